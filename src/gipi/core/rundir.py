@@ -1,0 +1,427 @@
+"""The run folder: where everything of a run lies, who may write it, and its rows.
+
+    config.yaml   setup.json   rows.jsonl   split.json   findings.json   report.html   run.lock
+    checkpoints/step-N/   model/   evaluation/
+
+`runs/last` is a small text file that names the newest run. A run folder from someone else is data,
+never code: everything in it is YAML, JSON, safetensors or plain arrays.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import sys
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gipi.core.atomic import storage_error, write_file
+from gipi.core.errors import ConfigError, RequestError, StorageError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+CONFIG = "config.yaml"
+SETUP = "setup.json"
+ROWS = "rows.jsonl"
+SPLIT = "split.json"
+FINDINGS = "findings.json"
+REPORT = "report.html"
+LOCK = "run.lock"
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+EVALUATION = "evaluation"
+RUNS = "runs"
+LAST = "last"
+NONFINITE = "nonfinite"
+"""Key of a row under which its non-finite values are named: {"train/loss": "nan"}."""
+
+_MARKS = (CONFIG, ROWS, SETUP, MODEL, CHECKPOINTS)
+
+
+# ---------------------------------------------------------------------------- folders
+
+
+def create_run(out: Path | None, name: str) -> Path:
+    """Make the folder of a new run and let `runs/last` name it.
+
+    `out` None means runs/<date>-<time>-<name>. A folder that already holds something is never
+    used: `ConfigError`. `StorageError` where the folder cannot be made.
+    """
+    try:
+        run = _dated(name) if out is None else _wanted(Path(out))
+    except OSError as error:
+        raise storage_error(error, Path(RUNS) if out is None else Path(out)) from error
+    _point(run, must=out is None)
+    return run
+
+
+def _dated(name: str) -> Path:
+    """Make runs/<date>-<time>-<name>, with a number behind it when that is taken."""
+    slug = re.sub(r"[^\w.+-]+", "-", name).strip("-.")[:60] or "run"
+    stem = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{slug}"
+    number = 1
+    while True:
+        run = Path(RUNS) / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            run.mkdir(parents=True)
+        except FileExistsError:
+            if not Path(RUNS).is_dir():
+                raise
+            number += 1
+        else:
+            return run
+
+
+def _wanted(out: Path) -> Path:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out: {out} is a file", "a folder for the run", "choose another --out")
+    if out.is_dir() and any(p.name != LOCK for p in out.iterdir()):
+        what = "already holds a run" if is_run(out) else "is not empty"
+        raise ConfigError(
+            f"out: the folder {out} {what}",
+            "a new or an empty folder: a run never writes over anything",
+            f"choose another --out, or go on with `gipi resume {out}`"
+            if is_run(out)
+            else "choose another --out",
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _point(run: Path, *, must: bool) -> None:
+    """Let runs/last name `run`: relative to runs/ where it lies in it, else absolute."""
+    runs = Path(RUNS)
+    inside = run.resolve().is_relative_to(runs.resolve())
+    text = os.path.relpath(run, runs) if inside else str(run.resolve())
+    try:
+        runs.mkdir(exist_ok=True)
+        write_file(runs / LAST, text + "\n")
+    except (OSError, StorageError):  # a pointer that fails spoils no run that lies elsewhere
+        if must:
+            raise
+
+
+def is_run(path: Path) -> bool:
+    """Return whether `path` is a folder that a run has written to."""
+    return path.is_dir() and any((path / mark).exists() for mark in _MARKS)
+
+
+def resolve_run(where: str | Path) -> Path:
+    """Return the run folder behind "last", "runs/last", a folder, or a name in runs/.
+
+    Raises `RequestError` with the nearest name when there is none.
+    """
+    path = Path(RUNS) / LAST if str(where) == LAST and not Path(where).exists() else Path(where)
+    if not path.exists() and (Path(RUNS) / path).exists():
+        path = Path(RUNS) / path
+    if path.is_file() and path.name == LAST:
+        path = _follow(path)
+    if path.is_file() and path.name in (*_MARKS, REPORT):
+        path = path.parent
+    if is_run(path):
+        return path
+    if path.is_dir():
+        inner = sorted(p.name for p in path.iterdir() if is_run(p))
+        raise RequestError(
+            f"{path} is not a run folder",
+            f"a folder with {CONFIG} and {ROWS} in it",
+            f"name one of its runs: {', '.join(inner[-3:])}" if inner else "run `gipi train`",
+        )
+    parent = path.parent if path.parent.is_dir() else Path(RUNS)
+    known = sorted(p.name for p in parent.iterdir() if is_run(p)) if parent.is_dir() else []
+    raise RequestError(
+        f"there is no run '{where}'",
+        "a run folder, its name in runs/, or runs/last",
+        did_you_mean(path.name, known[-5:]) if known else "train one with `gipi train`",
+    )
+
+
+def _follow(pointer: Path) -> Path:
+    """Return the run that a `runs/last` file names."""
+    try:
+        text = pointer.read_text(encoding="utf-8").strip()
+        run = pointer.parent / text
+        if text and "\0" not in text and run.is_dir():
+            return run
+    except (OSError, UnicodeDecodeError):
+        text = "something unreadable"
+    raise RequestError(
+        f"{pointer} names {text or 'nothing'}, which is not there",
+        "a run folder that still exists",
+        "name the run folder itself",
+    )
+
+
+# ---------------------------------------------------------------------------- the lock
+
+
+@contextmanager
+def lock(run: Path) -> Iterator[None]:
+    """Hold the run folder: a second process gets a `StorageError` that names the first one's pid.
+
+    The lock belongs to the open file, so the operating system drops it when the process ends,
+    however it ends.
+    """
+    path = run / LOCK
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    try:
+        try:
+            _take(fd)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise storage_error(error, path) from error
+            os.lseek(fd, 0, os.SEEK_SET)
+            pid = os.read(fd, 32).decode(errors="replace").strip()
+            raise StorageError(
+                f"the run folder {run} is in use by process {pid or 'unknown'}",
+                "one process per run folder",
+                "wait for it or stop it, or choose another folder with --out",
+            ) from error
+        try:
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{os.getpid()}\n".encode())
+        except OSError as error:
+            raise storage_error(error, path) from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(fd, 1 << 20, os.SEEK_SET)  # beyond the text, which stays readable
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        os.lseek(fd, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+# ---------------------------------------------------------------------------- rows
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  whatever JSON does not know
+    """Turn a NumPy or 0-d tensor scalar into a Python number, and a path into text."""
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a row cannot hold a {type(value).__name__}")
+
+
+def _mark(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """Return `value` with every non-finite number as null, named under `NONFINITE` beside it."""
+    if isinstance(value, dict):
+        out: dict[str, Any] = {}
+        marks: dict[str, str] = {}
+        for key, raw in value.items():
+            item = raw.item() if hasattr(raw, "item") else raw
+            if isinstance(item, float) and not math.isfinite(item):
+                out[key], marks[key] = None, str(item)
+            else:
+                out[key] = _mark(item)
+        return {**out, NONFINITE: marks} if marks else out
+    if isinstance(value, (list, tuple)):
+        items = (v.item() if hasattr(v, "item") else v for v in value)
+        return [str(v) if isinstance(v, float) and v - v != 0 else _mark(v) for v in items]
+    return value
+
+
+def _unmark(row: Any) -> Any:  # noqa: ANN401  any JSON value
+    """Undo `_mark`: the named nulls become nan, inf or -inf again."""
+    if not isinstance(row, dict):
+        return row
+    marks = row.pop(NONFINITE, {})
+    out = {key: _unmark(value) for key, value in row.items()}
+    if isinstance(marks, dict):
+        out.update((k, float(v)) for k, v in marks.items() if v in ("nan", "inf", "-inf"))
+    return out
+
+
+_ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def encode_row(row: Mapping[str, Any]) -> bytes:
+    """Return one line of rows.jsonl. Non-finite numbers stay visible: null plus their name."""
+    try:
+        text = _ENCODE(row)
+    except ValueError:
+        text = _ENCODE(_mark(dict(row)))
+    return text.encode() + b"\n"
+
+
+class Rows:
+    """The append-only writer of rows.jsonl: one write a row, to the disk only with `sync`.
+
+    A line torn by a crash of an earlier process is dropped when the file is opened; a line torn
+    by a full disk is taken back before the `StorageError` is raised.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._size = _whole_lines(self._fd)
+            os.ftruncate(self._fd, self._size)
+        except OSError as error:
+            raise storage_error(error, path) from error
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one row. Raises `StorageError`; the file then ends as before the call."""
+        line = encode_row(row)
+        try:
+            written = os.write(self._fd, line)
+            while written < len(line):  # a nearly full disk writes a part and then says so
+                written += os.write(self._fd, line[written:])
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise storage_error(error, self.path) from error
+        self._size += len(line)
+
+    def sync(self) -> None:
+        """Flush the rows to the disk; called where a checkpoint refers to them."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _whole_lines(fd: int) -> int:
+    """Return the size of the file up to and including its last line break."""
+    end = os.fstat(fd).st_size
+    while end:
+        start = max(0, end - 65536)
+        os.lseek(fd, start, os.SEEK_SET)
+        at = os.read(fd, end - start).rfind(b"\n")
+        if at >= 0:
+            return start + at + 1
+        end = start
+    return 0
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run; none where the file does not exist yet.
+
+    A torn last line is the trace of a crash and is passed over. Any other line that cannot be read
+    becomes a row {"step", "event": "damaged row", "reason"}: it is neither fatal nor hidden.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, row, _ in _lines(path):
+        if row is None:
+            step = rows[-1].get("step", 0) if rows else 0
+            reason = f"line {number} of {path.name} cannot be read"
+            rows.append({"step": step, "event": "damaged row", "reason": reason})
+        else:
+            rows.append(_unmark(row))
+    return rows
+
+
+def truncate_rows(path: Path, step: int) -> int:
+    """Drop every row after `step` in one step (for a resumed run); return how many were dropped."""
+    kept, dropped = [], 0
+    for _, row, line in _lines(path):
+        if row is not None and _step(row) > step:
+            dropped += 1
+        else:
+            kept.append(line)
+    if path.exists():
+        write_file(path, b"".join(kept))
+    return dropped
+
+
+def _step(row: dict[str, Any]) -> float:
+    value = row.get("step", 0)
+    return value if isinstance(value, (int, float)) else 0
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, bytes]]:
+    """Yield (line number, row or None when unreadable, bytes) of every complete line."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise storage_error(error, path) from error
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):  # what follows the last is torn
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        yield number, row if isinstance(row, dict) else None, line + b"\n"
+
+
+# ---------------------------------------------------------------------------- config.yaml
+
+
+def write_config(
+    run: Path, config: Mapping[str, Any], *, origins: Mapping[str, str], about: Mapping[str, Any]
+) -> None:
+    """Write config.yaml: every option with its value, where it came from, and on what it ran.
+
+    origins  option -> "default", "recipe", a file, or "flag"; options left out are defaults
+    about    versions, device, data fingerprint and the like, for people and for resume
+    """
+    import yaml  # slow to import, and only a run needs it
+
+    sections = {"config": config, "origins": origins, "about": about}
+    text = yaml.safe_dump(
+        json.loads(json.dumps(sections, default=_plain)),
+        sort_keys=False, allow_unicode=True, default_flow_style=None, width=100,
+    )  # fmt: skip
+    write_file(run / CONFIG, text)
+
+
+def read_config(run: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """Return (config, origins, about) as `write_config` wrote them.
+
+    Raises `ConfigError` where the file is missing or is not such a file.
+    """
+    import yaml  # slow to import, and only a run needs it
+
+    path = run / CONFIG
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        sections = [data[key] for key in ("config", "origins", "about")]
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing", "the run's configuration", "name a run") from error
+    except OSError as error:
+        raise storage_error(error, path) from error
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+        sections = [None]
+        cause: Exception | None = error
+    else:
+        cause = None
+    if not all(isinstance(s, dict) for s in sections):
+        raise ConfigError(
+            f"{path} is damaged",
+            "a YAML file with the sections config, origins and about",
+            "restore it from a copy, or train again",
+        ) from cause
+    return sections[0], sections[1], sections[2]
