@@ -1,0 +1,48 @@
+"""Tasks: what is computed from a batch, one per file."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from gipi.core.errors import ConfigError, did_you_mean
+from gipi.core.registry import Record, Registry
+from gipi.tasks.classify import classify
+from gipi.tasks.custom import custom
+from gipi.tasks.regress import regress
+from gipi.tasks.task import Loss, Phase, Task, call_model
+
+__all__ = [
+    "TASKS",
+    "Loss",
+    "Phase",
+    "Task",
+    "build",
+    "call_model",
+    "classify",
+    "custom",
+    "regress",
+]
+
+TASKS = Registry(
+    "tasks",
+    (
+        Record("classify", classify, "name the class of each row", "Bridle 1990 (softmax)"),
+        Record("regress", regress, "predict numbers", "Legendre 1805 (least squares)"),
+    ),
+)
+
+
+def build(name: str, options: dict[str, Any] | None = None) -> Task:
+    """Return the task called `name` with `options`; unknown ones raise with the nearest name."""
+    record = TASKS.get(name)
+    known = list(inspect.signature(record.build).parameters)
+    for key in options or {}:
+        if key not in known:
+            raise ConfigError(
+                f"task.{key}: the task '{name}' has no such option",
+                "an option of the task",
+                did_you_mean(key, known),
+            )
+    task: Task = record.build(**(options or {}))
+    return task

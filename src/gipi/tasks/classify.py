@@ -1,0 +1,140 @@
+"""Classification: one class per row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gipi import losses, metrics
+from gipi.core.errors import ConfigError, did_you_mean
+from gipi.tasks.task import Loss, LossFunction, Phase, Task, call_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from gipi.core.batch import Batch
+    from gipi.core.schema import Schema
+
+LOSSES = ("cross_entropy", "binary_cross_entropy", "perceptron")
+
+
+def classify(
+    *,
+    loss: str = "cross_entropy",
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    metric: str = "accuracy",
+) -> Task:
+    """Return the task of naming the class of each row.
+
+    Softmax over K outputs, p_k = exp(z_k) / Σ_j exp(z_j), with cross-entropy -log p_target
+    (`binary_cross_entropy`: one output per class of two, σ(z) = 1 / (1 + exp(-z));
+    `perceptron`: Rosenblatt's rule, 1958).
+
+    loss             one of `LOSSES`
+    label_smoothing  ε: the target distribution is (1 - ε) one-hot + ε / K (Szegedy et al. 2016)
+    class_weights    K factors on the rows of each class; None for all ones
+    metric           the score that decides which weights are best
+
+    Raises `ConfigError` for an unknown loss or values out of range.
+    """
+    if loss not in LOSSES:
+        raise ConfigError(
+            f"task.loss={loss!r} is no loss for classification",
+            "a loss for class targets",
+            did_you_mean(loss, LOSSES),
+        )
+    if not 0 <= label_smoothing < 1:
+        raise ConfigError(
+            f"task.label_smoothing={label_smoothing}", "a number in [0, 1)", "0.1 is usual"
+        )
+    if loss != "cross_entropy" and (label_smoothing or class_weights is not None):
+        raise ConfigError(
+            f"label smoothing or class weights with loss {loss!r}",
+            "loss 'cross_entropy' for them",
+            "drop the option or set task.loss=cross_entropy",
+        )
+    weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+    spec: dict[str, Any] = {
+        "loss": loss,
+        "label_smoothing": label_smoothing,
+        "class_weights": None if class_weights is None else list(class_weights),
+        "metric": metric,
+    }
+
+    def outputs(schema: Schema) -> int:
+        classes = len(schema.classes)
+        if loss == "cross_entropy" or classes > 2:  # noqa: PLR2004  two classes need one output
+            return classes
+        return 1
+
+    def measured(schema: Schema | None) -> list[metrics.Metric]:
+        width = len(schema.classes) if schema is not None else 0
+        names = ["accuracy"] if metric == "accuracy" else ["accuracy", metric]
+        return [metrics.build(name, classes=width) for name in names]
+
+    return Task(
+        name="classify",
+        spec=("classify", spec),
+        outputs=outputs,
+        phases=(Phase("classify", _loss(loss, label_smoothing, weights)),),
+        forward=call_model,
+        units=_units,
+        metrics=measured,
+        decode=_decode,
+        primary=metric,
+    )
+
+
+def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
+    if name == "binary_cross_entropy":
+
+        def binary(model: nn.Module, batch: Batch) -> Loss:
+            out = model(*batch.inputs.values())
+            total, count = losses.binary_cross_entropy(out, batch.target, batch.weight)
+            return Loss(total, count, out)
+
+        return binary
+    if name == "perceptron":
+
+        def perceptron(model: nn.Module, batch: Batch) -> Loss:
+            out = model(*batch.inputs.values())
+            total, count = losses.perceptron(out, batch.target, batch.weight)
+            return Loss(total, count, out)
+
+        return perceptron
+
+    def cross_entropy(model: nn.Module, batch: Batch) -> Loss:
+        out = model(*batch.inputs.values())
+        total, count = losses.cross_entropy(
+            out, batch.target, batch.weight, label_smoothing=smoothing, class_weights=weights
+        )
+        return Loss(total, count, out)
+
+    return cross_entropy
+
+
+def _units(outputs: Tensor, target: Tensor, schema: Schema | None) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """One logit z becomes the two logits (0, z); soft targets become their largest class."""
+    if outputs.ndim == 1 or outputs.shape[-1] == 1:
+        z = outputs.reshape(len(outputs), 1)
+        outputs = torch.cat([torch.zeros_like(z), z], dim=1)
+    return outputs, target.argmax(1) if target.ndim > 1 else target
+
+
+def _decode(outputs: Tensor, schema: Schema) -> dict[str, np.ndarray]:
+    """Return ``label`` (names), ``index``, ``probability`` (of the label) and ``probabilities``."""
+    logits, _ = _units(outputs, outputs.new_zeros(len(outputs)), schema)
+    p = torch.softmax(logits.double(), dim=1).cpu()
+    best, index = p.max(1)
+    names = [schema.classes[i] for i in index.tolist()]
+    return {
+        "label": np.array(names, dtype=object),
+        "index": index.numpy(),
+        "probability": best.numpy(),
+        "probabilities": p.numpy(),
+    }
