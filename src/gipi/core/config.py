@@ -1,16 +1,21 @@
 """The typed configuration: how to train (`Recipe`) and what on (`Config`).
 
 One YAML file mirrors it key by key. A value comes from the defaults, the recipe chosen for the
-data, a file or a flag, in rising order of precedence; `Resolved` keeps the origin of each.
+data, a file or a flag, in rising order of precedence; `core.resolve` merges them and keeps the
+origin of each.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from gipi.core.errors import did_you_mean
+from gipi.core.schema import KINDS, ROLES
 
 Switch = Literal["auto", "on", "off"]
+BUDGETS = ("epochs", "steps", "time")
 
 
 class Recipe(BaseModel):
@@ -62,3 +67,72 @@ class Recipe(BaseModel):
     threads: int | Literal["auto"] = Field("auto", description="threads within an operation")
     gemm: Literal["auto", "native", "onednn"] = Field("auto", description="fp32 matrix products")
     deterministic: bool = Field(False, description="bit-identical resume on CUDA, slower")
+
+
+class Config(Recipe):
+    """A whole run: what to learn from, what to learn with, how (`Recipe`) and where to.
+
+    None means "inferred" for `target`, `task` and `model`; the choice is printed with its reason.
+    `*_options` hold what is written `model.widths=[256, 128]`, `task.label_smoothing=0.1`,
+    `optimizer.beta1=0.8`, `schedule.drop=0.2`; `schema_overrides` holds `schema.age=number`.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
+
+    data: str = Field("digits", min_length=1, description="name, file or folder to learn from")
+    target: str | None = Field(None, min_length=1, description="column to predict")
+    task: str | None = Field(None, description="name from `gipi list tasks`; None: inferred")
+    task_options: dict[str, Any] = Field(default_factory=dict, description="its own options")
+    model: str | None = Field(None, description="name from `gipi list models`; None: chosen")
+    model_options: dict[str, Any] = Field(default_factory=dict, description="its own options")
+    schema_overrides: dict[str, str] = Field(
+        default_factory=dict, description="kind (or 'ignored') of a column, against what is inferred"
+    )
+
+    group: str | None = Field(None, min_length=1, description="rows of a group stay in one split")
+    time_column: str | None = Field(None, min_length=1, description="split by time: newest is test")
+    split_column: str | None = Field(
+        None, min_length=1, description="column that says train, val or test"
+    )
+    weight: str | None = Field(None, min_length=1, description="column of row weights")
+    val: float | None = Field(None, gt=0, lt=1, description="share of rows for validation")
+    test: float | None = Field(None, gt=0, lt=1, description="share of rows for the final test")
+
+    image_size: int | None = Field(None, ge=4, le=4096, description="pixels of a side")
+    normalise: str | None = Field(None, description="'imagenet', 'none' or None: from the data")
+    stream: Literal["auto", "resident", "mapped", "streaming"] = Field(
+        "auto", description="where batches come from"
+    )
+    workers: int = Field(0, ge=0, le=256, description="processes that decode")
+    cache: str | None = Field(None, min_length=1, description="folder of decoded data")
+    cache_budget: int | None = Field(None, gt=0, description="largest size of the cache in bytes")
+
+    device: str = Field("auto", min_length=1, description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
+    out: str | None = Field(None, min_length=1, description="run folder; None: runs/NAME-DATE")
+    samples: bool = Field(True, description="show data rows in the report")
+
+    @field_validator("batch_size", "threads")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("it must be at least 1")
+        return value
+
+    @field_validator("schema_overrides")
+    @classmethod
+    def _kinds(cls, value: dict[str, str]) -> dict[str, str]:
+        for column, kind in value.items():
+            if kind not in KINDS and kind not in ROLES:
+                raise ValueError(f"schema.{column}={kind}: {did_you_mean(kind, (*KINDS, *ROLES))}")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Config:
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(budgets) > 1:
+            raise ValueError(f"only one budget can hold, not {' and '.join(budgets)}")
+        if (self.val or 0.0) + (self.test or 0.0) >= 1:
+            raise ValueError("val + test must leave rows to train on")
+        if self.ema is not None and self.swa is not None:
+            raise ValueError("ema and swa both average the weights; choose one")
+        return self

@@ -1,0 +1,59 @@
+"""Ranks: who this process is among those that train together (torchrun sets the environment)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import distributed as td
+
+
+def rank() -> int:
+    """Return this process's rank; 0 when it trains alone."""
+    return td.get_rank() if td.is_available() and td.is_initialized() else 0
+
+
+def world() -> int:
+    """Return the number of ranks; 1 when this process trains alone."""
+    return td.get_world_size() if td.is_available() and td.is_initialized() else 1
+
+
+def launched() -> bool:
+    """Return whether torchrun (or a look-alike) started this process."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+
+
+def start(device: torch.device) -> bool:
+    """Join the process group that torchrun prepared; return whether this call opened it."""
+    if not launched() or td.is_initialized():
+        return False
+    td.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return True
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if td.is_initialized():
+        td.destroy_process_group()
+
+
+def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """Add `value` over all ranks, in place; nothing happens when this process trains alone."""
+    if world() > 1:
+        td.all_reduce(value)
+    return value
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world() > 1:
+        td.barrier()
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:  # noqa: FBT001  one flag is the question
+    """Return whether any rank says yes, the same answer on all of them."""
+    if world() == 1:
+        return flag
+    votes = torch.tensor(int(flag), device=device)
+    td.all_reduce(votes)
+    return bool(votes.item())  # sync

@@ -1,0 +1,153 @@
+"""YAML as people mean it: the core schema of YAML 1.2, with the line of every key.
+
+PyYAML follows YAML 1.1, in which `1e-3` is a string, `on` is true, `010` is eight and `10:30` is a
+number. Here scalars are null, true/false, integers, floats or text, and nothing else; a key that is
+given twice is an error, and each key remembers its line for later messages.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gipi.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None, "none": None, "None": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+    ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan"),
+    "inf": float("inf"), "-inf": float("-inf"), "nan": float("nan"),
+}  # fmt: skip
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LONGEST_INT = 4000  # digits; Python refuses to convert longer ones
+
+
+@dataclass(frozen=True)
+class Document:
+    """A mapping read from YAML: its values and the line of each top-level or dotted key."""
+
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+
+def scalar(text: str) -> Any:  # noqa: ANN401  any scalar is the point
+    """Return the value of a plain YAML 1.2 scalar.
+
+    >>> scalar("1e-3"), scalar("on"), scalar("true"), scalar("7"), scalar("null")
+    (0.001, 'on', True, 7, None)
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text) and len(text) < _LONGEST_INT:
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401
+    """Return what `text` after `key=` means: a scalar, or a list or mapping in YAML's flow form.
+
+    >>> parse_value("[256, 128]"), parse_value("{a: 1e-3}"), parse_value("a: b")
+    ([256, 128], {'a': 0.001}, 'a: b')
+    """
+    stripped = text.strip()
+    if stripped[:1] not in ("[", "{", '"', "'"):
+        return scalar(stripped)
+    try:
+        node = yaml.compose(stripped, Loader=_LOADER)
+        return _value(node, (), "", {})
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(
+            f"the value {_short(text)} is not valid YAML",
+            "a number, a word, a list such as [256, 128] or a mapping such as {a: 1}",
+            "check brackets and quotes; quote the whole argument for the shell",
+        ) from error
+
+
+def read_yaml(path: Path) -> Document:
+    """Read a YAML file that holds one mapping.
+
+    Raises `ConfigError` with the line for anything that is not one.
+    """
+    needed, do = "a text file of `key: value` lines", "give the path of a YAML file to --config"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(f"the file {path} does not exist", needed, do) from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder", needed, do) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text", needed, "save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", needed, do) from error
+    return parse_document(text, str(path))
+
+
+def parse_document(text: str, name: str) -> Document:
+    """Parse `text`, called `name` in messages, into a `Document`."""
+    needed = "YAML: one `key: value` a line, indented with spaces"
+    try:
+        node = yaml.compose(text, Loader=_LOADER)
+        if node is None:
+            return Document({}, {})
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(
+                f"{name} line {node.start_mark.line + 1} is not a `key: value`",
+                "a mapping of configuration keys",
+                "write for instance `lr: 0.001`",
+            )
+        lines: dict[str, int] = {}
+        return Document(_value(node, (), "", lines), lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{name}{at}: {error.problem}", needed, "correct this line") from error
+    except yaml.YAMLError as error:
+        reason = str(getattr(error, "reason", error)).splitlines()[0]
+        raise ConfigError(f"{name} is not text: {reason}", needed, "correct the file") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name} nests too deeply", needed, "flatten the file") from error
+    except ValueError as error:
+        raise ConfigError(f"{name} cannot be read: {error}", needed, "correct it") from error
+
+
+def _value(node: Any, parents: tuple[int, ...], prefix: str, lines: dict[str, int]) -> Any:  # noqa: ANN401
+    """Turn a YAML node into Python values and note the line of each (dotted) key."""
+    mark = node.start_mark
+    if id(node) in parents:
+        raise yaml.MarkedYAMLError(problem="it contains itself", problem_mark=mark)
+    inside = (*parents, id(node))
+    if isinstance(node, yaml.ScalarNode):
+        return scalar(node.value) if node.style is None else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, inside, f"{prefix}.", lines) for item in node.value]
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(
+                problem="a key must be a word", problem_mark=key_node.start_mark
+            )
+        key = key_node.value
+        if key in result:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key '{_short(key)}' is given twice", problem_mark=key_node.start_mark
+            )
+        name = f"{prefix}.{key}" if prefix else key
+        lines.setdefault(name, key_node.start_mark.line + 1)
+        result[key] = _value(value_node, inside, name, lines)
+    return result
+
+
+def _short(text: str, limit: int = 60) -> str:
+    """Return `text` cut to one short line."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
