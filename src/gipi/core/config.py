@@ -59,7 +59,9 @@ class Recipe(BaseModel):
 
     eval_every: float = Field(1.0, gt=0, description="epochs between validations")
     log_every: int | None = Field(None, gt=0, description="steps between rows; None: chosen")
-    save_every: int | None = Field(None, gt=0, description="steps between checkpoints; None: chosen")
+    save_every: int | None = Field(
+        None, gt=0, description="steps between checkpoints; None: chosen"
+    )
     keep: int = Field(2, ge=1, description="newest checkpoints kept, beside the best")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="arithmetic")
     compile: Switch = Field("auto", description="torch.compile")
@@ -86,7 +88,8 @@ class Config(Recipe):
     model: str | None = Field(None, description="name from `gipi list models`; None: chosen")
     model_options: dict[str, Any] = Field(default_factory=dict, description="its own options")
     schema_overrides: dict[str, str] = Field(
-        default_factory=dict, description="kind (or 'ignored') of a column, against what is inferred"
+        default_factory=dict,
+        description="kind (or 'ignored') of a column, against what is inferred",
     )
 
     group: str | None = Field(None, min_length=1, description="rows of a group stay in one split")

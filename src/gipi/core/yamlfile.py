@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 _INT = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {
-    "": None, "~": None, "null": None, "Null": None, "NULL": None, "none": None, "None": None,
-    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+    "": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True,
+    "TRUE": True, "false": False, "False": False, "FALSE": False,
     ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan"),
-    "inf": float("inf"), "-inf": float("-inf"), "nan": float("nan"),
 }  # fmt: skip
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _LONGEST_INT = 4000  # digits; Python refuses to convert longer ones
@@ -38,7 +37,7 @@ class Document:
     lines: dict[str, int]
 
 
-def scalar(text: str) -> Any:  # noqa: ANN401  any scalar is the point
+def scalar(text: str) -> Any:
     """Return the value of a plain YAML 1.2 scalar.
 
     >>> scalar("1e-3"), scalar("on"), scalar("true"), scalar("7"), scalar("null")
@@ -53,7 +52,7 @@ def scalar(text: str) -> Any:  # noqa: ANN401  any scalar is the point
     return text
 
 
-def parse_value(text: str) -> Any:  # noqa: ANN401
+def parse_value(text: str) -> Any:
     """Return what `text` after `key=` means: a scalar, or a list or mapping in YAML's flow form.
 
     >>> parse_value("[256, 128]"), parse_value("{a: 1e-3}"), parse_value("a: b")
@@ -64,7 +63,7 @@ def parse_value(text: str) -> Any:  # noqa: ANN401
         return scalar(stripped)
     try:
         node = yaml.compose(stripped, Loader=_LOADER)
-        return _value(node, (), "", {})
+        return _value(node, set(), "", {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(
             f"the value {_short(text)} is not valid YAML",
@@ -106,7 +105,7 @@ def parse_document(text: str, name: str) -> Document:
                 "write for instance `lr: 0.001`",
             )
         lines: dict[str, int] = {}
-        return Document(_value(node, (), "", lines), lines)
+        return Document(_value(node, set(), "", lines), lines)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f" line {mark.line + 1}" if mark else ""
@@ -120,16 +119,18 @@ def parse_document(text: str, name: str) -> Document:
         raise ConfigError(f"{name} cannot be read: {error}", needed, "correct it") from error
 
 
-def _value(node: Any, parents: tuple[int, ...], prefix: str, lines: dict[str, int]) -> Any:  # noqa: ANN401
+def _value(node: Any, seen: set[int], prefix: str, lines: dict[str, int]) -> Any:
     """Turn a YAML node into Python values and note the line of each (dotted) key."""
     mark = node.start_mark
-    if id(node) in parents:
-        raise yaml.MarkedYAMLError(problem="it contains itself", problem_mark=mark)
-    inside = (*parents, id(node))
+    if id(node) in seen:
+        raise yaml.MarkedYAMLError(
+            problem="anchors and aliases are not read here; write the value out", problem_mark=mark
+        )
+    seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
-        return scalar(node.value) if node.style is None else node.value
+        return node.value if node.style else scalar(node.value)
     if isinstance(node, yaml.SequenceNode):
-        return [_value(item, inside, f"{prefix}.", lines) for item in node.value]
+        return [_value(item, seen, f"{prefix}.", lines) for item in node.value]
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         if not isinstance(key_node, yaml.ScalarNode):
@@ -143,7 +144,7 @@ def _value(node: Any, parents: tuple[int, ...], prefix: str, lines: dict[str, in
             )
         name = f"{prefix}.{key}" if prefix else key
         lines.setdefault(name, key_node.start_mark.line + 1)
-        result[key] = _value(value_node, inside, name, lines)
+        result[key] = _value(value_node, seen, name, lines)
     return result
 
 
