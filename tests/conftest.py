@@ -1,0 +1,28 @@
+"""What every test stands on: one thread, quiet libraries, an empty cache, and the real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported anywhere: on two cores one thread a test process is the fastest, and the
+# same number of threads everywhere keeps sums in one order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests out of the user's cache; child processes inherit the setting."""
+    os.environ["GIPI_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Return the folder of real data sets; skip where there is none."""
+    folder = os.environ.get("GIPI_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("GIPI_DATA names no folder of data sets")
+    return Path(folder)
