@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from tests.house.source import files, is_public, tree
 
 import gipi
-from tests.house.source import files, is_public, tree
 
 MODULES = [name for name in files() if is_public(name) and name != "gipi"]
 
@@ -25,12 +25,17 @@ def public_names(module: str, source: ast.Module, *, package: bool) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Assign):
-            names |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+            names |= {
+                t.id for target in node.targets for t in ast.walk(target) if isinstance(t, ast.Name)
+            }
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
-        elif package and isinstance(node, ast.ImportFrom):
-            if node.level or (node.module or "").startswith(module + "."):
-                names |= {alias.asname or alias.name for alias in node.names}
+        elif (
+            package
+            and isinstance(node, ast.ImportFrom)
+            and (node.level or (node.module or "").startswith(module + "."))
+        ):
+            names |= {alias.asname or alias.name for alias in node.names}
     return {n for n in names if not n.startswith("_")}
 
 

@@ -8,7 +8,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.house.source import files, is_public
 
 if TYPE_CHECKING:
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
 
 PROBE = """
 import json, logging, os, random, signal, sys, threading, warnings
-import matplotlib, numpy, pyarrow, pydantic, rich, safetensors, sklearn, torch, typer, yaml, PIL.Image
+import matplotlib, numpy, pyarrow, pydantic, rich, safetensors, sklearn, torch, typer, yaml
+import PIL.Image
 
 def look():
     return {

@@ -6,7 +6,6 @@ import ast
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.house.source import files, is_public, tree
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def public_definitions(module: ast.Module) -> Iterator[tuple[str, ast.AST, bool]
 def name_faults(module: str, source: ast.Module) -> list[str]:
     """Return names that say nothing."""
     faults = []
-    last = module.split(".")[-1]
+    last = module.rsplit(".", maxsplit=1)[-1]
     if last.lower() in FILE_WORDS or last.startswith("base_"):
         faults.append(f"{module}: a file is named after its idea, not '{last}'")
     for node in ast.walk(source):
@@ -59,9 +58,11 @@ def signature_faults(module: str, source: ast.Module) -> list[str]:
             isinstance(d, ast.Name) and d.id == "staticmethod" for d in node.decorator_list
         )
         positional = [*a.posonlyargs, *a.args][int(method and not static) :]
-        for arg in [*positional, *a.kwonlyargs, *([a.vararg] if a.vararg else [])]:
-            if arg.annotation is None:
-                faults.append(f"{where}: '{arg.arg}' has no annotation")
+        faults += [
+            f"{where}: '{arg.arg}' has no annotation"
+            for arg in [*positional, *a.kwonlyargs, *([a.vararg] if a.vararg else [])]
+            if arg.annotation is None
+        ]
         if node.returns is None:
             faults.append(f"{where}: no return annotation")
         # After the first two arguments an option is named where it is given.

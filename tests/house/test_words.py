@@ -6,7 +6,6 @@ import re
 import subprocess
 
 import pytest
-
 from tests.house.source import ROOT
 
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".txt", ".sh", ".json", ".html", ".css", ""}

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, registries, types, devices, run folders; no learning here."""
