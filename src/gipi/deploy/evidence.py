@@ -1,0 +1,330 @@
+"""Evidence: what a report needs of an evaluation beyond the score, as files of a folder.
+
+summary.json   scores, interval, baseline, per-class figures, calibration, worst rows
+arrays.npz     confusion matrix; residual histogram and (with samples) points
+worst-NN.png   thumbnails of the worst-predicted pictures (with samples)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from gipi.core.atomic import write_folder
+from gipi.deploy.evaluation import Answers, decoded, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gipi.core.schema import Schema
+    from gipi.tasks import Task
+
+FORMAT_VERSION = 1
+BINS = 15
+WORST = 12
+POINTS = 1500
+THUMBNAIL = 96
+
+
+class Rows(Protocol):
+    """The part of a data set that shows rows to people."""
+
+    def row_names(self, ids: np.ndarray) -> Sequence[str]:
+        """Return a name for each row."""
+        ...
+
+    def raw(self, ids: np.ndarray) -> Sequence[dict[str, Any]]:
+        """Return the original values of each row."""
+        ...
+
+    def picture(self, row: int) -> np.ndarray:
+        """Return the picture of a row, (H, W, C) uint8."""
+        ...
+
+
+def write_evidence(
+    path: Path,
+    answers: Answers,
+    task: Task,
+    schema: Schema,
+    *,
+    split: str,
+    rows: Rows | None = None,
+    samples: bool = True,
+) -> dict[str, Any]:
+    """Write the evaluation folder of a run in one step and return its summary.
+
+    split    name of the rows that were judged ("test", "val", or a file)
+    rows     shows the worst rows; None leaves them out
+    samples  False keeps every single data row out of the folder: counts and curves only
+
+    Raises `StorageError` where the folder cannot be written.
+    """
+    found: dict[str, Any] = {"format_version": FORMAT_VERSION, "split": split, "task": task.name}
+    found |= summary(answers, task, schema)
+    found["target"] = schema.target.name if schema.target else None
+    found["samples"] = samples
+    arrays: dict[str, np.ndarray] = {}
+    files: dict[str, bytes] = {}
+    if answers.target is not None:
+        said = decoded(answers, task, schema)
+        _, target = task.units(answers.outputs, answers.target, schema)
+        truth = target.double().numpy() if target.is_floating_point() else target.numpy()
+        weight = None if answers.weight is None else answers.weight.double().numpy()
+        if "probabilities" in said:
+            losses = _classified(found, arrays, said, truth, weight, schema.classes)
+        elif "value" in said:
+            losses = _regressed(found, arrays, said, truth, weight, samples=samples)
+        else:
+            losses = None
+        if samples and rows is not None and losses is not None:
+            found["worst"] = _worst(answers.ids, losses, said, truth, schema, rows, files)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    files["arrays.npz"] = buffer.getvalue()
+    files["summary.json"] = json.dumps(_finite(found), indent=1, ensure_ascii=False).encode()
+    write_folder(path, files)
+    return found
+
+
+# ---------------------------------------------------------------------------- classification
+
+
+def _classified(
+    found: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    said: dict[str, np.ndarray],
+    truth: np.ndarray,
+    weight: np.ndarray | None,
+    classes: tuple[str, ...],
+) -> np.ndarray:
+    p, best = said["probabilities"], said["index"]
+    w = np.ones(len(best)) if weight is None else weight
+    names = list(classes) or [str(i) for i in range(p.shape[1])]
+    found["classes"] = names
+    confusion = confusion_matrix(truth, best, len(names), w)
+    arrays["confusion"] = confusion
+    support = confusion.sum(1)
+    found["per_class"] = _per_class(confusion, names)
+    found["calibration"] = calibration(said["probability"], best == truth, w)
+    if support.sum() > 0:
+        common = int(support.argmax())
+        found["baseline"] = {
+            "metric": "accuracy",
+            "value": float(support[common] / support.sum()),
+            "rule": f"always answering '{names[common]}', the most frequent class",
+        }
+    return -np.log(np.clip(p[np.arange(len(p)), truth], 1e-300, None))
+
+
+def confusion_matrix(
+    truth: np.ndarray, predicted: np.ndarray, classes: int, weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Return (K, K) float64: the weight of rows of class `row` that were called `column`."""
+    cells = truth.astype(np.int64) * classes + predicted.astype(np.int64)
+    counts = np.bincount(cells, weight, minlength=classes * classes)
+    return counts.astype(np.float64).reshape(classes, classes)
+
+
+def _per_class(confusion: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+    hits, support, called = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    out = []
+    for k, name in enumerate(names):
+        precision = float(hits[k] / called[k]) if called[k] else None
+        recall = float(hits[k] / support[k]) if support[k] else None
+        both = support[k] + called[k]
+        out.append(
+            {
+                "class": name,
+                "rows": float(support[k]),
+                "precision": precision,
+                "recall": recall,
+                "f1": float(2 * hits[k] / both) if both else None,
+            }
+        )
+    return out
+
+
+def calibration(
+    confidence: np.ndarray, correct: np.ndarray, weight: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Return the reliability diagram over `BINS` equal bins, and the expected calibration error.
+
+    ECE = Σ_b (n_b / n) · |accuracy_b - confidence_b| (Guo et al. 2017).
+    """
+    w = np.ones(len(confidence)) if weight is None else weight
+    which = np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+    rows = np.bincount(which, w, minlength=BINS)
+    mean = np.bincount(which, w * confidence, minlength=BINS)
+    right = np.bincount(which, w * correct, minlength=BINS)
+    bins = [
+        {
+            "low": b / BINS,
+            "high": (b + 1) / BINS,
+            "rows": float(rows[b]),
+            "confidence": float(mean[b] / rows[b]),
+            "accuracy": float(right[b] / rows[b]),
+        }
+        for b in range(BINS)
+        if rows[b] > 0
+    ]
+    total = rows.sum()
+    ece = float(np.abs(right - mean).sum() / total) if total else math.nan
+    return {"kind": "confidence", "ece": ece, "bins": bins}
+
+
+# ---------------------------------------------------------------------------- regression
+
+
+def _regressed(
+    found: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    said: dict[str, np.ndarray],
+    truth: np.ndarray,
+    weight: np.ndarray | None,
+    *,
+    samples: bool,
+) -> np.ndarray:
+    value = said["value"].reshape(len(truth), -1).astype(np.float64)
+    truth = truth.reshape(len(truth), -1).astype(np.float64)
+    residual = truth - value
+    w = np.ones(len(truth)) if weight is None else weight
+    finite = residual[np.isfinite(residual)]
+    if len(finite):
+        low, high = np.percentile(finite, [0.5, 99.5])
+        span = max(abs(low), abs(high), 1e-12)
+        counts, edges = np.histogram(np.clip(finite, -span, span), 41, (-span, span))
+        arrays["residual_counts"], arrays["residual_edges"] = counts, edges
+    mean = np.average(truth, axis=0, weights=w) if w.sum() > 0 else truth.mean(0)
+    spread = (truth - mean) ** 2
+    found["residuals"] = {
+        "mean": float(np.average(residual.mean(1), weights=w)) if w.sum() > 0 else None,
+        "std": float(residual.std()),
+        "quantiles": {q: float(np.percentile(finite, float(q))) for q in ("5", "50", "95")}
+        if len(finite)
+        else {},
+    }
+    rmse = float(np.sqrt(np.average(spread.mean(1), weights=w))) if w.sum() > 0 else None
+    found["baseline"] = {
+        "metric": "rmse",
+        "value": rmse,
+        "rule": "always answering the mean of these rows",
+    }
+    if samples:
+        pick = np.linspace(0, len(truth) - 1, min(POINTS, len(truth))).astype(np.int64)
+        arrays["truth"], arrays["value"] = truth[pick], value[pick]
+    if "std" in said:
+        std = said["std"].reshape(len(truth), -1).astype(np.float64)
+        found["calibration"] = coverage(residual, std)
+    return np.asarray(np.abs(residual).mean(1))
+
+
+def coverage(residual: np.ndarray, std: np.ndarray) -> dict[str, Any]:
+    """Return how many rows fall inside the central intervals that the model promised.
+
+    A model that knows its own spread has `observed` = `promised` at every level (Kuleshov,
+    Fenner and Ermon 2018).
+    """
+    z = np.abs(residual) / np.clip(std, 1e-300, None)
+    share = torch.erf(torch.from_numpy(z / math.sqrt(2))).numpy()
+    levels = [i / 10 for i in range(1, 10)] + [0.95]
+    return {
+        "kind": "coverage",
+        "bins": [{"promised": q, "observed": float((share <= q).mean())} for q in levels],
+    }
+
+
+# ---------------------------------------------------------------------------- worst rows
+
+
+def _worst(
+    ids: np.ndarray,
+    losses: np.ndarray,
+    said: dict[str, np.ndarray],
+    truth: np.ndarray,
+    schema: Schema,
+    rows: Rows,
+    files: dict[str, bytes],
+) -> list[dict[str, Any]]:
+    """Return the rows with the largest loss, non-finite ones first, and add their pictures."""
+    order = np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[:WORST]
+    names, raw = rows.row_names(ids[order]), rows.raw(ids[order])
+    image = next((f for f in schema.inputs if f.kind == "image"), None)
+    hidden = {f.name for f in schema.fields if f.kind == "image"}
+    out = []
+    for place, i in enumerate(order.tolist()):
+        row: dict[str, Any] = {
+            "id": int(ids[i]),
+            "name": str(names[place]),
+            "loss": float(losses[i]),
+        }
+        if "probabilities" in said:
+            row["target"] = schema.classes[int(truth[i])] if schema.classes else int(truth[i])
+            row["prediction"] = str(said["label"][i])
+            row["probability"] = float(said["probability"][i])
+            row["target_probability"] = float(said["probabilities"][i, int(truth[i])])
+        else:
+            row["target"] = _numbers(truth[i])
+            row["prediction"] = _numbers(said["value"][i])
+            if "std" in said:
+                row["std"] = _numbers(said["std"][i])
+        if image is not None:
+            row["picture"] = f"worst-{place:02d}.png"
+            files[row["picture"]] = thumbnail(rows.picture(int(ids[i])))
+        values = {k: _text(v) for k, v in raw[place].items() if k not in hidden}
+        row["values"] = {} if image is not None else values
+        out.append(row)
+    return out
+
+
+def thumbnail(picture: np.ndarray) -> bytes:
+    """Return a picture (H, W), (H, W, 1|3|4) uint8 as PNG, its longer side about `THUMBNAIL`.
+
+    Small pictures are enlarged by a whole factor, so that every pixel stays a sharp square.
+    """
+    from PIL import Image  # slow to import
+
+    array = np.asarray(picture, dtype=np.uint8)
+    if array.ndim == 3 and array.shape[2] in (1, 2):
+        array = array[:, :, 0]
+    image = Image.fromarray(array)
+    longest = max(image.size)
+    if longest * 2 <= THUMBNAIL:
+        factor = THUMBNAIL // longest
+        size = (image.width * factor, image.height * factor)
+        image = image.resize(size, Image.Resampling.NEAREST)
+    elif longest > THUMBNAIL:
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _numbers(value: Any) -> Any:
+    array = np.asarray(value, dtype=np.float64).reshape(-1)
+    return float(array[0]) if len(array) == 1 else array.tolist()
+
+
+def _text(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return value.item()
+    return str(value)[:200]
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with non-finite numbers as the words "nan", "inf", "-inf": valid JSON."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
