@@ -34,7 +34,7 @@ class Recipe(BaseModel):
     batch_size: int | Literal["full"] = Field(128, description="rows per optimizer step, or 'full'")
     micro_batch: int | None = Field(None, gt=0, description="rows per forward pass")
     accept_mixing: bool = Field(
-        False, description="allow micro-batches although the model mixes rows (batch norm)"
+        default=False, description="allow micro-batches although the model mixes rows (batch norm)"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of weights, order and augmentation")
 
@@ -68,7 +68,7 @@ class Recipe(BaseModel):
     layout: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="images")
     threads: int | Literal["auto"] = Field("auto", description="threads within an operation")
     gemm: Literal["auto", "native", "onednn"] = Field("auto", description="fp32 matrix products")
-    deterministic: bool = Field(False, description="bit-identical resume on CUDA, slower")
+    deterministic: bool = Field(default=False, description="bit-identical resume on CUDA, slower")
 
 
 class Config(Recipe):
@@ -112,7 +112,7 @@ class Config(Recipe):
 
     device: str = Field("auto", min_length=1, description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     out: str | None = Field(None, min_length=1, description="run folder; None: runs/NAME-DATE")
-    samples: bool = Field(True, description="show data rows in the report")
+    samples: bool = Field(default=True, description="show data rows in the report")
 
     @field_validator("batch_size", "threads")
     @classmethod

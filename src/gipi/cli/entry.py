@@ -1,0 +1,138 @@
+"""The way in and out of the command line: arguments in, exit code out, errors in three parts.
+
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 interrupted and resumable,
+130 interrupted twice. With `--json` the last line of stdout is one JSON object and everything for
+people goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import tempfile
+import traceback
+from contextlib import nullcontext, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+from gipi.core.errors import GipiError, RequestError, did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DONE, FAILED, WRONG, RESUMABLE, INTERRUPTED = 0, 1, 2, 75, 130
+_LINES = 11  # an error message never gets longer than this
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    argv  the arguments after `gipi`; None takes them from the process
+    """
+    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    options = args[: args.index("--")] if "--" in args else args
+    as_json = "--json" in options
+    try:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            result = _dispatch(args)
+    except GipiError as error:
+        return _report(error, as_json=as_json)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe left, as `gipi list models | head -1` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else FAILED
+    except Exception as error:  # noqa: BLE001  the last line of defence: no traceback for people
+        return _defect(error, as_json=as_json)
+    if as_json and isinstance(result, dict):
+        print(to_json(result))
+    return DONE
+
+
+def _dispatch(args: list[str]) -> Any:
+    """Hand `args` to the command they name and return what it returns."""
+    from typer.main import get_command
+
+    from gipi.cli.commands import app
+
+    group: Any = get_command(app)
+    first = args[0]
+    if not first.startswith("-") and first not in group.commands:
+        raise RequestError(
+            f"'{first}' is not a command of gipi",
+            "one of " + ", ".join(group.commands),
+            did_you_mean(first, group.commands),
+        )
+    try:
+        return group.main(args=args, prog_name="gipi", standalone_mode=False)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's errors, whichever copy of click typer uses
+            command = group.commands.get(first, group)
+            raise _usage(error, command, first) from None
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _usage(error: Any, command: Any, verb: str) -> RequestError:
+    """Turn an error of the argument parser into one of ours."""
+    known = [o for p in command.params for o in p.opts if o.startswith("--")]
+    name = getattr(error, "option_name", None)
+    page = f"gipi {verb} --help" if command.name == verb else "gipi --help"
+    if type(error).__name__ == "NoSuchOption" and name:
+        close = nearest(name, known)
+        hint = f"did you mean '{close}'?" if close else f"see `{page}`; any key: --set key=value"
+        return RequestError(f"there is no option '{name}'", f"an option of `{page}`", hint)
+    message = " ".join(error.format_message().split())
+    return RequestError(message, "the arguments that the command takes", f"see `{page}`")
+
+
+def _report(error: GipiError, *, as_json: bool) -> int:
+    """Print an error for people, and for programs where they asked."""
+    lines = [f"error: {error.found}", f"  needed: {error.needed}", f"  do:     {error.do}"]
+    text = "\n".join(lines).splitlines()
+    if len(text) > _LINES:
+        text = [*text[: _LINES - 3], "    ...", *text[-2:]]
+    print("\n".join(text), file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": error.as_dict()}))
+    return error.exit_code
+
+
+def _defect(error: Exception, *, as_json: bool) -> int:
+    """Save the traceback of an unexpected exception, and say where it is."""
+    where = "it could not be saved"
+    try:
+        fd, name = tempfile.mkstemp(prefix="gipi-defect-", suffix=".txt")
+        with os.fdopen(fd, "w", encoding="utf-8") as f:
+            traceback.print_exception(error, file=f)
+        where = name
+    except OSError:
+        traceback.print_exception(error, file=sys.stderr)
+    shown = GipiError(
+        f"this is a defect of gipi: {type(error).__name__}: {str(error)[:200]}",
+        "nothing of you; the run folder keeps what was saved",
+        f"report it with the traceback in {where}",
+    )
+    return _report(shown, as_json=as_json)
+
+
+def to_json(value: Any) -> str:
+    """Return `value` as one line of strict JSON: a NaN becomes null, an array a list."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
