@@ -1,0 +1,215 @@
+"""Write docs/reference from the code: commands, configuration, names, Python interface.
+
+`scripts/docs` writes the pages; `scripts/docs --check` only says whether they are up to date.
+A test compares too, so the pages cannot drift from the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import gipi
+from gipi.core.config import Config, Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "reference"
+HEAD = "<!-- Written by scripts/docs from the code. Change the code, then run it again. -->\n"
+
+# Every registry, in the order in which it is taught.
+REGISTRIES: tuple[tuple[str, str, str], ...] = (
+    ("models", "gipi.models", "MODELS"),
+    ("tasks", "gipi.tasks", "TASKS"),
+    ("data", "gipi.data", "SOURCES"),
+    ("augmentations", "gipi.data", "AUGMENTATIONS"),
+    ("activations", "gipi.nn", "ACTIVATIONS"),
+    ("inits", "gipi.nn", "INITS"),
+    ("norms", "gipi.nn", "NORMS"),
+    ("losses", "gipi.losses", "LOSSES"),
+    ("metrics", "gipi.metrics", "METRICS"),
+    ("optimizers", "gipi.optim", "OPTIMIZERS"),
+    ("schedules", "gipi.optim", "SCHEDULES"),
+)
+
+
+def cell(text: object) -> str:
+    """Return `text` as the content of one table cell."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def table(head: list[str], rows: list[list[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell(c) for c in line) + " |" for line in lines) + "\n"
+
+
+def type_name(annotation: object) -> str:
+    """Return an annotation as people write it."""
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    text = re.sub(r"\b(?:typing|collections\.abc|pathlib)\.", "", text)
+    return re.sub(r"Literal\[([^\]]*)\]", lambda m: m[1].replace(", ", " or "), text)
+
+
+def default(field: Any) -> str:
+    """Return the default of a configuration key as it is written in YAML."""
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in ({}, ()) else str(value)
+
+
+def commands() -> str:
+    """Return the page of the commands."""
+    from typer.main import get_command
+
+    from gipi.cli.commands import app
+
+    group: Any = get_command(app)
+    parts = [
+        "# Commands\n",
+        "Every command has `--help` and `--json`; with `--json` the last line of stdout is one JSON"
+        " object and\neverything for people goes to stderr.\n",
+        "Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 interrupted and"
+        " resumable,\n130 interrupted twice.\n",
+    ]
+    for name, command in group.commands.items():
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        usage = " ".join(
+            f"[{p.name.upper()}]" if not p.required else p.name.upper() for p in arguments
+        )
+        parts.append(f"## gipi {name}\n")
+        parts.append(f"```\ngipi {name} {usage}".rstrip() + " [OPTIONS]\n```\n")
+        parts.append(inspect.cleandoc(command.help or "") + "\n")
+        rows: list[list[object]] = [[f"`{p.name.upper()}`", p.help or ""] for p in arguments]
+        rows += [
+            [f"`{', '.join(p.opts)}`" + ("" if p.is_flag else f" {p.metavar or 'VALUE'}"), p.help]
+            for p in options
+            if p.name != "help"
+        ]
+        parts.append(table(["argument or option", "meaning"], rows))
+    return "\n".join(parts)
+
+
+def configuration() -> str:
+    """Return the page of the configuration keys."""
+
+    def rows(names: list[str]) -> list[list[object]]:
+        return [
+            [f"`{n}`", f"`{type_name(f.annotation)}`", f"`{default(f)}`".replace("``", ""),
+             f.description]
+            for n in names
+            for f in [Config.model_fields[n]]
+        ]  # fmt: skip
+
+    head = ["key", "type", "default", "meaning"]
+    what = [n for n in Config.model_fields if n not in Recipe.model_fields]
+    return "\n".join(
+        [
+            "# Configuration\n",
+            "One YAML file mirrors these keys; a flag of the same name, or `--set key=value`, wins"
+            " over the\nfile. The resolved values are saved in `config.yaml` of the run folder with"
+            " the origin of each.\nAn empty default means that the value is chosen from the data,"
+            " and printed with the reason.\n",
+            "## What to learn from and with\n",
+            table(head, rows(what)),
+            "## How to train\n",
+            table(head, rows(list(Recipe.model_fields))),
+        ]
+    )
+
+
+def options_of(build: Any) -> str:
+    """Return the keyword-only options of a builder with their defaults."""
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    found = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    shown = []
+    for p in found:
+        value = p.default
+        plain = value is p.empty or isinstance(value, int | float | str | tuple | None)
+        shown.append(p.name if value is p.empty or not plain else f"{p.name}={value!r}")
+    return ", ".join(f"`{s}`" for s in shown)
+
+
+def names() -> str:
+    """Return the page of everything that can be named."""
+    parts = [
+        "# Names\n",
+        "What `gipi list KIND` prints. Wherever a name is accepted, the object is accepted too; a"
+        " package of\nyours adds a name with an entry point of the group `gipi.KIND` (see"
+        " [Extending](../extending.md)).\n",
+    ]
+    for kind, module, attribute in REGISTRIES:
+        registry = getattr(importlib.import_module(module), attribute)
+        rows: list[list[object]] = [
+            [f"`{r.name}`", r.summary, options_of(r.build), r.citation] for r in registry
+        ]
+        parts.append(f"## {kind}\n")
+        parts.append(table(["name", "what it is", "options", "source"], rows))
+    return "\n".join(parts)
+
+
+def python() -> str:
+    """Return the page of the Python interface."""
+    parts = [
+        "# Python interface\n",
+        "The names of the package itself. Each is imported when it is first used, so `import gipi`"
+        " is quick.\n",
+    ]
+    for name in gipi.__all__:
+        thing = getattr(gipi, name)
+        if isinstance(thing, str):
+            continue
+        parts.append(f"## gipi.{name}\n")
+        if callable(thing):
+            signature = str(inspect.signature(thing)).replace("'", "")
+            parts.append(f"```python\n{name}{signature}\n```\n")
+        parts.append(f"```text\n{inspect.getdoc(thing) or ''}\n```\n")
+        if inspect.isclass(thing):
+            rows: list[list[object]] = [
+                [f"`{n}`", (inspect.getdoc(m) or "").split("\n")[0]]
+                for n, m in vars(thing).items()
+                if not n.startswith("_") and (callable(m) or isinstance(m, property))
+            ]
+            parts.append(table(["member", "meaning"], rows))
+    return "\n".join(parts)
+
+
+PAGES = {
+    "commands.md": commands,
+    "config.md": configuration,
+    "names.md": names,
+    "python.md": python,
+}
+
+
+def main() -> int:
+    """Write the pages, or say which are out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if outdated")
+    check = parser.parse_args().check
+    outdated = []
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, HEAD + "\n" + page().rstrip() + "\n"
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        outdated.append(name)
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    print(f"docs/reference: {', '.join(outdated) or 'nothing'} {'outdated' if check else 'written'}")
+    return int(check and bool(outdated))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
