@@ -1,4 +1,4 @@
-"""Evaluation: what a model says about every row of a split, and how well, with an interval.
+"""How well a model does, with an interval: the score of an evaluation and how sure it is.
 
 An interval of 95 % says how far the score may lie from what endlessly many such rows would give:
 Wilson's (1927) for an accuracy, the bootstrap's percentiles (Efron 1979) for every other metric.
@@ -13,39 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gipi.core.errors import DataError
-
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from gipi.core.batch import Batch, Stream
     from gipi.core.schema import Schema
     from gipi.metrics import Metric
     from gipi.tasks import Task
+    from gipi.train.evaluate import Evaluation
 
 Z95 = 1.959963984540054
 """The normal distribution's 97.5 % point."""
 
 _RESAMPLES = 400
 _BOOTSTRAP_WORK = 20_000_000  # outputs touched over all resamples; fewer resamples beyond it
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the model said about N rows, on the CPU.
-
-    outputs  (N, ...) as the model gives them
-    target   (N, ...) as the loss sees it, or None where nothing is known
-    weight   (N,) or None for all ones
-    ids      (N,) int64 row ids
-    loss     mean training loss over the rows, None without targets
-    """
-
-    outputs: Tensor
-    target: Tensor | None
-    weight: Tensor | None
-    ids: np.ndarray
-    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,89 +38,29 @@ class Interval:
     method: str
 
 
-@torch.no_grad()
-def gather(model: nn.Module, task: Task, stream: Stream, *, device: torch.device) -> Answers:
-    """Return the outputs for one pass over `stream`, with the model in evaluation mode.
-
-    The model's mode is restored. Raises `DataError` where the stream is empty.
-    """
-    outputs, targets, weights, ids = [], [], [], []
-    total, count, seen = 0.0, 0.0, 0
-    was_training = model.training
-    model.eval()
-    try:
-        for batch in stream.epoch(0):
-            on_device = batch.to(device)
-            if batch.target is None:
-                out = task.forward(model, on_device)
-            else:
-                loss = task.phases[0].loss(model, on_device)
-                out = loss.outputs
-                total += float(loss.total)  # sync
-                count += float(loss.count)
-            outputs.append(out.float().cpu() if out.is_floating_point() else out.cpu())  # sync
-            targets.append(None if batch.target is None else batch.target.cpu())
-            weights.append(None if batch.weight is None else batch.weight.cpu())
-            ids.append(_ids(batch, seen))
-            seen += len(batch)
-    finally:
-        model.train(was_training)
-    if not outputs:
-        raise DataError("there is no row", "at least one row", "check the file or folder")
-    return Answers(
-        torch.cat(outputs),
-        _joined(targets),
-        _joined(weights),
-        np.concatenate(ids),
-        total / count if count else None,
-    )
+def primary_metric(task: Task, schema: Schema) -> Metric | None:
+    """Return the metric that the task is judged by; None where it is judged by its loss."""
+    return next((m for m in task.metrics(schema) if m.name == task.primary), None)
 
 
-def _ids(batch: Batch, first: int) -> np.ndarray:
-    if batch.ids is None:
-        return np.arange(first, first + len(batch), dtype=np.int64)
-    return batch.ids.cpu().numpy().astype(np.int64)
-
-
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    known = [p for p in parts if p is not None]
-    return torch.cat(known) if known and len(known) == len(parts) else None
-
-
-def measure(answers: Answers, task: Task, schema: Schema) -> dict[str, float]:
-    """Return every metric of the task and the loss; empty where there are no targets."""
-    if answers.target is None:
-        return {}
-    outputs, target = task.units(answers.outputs, answers.target, schema)
-    found = {} if answers.loss is None else {"loss": answers.loss}
-    for metric in task.metrics(schema):
-        found[metric.name] = _score(metric, outputs, target, answers.weight)
-    return found
+def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | None:
+    """Return the primary metric with its 95 % interval; None without kept targets or a metric."""
+    metric = primary_metric(task, schema)
+    if metric is None or found.outputs is None or found.target is None:
+        return None
+    outputs, target = task.units(found.outputs, found.target, schema)
+    value = _score(metric, outputs, target, found.weight)
+    if metric.name == "accuracy":
+        low, high = wilson(value, effective_rows(found.weight, len(outputs)))
+        return Interval(value, low, high, "Wilson")
+    low, high = bootstrap(metric, outputs, target, found.weight)
+    return Interval(value, low, high, "bootstrap")
 
 
 def _score(metric: Metric, outputs: Tensor, target: Tensor, weight: Tensor | None) -> float:
     state = metric.init(outputs.device)
     metric.update(state, outputs, target, weight)
     return float(metric.compute(state))
-
-
-def primary_metric(task: Task, schema: Schema) -> Metric | None:
-    """Return the metric that the task is judged by; None where it is judged by its loss."""
-    return next((m for m in task.metrics(schema) if m.name == task.primary), None)
-
-
-def score_interval(answers: Answers, task: Task, schema: Schema) -> Interval | None:
-    """Return the primary metric with its 95 % interval; None without targets or metric."""
-    metric = primary_metric(task, schema)
-    if metric is None or answers.target is None:
-        return None
-    outputs, target = task.units(answers.outputs, answers.target, schema)
-    value = _score(metric, outputs, target, answers.weight)
-    if metric.name == "accuracy":
-        low, high = wilson(value, effective_rows(answers.weight, len(outputs)))
-        return Interval(value, low, high, "Wilson")
-    low, high = bootstrap(metric, outputs, target, answers.weight)
-    return Interval(value, low, high, "bootstrap")
 
 
 def effective_rows(weight: Tensor | None, rows: int) -> float:
@@ -192,14 +112,9 @@ def bootstrap(
     return float(low), float(high)
 
 
-def decoded(answers: Answers, task: Task, schema: Schema) -> dict[str, np.ndarray]:
-    """Return the task's answers for people, one entry a row."""
-    return task.decode(answers.outputs, schema)
-
-
-def summary(answers: Answers, task: Task, schema: Schema) -> dict[str, Any]:
+def summary(found: Evaluation, task: Task, schema: Schema) -> dict[str, Any]:
     """Return {"rows", "metrics", "primary"} of an evaluation as JSON-able values."""
-    interval = score_interval(answers, task, schema)
+    interval = score_interval(found, task, schema)
     metric = primary_metric(task, schema)
     primary = None
     if interval is not None and metric is not None:
@@ -211,8 +126,4 @@ def summary(answers: Answers, task: Task, schema: Schema) -> dict[str, Any]:
             "method": interval.method,
             "greater_is_better": metric.greater_is_better,
         }
-    return {
-        "rows": len(answers.ids),
-        "metrics": measure(answers, task, schema),
-        "primary": primary,
-    }
+    return {"rows": found.rows, "metrics": dict(found.metrics), "primary": primary}

@@ -10,20 +10,24 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from gipi.core.atomic import write_folder
-from gipi.deploy.evaluation import Answers, decoded, summary
+from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from torch import Tensor
+
     from gipi.core.schema import Schema
     from gipi.tasks import Task
+    from gipi.train.evaluate import Evaluation
 
 FORMAT_VERSION = 1
 BINS = 15
@@ -50,7 +54,7 @@ class Rows(Protocol):
 
 def write_evidence(
     path: Path,
-    answers: Answers,
+    judged: Evaluation,
     task: Task,
     schema: Schema,
     *,
@@ -60,6 +64,7 @@ def write_evidence(
 ) -> dict[str, Any]:
     """Write the evaluation folder of a run in one step and return its summary.
 
+    judged   from `train.evaluate(..., keep=True)`: metrics, outputs, targets, row ids
     split    name of the rows that were judged ("test", "val", or a file)
     rows     shows the worst rows; None leaves them out
     samples  False keeps every single data row out of the folder: counts and curves only
@@ -67,24 +72,23 @@ def write_evidence(
     Raises `StorageError` where the folder cannot be written.
     """
     found: dict[str, Any] = {"format_version": FORMAT_VERSION, "split": split, "task": task.name}
-    found |= summary(answers, task, schema)
+    found |= summary(judged, task, schema)
     found["target"] = schema.target.name if schema.target else None
     found["samples"] = samples
     arrays: dict[str, np.ndarray] = {}
     files: dict[str, bytes] = {}
-    if answers.target is not None:
-        said = decoded(answers, task, schema)
-        _, target = task.units(answers.outputs, answers.target, schema)
-        truth = target.double().numpy() if target.is_floating_point() else target.numpy()
-        weight = None if answers.weight is None else answers.weight.double().numpy()
+    if judged.outputs is not None and judged.target is not None:
+        said = task.decode(judged.outputs, schema)
+        answers = _answers(judged, said, task.units(judged.outputs, judged.target, schema)[1])
+        losses = None
         if "probabilities" in said:
-            losses = _classified(found, arrays, said, truth, weight, schema.classes)
+            facts, arrays, losses = _classified(answers, schema.classes)
+            found |= facts
         elif "value" in said:
-            losses = _regressed(found, arrays, said, truth, weight, samples=samples)
-        else:
-            losses = None
+            facts, arrays, losses = _regressed(answers, samples=samples)
+            found |= facts
         if samples and rows is not None and losses is not None:
-            found["worst"] = _worst(answers.ids, losses, said, truth, schema, rows, files)
+            found["worst"], files = _worst(answers, losses, schema, rows)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     files["arrays.npz"] = buffer.getvalue()
@@ -93,34 +97,49 @@ def write_evidence(
     return found
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """One entry a row: what was said, what is true (in the data's units), weights and row ids."""
+
+    said: dict[str, np.ndarray]
+    truth: np.ndarray
+    weight: np.ndarray
+    ids: np.ndarray
+
+
+def _answers(judged: Evaluation, said: dict[str, np.ndarray], target: Tensor) -> _Answers:
+    truth = target.double().numpy() if target.is_floating_point() else target.numpy()
+    weight = np.ones(len(truth)) if judged.weight is None else judged.weight.double().numpy()
+    ids = np.arange(len(truth)) if judged.ids is None else judged.ids.numpy()
+    return _Answers(said, truth, weight, ids)
+
+
 # ---------------------------------------------------------------------------- classification
 
 
 def _classified(
-    found: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    said: dict[str, np.ndarray],
-    truth: np.ndarray,
-    weight: np.ndarray | None,
-    classes: tuple[str, ...],
-) -> np.ndarray:
+    answers: _Answers, classes: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
+    """Return (facts of the summary, arrays, loss of each row)."""
+    said, truth = answers.said, answers.truth
     p, best = said["probabilities"], said["index"]
-    w = np.ones(len(best)) if weight is None else weight
     names = list(classes) or [str(i) for i in range(p.shape[1])]
-    found["classes"] = names
-    confusion = confusion_matrix(truth, best, len(names), w)
-    arrays["confusion"] = confusion
+    confusion = confusion_matrix(truth, best, len(names), answers.weight)
     support = confusion.sum(1)
-    found["per_class"] = _per_class(confusion, names)
-    found["calibration"] = calibration(said["probability"], best == truth, w)
+    facts: dict[str, Any] = {
+        "classes": names,
+        "per_class": _per_class(confusion, names),
+        "calibration": calibration(said["probability"], best == truth, answers.weight),
+    }
     if support.sum() > 0:
         common = int(support.argmax())
-        found["baseline"] = {
+        facts["baseline"] = {
             "metric": "accuracy",
             "value": float(support[common] / support.sum()),
             "rule": f"always answering '{names[common]}', the most frequent class",
         }
-    return -np.log(np.clip(p[np.arange(len(p)), truth], 1e-300, None))
+    losses = -np.log(np.clip(p[np.arange(len(p)), truth], 1e-300, None))
+    return facts, {"confusion": confusion}, losses
 
 
 def confusion_matrix(
@@ -183,46 +202,39 @@ def calibration(
 
 
 def _regressed(
-    found: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    said: dict[str, np.ndarray],
-    truth: np.ndarray,
-    weight: np.ndarray | None,
-    *,
-    samples: bool,
-) -> np.ndarray:
-    value = said["value"].reshape(len(truth), -1).astype(np.float64)
-    truth = truth.reshape(len(truth), -1).astype(np.float64)
+    answers: _Answers, *, samples: bool
+) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray]:
+    """Return (facts of the summary, arrays, absolute error of each row)."""
+    rows = len(answers.truth)
+    value = answers.said["value"].reshape(rows, -1).astype(np.float64)
+    truth = answers.truth.reshape(rows, -1).astype(np.float64)
     residual = truth - value
-    w = np.ones(len(truth)) if weight is None else weight
     finite = residual[np.isfinite(residual)]
+    facts: dict[str, Any] = {}
+    arrays: dict[str, np.ndarray] = {}
     if len(finite):
-        low, high = np.percentile(finite, [0.5, 99.5])
-        span = max(abs(low), abs(high), 1e-12)
+        span = max(float(np.abs(np.percentile(finite, [0.5, 99.5])).max()), 1e-12)
         counts, edges = np.histogram(np.clip(finite, -span, span), 41, (-span, span))
-        arrays["residual_counts"], arrays["residual_edges"] = counts, edges
-    mean = np.average(truth, axis=0, weights=w) if w.sum() > 0 else truth.mean(0)
-    spread = (truth - mean) ** 2
-    found["residuals"] = {
-        "mean": float(np.average(residual.mean(1), weights=w)) if w.sum() > 0 else None,
-        "std": float(residual.std()),
-        "quantiles": {q: float(np.percentile(finite, float(q))) for q in ("5", "50", "95")}
-        if len(finite)
-        else {},
-    }
-    rmse = float(np.sqrt(np.average(spread.mean(1), weights=w))) if w.sum() > 0 else None
-    found["baseline"] = {
-        "metric": "rmse",
-        "value": rmse,
-        "rule": "always answering the mean of these rows",
-    }
+        arrays |= {"residual_counts": counts, "residual_edges": edges}
+        facts["residuals"] = {
+            "mean": float(finite.mean()),
+            "std": float(finite.std()),
+            "quantiles": {q: float(np.percentile(finite, float(q))) for q in ("5", "50", "95")},
+        }
+    if answers.weight.sum() > 0:
+        spread = (truth - np.average(truth, axis=0, weights=answers.weight)) ** 2
+        facts["baseline"] = {
+            "metric": "rmse",
+            "value": float(np.sqrt(np.average(spread.mean(1), weights=answers.weight))),
+            "rule": "always answering the mean of these rows",
+        }
     if samples:
-        pick = np.linspace(0, len(truth) - 1, min(POINTS, len(truth))).astype(np.int64)
-        arrays["truth"], arrays["value"] = truth[pick], value[pick]
-    if "std" in said:
-        std = said["std"].reshape(len(truth), -1).astype(np.float64)
-        found["calibration"] = coverage(residual, std)
-    return np.asarray(np.abs(residual).mean(1))
+        pick = np.linspace(0, rows - 1, min(POINTS, rows)).astype(np.int64)
+        arrays |= {"truth": truth[pick], "value": value[pick]}
+    if "std" in answers.said:
+        std = answers.said["std"].reshape(rows, -1).astype(np.float64)
+        facts["calibration"] = coverage(residual, std)
+    return facts, arrays, np.asarray(np.abs(residual).mean(1))
 
 
 def coverage(residual: np.ndarray, std: np.ndarray) -> dict[str, Any]:
@@ -244,15 +256,11 @@ def coverage(residual: np.ndarray, std: np.ndarray) -> dict[str, Any]:
 
 
 def _worst(
-    ids: np.ndarray,
-    losses: np.ndarray,
-    said: dict[str, np.ndarray],
-    truth: np.ndarray,
-    schema: Schema,
-    rows: Rows,
-    files: dict[str, bytes],
-) -> list[dict[str, Any]]:
-    """Return the rows with the largest loss, non-finite ones first, and add their pictures."""
+    answers: _Answers, losses: np.ndarray, schema: Schema, rows: Rows
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Return the rows with the largest loss, non-finite ones first, and their pictures as files."""
+    said, truth, ids = answers.said, answers.truth, answers.ids
+    files: dict[str, bytes] = {}
     order = np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[:WORST]
     names, raw = rows.row_names(ids[order]), rows.raw(ids[order])
     image = next((f for f in schema.inputs if f.kind == "image"), None)
@@ -280,7 +288,7 @@ def _worst(
         values = {k: _text(v) for k, v in raw[place].items() if k not in hidden}
         row["values"] = {} if image is not None else values
         out.append(row)
-    return out
+    return out, files
 
 
 def thumbnail(picture: np.ndarray) -> bytes:
