@@ -1,0 +1,75 @@
+"""Metrics: numbers for people, over outputs, targets and row weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gipi.core.errors import ConfigError, did_you_mean
+from gipi.core.registry import Record, Registry
+from gipi.metrics.auc import auc
+from gipi.metrics.classes import accuracy, balanced_accuracy, ece, f1, log_loss
+from gipi.metrics.metric import Metric
+from gipi.metrics.values import mae, mse, pearson, r2, rmse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["METRICS", "Metric", "build"]
+
+_UP: dict[str, Any] = {"greater_is_better": True}
+_DOWN: dict[str, Any] = {"greater_is_better": False}
+
+METRICS = Registry(
+    "metrics",
+    (
+        Record("accuracy", accuracy, "share of rows classified rightly", "",
+               ("classify",), _UP),
+        Record("balanced_accuracy", balanced_accuracy, "mean share found over the classes",
+               "Brodersen et al. 2010, The balanced accuracy", ("classify",), _UP),
+        Record("f1", f1, "macro F1, harmonic mean of precision and recall",
+               "van Rijsbergen 1979, Information retrieval", ("classify",), _UP),
+        Record("log_loss", log_loss, "mean -log of the true class's probability",
+               "Good 1952, Rational decisions", ("classify",), _DOWN),
+        Record("ece", ece, "expected calibration error, 15 bins",
+               "Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599",
+               ("classify",), {**_DOWN, "options": ("bins",)}),
+        Record("auc", auc, "area under the ROC curve (macro, one against the rest)",
+               "Hanley and McNeil 1982, The meaning and use of the area under a ROC curve",
+               ("classify",), _UP),
+        Record("mae", mae, "mean absolute error", "", ("regress",), _DOWN),
+        Record("mse", mse, "mean squared error", "", ("regress",), _DOWN),
+        Record("rmse", rmse, "root mean squared error, in units of the target", "",
+               ("regress",), _DOWN),
+        Record("r2", r2, "share of the variance explained",
+               "Wright 1921, Correlation and causation", ("regress",), _UP),
+        Record("pearson", pearson, "correlation of prediction and truth",
+               "Pearson 1895, Notes on regression and inheritance", ("regress",), _UP),
+    ),
+)  # fmt: skip
+
+
+def build(name: str, *, classes: int = 0, options: Mapping[str, Any] | None = None) -> Metric:
+    """Return the metric called `name`.
+
+    classes  number of classes; for regression the number of target values (0: one)
+
+    Raises `UnknownName` with the nearest name, and `ConfigError` for an option it does not have.
+
+    >>> m = build("accuracy", classes=3)
+    >>> import torch
+    >>> state = m.init("cpu")
+    >>> m.update(state, torch.eye(3), torch.tensor([0, 1, 1]), None)
+    >>> round(m.compute(state), 3)
+    0.667
+    """
+    record = METRICS.get(name)
+    known = record.facts.get("options", ())
+    for key in options or {}:
+        if key not in known:
+            raise ConfigError(
+                f"the metric '{name}' has no option '{key}'",
+                f"one of: {', '.join(known)}" if known else "no options",
+                did_you_mean(key, known) if known else "leave it out",
+            )
+    metric: Metric = record.build(classes, **(options or {}))
+    return metric
