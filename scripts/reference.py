@@ -7,34 +7,22 @@ A test compares too, so the pages cannot drift from the code.
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
+
 import gipi
+from gipi.cli import catalogue
+from gipi.cli.commands import app
 from gipi.core.config import Config, Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 HEAD = "<!-- Written by scripts/docs from the code. Change the code, then run it again. -->\n"
-
-# Every registry, in the order in which it is taught.
-REGISTRIES: tuple[tuple[str, str, str], ...] = (
-    ("models", "gipi.models", "MODELS"),
-    ("tasks", "gipi.tasks", "TASKS"),
-    ("data", "gipi.data", "SOURCES"),
-    ("augmentations", "gipi.data", "AUGMENTATIONS"),
-    ("activations", "gipi.nn", "ACTIVATIONS"),
-    ("inits", "gipi.nn", "INITS"),
-    ("norms", "gipi.nn", "NORMS"),
-    ("losses", "gipi.losses", "LOSSES"),
-    ("metrics", "gipi.metrics", "METRICS"),
-    ("optimizers", "gipi.optim", "OPTIMIZERS"),
-    ("schedules", "gipi.optim", "SCHEDULES"),
-)
 
 
 def cell(text: object) -> str:
@@ -67,10 +55,6 @@ def default(field: Any) -> str:
 
 def commands() -> str:
     """Return the page of the commands."""
-    from typer.main import get_command
-
-    from gipi.cli.commands import app
-
     group: Any = get_command(app)
     parts = [
         "# Commands\n",
@@ -127,18 +111,9 @@ def configuration() -> str:
 
 
 def options_of(build: Any) -> str:
-    """Return the keyword-only options of a builder with their defaults."""
-    try:
-        parameters = inspect.signature(build).parameters.values()
-    except (TypeError, ValueError):
-        return ""
-    found = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    shown = []
-    for p in found:
-        value = p.default
-        plain = value is p.empty or isinstance(value, int | float | str | tuple | None)
-        shown.append(p.name if value is p.empty or not plain else f"{p.name}={value!r}")
-    return ", ".join(f"`{s}`" for s in shown)
+    """Return the options of a builder with their defaults, in one line."""
+    found = catalogue.options(build).items()
+    return ", ".join(f"`{n}`" if d == "required" else f"`{n}={d}`" for n, d in found)
 
 
 def names() -> str:
@@ -149,10 +124,10 @@ def names() -> str:
         " package of\nyours adds a name with an entry point of the group `gipi.KIND` (see"
         " [Extending](../extending.md)).\n",
     ]
-    for kind, module, attribute in REGISTRIES:
-        registry = getattr(importlib.import_module(module), attribute)
+    for kind in catalogue.KINDS:
         rows: list[list[object]] = [
-            [f"`{r.name}`", r.summary, options_of(r.build), r.citation] for r in registry
+            [f"`{r.name}`", r.summary, options_of(r.build), r.citation]
+            for r in catalogue.registry(kind)
         ]
         parts.append(f"## {kind}\n")
         parts.append(table(["name", "what it is", "options", "source"], rows))
