@@ -66,7 +66,9 @@ def out_is_free(out: str | None) -> None:
         beside = next((p for p in path.parents if p.exists()), None)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"out: the folder {out[:80]!r} cannot be used: {error}", "a new folder", "choose another"
+            f"out: the folder {out[:80]!r} cannot be used: {error}",
+            "a new folder",
+            "choose another",
         ) from error
     if taken and is_run(path):
         raise ConfigError(

@@ -126,7 +126,8 @@ class Config(Recipe):
     def _kinds(cls, value: dict[str, str]) -> dict[str, str]:
         for column, kind in value.items():
             if kind not in KINDS and kind not in ROLES:
-                raise ValueError(f"schema.{column}={kind}: {did_you_mean(kind, (*KINDS, *ROLES))}")
+                hint = did_you_mean(kind[:40], (*KINDS, *ROLES))
+                raise ValueError(f"schema.{column[:40]}={kind[:40]}: {hint}")
         return value
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gipi.core.config import BUDGETS, Config
 from gipi.core.errors import ConfigError, nearest
-from gipi.core.yamlfile import parse_document, parse_value, read_yaml
+from gipi.core.yamlfile import parse_document, parse_value, read_yaml, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,6 +76,13 @@ def layer(name: str, items: Iterable[tuple[str, Any, str]]) -> Layer:
             section = next(s for s, target in SECTIONS.items() if target == head)
             for option, inner in value.items():
                 _option(result, section, str(option), inner, where)
+        elif not dot and key in SECTIONS.values():
+            if value is not None:
+                raise ConfigError(
+                    f"{key} = {shorten(repr(value))} ({where})",
+                    "a mapping of options",
+                    f"for instance {key}: {{name: value}}",
+                )
         elif not dot and key in Config.model_fields:
             _plain(result, key, value, where)
         else:
@@ -106,9 +113,12 @@ def layer_from_flags(flags: Mapping[str, str | None], settings: Iterable[str]) -
         key, equals, text = setting.partition("=")
         if not equals or not key.strip():
             raise ConfigError(
-                f"--set {setting!r} has no '='", "--set key=value", "for instance --set lr=0.01"
+                f"--set {shorten(setting)!r} has no '='",
+                "--set key=value",
+                "for instance --set lr=0.01",
             )
-        items.append((key.strip(), typed(key.strip(), text), f"--set {key.strip()}"))
+        key = key.strip()
+        items.append((key, typed(key, text), f"--set {shorten(key)}"))
     return layer("flags", items)
 
 
@@ -148,7 +158,7 @@ def seconds(value: float | str) -> float:
         position = match.end()
     if not text or position < len(text):
         raise ConfigError(
-            f"the time {value!r} is not a duration",
+            f"the time {shorten(value)!r} is not a duration",
             "seconds, or a number with s, m, h or d",
             "for instance --time 90, --time 10m or --time 1h30m",
         )
@@ -204,7 +214,9 @@ def _plain(result: Layer, key: str, value: Any, where: str) -> None:
 def _option(result: Layer, section: str, option: str, value: Any, where: str) -> None:
     options = result.values.setdefault(SECTIONS[section], {})
     if option in options:
-        raise ConfigError(f"{section}.{option} is given twice", "one value", "remove one of them")
+        raise ConfigError(
+            f"{section}.{shorten(option)} is given twice", "one value", "remove one of them"
+        )
     options[option] = value
     result.where[f"{section}.{option}"] = where
 
@@ -247,6 +259,7 @@ def _differs(key: str, config: Config) -> bool:
 
 
 def _unknown(key: str, where: str) -> ConfigError:
+    key = shorten(key)
     head, dot, tail = key.partition(".")
     if dot and head in SECTIONS:
         return ConfigError(
@@ -287,7 +300,7 @@ def _explain(error: ValidationError, where: Mapping[str, str]) -> ConfigError:
 def _problem(one: ErrorDetails, where: Mapping[str, str]) -> tuple[str, str]:
     """Return (found, needed) of one pydantic error."""
     location, message = one["loc"], one["msg"]
-    text = message.removeprefix("Value error, ")
+    text = shorten(message.removeprefix("Value error, "), 150)
     if not location:
         return text, "values that agree with each other"
     key = str(location[0])
@@ -296,7 +309,7 @@ def _problem(one: ErrorDetails, where: Mapping[str, str]) -> tuple[str, str]:
     )
     place = where.get(dotted) or where.get(key)
     at = f" ({place})" if place else ""
-    shown = _shorten(repr(one["input"]))
+    shown = shorten(repr(one["input"]))
     meaning = Config.model_fields[key].description or key
     if one["type"] == "value_error":
         return f"{key} = {shown}{at}: {text}", meaning
@@ -306,8 +319,3 @@ def _problem(one: ErrorDetails, where: Mapping[str, str]) -> tuple[str, str]:
 def _needed(message: str) -> str:
     """Shorten pydantic's sentence: 'Input should be greater than 0' -> 'greater than 0'."""
     return message.removeprefix("Input should be ").split(", unable")[0]
-
-
-def _shorten(text: str, limit: int = 70) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."

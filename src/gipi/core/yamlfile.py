@@ -66,7 +66,7 @@ def parse_value(text: str) -> Any:
         return _value(node, set(), "", {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(
-            f"the value {_short(text)} is not valid YAML",
+            f"the value {shorten(text)} is not valid YAML",
             "a number, a word, a list such as [256, 128] or a mapping such as {a: 1}",
             "check brackets and quotes; quote the whole argument for the shell",
         ) from error
@@ -140,7 +140,7 @@ def _value(node: Any, seen: set[int], prefix: str, lines: dict[str, int]) -> Any
         key = key_node.value
         if key in result:
             raise yaml.MarkedYAMLError(
-                problem=f"the key '{_short(key)}' is given twice", problem_mark=key_node.start_mark
+                problem=f"the key '{shorten(key)}' is given twice", problem_mark=key_node.start_mark
             )
         name = f"{prefix}.{key}" if prefix else key
         lines.setdefault(name, key_node.start_mark.line + 1)
@@ -148,7 +148,11 @@ def _value(node: Any, seen: set[int], prefix: str, lines: dict[str, int]) -> Any
     return result
 
 
-def _short(text: str, limit: int = 60) -> str:
-    """Return `text` cut to one short line."""
+def shorten(text: str, limit: int = 60) -> str:
+    r"""Return `text` on one line of at most `limit` characters.
+
+    >>> shorten("a\nb"), shorten("abcdefgh", 6)
+    ('a b', 'abc...')
+    """
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

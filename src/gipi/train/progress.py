@@ -1,0 +1,151 @@
+"""The progress line: an observer that turns rows into one line that updates.
+
+On a terminal (and in a notebook) one line is rewritten at most ten times a second; elsewhere plain
+lines come at each validation and now and then in between. A row that is not shown costs one look
+at the clock.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gipi.core.events import Action, Step
+
+_BAR = 12  # characters of the bar
+_LIVE_S, _PLAIN_S = 0.1, 10.0  # shortest time between two lines: rewritten, printed
+_HIDDEN = {"train/loss", "val/loss"}
+
+
+@dataclass
+class Progress:
+    """Show where a run stands: epoch, step, loss, metric, samples/s, data wait, memory, ETA.
+
+    stream  where to write; None means the standard output of the moment
+    live    rewrite one line (None: where the stream is a terminal or a notebook)
+    now     the clock, in seconds
+    """
+
+    stream: TextIO | None = None
+    live: bool | None = None
+    now: Callable[[], float] = time.monotonic
+    _began: tuple[float, float] | None = None
+    _next: float = 0.0
+    _seen: dict[str, Any] = field(default_factory=dict)
+    _open: bool = False
+
+    def __post_init__(self) -> None:
+        """Find out where the line goes."""
+        self.stream = self.stream or sys.stdout
+        if self.live is None:
+            self.live = self.stream.isatty() or "ipykernel" in sys.modules
+
+    def __call__(self, step: Step) -> Action | None:
+        """Show one event of the run; never asks the loop for anything."""
+        moment = self.now()
+        if self._began is None:
+            self._began = (moment, step.progress)
+        if step.when == "evaluate":
+            self._seen.update({k: v for k, v in step.row.items() if k.startswith("val/")})
+        elif step.when == "row" and "event" in step.row:
+            self._note(step)
+            return None
+        due = moment >= self._next or step.when == "end"
+        if step.when == "evaluate":
+            due = due or not self.live
+        if not due or step.when in ("start", "save"):
+            return None
+        self._next = moment + (_LIVE_S if self.live else _PLAIN_S)
+        if step.when == "row":
+            self._seen.update(step.row)
+        if step.when != "end" or self.live:
+            self._write(line(step, self._seen, self._eta(step, moment)))
+        if step.when == "end":
+            self.close()
+        return None
+
+    def close(self) -> None:
+        """End the line that is being rewritten."""
+        if self._open and self.stream is not None:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._open = False
+
+    def _note(self, step: Step) -> None:
+        self.close()
+        reason = step.row.get("reason", "")
+        print(f"step {step.step}: {step.row['event']}: {reason}", file=self.stream, flush=True)
+
+    def _eta(self, step: Step, moment: float) -> float | None:
+        if self._began is None or step.progress <= self._began[1]:
+            return None
+        share = step.progress - self._began[1]
+        return (moment - self._began[0]) * (1 - step.progress) / share
+
+    def _write(self, text: str) -> None:
+        if self.stream is None:
+            return
+        if self.live:
+            width = shutil.get_terminal_size((100, 24)).columns - 1
+            self.stream.write(f"\r{text[:width]}\x1b[K")
+            self._open = True
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def line(step: Step, seen: Mapping[str, Any], eta_s: float | None) -> str:
+    """Return the line for a step: what is not known yet is left out."""
+    done = min(max(step.progress, 0.0), 1.0)
+    filled = int(done * _BAR)
+    parts = [f"[{'=' * filled}{'.' * (_BAR - filled)}] {done:4.0%}"]
+    total = step.total_steps
+    if step.steps_per_epoch:
+        of = f"/{total / step.steps_per_epoch:.3g}" if total else ""
+        parts.append(f"epoch {step.step / step.steps_per_epoch:.1f}{of}")
+    parts.append(f"step {step.step}" + (f"/{total}" if total else ""))
+    for key in ("train/loss", "val/loss"):
+        if isinstance(seen.get(key), float):
+            parts.append(f"{'loss' if key == 'train/loss' else 'val loss'} {seen[key]:.4g}")
+    for key, value in seen.items():
+        name = key.partition("/")[2]
+        if name and key not in _HIDDEN and isinstance(value, float):
+            parts.append(f"{name if key.startswith('train/') else key} {value:.4g}")
+    if seen.get("samples_per_s"):
+        parts.append(f"{count(seen['samples_per_s'])}/s")
+    if seen.get("data_wait") is not None:
+        parts.append(f"wait {seen['data_wait']:.0%}")
+    if seen.get("memory_bytes"):
+        parts.append(f"{seen['memory_bytes'] / 2**20:.0f} MB")
+    if eta_s is not None:
+        parts.append(f"ETA {clock(eta_s)}")
+    return "  ".join(parts)
+
+
+def count(value: float) -> str:
+    """Return a number with a letter for its thousands.
+
+    >>> count(950.0), count(12_345.0), count(2_500_000.0)
+    ('950', '12.3k', '2.5M')
+    """
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as m:ss or h:mm:ss.
+
+    >>> clock(75), clock(3700)
+    ('1:15', '1:01:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
