@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "TEST", "TRAIN", "VAL", "Column", "ImageFiles", "Source", "as_labels", "class_order",
-    "hash_columns", "is_missing",
+    "TEST",
+    "TRAIN",
+    "VAL",
+    "Column",
+    "ImageFiles",
+    "Source",
+    "as_labels",
+    "as_numbers",
+    "class_order",
+    "hash_columns",
+    "is_missing",
 ]  # fmt: skip
 
 TRAIN, VAL, TEST = 0, 1, 2
@@ -138,7 +147,7 @@ def as_labels(column: np.ndarray) -> np.ndarray:
     """Return (N,) object array of str labels, None where missing.
 
     3, 3.0 and "3" give the same label "3", so that a class keeps its name whatever file type it is
-    read from; True gives "true". The one rule that training and prediction share.
+    read from; True gives "True". The one rule that training and prediction share.
     """
     if column.dtype.kind in "OUS":
         unique: dict[object, str | None] = {}
@@ -160,14 +169,32 @@ def as_labels(column: np.ndarray) -> np.ndarray:
 def _label(value: object) -> str | None:
     if value is None:
         return None
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, float):
         if value != value:  # noqa: PLR0124  NaN
             return None
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     text = str(value)
     return text or None
+
+
+def as_numbers(column: np.ndarray) -> np.ndarray:
+    """Return (N,) float64: labels and text are parsed, what is no number becomes NaN.
+
+    Dates become seconds since 1970. Used where a schema says "number" and the file says otherwise.
+    """
+    if column.dtype.kind in "OUS":
+        out = np.full(len(column), np.nan)
+        for i, value in enumerate(column.tolist()):
+            if value is not None:
+                try:
+                    out[i] = float(value)
+                except (TypeError, ValueError):
+                    continue
+        return out
+    if column.dtype.kind in "mM":
+        seconds = column.astype("datetime64[us]").astype(np.int64) / 1e6
+        return np.where(np.isnat(column), np.nan, seconds)
+    return column.astype(np.float64)
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:

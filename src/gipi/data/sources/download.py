@@ -1,0 +1,140 @@
+"""Files from public addresses: with a time limit to connect, a progress line and a checksum.
+
+What is checked is the SHA-256 of the decompressed content, so that a re-compressed mirror is as
+good as the original and a damaged or replaced file is not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from gipi.core.errors import DataError
+from gipi.data.sources.compressed import decompress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONNECT_S = 3.0
+READ_S = 30.0
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Remote:
+    """One file: where it is, what it is saved as, and the SHA-256 of its content.
+
+    urls    tried in order
+    name    file name; a suffix .gz or .xz is removed before the checksum is taken
+    sha256  of the decompressed content (of the file itself for .tar.gz)
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    sha256: str
+
+
+def downloads_folder() -> Path:
+    """Return where downloads are kept: ``$GIPI_CACHE/downloads``, else below ``~/.cache/gipi``."""
+    root = os.environ.get("GIPI_CACHE")
+    if root:
+        return Path(root) / "downloads"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gipi" / "downloads"
+
+
+def fetch(remote: Remote, folder: Path, *, set_name: str) -> Path:
+    """Return `folder/remote.name`, downloaded and checked; raise `DataError` where that fails."""
+    path = folder / remote.name
+    if path.is_file():
+        return path
+    reasons = []
+    for url in remote.urls:
+        try:
+            raw = _download(url, remote.name)
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+            reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            continue
+        if content_sha256(raw, path) != remote.sha256:
+            reasons.append(f"{url}: the content has another SHA-256 than expected")
+            continue
+        _keep(raw, path)
+        return path
+    raise DataError(
+        f"data set '{set_name}' is not on this machine and could not be downloaded "
+        f"({'; '.join(reasons)})",
+        f"{remote.name} from its public address, or a folder that holds the set",
+        "connect to the network, or set GIPI_DATA to a folder with "
+        f"'{set_name.replace('-', '_')}/{remote.name}' in it",
+    )
+
+
+def content_sha256(raw: bytes, path: Path) -> str:
+    """Return the SHA-256 of `raw` after decompression by the suffix of `path` (not of .tar.gz)."""
+    if path.name.endswith((".tar.gz", ".zip")):
+        return hashlib.sha256(raw).hexdigest()
+    try:
+        return hashlib.sha256(decompress(raw, path)).hexdigest()
+    except DataError:
+        return ""
+
+
+def _keep(raw: bytes, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(raw)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "a folder for downloads with space in it",
+            "set GIPI_CACHE to a folder that this user may write",
+        ) from error
+
+
+def _download(url: str, name: str) -> bytes:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("only http addresses are downloaded")
+    request = urllib.request.Request(url, headers={"User-Agent": "gipi"})  # noqa: S310  checked
+    with urllib.request.urlopen(request, timeout=CONNECT_S) as reply:  # noqa: S310  checked above
+        _patient(reply)
+        size = int(reply.headers.get("Content-Length") or 0)
+        return b"".join(_with_progress(reply, name, size, sys.stderr))
+
+
+def _patient(reply: http.client.HTTPResponse) -> None:
+    """Allow longer pauses once the connection stands."""
+    raw = getattr(getattr(reply, "fp", None), "raw", None)
+    sock = getattr(raw, "_sock", None)
+    if sock is not None:
+        sock.settimeout(READ_S)
+
+
+def _with_progress(
+    reply: http.client.HTTPResponse, name: str, size: int, out: TextIO
+) -> Iterator[bytes]:
+    """Yield the chunks; redraw one line at most ten times a second where `out` is a terminal."""
+    done, last = 0, 0.0
+    shown = out.isatty()
+    while chunk := reply.read(CHUNK):
+        yield chunk
+        done += len(chunk)
+        if shown and time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            share = f"{done / size:4.0%} of {size / 1e6:.1f} MB" if size else f"{done / 1e6:.1f} MB"
+            out.write(f"\rdownloading {name}  {share} ")
+            out.flush()
+    if shown:
+        out.write(f"\rdownloading {name}  done, {done / 1e6:.1f} MB      \n")
+    if size and done != size:
+        raise OSError(f"the connection ended after {done:,} of {size:,} bytes")

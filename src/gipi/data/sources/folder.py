@@ -1,0 +1,163 @@
+"""Folders of pictures: one sub-folder a class, and above them, if wished, train, val and test.
+
+    photos/cat/1.jpg, photos/dog/2.png                     classes
+    photos/train/cat/1.jpg, photos/test/dog/2.png          classes and a given split
+    photos/1.jpg, photos/2.png                             pictures without labels, for prediction
+
+Hidden files are ignored; everything else that is left out is said in the notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.data.source import TEST, TRAIN, VAL, Column, ImageFiles, Source
+
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+SPLITS = {
+    "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL,
+    "test": TEST, "testing": TEST,
+}  # fmt: skip
+JUNK = ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
+def is_image(path: Path) -> bool:
+    """Return whether the suffix is that of a picture."""
+    return path.suffix.lower() in IMAGES
+
+
+def read_images(paths: list[Path], name: str = "pictures") -> Source:
+    """Return the given picture files, in this order, without labels."""
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"{path} does not exist", "a picture file", "check the path")
+    root = Path(os.path.commonpath([p.parent.absolute() for p in paths]))
+    return _source(name, [p.absolute() for p in paths], None, None, root, [])
+
+
+def read_folder(folder: Path) -> Source:
+    """Return the pictures under `folder` with the label of their class folder."""
+    entries = _entries(folder)
+    parts = {p: SPLITS[p.name.lower()] for p in entries if p.is_dir() and p.name.lower() in SPLITS}
+    notes: list[str] = []
+    if parts and TRAIN in parts.values():
+        others = [p.name for p in entries if p.is_dir() and p not in parts and _has_image(p)]
+        if others:
+            notes.append(f"beside train, val and test, left out: {', '.join(others)}")
+        found = [_read_part(p, part, notes) for p, part in parts.items()]
+    else:
+        found = [_read_part(folder, None, notes)]
+    paths = [p for part in found for p in part[0]]
+    labels = [label for part in found for label in part[1]]
+    if not paths:
+        raise DataError(
+            f"{folder} has no pictures" + (f" ({notes[0]})" if notes else ""),
+            f"class folders with pictures ({', '.join(s[1:] for s in IMAGES[:7])})",
+            "put the pictures of each class into a folder with the name of the class",
+        )
+    split = None
+    if len(parts) > 1 and TRAIN in parts.values():
+        split = np.concatenate([np.full(len(p[0]), p[2], np.int8) for p in found])
+    labelled = labels if any(label is not None for label in labels) else None
+    return _source(folder.absolute().name, paths, labelled, split, folder.absolute(), notes)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        found = sorted(folder.iterdir(), key=lambda p: p.name)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read: {error.strerror or error}",
+            "a folder that this user may read",
+            "check the path and its permissions",
+        ) from error
+    return [p for p in found if not p.name.startswith(".") and p.name not in JUNK]
+
+
+def _has_image(folder: Path) -> bool:
+    return any(is_image(p) for p in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return all files below `folder` in the order of their paths, each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in JUNK)
+        found += [Path(where, n) for n in sorted(names) if not n.startswith(".") and n not in JUNK]
+    return found
+
+
+def _read_part(
+    folder: Path, part: int | None, notes: list[str]
+) -> tuple[list[Path], list[str | None], int]:
+    paths: list[Path] = []
+    labels: list[str | None] = []
+    entries = _entries(folder)
+    loose = [p for p in entries if p.is_file() and is_image(p)]
+    strange: list[Path] = []
+    for entry in entries:
+        if not entry.is_dir():
+            continue
+        files = _files(entry)
+        pictures = [p for p in files if is_image(p)]
+        strange += [p for p in files if not is_image(p)]
+        if not pictures:
+            notes.append(f"folder '{entry.name}' has no pictures: left out")
+        paths += pictures
+        labels += [entry.name] * len(pictures)
+    if loose and paths:
+        notes.append(
+            f"{len(loose)} pictures directly in '{folder.name}' belong to no class: left out"
+        )
+    elif loose and part in (VAL, TEST):
+        notes.append(f"'{folder.name}' has {len(loose)} pictures without labels: left out")
+    elif loose:
+        paths, labels = loose, [None] * len(loose)
+    if strange:
+        shown = ", ".join(p.name for p in strange[:3]) + (", ..." if len(strange) > 3 else "")
+        notes.append(f"{len(strange)} files that are no pictures: left out ({shown})")
+    return paths, labels, TRAIN if part is None else part
+
+
+def _source(  # noqa: PLR0917
+    name: str,
+    paths: list[Path],
+    labels: list[str | None] | None,
+    split: np.ndarray | None,
+    root: Path,
+    notes: list[str],
+) -> Source:
+    files = ImageFiles(tuple(paths), root)
+    columns: dict[str, Column] = {"image": files}
+    if labels is not None:
+        columns["label"] = np.array(labels, dtype=object)
+    names = [files.name(i) for i in range(len(files))]
+    total = hashlib.sha256()
+    for path, shown in zip(paths, names, strict=True):
+        stat = path.stat()
+        total.update(repr((shown, stat.st_size, stat.st_mtime_ns)).encode())
+    return Source(
+        name=name,
+        columns=columns,
+        rows=len(paths),
+        row_names=names,
+        given_split=split,
+        target="label" if labels is not None else None,
+        task="classify" if labels is not None else None,
+        schema_hints={"image": "image", "label": "category"} if labels else {"image": "image"},
+        fingerprint=total.hexdigest(),
+        fingerprint_of="paths, sizes and times",
+        origin=root,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,264 @@
+"""Named data sets with official test rows: where they are, what proves them, how they are read.
+
+A set is looked for in the folder that ``GIPI_DATA`` names (sub-folder `fashion_mnist` or
+`fashion-mnist`), then among earlier downloads, then at its public address. Every checksum is that
+of the published content: the image sets' equal the original files bit for bit.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.core.registry import Record, Registry
+from gipi.data.source import TEST, TRAIN, Source
+from gipi.data.sources import bundled, cifar, idx
+from gipi.data.sources.compressed import find_file, fingerprint_files
+from gipi.data.sources.download import Remote, downloads_folder, fetch
+from gipi.data.sources.table import read_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT = "GIPI_DATA"
+FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+ADULT_COLUMNS = (
+    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",
+    "relationship", "race", "sex", "capital-gain", "capital-loss", "hours-per-week",
+    "native-country", "income",
+)  # fmt: skip
+FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+FASHION_URL_2 = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_URL_2 = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+UCI_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
+BOOK_URL = "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets/"
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A set that is read from a folder of original files.
+
+    files     what a download must bring, by their published names
+    complete  whether a folder holds the set in a form that `read` knows
+    """
+
+    name: str
+    summary: str
+    files: tuple[Remote, ...]
+    complete: Callable[[Path], bool]
+    read: Callable[[Path], Source]
+    citation: str
+    licence: str
+    facts: dict[str, int]
+
+    def build(self) -> Source:
+        """Find or download the set, and read it."""
+        found = self.read(self.find())
+        return replace(found, name=self.name, citation=self.citation, licence=self.licence)
+
+    def find(self) -> Path:
+        """Return a folder that holds the set; download it where there is none."""
+        own = os.environ.get(ENVIRONMENT)
+        names = (self.name.replace("-", "_"), self.name)
+        places = [Path(own, name) for name in names] if own else []
+        store = downloads_folder() / self.name
+        for place in (*places, store):
+            if place.is_dir() and self.complete(place):
+                return place
+        if own and not Path(own).is_dir():
+            raise DataError(
+                f"{ENVIRONMENT}={own} is not a folder",
+                f"the folder that holds '{names[0]}' and other data sets",
+                f"correct or unset {ENVIRONMENT}",
+            )
+        for remote in self.files:
+            fetch(remote, store, set_name=self.name)
+        return store
+
+
+def _idx_files(urls: tuple[str, ...], hashes: tuple[str, ...]) -> tuple[Remote, ...]:
+    names = [f"{p}-{w}-ubyte.gz" for p in ("train", "t10k") for w in ("images-idx3", "labels-idx1")]
+    return tuple(
+        Remote(name, tuple(u + name for u in urls), sha)
+        for name, sha in zip(names, hashes, strict=True)
+    )
+
+
+def _files_there(*names: str) -> Callable[[Path], bool]:
+    return lambda folder: all(find_file(folder, name) for name in names)
+
+
+def _table(folder: Path, name: str, columns: tuple[str, ...] | None = None) -> Source:
+    path = find_file(folder, name)
+    assert path is not None, name  # `complete` said so
+    return read_table(path, names=columns)
+
+
+def read_adult(folder: Path) -> Source:
+    """Return 32,561 training and 16,281 test rows; the test labels' full stop is removed."""
+    train = _table(folder, "adult.data", ADULT_COLUMNS)
+    test = _table(folder, "adult.test", ADULT_COLUMNS)
+    columns = {}
+    for name in ADULT_COLUMNS:
+        values = np.concatenate([np.asarray(s.columns[name]) for s in (train, test)])
+        if name == "income":
+            values = np.array([v.rstrip(".") for v in values], dtype=object)
+        columns[name] = values
+    paths = [s.origin for s in (train, test) if s.origin is not None]
+    fingerprint, of = fingerprint_files(paths, folder)
+    return Source(
+        name="adult",
+        columns=dict(columns),
+        rows=train.rows + test.rows,
+        parts=(("adult.data", train.rows), ("adult.test", test.rows)),
+        given_split=np.repeat(np.array([TRAIN, TEST], np.int8), [train.rows, test.rows]),
+        target="income",
+        task="classify",
+        fingerprint=fingerprint,
+        fingerprint_of=of,
+        origin=folder,
+        notes=tuple(n for n in train.notes if "missing" in n),
+    )
+
+
+def read_california_housing(folder: Path) -> Source:
+    """Return 20,640 districts of the 1990 census."""
+    found = _table(folder, "housing.csv")
+    return replace(found, target="median_house_value", task="regress")
+
+
+def read_titanic(folder: Path) -> Source:
+    """Return the 891 labelled passengers; the 418 published without a label are no test rows."""
+    found = _table(folder, "train.csv")
+    unlabelled = "the 418 rows of test.csv have no label: they are not used"
+    return replace(
+        found, target="Survived", task="classify", notes=(*found.notes, unlabelled)
+    )
+
+
+NAMED = (
+    NamedSet(
+        "mnist",
+        "70,000 handwritten digits, 28x28 grey",
+        _idx_files((MNIST_URL, MNIST_URL_2), (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        )),
+        idx.is_idx_folder,
+        lambda folder: idx.read_idx_folder(folder, "mnist", ()),
+        "LeCun, Y., Bottou, L., Bengio, Y. and Haffner, P. (1998). Gradient-based learning applied "
+        "to document recognition. Proceedings of the IEEE 86, 2278-2324.",
+        "CC BY-SA 3.0 (as commonly stated)",
+        {"train": 60_000, "test": 10_000, "classes": 10},
+    ),
+    NamedSet(
+        "fashion-mnist",
+        "70,000 pictures of clothing, 28x28 grey, 10 classes",
+        _idx_files((FASHION_URL, FASHION_URL_2), (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        )),
+        idx.is_idx_folder,
+        lambda folder: idx.read_idx_folder(folder, "fashion-mnist", FASHION_CLASSES),
+        "Xiao, H., Rasul, K. and Vollgraf, R. (2017). Fashion-MNIST: a novel image dataset for "
+        "benchmarking machine learning algorithms. arXiv:1708.07747.",
+        "MIT",
+        {"train": 60_000, "test": 10_000, "classes": 10},
+    ),
+    NamedSet(
+        "cifar10",
+        "60,000 colour pictures, 32x32, 10 classes",
+        (Remote(
+            cifar.ARCHIVE,
+            (f"https://www.cs.toronto.edu/~kriz/{cifar.ARCHIVE}",),
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ),),
+        cifar.is_cifar_folder,
+        cifar.read_cifar_folder,
+        "Krizhevsky, A. (2009). Learning multiple layers of features from tiny images. "
+        "Technical report, University of Toronto.",
+        "not stated; the authors ask for the citation",
+        {"train": 50_000, "test": 10_000, "classes": 10},
+    ),
+    NamedSet(
+        "adult",
+        "48,842 persons of the 1994 census: is the income above 50,000 dollars?",
+        tuple(Remote(name, (UCI_URL + name,), sha) for name, sha in (
+            ("adult.data", "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d"),
+            ("adult.test", "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"),
+        )),
+        _files_there("adult.data", "adult.test"),
+        read_adult,
+        "Becker, B. and Kohavi, R. (1996). Adult. UCI Machine Learning Repository.",
+        "CC BY 4.0",
+        {"train": 32_561, "test": 16_281, "classes": 2},
+    ),
+    NamedSet(
+        "california-housing",
+        "20,640 districts of California in 1990: the median house value",
+        (Remote(
+            "housing.csv", (BOOK_URL + "housing/housing.csv",),
+            "8a3727f4cf54ac1a327f69b1d5b4db54c5834ea81c6e4efc0d163300022a685e",
+        ),),
+        _files_there("housing.csv"),
+        read_california_housing,
+        "Pace, R. K. and Barry, R. (1997). Sparse spatial autoregressions. Statistics and "
+        "Probability Letters 33, 291-297.",
+        "repository Apache-2.0; from StatLib",
+        {"train": 20_640},
+    ),
+    NamedSet(
+        "titanic",
+        "891 passengers of the Titanic: who survived?",
+        (Remote(
+            "train.csv", (BOOK_URL + "titanic/train.csv",),
+            "14769fb1850e2d26d8e6db0ee49c213878040432827e39b13caaa15603c6598f",
+        ),),
+        _files_there("train.csv"),
+        read_titanic,
+        "Eaton, J. P. and Haas, C. A. (1994). Titanic: Triumph and Tragedy; passenger list as "
+        "published with A. Geron, Hands-On Machine Learning (2nd edition).",
+        "repository Apache-2.0; origin of the list unclear",
+        {"train": 891, "classes": 2},
+    ),
+)  # fmt: skip
+
+BUNDLED = (
+    Record("digits", bundled.digits, "1,797 handwritten digits, 8x8 grey", bundled.DIGITS,
+           ("image", "classify", "bundled"), {"train": 1_797, "classes": 10}),
+    Record("iris", bundled.iris, "150 flowers, 4 measurements, 3 species", bundled.IRIS,
+           ("table", "classify", "bundled"), {"train": 150, "classes": 3}),
+    Record("wine", bundled.wine, "178 wines, 13 measurements, 3 cultivars", bundled.WINE,
+           ("table", "classify", "bundled"), {"train": 178, "classes": 3}),
+    Record("breast-cancer", bundled.breast_cancer, "569 tumours, 30 measurements, 2 classes",
+           bundled.BREAST, ("table", "classify", "bundled"), {"train": 569, "classes": 2}),
+    Record("diabetes", bundled.diabetes, "442 patients, 10 measurements, disease progression",
+           bundled.DIABETES, ("table", "regress", "bundled"), {"train": 442}),
+)  # fmt: skip
+
+_KINDS = {
+    "mnist": ("image", "classify"), "fashion-mnist": ("image", "classify"),
+    "cifar10": ("image", "classify"), "adult": ("table", "classify"),
+    "california-housing": ("table", "regress"), "titanic": ("table", "classify"),
+}  # fmt: skip
+
+SOURCES = Registry(
+    "data",
+    (
+        *BUNDLED,
+        *(Record(s.name, s.build, s.summary, s.citation, _KINDS[s.name], s.facts) for s in NAMED),
+    ),
+)
