@@ -32,9 +32,19 @@ def scale_and_check(tensors: Sequence[Tensor], factor: Tensor, found: Tensor) ->
 def explain(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -> str:
     """Return where a non-finite value first arises for this batch: rows, layer, parameter.
 
-    Runs the batch again, forward and backward, with a hook on every leaf module; the weights stay
-    as they are. `names` maps id(parameter) -> name.
+    Runs the batch again, forward and backward, with a hook on every leaf module; weights, buffers
+    and random state stay as they are. `names` maps id(parameter) -> name.
     """
+    buffers = {name: value.clone() for name, value in net.named_buffers()}
+    with torch.random.fork_rng(devices=[]):
+        said = _search(net, phase, batch, names)
+    with torch.no_grad():
+        for name, value in net.named_buffers():
+            value.copy_(buffers[name])
+    return said
+
+
+def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -> str:
     culprit: list[str] = []
 
     def watch(name: str) -> object:

@@ -1,0 +1,358 @@
+"""What must stand before the first step: device, state, lanes, pinned choices, a resumed past."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi import optim
+from gipi.core import dist
+from gipi.core.atomic import write_file
+from gipi.core.device import pick_device
+from gipi.core.errors import ConfigError, DataError
+from gipi.core.events import Action, Step
+from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
+from gipi.train import checkpoint
+from gipi.train.clock import Clock, make_clock, set_span
+from gipi.train.crowd import Crowd
+from gipi.train.evaluate import evaluate, in_layout
+from gipi.train.finite import explain
+from gipi.train.guard import Guard
+from gipi.train.lanes import Lane, build_lanes, build_optimizer
+from gipi.train.parallel import check_separable, wrap
+from gipi.train.precision import Setup, apply_threads_and_gemm, autocast
+from gipi.train.setup import baseline, choose
+from gipi.train.state import State
+from gipi.train.stopping import EarlyStopping, Plateau
+from gipi.train.window import Layers, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from gipi.core.batch import Batch, Stream
+    from gipi.core.config import Recipe
+    from gipi.core.events import Observer, When
+    from gipi.core.schema import Schema
+    from gipi.tasks import Task
+
+SAVE_S = 30.0
+"""Seconds between checkpoints where `save_every` leaves it open."""
+EXPLAINED = 3
+"""Skipped steps that are run again to be explained; further ones are only counted."""
+
+
+@dataclass
+class Run:
+    """Everything one call of `fit` works with."""
+
+    model: nn.Module
+    net: nn.Module
+    task: Task
+    recipe: Recipe
+    schema: Schema | None
+    val: Stream | None
+    out: Path | None
+    device: torch.device
+    setup: Setup
+    state: State
+    lanes: list[Lane]
+    clock: Clock
+    guard: Guard
+    window: Window
+    layers: Layers
+    context: AbstractContextManager[Any]
+    observers: list[Observer]
+    recorder: ExitStack
+    rows: Rows | None = None
+    norm: torch.Tensor = field(default_factory=lambda: torch.zeros(()))
+    saved_at: float = field(default_factory=time.perf_counter)
+    save_cost_s: float = 0.0
+    explained: int = 0
+
+    def tell(self, when: When, row: Mapping[str, Any]) -> list[Action]:
+        """Write a row, show it to every observer and return what they ask for."""
+        if self.rows is not None and when in ("row", "evaluate"):
+            self.rows.write(row)
+        seen = Step(
+            when=when, step=self.state.step, epoch=self.state.epoch, progress=self.state.progress,
+            row=row, model=self.model, state=self.state, total_steps=self.clock.total_steps,
+            steps_per_epoch=0, history=self.state.history,
+        )  # fmt: skip
+        answers = [observer(seen) for observer in self.observers]
+        return [a for a in answers if a is not None]
+
+    def note(self, event: str, reason: str, **more: Any) -> None:  # noqa: ANN401  JSON values
+        """Write an event row and show it to the observers."""
+        row = {"step": self.state.step, "event": event, "reason": reason, **more}
+        if self.rows is not None:
+            self.rows.write(row)
+        for observer in self.observers:
+            observer(Step("row", self.state.step, self.state.epoch, self.state.progress, row))
+
+    def skip(self, bad: bool, lane: Lane, batch: Batch) -> None:  # noqa: FBT001
+        """Count and explain a step that was left out."""
+        if not bad:
+            return
+        self.state.skipped += 1
+        reason = "not explained: more than enough were"
+        if self.explained < EXPLAINED:
+            self.explained += 1
+            names = {id(p): n for n, p in self.model.named_parameters()}
+            reason = explain(self.model, lane.phase, batch, names)
+        self.note("skipped: loss or gradient not finite", reason)
+        self.guard.give_up(reason)
+
+    def explain_skipped(self, train: Stream) -> None:
+        """Explain the steps that the device skipped since the last row (GPU)."""
+        for step, epoch, index in self.guard.read():
+            if self.guard.scaled and float(self.guard.scale) >= 1.0:
+                continue  # fp16 looks for its largest scale: an overflow is no finding
+            self.state.skipped += 1
+            reason = "not explained: more than enough were"
+            if self.explained < EXPLAINED and train.steps:
+                self.explained += 1
+                batch = place(next(iter(train.epoch(epoch, index))), self.device)
+                names = {id(p): n for n, p in self.model.named_parameters()}
+                reason = f"step {step}: " + explain(
+                    self.model, self.lanes[0].phase, batch, names
+                )
+            self.note("skipped: loss or gradient not finite", reason)
+        self.guard.give_up("see the rows of this run")
+
+    def save_due(self) -> bool:
+        """Whether a checkpoint is due: every `save_every` steps, or by time at bounded cost."""
+        if self.out is None:
+            return False
+        if self.recipe.save_every is not None:
+            return self.state.step % self.recipe.save_every == 0
+        wait = max(SAVE_S, 50 * self.save_cost_s)
+        return time.perf_counter() - self.saved_at >= wait
+
+    def save(self) -> None:
+        """Write a checkpoint (rank 0) with everything that a resumed run needs."""
+        if self.out is None:
+            return
+        began = time.perf_counter()
+        self.state.elapsed = self.clock.elapsed()
+        self.state.extras["observers"] = observer_states(self.observers)
+        self.state.extras["guard"] = self.guard.state()
+        if dist.rank() == 0:
+            if self.rows is not None:
+                self.rows.sync()
+            checkpoint.save(self.out, self.state, keep=self.recipe.keep)
+        dist.barrier()
+        self.saved_at = time.perf_counter()
+        self.save_cost_s = self.saved_at - began
+        self.tell("save", {"step": self.state.step})
+
+
+def begin(  # noqa: PLR0913  the arguments of `fit`
+    model: nn.Module,
+    task: Task,
+    train: Stream,
+    recipe: Recipe,
+    *,
+    val: Stream | None,
+    observers: Sequence[Observer],
+    out: Path | None,
+    schema: Schema | None,
+    setup: Setup | None,
+    resume: bool,
+    device: torch.device | str | None,
+    reserve_s: float,
+    reserve_rows: int,
+) -> Run:
+    """Check the request, build everything, choose the setup, restore the past."""
+    device = device if isinstance(device, torch.device) else pick_device(device)
+    dist.start(device)
+    check_separable(model, task, recipe)
+    clock = make_clock(recipe, train)
+    if not train.rows and train.steps == 0:
+        raise DataError("the training stream has no rows", "rows to learn from", "check the split")
+    model.to(device).train()
+    if recipe.deterministic:
+        torch.use_deterministic_algorithms(mode=True)
+    first = place(next(iter(train.epoch(0))), device)
+    if recipe.micro_batch:
+        first = first.slice(0, min(recipe.micro_batch, len(first)))
+    pinned = _pinned(out) if resume else None
+    chosen = setup or pinned
+    if chosen is None and any(phase.closure for phase in task.phases):
+        chosen = baseline(recipe, device)
+    if chosen is None and recipe.optimizer == "lbfgs":
+        chosen = baseline(recipe, device)
+    if chosen is None:
+        chosen = choose(
+            model, task, first, recipe, device=device, run_s=recipe.time,
+            optimizer=lambda net: build_optimizer(net, recipe),
+        )  # fmt: skip
+    apply_threads_and_gemm(chosen, device)
+    if chosen.memory_format is not None:
+        model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
+    lanes = build_lanes(model, task, recipe)
+    state = State(model, {lane.phase.name: lane.optimizer for lane in lanes})
+    if recipe.ema is not None and recipe.swa is not None:
+        raise ConfigError(f"ema={recipe.ema} and swa={recipe.swa}", "one average", "drop one")
+    if recipe.ema is not None:
+        state.average = optim.ema(model, decay=recipe.ema)
+    elif recipe.swa is not None:
+        state.average = optim.swa(model, start=recipe.swa)
+    state.setup = chosen.to_dict()
+    watchers = [*_own_observers(task, schema, recipe, device, val), *observers]
+    guard = Guard(device, scaled=chosen.precision == "fp16")
+    damage: list[str] = []
+    if resume and out is not None and checkpoint.list_checkpoints(out):
+        damage = checkpoint.load(out, state)
+        load_observers(watchers, state.extras.get("observers", {}))
+        if "guard" in state.extras:
+            guard.load_state(state.extras["guard"])
+        state.finished = False
+    net = torch.compile(model) if chosen.compile else model
+    names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
+    run = Run(
+        model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
+        out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
+        window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
+        context=autocast(chosen, device), observers=watchers, recorder=ExitStack(),
+    )  # fmt: skip
+    if out is not None and dist.rank() == 0:
+        if resume:
+            truncate_rows(out / ROWS, state.step)
+        run.rows = run.recorder.enter_context(Rows(out / ROWS))
+        if pinned is None:
+            write_file(out / SETUP, json.dumps(chosen.to_dict(), indent=1))
+    for found in damage:
+        run.note("checkpoint damaged", f"{found}; went on from step {state.step}")
+    if recipe.time is not None:
+        _set_time(run, reserve_s, reserve_rows)
+    clock.start(state.elapsed)
+    if state.step == 0 and out is not None:
+        run.save()
+    return run
+
+
+def _set_time(run: Run, reserve_s: float, reserve_rows: int) -> None:
+    """Fix the span of a time budget, reserving what evaluation will take after the last step."""
+    per_row = 0.0
+    if run.val is not None:
+        seen = evaluate(
+            run.net, run.task, run.val, schema=run.schema, device=run.device,
+            autocast=run.context, layout=run.setup.memory_format,
+        )  # fmt: skip
+        per_row = seen.seconds / max(seen.rows, 1)
+        reserve_rows += 2 * seen.rows
+    set_span(run.clock, run.recipe, reserve_s + per_row * reserve_rows)
+
+
+def _pinned(out: Path | None) -> Setup | None:
+    """Return the setup that the first start of this run wrote down."""
+    if out is None or not (out / SETUP).exists():
+        return None
+    return Setup.from_dict(json.loads((out / SETUP).read_text()))
+
+
+def _own_observers(
+    task: Task, schema: Schema | None, recipe: Recipe, device: torch.device, val: Stream | None
+) -> list[Observer]:
+    """Return the observers that the recipe implies."""
+    found: list[Observer] = []
+    if recipe.patience is not None:
+        if val is None:
+            raise ConfigError(
+                f"patience={recipe.patience} without validation rows",
+                "rows to judge by",
+                "keep some rows for validation, or drop patience",
+            )
+        name, greater = primary(task, schema)
+        found.append(EarlyStopping(f"val/{name}", greater, recipe.patience))
+    if recipe.schedule == "plateau":
+        if val is None:
+            raise ConfigError(
+                "schedule=plateau without validation rows",
+                "rows to judge by",
+                "keep some rows for validation, or use another schedule",
+            )
+        found.append(Plateau())
+    if device.type == "cpu":
+        found.append(Crowd(adapt=recipe.threads == "auto"))
+    return found
+
+
+def primary(task: Task, schema: Schema | None) -> tuple[str, bool]:
+    """Return the name of the metric that decides, and whether more of it is better."""
+    for metric in task.metrics(schema):
+        if metric.name == task.primary:
+            return metric.name, metric.greater_is_better
+    return "loss", False
+
+
+def observer_states(observers: Sequence[Observer]) -> dict[str, Any]:
+    """Return what the observers remember, by class name and order."""
+    return {
+        f"{type(o).__name__}.{i}": o.state() for i, o in enumerate(observers) if hasattr(o, "state")
+    }
+
+
+def load_observers(observers: Sequence[Observer], saved: dict[str, Any]) -> None:
+    """Give back to each observer what it remembered; new observers start afresh."""
+    for i, observer in enumerate(observers):
+        key = f"{type(observer).__name__}.{i}"
+        if key in saved and hasattr(observer, "load_state"):
+            observer.load_state(saved[key])
+
+
+def place(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the device; a resident stream's batch passes untouched."""
+    if device.type == "cpu":
+        return batch
+    return batch if batch.target is not None and batch.target.device == device else batch.to(device)
+
+
+def closure_step(  # noqa: PLR0913
+    lane: Lane,
+    net: nn.Module,
+    batch: Batch,
+    context: AbstractContextManager[Any],
+    lr: float,
+    window: Window,
+) -> bool:
+    """One step of an optimizer that evaluates the loss itself (L-BFGS, Liu and Nocedal 1989).
+
+    Returns True, with the weights restored, where the step ended in something non-finite.
+    """
+    before = [p.detach().clone() for p in lane.params]
+    for group in lane.optimizer.param_groups:
+        group["lr"] = lr
+    first = True
+
+    def closure() -> torch.Tensor:
+        nonlocal first
+        for p in lane.params:
+            p.grad = None
+        with context:
+            loss = lane.phase.loss(net, batch)
+        mean = loss.total / loss.count
+        mean.backward()  # type: ignore[no-untyped-call]
+        if first:
+            window.add(loss, batch.target, batch.weight)
+            first = False
+        return mean
+
+    lane.optimizer.step(closure)  # type: ignore[arg-type]
+    good = all(bool(p.isfinite().all()) for p in lane.params)
+    if not good:
+        with torch.no_grad():
+            for p, old in zip(lane.params, before, strict=True):
+                p.copy_(old)
+    return not good
+
+
+__all__ = ["Run", "begin", "closure_step", "in_layout", "place", "primary"]

@@ -1,0 +1,102 @@
+"""Evaluation: every row of a stream through the model once, in evaluation mode."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi.core import dist
+from gipi.train.window import measure, read_metrics
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+
+    from gipi.core.batch import Stream
+    from gipi.core.schema import Schema
+    from gipi.tasks import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one pass over a stream gave.
+
+    metrics  name -> value, the mean loss included, without prefix
+    outputs, target, weight, ids  one row per evaluated row, where `keep` asked for them
+    """
+
+    metrics: dict[str, float]
+    rows: int
+    seconds: float
+    outputs: Tensor | None = None
+    target: Tensor | None = None
+    weight: Tensor | None = None
+    ids: Tensor | None = None
+
+
+def evaluate(  # noqa: PLR0913  each is one independent choice
+    model: nn.Module,
+    task: Task,
+    stream: Stream,
+    *,
+    schema: Schema | None = None,
+    device: torch.device | None = None,
+    autocast: AbstractContextManager[Any] | None = None,
+    layout: torch.memory_format | None = None,
+    keep: bool = False,
+) -> Evaluation:
+    """Return the loss and the metrics of `model` on every row of `stream`.
+
+    The loss is Σ w·l / Σ w of the task's first phase; metrics are in the units of the data. Under
+    several ranks each sees its share and all get the same answer. The mode of the model is
+    restored. `keep` also returns outputs, targets and row ids on the CPU.
+    """
+    began = time.perf_counter()
+    device = device or next(iter(model.parameters())).device
+    metrics = list(task.metrics(schema))
+    states = [m.init(device) for m in metrics]
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
+    kept: list[tuple[Tensor | None, ...]] = []
+    training, rows = model.training, 0
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast or nullcontext():
+            for given in stream.epoch(0):
+                batch = given if device.type == "cpu" else given.to(device)
+                if layout is not None:
+                    batch.inputs = in_layout(batch.inputs, layout)
+                loss = task.phases[0].loss(model, batch)
+                totals[0] += loss.total
+                totals[1] += loss.count
+                rows += len(batch)
+                if batch.target is not None:
+                    measure(task, schema, metrics, states, loss.outputs, batch.target, batch.weight)
+                if keep:
+                    found = (loss.outputs.float(), batch.target, batch.weight, batch.ids)
+                    kept.append(tuple(None if t is None else t.cpu() for t in found))
+    finally:
+        model.train(training)
+    dist.sum_over_ranks(totals)
+    values = {"loss": float(totals[0] / totals[1])}  # sync
+    for name, value in read_metrics(metrics, states, "m").items():
+        values[name[2:]] = value
+    columns = [_join(column) for column in zip(*kept, strict=True)] if kept else [None] * 4
+    return Evaluation(values, rows, time.perf_counter() - began, *columns)
+
+
+def in_layout(inputs: dict[str, Tensor], layout: torch.memory_format) -> dict[str, Tensor]:
+    """Return the inputs with every image batch (B, C, H, W) in the given memory format."""
+    return {
+        k: v.contiguous(memory_format=layout) if v.ndim == 4 else v  # noqa: PLR2004
+        for k, v in inputs.items()
+    }
+
+
+def _join(column: tuple[Tensor | None, ...]) -> Tensor | None:
+    present = [t for t in column if t is not None]
+    return torch.cat(present) if len(present) == len(column) else None

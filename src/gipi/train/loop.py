@@ -1,0 +1,209 @@
+"""The loop: one function, top to bottom. Everything else watches it or serves it.
+
+A step is: lr from the schedule, gradient of Σ loss over the rows of all ranks and micro-batches
+divided by the global count, check, clip, step. Only the log row waits for the device.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi import optim
+from gipi.core import dist
+from gipi.core.device import memory_bytes
+from gipi.core.errors import DataError, Interrupted
+from gipi.core.events import Action, Step
+from gipi.train.begin import begin, closure_step, place
+from gipi.train.evaluate import in_layout
+from gipi.train.finish import finish, validate
+from gipi.train.lanes import clip_factor
+from gipi.train.parallel import unsynced
+from gipi.train.signals import StopRequest
+from gipi.train.take import take
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import nn
+
+    from gipi.core.batch import Stream
+    from gipi.core.config import Recipe
+    from gipi.core.events import Observer
+    from gipi.core.schema import Schema
+    from gipi.tasks import Task
+    from gipi.train.precision import Setup
+    from gipi.train.state import State
+
+ROW_S = 0.25
+"""Seconds between rows that the loop aims at where `log_every` leaves it open."""
+
+
+def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see the head of the file
+    model: nn.Module,
+    task: Task,
+    train: Stream,
+    recipe: Recipe,
+    *,
+    val: Stream | None = None,
+    observers: Sequence[Observer] = (),
+    out: Path | None = None,
+    schema: Schema | None = None,
+    setup: Setup | None = None,
+    resume: bool = False,
+    device: torch.device | str | None = None,
+    reserve_s: float = 0.0,
+    reserve_rows: int = 0,
+) -> State:
+    """Train `model` on `task` with the batches of `train` until the recipe's budget is used.
+
+    val           rows for scores and for the choice of the best weights, which are restored
+    observers     called with every row, evaluation and save; see `gipi.core.events`
+    out           run folder for rows and checkpoints; None keeps nothing on the disk
+    schema        units of the target, for metrics
+    setup         arithmetic, layout and threads; None: chosen by a trial, or pinned by the run
+    resume        go on from the newest good checkpoint of `out`
+    reserve_s, reserve_rows  under a time budget: seconds and evaluated rows still to come after
+
+    Returns the final `State`; its model is `model`, holding the best weights. Raises `ConfigError`
+    for a recipe that cannot be run, `NonFiniteError` when steps stay non-finite, `CheckpointError`,
+    `StorageError`, and `Interrupted` after SIGINT or SIGTERM, with everything saved.
+    """
+    run = begin(
+        model, task, train, recipe, val=val, observers=observers, out=out, schema=schema,
+        setup=setup, resume=resume, device=device, reserve_s=reserve_s, reserve_rows=reserve_rows,
+    )  # fmt: skip
+    state, clock, guard, window = run.state, run.clock, run.guard, run.window
+    net, context, layout, device = run.net, run.context, run.setup.memory_format, run.device
+    shape = optim.build_schedule(
+        recipe.schedule, warmup=recipe.warmup, options=recipe.schedule_options
+    )
+    world, micro = dist.world(), recipe.micro_batch
+    seeds: dict[float, torch.Tensor] = {}
+    eval_steps = max(1, round(recipe.eval_every * train.steps)) if train.steps else 0
+    row_due = state.step + (recipe.log_every or 1)
+    window_began, window_step = time.perf_counter(), state.step
+    waited, ended, stopping = 0.0, time.perf_counter(), state.finished
+    net.train()
+
+    with StopRequest() as stop, run.recorder:
+        run.tell("start", {"step": state.step, "epoch": state.epoch})
+        while not stopping and not clock.done(state.step):
+            first, batches = state.batch, 0
+            for given in train.epoch(state.epoch, state.batch):
+                batches += 1
+                progress = clock.progress(state.step)
+                if progress >= 1.0:
+                    stopping = True
+                    break
+                waited += time.perf_counter() - ended
+                batch = place(given, device)
+                if layout is not None:
+                    batch.inputs = in_layout(batch.inputs, layout)
+                lr = recipe.lr * shape(progress) * state.lr_scale
+                logging = state.step + 1 >= row_due
+                if logging:
+                    run.layers.begin()
+
+                for lane in run.lanes:
+                    for _ in range(lane.phase.repeats):
+                        for p in lane.params:
+                            p.grad = None
+                        factor = None
+                        if lane.closure:
+                            bad = closure_step(lane, net, batch, context, lr, window)
+                            run.skip(bad, lane, batch)
+                            continue
+                        if micro is None and world == 1:
+                            with context:
+                                loss = lane.phase.loss(net, batch)
+                            count = loss.count
+                            if isinstance(count, float):
+                                seed = seeds.get(count)
+                                if seed is None or seed.dtype != loss.total.dtype:
+                                    seed = torch.full_like(loss.total.detach(), 1.0 / count)
+                                    seeds[count] = seed
+                            else:
+                                seed = (1.0 / count.clamp_min(1e-30)).to(loss.total.dtype)
+                            loss.total.backward(seed * guard.scale if guard.scaled else seed)
+                            window.add(loss, batch.target, batch.weight)
+                        else:  # the global count is known after the last forward pass
+                            pieces = batch.split(micro) if micro else [batch]
+                            counts = torch.zeros((), dtype=torch.float64, device=device)
+                            for i, piece in enumerate(pieces):
+                                with unsynced(net, last=i == len(pieces) - 1):
+                                    with context:
+                                        loss = lane.phase.loss(net, piece)
+                                    (loss.total * (world / batch.rows) * guard.scale).backward()
+                                counts += loss.count
+                                window.add(loss, piece.target, piece.weight)
+                            dist.sum_over_ranks(counts)
+                            factor = (batch.rows / counts.clamp_min(1e-30)).float()
+                        grads = [p.grad for p in lane.params if p.grad is not None]
+                        where = (state.step, state.epoch, state.batch)
+                        bad = guard.check(grads, loss.total, factor, where)
+                        if bad:
+                            run.skip(bad, lane, batch)
+                            continue
+                        if lane.add_l1 is not None:
+                            lane.add_l1()
+                        divisor = None
+                        if run.recipe.clip_norm is not None or logging:
+                            run.norm, divisor = clip_factor(grads, run.recipe.clip_norm)
+                        lane.step(lr, guard.found_inf, divisor)
+
+                if state.average is not None:
+                    state.average.update(progress)
+                if task.after_step is not None:
+                    task.after_step(model)
+                state.step += 1
+                state.batch += 1
+                state.progress = progress
+                actions: list[Action] = []
+
+                if logging:
+                    now = time.perf_counter()
+                    steps, seconds = state.step - window_step, max(now - window_began, 1e-9)
+                    row: dict[str, Any] = {
+                        "step": state.step, "epoch": state.epoch, "progress": round(progress, 6),
+                        "lr": lr, **window.close(), "grad_norm": float(run.norm),  # sync
+                        "samples_per_s": steps * batch.rows / seconds,
+                        "data_wait": waited / seconds, "memory_bytes": memory_bytes(device),
+                        "seconds": round(clock.elapsed(), 3), "remaining_s":
+                        round(clock.remaining_s(state.step, steps / seconds), 1),
+                        **run.layers.read(),
+                    }  # fmt: skip
+                    run.explain_skipped(train)
+                    actions += run.tell("row", row)
+                    pace = seconds / steps
+                    every = recipe.log_every or max(1, min(1000, round(ROW_S / pace)))
+                    row_due = state.step + every
+                    window_step, window_began, waited = state.step, time.perf_counter(), 0.0
+                    if world > 1 and dist.any_rank(bool(stop.asked), device):
+                        stop.asked = stop.asked or "another rank"
+
+                if eval_steps and state.step % eval_steps == 0 and val is not None:
+                    actions += validate(run)
+                for action in actions:
+                    stopping |= take(run, action)
+                if run.save_due():
+                    run.save()
+                if stop.asked and world == 1 or (stop.asked and logging):
+                    run.save()
+                    raise Interrupted(
+                        f"stopped by {stop.asked} at step {state.step}, everything is saved",
+                        "nothing; the run can go on",
+                        f"gipi resume {out}" if out is not None else "fit(..., resume=True)",
+                    )
+                ended = time.perf_counter()
+                if stopping:
+                    break
+            else:
+                state.epoch, state.batch = state.epoch + 1, 0
+                if first == batches == 0:
+                    raise DataError("the stream yielded no batch", "rows", "check the data set")
+        finish(run)
+    return state

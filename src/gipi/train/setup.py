@@ -1,0 +1,292 @@
+"""The trial: which arithmetic, layout, threads and library make the real step fastest here.
+
+Each candidate takes the same real step (forward, loss, backward, optimizer) on copies of the model,
+in turn, so that drift of the machine hits all alike. A candidate replaces plain fp32 only when its
+median is faster by more than the noise, and only when its loss agrees. The choice is cached per
+machine and model, printed, recorded and pinned for resume.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from gipi.core import device as machine_facts
+from gipi.core.atomic import write_file
+from gipi.core.errors import StorageError
+from gipi.train.precision import (
+    Setup,
+    apply_threads_and_gemm,
+    autocast,
+    onednn_usable,
+    require_precision,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gipi.core.batch import Batch
+    from gipi.core.config import Recipe
+    from gipi.tasks import Task
+
+BUDGET_S = 2.0
+MIN_STEPS = 3
+GAIN = 0.03
+"""A candidate must be at least this share faster: below it lies the noise of a short trial."""
+COMPILE_GAIN_S = 60.0
+"""Compilation is tried only where a tenth of the run would repay this many seconds of it."""
+LOSS_TOLERANCE = 0.02
+_MAX_TRIAL_ROWS_S = 0.12
+
+
+@dataclass
+class _Trial:
+    """One candidate with its own copy of the model, ready to step."""
+
+    setup: Setup
+    step: Callable[[], float]
+    times: list[float]
+    loss: float = 0.0
+
+
+def choose(  # noqa: PLR0913  the real step has this many ingredients
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    run_s: float | None = None,
+) -> Setup:
+    """Return the fastest setup for this model, batch and machine.
+
+    batch      one real training batch (rows of one optimizer or micro step), on the device
+    optimizer  builds the run's optimizer for a copy of the model
+    run_s      expected seconds of the whole run where known: the trial may take 1 % of it
+
+    What the recipe gives by name is not tried but taken. The model and the global random state are
+    left as they were. Raises `ConfigError` for a precision that the device does not have.
+    """
+    base = baseline(recipe, device)
+    open_choices = candidates(model, recipe, base, device)
+    if len(open_choices) == 1:
+        return replace(open_choices[0], origin="given")
+    key = _key(model, batch, recipe, open_choices)
+    cached = _read_cache(key)
+    if cached is not None:
+        return cached
+    budget = max(BUDGET_S, 0.01 * (run_s or 0.0))
+    before = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    try:
+        found = _compete(model, task, batch, open_choices, device, optimizer, budget)
+    finally:
+        torch.set_rng_state(before)
+        torch.set_num_threads(threads)
+    _write_cache(key, found)
+    return found
+
+
+def baseline(recipe: Recipe, device: torch.device) -> Setup:
+    """Return plain fp32 eager with what the recipe fixes."""
+    if recipe.precision != "auto":
+        require_precision(
+            recipe.precision,
+            supported=machine_facts.supports(device, recipe.precision),
+            device=device,
+        )
+    cores = _cores()
+    return Setup(
+        precision="fp32" if recipe.precision == "auto" else recipe.precision,
+        layout="contiguous" if recipe.layout == "auto" else recipe.layout,
+        threads=cores if recipe.threads == "auto" else int(recipe.threads),
+        gemm="native" if recipe.gemm == "auto" else recipe.gemm,
+        compile=recipe.compile == "on",
+    )
+
+
+def candidates(
+    model: nn.Module, recipe: Recipe, base: Setup, device: torch.device
+) -> list[Setup]:
+    """Return the setups worth a trial, plain fp32 first."""
+    kinds = {type(m) for m in model.modules()}
+    has_images = any(issubclass(k, nn.Conv2d) for k in kinds)
+    has_products = any(issubclass(k, nn.Linear | nn.RNNBase | nn.MultiheadAttention) for k in kinds)
+    precisions, layouts, gemms = [base.precision], [base.layout], [base.gemm]
+    in_fp32 = all(p.dtype == torch.float32 for p in model.parameters())
+    if recipe.precision == "auto" and in_fp32 and machine_facts.supports(device, "bf16"):
+        precisions.append("bf16")
+    if recipe.layout == "auto" and has_images:
+        layouts.append("channels_last")
+    if recipe.gemm == "auto" and in_fp32 and has_products and onednn_usable(device):
+        gemms.append("onednn")
+    found = [
+        replace(base, precision=p, layout=lay, gemm=g)
+        for p in precisions
+        for lay in layouts
+        for g in gemms
+        if g == base.gemm or p == "fp32"
+    ]
+    if device.type == "cpu" and recipe.threads == "auto" and base.threads > 1:
+        found += [replace(s, threads=1) for s in found]
+    return found
+
+
+def _compete(  # noqa: PLR0913
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    setups: list[Setup],
+    device: torch.device,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    budget: float,
+) -> Setup:
+    """Let the candidates step in turn and return the winner."""
+    began = time.perf_counter()
+    batch = _affordable(model, task, batch, setups[0], device, optimizer)
+    trials = [_trial(model, task, batch, s, device, optimizer) for s in setups]
+    for trial in trials:
+        trial.loss = trial.step()
+    spent, rounds = time.perf_counter() - began, 0
+    while rounds < MIN_STEPS or (time.perf_counter() - began < budget and rounds < 200):  # noqa: PLR2004
+        for trial in trials:
+            start = time.perf_counter()
+            trial.step()
+            trial.times.append(time.perf_counter() - start)
+        rounds += 1
+        if rounds >= MIN_STEPS and len(trials) > 2:  # noqa: PLR2004
+            best = min(statistics.median(t.times) for t in trials)
+            slow = [t for t in trials[1:] if statistics.median(t.times) > 1.5 * best]
+            trials = [t for t in trials if t not in slow]
+    del spent
+    plain = trials[0]
+    reference = statistics.median(plain.times)
+    sane = [t for t in trials if _agrees(t.loss, plain.loss)]
+    best_trial = min(sane, key=lambda t: statistics.median(t.times))
+    gain = 1 - statistics.median(best_trial.times) / reference
+    noise = _spread(plain.times) / max(len(plain.times), 1) ** 0.5
+    winner = best_trial if gain > max(GAIN, noise) else plain
+    table = tuple((t.setup.name, statistics.median(t.times)) for t in trials)
+    return replace(
+        winner.setup, step_s=statistics.median(winner.times), origin="trial", trial=table
+    )
+
+
+def _affordable(  # noqa: PLR0913
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    base: Setup,
+    device: torch.device,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+) -> Batch:
+    """Return the batch, or as many of its rows as keep a step of the trial short."""
+    rows = min(len(batch), 8)
+    probe = _trial(model, task, batch.slice(0, rows), base, device, optimizer)
+    probe.step()
+    start = time.perf_counter()
+    probe.step()
+    per_row = (time.perf_counter() - start) / rows
+    allowed = max(rows, int(_MAX_TRIAL_ROWS_S / max(per_row, 1e-9)))
+    return batch if allowed >= len(batch) else batch.slice(0, allowed)
+
+
+def _trial(  # noqa: PLR0913
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    setup: Setup,
+    device: torch.device,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+) -> _Trial:
+    net = copy.deepcopy(model).train()
+    inputs = dict(batch.inputs)
+    if setup.memory_format is not None:
+        net = net.to(memory_format=setup.memory_format)  # type: ignore[call-overload]
+    steps = optimizer(net)
+    phase, context = task.phases[0], autocast(setup, device)
+
+    def step() -> float:
+        apply_threads_and_gemm(setup, device)
+        if setup.memory_format is not None:
+            batch.inputs = {
+                k: v.contiguous(memory_format=setup.memory_format) if v.ndim == 4 else v  # noqa: PLR2004
+                for k, v in inputs.items()
+            }
+        else:
+            batch.inputs = inputs
+        steps.zero_grad(set_to_none=True)
+        with context:
+            loss = phase.loss(net, batch)
+        (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
+        steps.step()
+        machine_facts.synchronize(device)
+        batch.inputs = inputs
+        return float(loss.total.detach()) / float(loss.count)
+
+    return _Trial(setup, step, [])
+
+
+def _agrees(loss: float, reference: float) -> bool:
+    """Whether the first loss of a candidate is that of plain fp32 to within `LOSS_TOLERANCE`."""
+    return abs(loss - reference) <= LOSS_TOLERANCE * max(abs(reference), 0.1)
+
+
+def _spread(times: list[float]) -> float:
+    """Relative half-width of the middle half of the times: the noise of one step."""
+    ordered = sorted(times)
+    n = len(ordered)
+    return (ordered[3 * (n - 1) // 4] - ordered[(n - 1) // 4]) / 2 / statistics.median(ordered)
+
+
+# ---------------------------------------------------------------------------- cache
+
+
+def _cores() -> int:
+    """Processors that this process may use, as torch would take them."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return max(1, min(available or os.cpu_count() or 1, torch.get_num_threads()))
+
+
+def _key(model: nn.Module, batch: Batch, recipe: Recipe, setups: list[Setup]) -> str:
+    """Name of a cached choice: machine, architecture, batch shape, optimizer and candidates."""
+    shape = {k: list(v.shape) for k, v in batch.inputs.items()}
+    parts = [machine_facts.machine(), repr(model), shape, recipe.optimizer, recipe.micro_batch,
+             [s.name for s in setups]]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Return where measured choices are kept: GIPI_CACHE, else the user's cache folder."""
+    given = os.environ.get("GIPI_CACHE")
+    root = Path(given) if given else Path.home() / ".cache" / "gipi"
+    return root / "setup"
+
+
+def _read_cache(key: str) -> Setup | None:
+    path = cache_folder() / f"{key}.json"
+    try:
+        setup = Setup.from_dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return replace(setup, origin="cache")
+
+
+def _write_cache(key: str, setup: Setup) -> None:
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / f"{key}.json", json.dumps(setup.to_dict()))
+    except (OSError, StorageError):
+        return  # a cache that cannot be written costs two seconds next time, nothing else

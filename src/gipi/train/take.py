@@ -1,0 +1,76 @@
+"""Carries out what observers ask for: a closed set of actions, each of them logged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from gipi.core.errors import ConfigError
+from gipi.train import checkpoint
+from gipi.train.finish import validate
+from gipi.train.lanes import build_lanes
+
+if TYPE_CHECKING:
+    from gipi.core.events import Action
+    from gipi.train.begin import Run
+
+LIVE = ("threads", "clip_norm", "l1", "lr_scale")
+"""Fields that `change` may set while the run goes on."""
+
+
+def take(run: Run, action: Action) -> bool:
+    """Carry out one action and write it down; return True where the run must end."""
+    run.note(action.kind, action.reason, **_value(action))
+    match action.kind:
+        case "stop":
+            return True
+        case "save":
+            run.save()
+        case "evaluate":
+            if run.val is not None:
+                validate(run)
+        case "scale_lr":
+            run.state.lr_scale *= float(action.value)
+        case "change":
+            _change(run, action)
+        case "rollback":
+            if run.out is not None:
+                checkpoint.load(run.out, run.state)
+        case "replace":
+            state, recipe = action.value
+            run.model.load_state_dict(state)
+            run.recipe = recipe
+            run.lanes[:] = build_lanes(run.model, run.task, recipe)
+            run.state.optimizers = {lane.phase.name: lane.optimizer for lane in run.lanes}
+        case "note":
+            pass
+    return False
+
+
+def _change(run: Run, action: Action) -> None:
+    """Set one live field; raises `ConfigError` for a field that is fixed during a run."""
+    if action.field == "threads":
+        torch.set_num_threads(int(action.value))
+        run.setup = replace(run.setup, threads=int(action.value))
+        return
+    if action.field not in LIVE:
+        raise ConfigError(
+            f"change of '{action.field}' during a run",
+            "one of: " + ", ".join(LIVE),
+            "start a new run with the value",
+        )
+    if action.field == "lr_scale":
+        run.state.lr_scale = float(action.value)
+        return
+    run.recipe = run.recipe.model_copy(update={action.field: action.value})
+    run.lanes[:] = build_lanes(run.model, run.task, run.recipe, run.state.optimizers)
+
+
+def _value(action: Action) -> dict[str, object]:
+    simple = isinstance(action.value, str | int | float | bool)
+    return {
+        **({"field": action.field} if action.field else {}),
+        **({"value": action.value} if simple else {}),
+    }

@@ -1,0 +1,148 @@
+"""The steps between two rows, kept on the device and read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi.core import dist
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gipi.core.schema import Schema
+    from gipi.metrics import Metric
+    from gipi.tasks import Loss, Task
+
+FLUSH_ELEMENTS = 1 << 20
+
+
+@dataclass
+class Window:
+    """Losses and outputs of the steps since the last row. Nothing here waits for the device."""
+
+    task: Task
+    schema: Schema | None
+    metrics: list[Metric]
+    device: torch.device
+    totals: list[Tensor] = field(default_factory=list)
+    counts: list[float | Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor | None] = field(default_factory=list)
+    states: list[dict[str, Tensor]] = field(default_factory=list)
+    rows: int = 0
+    elements: int = 0
+
+    def add(self, loss: Loss, target: Tensor | None, weight: Tensor | None) -> None:
+        """Remember one (micro-)batch by reference; its outputs were computed for the loss."""
+        self.totals.append(loss.total.detach())
+        self.counts.append(loss.count)
+        if target is None or not self.metrics:
+            return
+        out = loss.outputs.detach()
+        self.outputs.append(out)
+        self.targets.append(target)
+        self.weights.append(weight)
+        self.elements += out.numel()
+        if self.elements > FLUSH_ELEMENTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Move the remembered outputs into the metric states and let them go."""
+        if not self.outputs:
+            return
+        out, target = torch.cat(self.outputs), torch.cat(self.targets)
+        weight = None
+        if any(w is not None for w in self.weights):
+            weight = torch.cat(
+                [
+                    torch.ones(len(o), device=o.device) if w is None else w
+                    for o, w in zip(self.outputs, self.weights, strict=True)
+                ]
+            )
+        self.outputs, self.targets, self.weights, self.elements = [], [], [], 0
+        measure(self.task, self.schema, self.metrics, self._states(), out, target, weight)
+
+    def _states(self) -> list[dict[str, Tensor]]:
+        if not self.states:
+            self.states = [m.init(self.device) for m in self.metrics]
+        return self.states
+
+    def close(self) -> dict[str, float]:
+        """Return mean loss and metrics of the window, over all ranks, and begin a new one."""
+        self.flush()
+        total = torch.stack([t.double().reshape(()) for t in self.totals]).sum()
+        count = sum(self.counts)
+        pair = torch.stack([total, torch.as_tensor(count, device=total.device).double()])
+        dist.sum_over_ranks(pair)
+        row = {"train/loss": float(pair[0] / pair[1])}  # sync
+        row.update(read_metrics(self.metrics, self._states(), "train"))
+        self.totals, self.counts, self.states = [], [], []
+        return row
+
+
+def measure(  # noqa: PLR0913  the pieces of one measurement
+    task: Task,
+    schema: Schema | None,
+    metrics: list[Metric],
+    states: list[dict[str, Tensor]],
+    outputs: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+) -> None:
+    """Add outputs and targets, in the units of the data, to the metric states."""
+    said, truth = task.units(outputs.float(), target, schema)
+    for metric, state in zip(metrics, states, strict=True):
+        metric.update(state, said, truth, weight)
+
+
+def read_metrics(
+    metrics: list[Metric], states: list[dict[str, Tensor]], prefix: str
+) -> dict[str, float]:
+    """Return ``{"prefix/name": value}``; states are summed over ranks first."""
+    row = {}
+    for metric, state in zip(metrics, states, strict=True):
+        for value in state.values():
+            dist.sum_over_ranks(value)
+        row[f"{prefix}/{metric.name}"] = metric.compute(state)
+    return row
+
+
+@dataclass
+class Layers:
+    """Gradient norm and update/weight ratio of each weight matrix, sampled at rows."""
+
+    params: dict[str, nn.Parameter]
+    every: int = 5
+    calls: int = 0
+    before: list[Tensor] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Copy the weights before a step, if this row is one of the sampled ones."""
+        self.before = []
+        if self.calls % self.every == 0:
+            self.before = [p.detach().clone() for p in self.params.values()]
+        self.calls += 1
+
+    def read(self) -> dict[str, Any]:
+        """Return ``{"layers": {name: {"grad_norm", "update_ratio"}}}``, or nothing."""
+        if not self.before:
+            return {}
+        now = list(self.params.values())
+        grads = [torch.zeros(()) if p.grad is None else p.grad for p in now]
+        moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in now], self.before))  # noqa: SLF001
+        size = torch._foreach_norm(self.before)  # noqa: SLF001
+        slope = torch._foreach_norm(grads)  # noqa: SLF001
+        self.before = []
+        table = torch.stack(
+            [torch.stack([t.float().to(moved[0].device) for t in c]) for c in (slope, moved, size)]
+        ).tolist()  # sync
+        return {
+            "layers": {
+                name: {"grad_norm": g, "update_ratio": u / w if w > 0 else 0.0}
+                for name, g, u, w in zip(self.params, *table, strict=True)
+            }
+        }
