@@ -1,0 +1,73 @@
+"""Models: one family per file, built by name from the signature of the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi.core.registry import Record, Registry
+from gipi.core.seed import derive
+from gipi.models.lenet5 import LeNet5Config, lenet5
+from gipi.models.linear import LinearConfig, linear
+from gipi.models.mlp import MLPConfig, mlp
+from gipi.models.options import read_options
+from gipi.models.perceptron import PerceptronConfig, perceptron
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from gipi.core.schema import Signature
+
+__all__ = ["MODELS", "LeNet5Config", "LinearConfig", "MLPConfig", "PerceptronConfig", "build"]
+
+MODELS = Registry(
+    "models",
+    (
+        Record("perceptron", perceptron, "threshold units with their own learning rule",
+               "Rosenblatt 1958, The perceptron: a probabilistic model for information storage",
+               ("table", "image"), {"config": PerceptronConfig, "loss": "perceptron"}),
+        Record("linear", linear, "softmax or linear regression",
+               "Cox 1958, The regression analysis of binary sequences; Legendre 1805",
+               ("table", "image"), {"config": LinearConfig}),
+        Record("mlp", mlp, "dense layers of any widths; embeds the columns of a table",
+               "Rumelhart, Hinton and Williams 1986, Learning representations by back-propagating "
+               "errors", ("table", "image"), {"config": MLPConfig}),
+        Record("lenet5", lenet5, "two convolutions and three dense layers, as in 1998 or now",
+               "LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to "
+               "document recognition", ("image",), {"config": LeNet5Config}),
+    ),
+)  # fmt: skip
+
+
+def build(
+    name: str,
+    signature: Signature,
+    *,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Return the model called `name` for data of this signature, its weights drawn from `seed`.
+
+    The weights are a pure function of (name, options, signature, seed); the global random state is
+    left as it was. The module has `config` (a frozen dataclass with every choice resolved, so that
+    the same name, config and signature rebuild it) and `choices` (sentences for people).
+
+    Raises `UnknownName` (with the nearest name), `ConfigError` for an unknown or wrong option, and
+    `ModelError` where the model cannot take this data.
+
+    >>> from gipi.core.schema import Signature
+    >>> model = build("mlp", Signature(numbers=4, outputs=3), options={"widths": [8]})
+    >>> model(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+    record = MODELS.get(name)
+    config = read_options(name, record.facts["config"], options or {})
+    weights = derive(seed, "weights")
+    with torch.random.fork_rng(devices=[]):
+        # torch's layers draw weights on construction; ours replace them from the generator.
+        torch.default_generator.manual_seed(weights)
+        model: nn.Module = record.build(config, signature, torch.Generator().manual_seed(weights))
+    return model
