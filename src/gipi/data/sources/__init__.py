@@ -15,7 +15,7 @@ import numpy as np
 
 from gipi.core.errors import DataError, UnknownName, did_you_mean
 from gipi.data.source import Source
-from gipi.data.sources import arrays, cifar, folder, foreign, frames, idx, table
+from gipi.data.sources import arrays, cifar, folder, foreign, frames, idx, named, table
 from gipi.data.sources.compressed import kind_of
 from gipi.data.sources.named import SOURCES
 
@@ -122,7 +122,7 @@ def _read_file(path: Path) -> Source:
     if kind_of(path) in {".npy", ".npz"}:
         return arrays.read_numpy_file(path)
     if kind_of(path) in table.KINDS:
-        return table.read_table(path)
+        return named.recognise(table.read_table(path))
     raise DataError(
         f"{path} has the unknown suffix '{kind_of(path)}'",
         f"a picture, .npz, .npy, or one of {', '.join(table.KINDS)} (.gz, .xz, .bz2 too)",

@@ -30,7 +30,7 @@ GROUPED = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"
 DECIMAL_COMMA = r"^[+-]?\d+,\d+$"
 LONG_DIGITS = r"^\d{16,}$"  # beyond the exact range of float64: card and account numbers
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-MOSTLY = 0.5
+MOSTLY = 0.8
 
 
 def read_delimited(data: bytes, *, delimiter: str, skip: int, quoted: bool, path: Path) -> Any:

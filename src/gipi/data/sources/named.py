@@ -130,6 +130,26 @@ def read_adult(folder: Path) -> Source:
     )
 
 
+def recognise(source: Source) -> Source:
+    """Return an Adult file without a header with its documented column names; others as they are.
+
+    The full stop after the labels of adult.test is removed, so that they equal the training labels.
+    """
+    stem = source.origin.name.lower() if source.origin is not None else ""
+    if not stem.startswith("adult.") or list(source.columns) != [
+        f"column {i + 1}" for i in range(len(ADULT_COLUMNS))
+    ]:
+        return source
+    columns = dict(zip(ADULT_COLUMNS, source.columns.values(), strict=True))
+    labels = np.asarray(columns["income"])
+    columns["income"] = np.array([v and str(v).rstrip(".") for v in labels], dtype=object)
+    notes = [n for n in source.notes if not n.startswith("no header")]
+    for i, name in reversed(list(enumerate(ADULT_COLUMNS))):
+        notes = [n.replace(f"column 'column {i + 1}'", f"column '{name}'") for n in notes]
+    found = "no header found: recognised as the Adult set, column names from its documentation"
+    return replace(source, columns=columns, target="income", notes=(found, *notes))
+
+
 def read_california_housing(folder: Path) -> Source:
     """Return 20,640 districts of the 1990 census."""
     found = _table(folder, "housing.csv")

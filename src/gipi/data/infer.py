@@ -1,0 +1,420 @@
+"""What the columns are: kinds, roles, the target and the task, each with the reason in words.
+
+Nothing is decided silently: a column that the model will not see has the role "ignored" and a
+reason, and every decision can be overridden (``schema.age=category``). Statistics and class names
+are not fitted here: preparation does that on training rows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import ConfigError, DataError, did_you_mean
+from gipi.core.schema import Field, Schema
+from gipi.data.source import Column, ImageFiles, Source, as_labels, is_missing
+from gipi.data.sources.values import looks_like_date
+
+if TYPE_CHECKING:
+    from gipi.data.options import DataOptions
+
+TARGET_NAMES = ("target", "label", "class", "y", "labels", "classes", "outcome")
+OVERRIDES = ("number", "category", "date", "text", "image", "ignored")
+TASKS = ("classify", "regress")
+FEW = 20  # whole numbers with at most this many values are taken as classes of a target
+MOSTLY = 0.9  # share of different values from which a column of labels looks like an identifier
+WORDS = 4.0  # words a value from which different labels look like free text
+SAMPLE = 2_000  # values looked at where the answer needs no more
+_ID_NAME = re.compile(r"([a-z](Id|ID)|^ID|(^|[\W_])([iI][dD]|[uUgG][uU][iI][dD]|index|key|rowid))$")
+
+
+def infer_schema(source: Source, options: DataOptions) -> Schema:
+    """Return fields (kind, role, reason, shape) and the task of `source`.
+
+    Raises `DataError` where a named column does not exist, the target has missing or impossible
+    values or only one class, or no input column is left; `ConfigError` for a kind or task that does
+    not exist.
+    """
+    options = _by_number(source, options)
+    _check_names(source, options)
+    roles = _special_roles(options)
+    target, why_target = _target(source, options, roles)
+    task, why_task = _task(source, target, options)
+    check_target(source, target, task)
+    fields = []
+    for name, column in source.columns.items():
+        if name == target:
+            kind = "category" if task == "classify" else "number"
+            shape = column.shape[1:] if isinstance(column, np.ndarray) and column.ndim > 1 else ()
+            fields.append(Field(name, kind, "target", why_target, shape))
+        elif name in roles:
+            role = roles[name]
+            kind = {"weight": "number", "time": _time_kind(column)}.get(role, "category")
+            fields.append(Field(name, kind, role, f"named as the {role} column"))
+        else:
+            fields.append(_input(source, name, column, options))
+    fields = _without_row_numbers(source, fields, options)
+    if not any(f.role == "input" for f in fields):
+        reasons = "; ".join(f"'{f.name}': {f.reason}" for f in fields if f.role == "ignored")
+        raise DataError(
+            f"{source.name} has no input column" + (f" ({reasons})" if reasons else ""),
+            "at least one column to predict the target from",
+            "set the kind of a column, for instance schema."
+            + next((f.name for f in fields if f.role == "ignored"), "NAME") + "=category",
+        )  # fmt: skip
+    return Schema(tuple(fields), task, why_task)
+
+
+def _by_number(source: Source, options: DataOptions) -> DataOptions:
+    """Take target 15 as "column 15" (and -1 as the last) where the file has no header."""
+    target, names = options.target, list(source.columns)
+    if target is None or target in names or names[0] != "column 1":
+        return options
+    number = int(target) if re.fullmatch(r"-?\d{1,6}", target) else 0
+    if -len(names) <= number <= len(names) and number:
+        return replace(options, target=names[number - 1 if number > 0 else number])
+    return options
+
+
+def _check_names(source: Source, options: DataOptions) -> None:
+    asked = {
+        "target": options.target, "group": options.group, "time column": options.time_column,
+        "weight": options.weight, "split column": options.split_column,
+    }  # fmt: skip
+    for what, name in asked.items():
+        if name is not None and name not in source.columns:
+            raise DataError(
+                f"{what} '{name}' is no column of {source.name}",
+                "the name of a column",
+                did_you_mean(name, source.columns),
+            )
+    for name, kind in options.overrides.items():
+        if name not in source.columns:
+            raise DataError(
+                f"schema.{name}: {source.name} has no column '{name}'",
+                "the name of a column",
+                did_you_mean(name, source.columns),
+            )
+        if kind not in OVERRIDES:
+            raise ConfigError(
+                f"schema.{name}={kind}: there is no kind '{kind}'",
+                "one of " + ", ".join(OVERRIDES),
+                did_you_mean(kind, OVERRIDES),
+            )
+    if options.task is not None and options.task not in TASKS:
+        raise ConfigError(
+            f"task '{options.task}'", "one of " + ", ".join(TASKS), did_you_mean(options.task, TASKS)
+        )
+
+
+def _special_roles(options: DataOptions) -> dict[str, str]:
+    roles: dict[str, str] = {}
+    for role, name in (
+        ("weight", options.weight), ("group", options.group), ("time", options.time_column),
+        ("split", options.split_column),
+    ):  # fmt: skip
+        if name is not None and name in roles:
+            raise ConfigError(
+                f"column '{name}' is named as {roles[name]} and as {role}",
+                "another column for each",
+                "leave one of them out",
+            )
+        if name is not None:
+            roles[name] = role
+    if options.target in roles:
+        raise ConfigError(
+            f"column '{options.target}' is named as target and as {roles[options.target]}",
+            "another column for each",
+            "leave one of them out",
+        )
+    return roles
+
+
+# ------------------------------------------------------------------ target and task
+
+
+def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tuple[str, str]:
+    if options.target is not None:
+        return options.target, "named as the target"
+    if source.target is not None:
+        return source.target, f"the known target of {source.name}"
+    free = [n for n in source.columns if n not in roles and options.overrides.get(n) != "ignored"]
+    for known in TARGET_NAMES:
+        for name in free:
+            if name.lower() == known and not _is_picture(source.columns[name]):
+                return name, f"taken as target because it is called '{name}'"
+    possible = [n for n in free if not _is_picture(source.columns[n])]
+    if possible and len(free) > 1:
+        return possible[-1], "taken as target because it is the last column"
+    raise DataError(
+        f"{source.name} has nothing to predict: "
+        + (f"its only column is '{free[0]}'" if free else "it has no columns"),
+        "a target column, or one folder per class for pictures",
+        "name it with --target, or sort the pictures into class folders",
+    )
+
+
+def _is_picture(column: Column) -> bool:
+    return isinstance(column, ImageFiles) or column.ndim > 2
+
+
+def _task(source: Source, target: str, options: DataOptions) -> tuple[str, str]:
+    column = source.columns[target]
+    if _is_picture(column):
+        raise DataError(
+            f"target '{target}' holds pictures", "labels or numbers", "name another target"
+        )
+    override = options.overrides.get(target)
+    if override in ("ignored", "date", "text", "image"):
+        raise ConfigError(
+            f"schema.{target}={override}, but '{target}' is the target",
+            "number (regress) or category (classify) for a target",
+            "remove this setting or name another target",
+        )
+    if options.task is not None:
+        return options.task, "asked for"
+    if override is not None:
+        task = "classify" if override == "category" else "regress"
+        return task, f"the target is set to {override}"
+    if source.task is not None and target == source.target:
+        return source.task, f"the known task of {source.name}"
+    return _task_of(np.asarray(column))
+
+
+def _task_of(column: np.ndarray) -> tuple[str, str]:
+    if column.ndim == 2:
+        return "regress", f"the target has {column.shape[1]} numbers a row"
+    kind = column.dtype.kind
+    if kind in "OU":
+        return "classify", "the target is text"
+    if kind == "b":
+        return "classify", "the target is true or false"
+    if kind in "mM":
+        return "regress", "the target is a date"
+    present = column[~is_missing(column)]
+    distinct = np.unique(present)
+    whole = kind in "iu" or bool(np.all(np.isfinite(present)) and np.all(present % 1 == 0))
+    if whole and len(distinct) <= FEW and (kind in "iu" or len(distinct) <= FEW // 2):
+        return "classify", f"the target has {len(distinct)} different whole numbers"
+    if kind in "iu" and len(distinct) * 10 <= len(present) and (
+        distinct[0] in (0, 1) and distinct[-1] - distinct[0] == len(distinct) - 1
+    ) and len(distinct) <= 1000:  # fmt: skip
+        return "classify", f"the target has the labels {distinct[0]}..{distinct[-1]}, each several times"
+    what = "whole numbers" if whole else "numbers"
+    return "regress", f"the target has {len(distinct):,} different {what}"
+
+
+def check_target(source: Source, target: str, task: str) -> None:
+    """Raise `DataError` where the target cannot be learned: see the message of each case."""
+    column = np.asarray(source.columns[target])
+    lost = is_missing(column)
+    if lost.any():
+        where = _rows(source, lost)
+        raise DataError(
+            f"target '{target}' is missing in {int(lost.sum()):,} of {source.rows:,} rows: {where}",
+            "a target in every row",
+            "fill in or delete these rows (rows without a target can be predicted later)",
+        )
+    if task == "classify":
+        _check_classes(source, target, column)
+        return
+    if column.dtype.kind in "OUmM":
+        bad = np.array([not _is_float(v) for v in column.tolist()])
+        if bad.any():
+            value = column[int(bad.argmax())]
+            raise DataError(
+                f"target '{target}' is not a number in {int(bad.sum()):,} rows: "
+                f"'{value}' ({_rows(source, bad)})",
+                "numbers, for regression",
+                "use --set task=classify, or correct these values",
+            )
+        column = column.astype(np.float64)
+    wild = ~np.isfinite(column.reshape(len(column), -1).astype(np.float64)).all(1)
+    if wild.any():
+        raise DataError(
+            f"target '{target}' is infinite in {int(wild.sum()):,} rows: {_rows(source, wild)}",
+            "finite numbers",
+            "correct or delete these rows",
+        )
+    if (column == column[:1]).all():
+        raise DataError(
+            f"target '{target}' is {column[0]} in every row",
+            "a target that varies",
+            "name another target",
+        )
+
+
+def _check_classes(source: Source, target: str, column: np.ndarray) -> None:
+    if column.ndim > 1:
+        raise DataError(
+            f"target '{target}' has {column.shape[1]} numbers a row",
+            "one label a row, for classification",
+            "pass labels instead of one-hot rows, or use --set task=regress",
+        )
+    labels = as_labels(column)
+    distinct = sorted({str(v) for v in labels})
+    if len(distinct) < 2:
+        raise DataError(
+            f"target '{target}' has only one class: '{distinct[0]}'",
+            "at least two classes",
+            "add pictures or rows of another class, or name another target",
+        )
+    if len(distinct) > FEW and len(distinct) > source.rows / 2:
+        hint = "use --set task=regress" if column.dtype.kind in "iuf" else "name another target"
+        raise DataError(
+            f"target '{target}' has {len(distinct):,} different values in {source.rows:,} rows",
+            "classes with several rows each",
+            hint,
+        )
+
+
+def _is_float(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(source: Source, which: np.ndarray) -> str:
+    rows = np.flatnonzero(which)
+    shown = ", ".join(source.row_name(int(i)) for i in rows[:5])
+    return shown + (", ..." if len(rows) > 5 else "")
+
+
+# ------------------------------------------------------------------ inputs
+
+
+def _input(source: Source, name: str, column: Column, options: DataOptions) -> Field:
+    override = options.overrides.get(name)
+    if override is not None:
+        return _overridden(name, column, override)
+    if isinstance(column, ImageFiles):
+        return Field(name, "image", "input", "picture files")
+    hint = source.schema_hints.get(name)
+    if hint == "image" or column.ndim > 2:
+        return Field(name, "image", "input", "pictures", column.shape[1:])
+    if column.ndim == 2:
+        return Field(name, "number", "input", f"{column.shape[1]} numbers a row", column.shape[1:])
+    lost = is_missing(column)
+    if lost.all():
+        return Field(name, "category", "ignored", "empty: every value is missing")
+    if not lost.any() and _is_constant(column):
+        kind = "number" if column.dtype.kind in "iufb" else "category"
+        return Field(name, kind, "ignored", f"constant: every row is {_shown(column[0])}")
+    if hint in ("number", "category", "date"):
+        return Field(name, hint, "input", "known from the data set")
+    if column.dtype.kind in "mM":
+        return Field(name, "date", "input", "dates")
+    if column.dtype.kind == "b":
+        return Field(name, "number", "input", "true or false")
+    if column.dtype.kind in "iuf":
+        return _number(name, column, lost)
+    return _words(name, column[~lost])
+
+
+def _overridden(name: str, column: Column, kind: str) -> Field:
+    if kind == "ignored":
+        return Field(name, "category", "ignored", "set to ignored")
+    is_image = _is_picture(column)
+    if (kind == "image") != is_image:
+        what = "pictures" if is_image else "no pictures"
+        raise DataError(
+            f"schema.{name}={kind}, but column '{name}' holds {what}",
+            "image or ignored" if is_image else "number, category, date, text or ignored",
+            "remove this setting",
+        )
+    if isinstance(column, ImageFiles):
+        return Field(name, "image", "input", "set to image")
+    if column.ndim == 2 and kind != "number":
+        raise DataError(
+            f"schema.{name}={kind}, but column '{name}' holds {column.shape[1]} numbers a row",
+            "number or ignored",
+            "remove this setting",
+        )
+    present = column[~is_missing(column)] if column.ndim == 1 else column
+    if kind == "number" and column.dtype.kind in "OU" and len(present):
+        bad = next((v for v in present.tolist() if not _is_float(v)), None)
+        if bad is not None and not any(_is_float(v) for v in present.tolist()):
+            raise DataError(
+                f"schema.{name}=number, but no value of column '{name}' is a number ('{bad}')",
+                "a column of numbers",
+                f"use schema.{name}=category",
+            )
+    if kind == "text":
+        return Field(name, "text", "ignored", "set to text: the models at hand take none")
+    return Field(name, kind, "input", f"set to {kind}", column.shape[1:])
+
+
+def _is_constant(column: np.ndarray) -> bool:
+    if column.dtype.kind == "O":
+        first = column[0]
+        return all(value == first for value in column)
+    return bool((column == column[0]).all())
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return f"'{text}'" if len(text) <= 30 else f"'{text[:27]}...'"
+
+
+def _number(name: str, column: np.ndarray, lost: np.ndarray) -> Field:
+    missing = f", {int(lost.sum()):,} missing" if lost.any() else ""
+    if column.dtype.kind not in "iu":
+        return Field(name, "number", "input", f"numbers{missing}")
+    if _ID_NAME.search(name) and len(np.unique(column)) > MOSTLY * len(column):
+        return Field(
+            name, "number", "ignored", "identifier: by its name, and nearly all values differ"
+        )
+    return Field(name, "number", "input", f"whole numbers{missing}")
+
+
+def _words(name: str, present: np.ndarray) -> Field:
+    distinct = set(present.tolist())
+    sample = [str(v) for v in present[:SAMPLE].tolist()]
+    if all(looks_like_date(v) for v in sample):
+        return Field(name, "date", "input", f"dates as text, for instance '{sample[0]}'")
+    words = sum(len(v.split()) for v in sample) / len(sample)
+    different = len(distinct) / len(present)
+    if words >= WORDS and different > 1 - MOSTLY and len(distinct) > FEW:
+        return Field(
+            name, "text", "ignored",
+            f"free text ({words:.0f} words a row): the models at hand take none",
+        )  # fmt: skip
+    if len(present) > FEW and different > MOSTLY:
+        if words >= 2:
+            return Field(
+                name, "text", "ignored", "free text: the models at hand take none"
+            )
+        return Field(
+            name, "category", "ignored",
+            f"identifier: {len(distinct):,} different values in {len(present):,} rows",
+        )  # fmt: skip
+    if _ID_NAME.search(name) and len(present) > 1 and len(distinct) == len(present):
+        return Field(name, "category", "ignored", "identifier: by its name, and all values differ")
+    return Field(name, "category", "input", f"{len(distinct):,} different labels")
+
+
+def _without_row_numbers(source: Source, fields: list[Field], options: DataOptions) -> list[Field]:
+    """Ignore a first column that only counts the rows, where there are other inputs."""
+    first = fields[0]
+    if first.role != "input" or first.kind != "number" or first.name in options.overrides:
+        return fields
+    if sum(f.role == "input" for f in fields) < 2:
+        return fields
+    column = source.columns[first.name]
+    if not isinstance(column, np.ndarray) or column.ndim > 1 or column.dtype.kind not in "iu":
+        return fields
+    if source.rows > 2 and (np.diff(column) == 1).all() and column[0] in (0, 1):
+        reason = f"identifier: it counts the rows from {column[0]}"
+        return [Field(first.name, "number", "ignored", reason), *fields[1:]]
+    return fields
+
+
+def _time_kind(column: Column) -> str:
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
+        return "number"
+    return "date"
