@@ -98,8 +98,8 @@ class Config(Recipe):
         None, min_length=1, description="column that says train, val or test"
     )
     weight: str | None = Field(None, min_length=1, description="column of row weights")
-    val: float | None = Field(None, gt=0, lt=1, description="share of rows for validation")
-    test: float | None = Field(None, gt=0, lt=1, description="share of rows for the final test")
+    val: float | None = Field(None, ge=0, lt=1, description="share of rows for validation")
+    test: float | None = Field(None, ge=0, lt=1, description="share of rows for the final test")
 
     image_size: int | None = Field(None, ge=4, le=4096, description="pixels of a side")
     normalise: str | None = Field(None, description="'imagenet', 'none' or None: from the data")

@@ -18,10 +18,11 @@ import sys
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from gipi.core.atomic import storage_error, write_file
 from gipi.core.errors import ConfigError, RequestError, StorageError, did_you_mean
+from gipi.core.yamlfile import dump_yaml, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -214,7 +215,7 @@ def _take(fd: int) -> None:
 # ---------------------------------------------------------------------------- rows
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401  whatever JSON does not know
+def _plain(value: Any) -> Any:
     """Turn a NumPy or 0-d tensor scalar into a Python number, and a path into text."""
     if hasattr(value, "item"):
         return value.item()
@@ -223,7 +224,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  whatever JSON does not know
     raise TypeError(f"a row cannot hold a {type(value).__name__}")
 
 
-def _mark(value: Any) -> Any:  # noqa: ANN401  any JSON value
+def _mark(value: Any) -> Any:
     """Return `value` with every non-finite number as null, named under `NONFINITE` beside it."""
     if isinstance(value, dict):
         out: dict[str, Any] = {}
@@ -241,7 +242,7 @@ def _mark(value: Any) -> Any:  # noqa: ANN401  any JSON value
     return value
 
 
-def _unmark(row: Any) -> Any:  # noqa: ANN401  any JSON value
+def _unmark(row: Any) -> Any:
     """Undo `_mark`: the named nulls become nan, inf or -inf again."""
     if not isinstance(row, dict):
         return row
@@ -306,7 +307,7 @@ class Rows:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> Rows:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -388,14 +389,8 @@ def write_config(
     origins  option -> "default", "recipe", a file, or "flag"; options left out are defaults
     about    versions, device, data fingerprint and the like, for people and for resume
     """
-    import yaml  # slow to import, and only a run needs it
-
     sections = {"config": config, "origins": origins, "about": about}
-    text = yaml.safe_dump(
-        json.loads(json.dumps(sections, default=_plain)),
-        sort_keys=False, allow_unicode=True, default_flow_style=None, width=100,
-    )  # fmt: skip
-    write_file(run / CONFIG, text)
+    write_file(run / CONFIG, dump_yaml(json.loads(json.dumps(sections, default=_plain))))
 
 
 def read_config(run: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
@@ -403,17 +398,15 @@ def read_config(run: Path) -> tuple[dict[str, Any], dict[str, str], dict[str, An
 
     Raises `ConfigError` where the file is missing or is not such a file.
     """
-    import yaml  # slow to import, and only a run needs it
-
     path = run / CONFIG
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_document(path.read_text(encoding="utf-8"), str(path)).values
         sections = [data[key] for key in ("config", "origins", "about")]
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing", "the run's configuration", "name a run") from error
     except OSError as error:
         raise storage_error(error, path) from error
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (ConfigError, UnicodeDecodeError, KeyError) as error:
         sections = [None]
         cause: Exception | None = error
     else:

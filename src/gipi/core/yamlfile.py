@@ -148,6 +148,27 @@ def _value(node: Any, seen: set[int], prefix: str, lines: dict[str, int]) -> Any
     return result
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes text in quotes wherever `scalar` would take it for something else."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None if scalar(text) == text else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dump_yaml(values: Any) -> str:
+    """Return `values` (mappings, lists, scalars) as YAML that `parse_document` reads back."""
+    text: str = yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None,
+        width=100,
+    )  # fmt: skip
+    return text
+
+
 def shorten(text: str, limit: int = 60) -> str:
     r"""Return `text` on one line of at most `limit` characters.
 

@@ -1,0 +1,155 @@
+"""From what was asked to what can be trained: data opened, recipe chosen, task and model built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from gipi import data as data_
+from gipi import models, tasks
+from gipi.core import resolve
+from gipi.core.errors import ConfigError
+from gipi.train.recipes import guess_model, recipe_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gipi.core.config import Config
+    from gipi.core.resolve import Layer
+    from gipi.core.schema import Signature
+
+IMAGE_MODELS, TABLE_MODELS = "image", "table"
+
+
+@dataclass(frozen=True)
+class Own:
+    """A user's own objects, where a name would do as well; None means the name counts."""
+
+    data: Any = None
+    model: nn.Module | None = None
+    task: tasks.Task | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to start.
+
+    model_name  name in the registry, or None for a module of the user's own
+    choices     what was inferred or chosen, and why, in sentences
+    """
+
+    config: Config
+    origins: dict[str, str]
+    dataset: data_.Dataset
+    task: tasks.Task
+    model: nn.Module
+    model_name: str | None
+    signature: Signature
+    choices: tuple[str, ...] = field(default=())
+
+
+def data_options(config: Config) -> data_.DataOptions:
+    """Return the part of a configuration that says how data is read and split."""
+    return data_.DataOptions(
+        target=config.target,
+        task=config.task if config.task in ("classify", "regress") else None,
+        group=config.group,
+        time_column=config.time_column,
+        weight=config.weight,
+        split_column=config.split_column,
+        val=config.val,
+        test=config.test,
+        overrides=dict(config.schema_overrides),
+        seed=config.seed,
+        image_size=config.image_size,
+        normalise=config.normalise,
+        cache=None if config.cache is None else Path(config.cache),
+        cache_budget_bytes=config.cache_budget,
+        mode=config.stream,
+        workers=config.workers,
+    )
+
+
+def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
+    """Open the data, fill in what was left open, and build the task and the model.
+
+    layers  from lowest to highest precedence; the recipe goes below all of them
+
+    Raises the `RequestError` that names what does not fit.
+    """
+    wanted = resolve.resolve(*layers).config
+    _names_exist(wanted)
+    dataset = data_.open_data(own.data if own.data is not None else wanted.data,
+                              data_options(wanted))  # fmt: skip
+    schema = dataset.schema
+    task_name = wanted.task or schema.task
+    model_name, why = _model_name(wanted, own, schema)
+    suggestion = recipe_for(task_name, model_name or "", schema, len(dataset.splits["train"]))
+    recipe = resolve.layer(
+        "recipe", [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()]
+    )
+    resolved = resolve.resolve(_fitting(recipe, wanted), *layers)
+    config = resolved.config
+    task = own.task or tasks.build(task_name, config.task_options)
+    signature = dataset.signature(task.outputs(schema))
+    model = own.model or models.build(
+        model_name or "", signature, seed=config.seed, options=config.model_options
+    )
+    choices = (
+        *dataset.notes,
+        f"split: {dataset.split_reason}",
+        f"task: {task.name}" + (f" ({schema.task_reason})" if wanted.task is None else ""),
+        f"model: {model_name or type(model).__name__}" + (f" ({why})" if why else ""),
+        *getattr(model, "choices", ()),
+    )
+    named = config.model_copy(update={"task": task.name, "model": model_name})
+    return Prepared(named, resolved.origins, dataset, task, model, model_name, signature, choices)
+
+
+def _names_exist(config: Config) -> None:
+    """Raise for an unknown name before the data is read."""
+    from gipi import optim
+
+    optim.OPTIMIZERS.get(config.optimizer)
+    optim.SCHEDULES.get(config.schedule)
+    if config.model is not None:
+        models.MODELS.get(config.model)
+    if config.task is not None:
+        tasks.TASKS.get(config.task)
+    for step in config.augment or ():
+        name = step if isinstance(step, str) else next(iter(step), "")
+        data_.AUGMENTATIONS.get(str(name))
+
+
+def _model_name(wanted: Config, own: Own, schema: Any) -> tuple[str | None, str]:
+    if own.model is not None:
+        return None, "given"
+    if wanted.model is not None:
+        return wanted.model, ""
+    return guess_model(schema)
+
+
+def _fitting(recipe: Layer, wanted: Config) -> Layer:
+    """Return the recipe without the values that belong to another optimizer than the one wanted."""
+    given = wanted.model_fields_set
+    if "optimizer" not in given or wanted.optimizer == recipe.values.get("optimizer"):
+        return recipe
+    drop = {"lr", "momentum", "weight_decay"}
+    return resolve.Layer(
+        recipe.name,
+        {k: v for k, v in recipe.values.items() if k not in drop},
+        {k: v for k, v in recipe.where.items() if k not in drop},
+    )
+
+
+def check_same_data(prepared: Prepared, fingerprint: str) -> None:
+    """Raise `ConfigError` when the data is not what the run was started on."""
+    if prepared.dataset.fingerprint != fingerprint:
+        raise ConfigError(
+            f"the data {prepared.dataset.name} has changed since the run was started",
+            "the very rows that it was trained on",
+            "restore the data, or start a new run with `gipi train`",
+        )
