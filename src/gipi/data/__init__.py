@@ -1,0 +1,27 @@
+"""Data: sources, schema inference, split, preparation, cache, streams of batches, augmentation."""
+
+from __future__ import annotations
+
+from gipi.data.augment import AUGMENTATIONS, build_augment
+from gipi.data.cache import CacheEntry, cache_info, clear
+from gipi.data.dataset import Dataset, open_data, read_rows
+from gipi.data.options import DataOptions
+from gipi.data.source import Source
+from gipi.data.sources import SOURCES, read_source
+from gipi.data.stream import RowStream
+
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "CacheEntry",
+    "DataOptions",
+    "Dataset",
+    "RowStream",
+    "Source",
+    "build_augment",
+    "cache_info",
+    "clear",
+    "open_data",
+    "read_rows",
+    "read_source",
+]

@@ -1,0 +1,101 @@
+"""Codes of rows: equal exactly where the inputs of two rows are equal.
+
+Rows of numbers are hashed with a multilinear hash, Σ_j a_j x_j mod 2⁶⁴ over 32-bit words with odd
+random a_j (Carter and Wegman 1979), twice, so that different rows practically never get one code: a
+pair does with a probability of about 2⁻⁶⁴. Files are compared by content, and only where their sizes are equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.data.source import Column, ImageFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BLOCK = 4 << 20  # words hashed at a time
+_SEEDS = (0x51ED2701, 0xA24BAED4)
+
+
+def row_keys(columns: Iterable[Column], rows: int) -> np.ndarray:
+    """Return (rows,) int64 codes over these columns, equal where all values are equal."""
+    high, low = np.zeros(rows, dtype=np.uint64), np.zeros(rows, dtype=np.uint64)
+    for at, column in enumerate(columns):
+        words = _words(column)
+        for hashed, seed in ((high, _SEEDS[0]), (low, _SEEDS[1])):
+            hashed += _stir(_multilinear(words, seed + 7919 * at))
+    pairs = np.empty(rows, dtype=[("high", np.uint64), ("low", np.uint64)])
+    pairs["high"], pairs["low"] = high, low
+    return np.unique(pairs, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def codes(column: Column) -> np.ndarray:
+    """Return (N,) int64 codes of one column, equal where its values are equal."""
+    return row_keys([column], len(column))
+
+
+def _words(column: Column) -> np.ndarray:
+    """Return (N, W) uint32 words that are equal exactly where the values are."""
+    if isinstance(column, ImageFiles):
+        return _file_codes(column)
+    if column.dtype.kind in "OUS":
+        seen: dict[object, int] = {}
+        numbered = np.fromiter(
+            (seen.setdefault(v, len(seen)) for v in column.tolist()), np.int64, len(column)
+        )
+        return numbered.view(np.uint32).reshape(len(column), -1)
+    values = np.ascontiguousarray(column).reshape(len(column), -1)
+    if values.dtype.kind == "f":
+        values = values + values.dtype.type(0)  # -0.0 becomes 0.0
+        values[np.isnan(values)] = np.nan  # every NaN gets the same bits
+    if values.dtype.itemsize >= 4:  # noqa: PLR2004
+        return values.view(np.uint32)
+    raw = values.view(np.uint8)
+    spare = -raw.shape[1] % 4
+    raw = np.pad(raw, ((0, 0), (0, spare))) if spare else raw
+    return np.ascontiguousarray(raw).view(np.uint32)
+
+
+def _multilinear(words: np.ndarray, seed: int) -> np.ndarray:
+    n, width = words.shape
+    factors = np.random.RandomState(seed % 2**32).randint(0, 2**63 - 1, size=width)
+    odd = factors.astype(np.uint64) * np.uint64(2) + np.uint64(1)
+    out = np.empty(n, dtype=np.uint64)
+    step = max(1, _BLOCK // max(1, width))
+    for a in range(0, n, step):
+        out[a : a + step] = (words[a : a + step].astype(np.uint64) + np.uint64(1)) @ odd
+    return out
+
+
+def _stir(x: np.ndarray) -> np.ndarray:
+    """SplitMix64 finaliser, so that the sum over columns does not cancel."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _file_codes(files: ImageFiles) -> np.ndarray:
+    sizes = np.empty(len(files), dtype=np.int64)
+    for i, path in enumerate(files.paths):
+        try:
+            sizes[i] = path.stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"the file {files.name(i)} cannot be read ({error.strerror})",
+                "files that stay in place", "restore it, or name the folder again",
+            ) from error  # fmt: skip
+    _, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
+    shared = counts[inverse.reshape(-1)] > 1
+    seen: dict[object, int] = {}
+    out = np.empty(len(files), dtype=np.int64)
+    for i, path in enumerate(files.paths):
+        key: object = i
+        if shared[i]:
+            key = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        out[i] = seen.setdefault(key, len(seen))
+    return out.view(np.uint32).reshape(len(files), -1)

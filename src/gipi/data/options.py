@@ -1,0 +1,48 @@
+"""How data is read: every choice that a user may make about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Choices about data; None means that gipi decides and says why.
+
+    target              column to predict
+    task                "classify" or "regress"
+    group               column of rows that must stay on one side of the split
+    time_column         column to split by: the latest rows are held back
+    weight              column of row weights
+    split_column        column that says train, val or test
+    val, test           shares held back (0 for none)
+    overrides           column -> kind ("number", "category", ...) or "ignored"
+    seed                seed of the split
+    image_size          side, or (height, width), of pictures in pixels
+    normalise           None (mean and spread of the training pictures), "imagenet" or "none"
+    cache               folder for decoded pictures; None: the platform's cache folder
+    cache_budget_bytes  disk that the cache may take; None: a tenth of the disk's free space
+    mode                where rows live: "auto", "resident", "mapped" or "streaming"
+    workers             processes that decode in streaming mode
+    """
+
+    target: str | None = None
+    task: Literal["classify", "regress"] | None = None
+    group: str | None = None
+    time_column: str | None = None
+    weight: str | None = None
+    split_column: str | None = None
+    val: float | None = None
+    test: float | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    image_size: int | tuple[int, int] | None = None
+    normalise: str | None = None
+    cache: Path | None = None
+    cache_budget_bytes: int | None = None
+    mode: str = "auto"
+    workers: int = 0

@@ -1,0 +1,354 @@
+"""The stream: whole batches by index, the same bits in every mode, for every rank and worker count.
+
+The order of epoch e is a permutation drawn from a generator seeded with (seed, "shuffle", e). Rank
+r of w takes rows n*r//w .. n*(r+1)//w of every global batch of n rows; an empty share becomes one
+row of weight 0, so that every rank takes part in every step.
+
+Batches are gathered several at a time (a *chunk* that stays in the processor's cache) and are views
+of it, which is why the hot path has no per-sample Python and next to no cost per batch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from gipi.core.batch import Batch
+from gipi.core.errors import ConfigError, DataError
+from gipi.core.seed import derive
+from gipi.data.modes import Reader, ahead, choose_mode
+from gipi.data.pictures import Pictures, normalise, resident
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from gipi.data.augment import Augment
+
+HOST_CHUNK, DEVICE_CHUNK = 4 << 20, 256 << 20  # bytes gathered at once
+
+
+@dataclass(frozen=True)
+class Columns:
+    """All rows of a data set as the model will see them, on the host.
+
+    inputs   name -> (N, ...) float32 or int64 tensor, or `Pictures`
+    target   (N,) int64 classes or float32 standardised values, None where there is none
+    weight   (N,) float32 row weights or None
+    """
+
+    inputs: dict[str, Tensor | Pictures]
+    target: Tensor | None = None
+    weight: Tensor | None = None
+
+
+class _Gather(Protocol):
+    """One input column of a stream: `start` begins to read a chunk, `finish` gives its rows."""
+
+    depth: int
+    row_bytes: int
+
+    def start(self, chunk: _Chunk) -> Any: ...
+    def finish(self, begun: Any) -> Tensor: ...
+
+
+@dataclass
+class _Resident:
+    """Rows on the device in their final form; (n, H, W, C) storage where `permute` is set."""
+
+    data: Tensor
+    permute: bool
+    depth: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        return self.data[:1].numel() * self.data.element_size()
+
+    def start(self, chunk: _Chunk) -> Tensor:
+        return chunk.positions
+
+    def finish(self, begun: Tensor) -> Tensor:
+        rows = self.data.index_select(0, begun)
+        return rows.permute(0, 3, 1, 2) if self.permute else rows
+
+    def span(self, start: int, stop: int) -> Tensor:
+        rows = self.data[start:stop]
+        return rows.permute(0, 3, 1, 2) if self.permute else rows
+
+
+class _Fetched:
+    """Raw pixels fetched by a `Reader`, normalised on the device."""
+
+    def __init__(
+        self, pictures: Pictures, ids: np.ndarray, reader: Reader,
+        *, device: torch.device, channels_last: bool,
+    ) -> None:  # fmt: skip
+        self.ids, self.reader, self.device = ids, reader, device
+        self.depth = reader.depth
+        self.row_bytes = 4 * int(np.prod(pictures.shape))
+        self.shift, self.scale = pictures.constants(device, channels_last=False)
+        self.channels_last = channels_last
+
+    def start(self, chunk: _Chunk) -> Any:
+        return self.reader.submit(self.ids[chunk.host.numpy()])
+
+    def finish(self, begun: Any) -> Tensor:
+        raw = torch.from_numpy(self.reader.result(begun))
+        if self.device.type == "cuda":
+            raw = raw.pin_memory().to(self.device, non_blocking=True)
+        rows = normalise(raw, self.shift, self.scale)
+        return rows.contiguous(memory_format=torch.channels_last) if self.channels_last else rows
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Consecutive batches gathered together: positions of their rows, sizes, and global rows.
+
+    positions, host   the same positions on the device and on the host
+    partner   index within the chunk of the row that each row is mixed with (mixing only)
+    keep      index of the rows that belong to this rank where extra partner rows were added
+    """
+
+    positions: Tensor
+    host: Tensor
+    sizes: list[int]
+    rows: list[int]
+    empty: list[bool]
+    span: tuple[int, int] | None = None
+    partner: Tensor | None = None
+    keep: Tensor | None = None
+
+
+class RowStream:
+    """Batches of one split (the `core.batch.Stream` of data that gipi holds).
+
+    rows, batch_size, steps   of one epoch, over all ranks
+    mode, mode_reason         where the rows live, and why
+    seconds_waiting           time spent gathering so far (what the progress line calls data-wait)
+    weighted                  True where rows carry weights
+    """
+
+    def __init__(
+        self, columns: Columns, ids: np.ndarray, *,
+        batch_size: int | str, seed: int = 0, shuffle: bool = True,
+        augment: Augment | None = None, device: torch.device | str = "cpu",
+        rank: int = 0, world: int = 1, mode: str = "auto", workers: int = 0,
+        channels_last: bool = False,
+    ) -> None:  # fmt: skip
+        if len(ids) == 0:
+            raise DataError("no rows to read", "at least one row", "check the split and the data")
+        self.rows = len(ids)
+        self.batch_size = _batch_size(batch_size, self.rows)
+        self.steps = -(-self.rows // self.batch_size)
+        if not 0 <= rank < world:
+            raise ConfigError(f"rank {rank} of {world}", "a rank from 0 to world-1", "correct it")
+        self.rank, self.world = rank, world
+        self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        self.device = torch.device(device)
+        self.channels_last = channels_last
+        self.seconds_waiting = 0.0
+        self.weighted = columns.weight is not None
+        self.ids = np.ascontiguousarray(ids, dtype=np.int64)
+        pictures = [c for c in columns.inputs.values() if isinstance(c, Pictures)]
+        self.mode, self.mode_reason = choose_mode(
+            asked=mode,
+            float_bytes=_float_bytes(columns, self.rows),
+            files=any(p.files is not None for p in pictures),
+            device=self.device,
+        )
+        self._readers: list[Reader] = []
+        self._gathers = {
+            k: self._gather_of(v, workers) for k, v in columns.inputs.items()
+        }
+        rows = torch.from_numpy(self.ids)
+        self._ids = rows.to(self.device)
+        self._target = None if columns.target is None else columns.target[rows].to(self.device)
+        self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
+        self._per_chunk = self._batches_per_chunk()
+
+    def _gather_of(self, column: Tensor | Pictures, workers: int) -> _Gather:
+        if not isinstance(column, Pictures):
+            return _Resident(column[torch.from_numpy(self.ids)].to(self.device), permute=False)
+        if self.mode == "resident":
+            data = resident(
+                column, self.ids, device=self.device, channels_last=self.channels_last
+            )
+            return _Resident(data, permute=self.channels_last)
+        streaming = self.mode == "streaming"
+        reader = Reader(column, workers=workers if streaming else 0, threaded=not streaming)
+        self._readers.append(reader)
+        return _Fetched(
+            column, self.ids, reader, device=self.device, channels_last=self.channels_last
+        )
+
+    def _batches_per_chunk(self) -> int:
+        if self.mode == "streaming":
+            return 1
+        row = 8 + sum(g.row_bytes for g in self._gathers.values())
+        size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
+        return max(1, size // (row * -(-self.batch_size // self.world)))
+
+    def close(self) -> None:
+        """End worker processes and threads; the stream cannot be read afterwards."""
+        for reader in self._readers:
+            reader.close()
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the (rows,) int64 positions of the split in the order of this epoch (host)."""
+        if not self.shuffle:
+            return torch.arange(self.rows)
+        generator = torch.Generator().manual_seed(derive(self.seed, "shuffle", epoch))
+        return torch.randperm(self.rows, generator=generator)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Yield this rank's share of the batches of one epoch from batch number `skip` on."""
+        clock = time.perf_counter
+        gathers = self._gathers
+        depth = max((g.depth for g in gathers.values()), default=0)
+
+        def start(chunk: _Chunk) -> dict[str, Any] | None:
+            if chunk.span is not None:
+                return None
+            return {k: g.start(chunk) for k, g in gathers.items()}
+
+        began = clock()
+        for chunk, begun in ahead(self._chunks(epoch, skip), start, depth):
+            batches = self._batches(chunk, begun, epoch)
+            self.seconds_waiting += clock() - began
+            yield from batches
+            began = clock()
+
+    def _chunks(self, epoch: int, skip: int) -> Iterator[_Chunk]:
+        order = self.order(epoch)
+        on_device = order.to(self.device)
+        mixing = self.augment is not None and self.augment.mixing
+        straight = not self.shuffle and self.world == 1 and self.mode == "resident"
+        straight = straight and self.augment is None
+        size, per = self.batch_size, self._per_chunk
+        for first in range(skip, self.steps, per):
+            last = min(first + per, self.steps)
+            a, b = first * size, min(last * size, self.rows)
+            rows = [min(size, self.rows - i * size) for i in range(first, last)]
+            if self.world == 1:
+                yield _Chunk(
+                    on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
+                    span=(a, b) if straight else None,
+                    partner=_ring(rows).to(self.device) if mixing else None,
+                )  # fmt: skip
+            else:
+                yield self._share(order[a:b], rows, mixing=mixing)
+
+    def _share(self, order: Tensor, rows: list[int], *, mixing: bool) -> _Chunk:
+        """Return this rank's share of consecutive global batches that begin at order[0].
+
+        With mixing, the row that follows a share in its global batch is read too: the partner of
+        row j is row (j + 1) mod n, whatever rank holds it.
+        """
+        r, w = self.rank, self.world
+        index: list[int] = []
+        keep: list[int] = []
+        sizes, empty = [], []
+        base = 0
+        for n in rows:
+            low, high = n * r // w, n * (r + 1) // w
+            empty.append(low == high)
+            if low == high:
+                low, high = 0, 1
+            keep.extend(range(len(index), len(index) + high - low))
+            index.extend(range(base + low, base + high))
+            if mixing:
+                index.append(base + high % n)
+            sizes.append(high - low)
+            base += n
+        host = order[torch.tensor(index)]
+        positions = host.to(self.device)
+        if not mixing:
+            return _Chunk(positions, host, sizes, rows, empty)
+        kept = torch.tensor(keep, device=self.device)
+        return _Chunk(positions, host, sizes, rows, empty, partner=kept + 1, keep=kept)
+
+    def _batches(self, chunk: _Chunk, begun: dict[str, Any] | None, epoch: int) -> list[Batch]:
+        gathers, positions = self._gathers, chunk.positions
+        target, weight = self._target, self._weight
+        if begun is None and chunk.span is not None:
+            a, b = chunk.span
+            inputs = {k: g.span(a, b) for k, g in gathers.items() if isinstance(g, _Resident)}
+            ids = self._ids[a:b]
+            target = None if target is None else target[a:b]
+            weight = None if weight is None else weight[a:b]
+        else:
+            assert begun is not None
+            inputs = {k: g.finish(begun[k]) for k, g in gathers.items()}
+            ids = self._ids.index_select(0, positions)
+            target = None if target is None else target.index_select(0, positions)
+            weight = None if weight is None else weight.index_select(0, positions)
+        if self.augment is not None:
+            key = derive(self.seed, "augment", epoch)
+            inputs, target = self.augment(
+                inputs, target, ids, key=key, partner=chunk.partner, keep=chunk.keep
+            )
+            if chunk.keep is not None:
+                weight = None if weight is None else weight[chunk.keep]
+                ids = ids[chunk.keep]
+        return _views(inputs, target, weight, ids, chunk)
+
+
+def _views(
+    inputs: dict[str, Tensor], target: Tensor | None, weight: Tensor | None, ids: Tensor,
+    chunk: _Chunk,
+) -> list[Batch]:  # fmt: skip
+    """Cut a chunk into batches that are views of it."""
+    sizes = chunk.sizes
+    count = len(sizes)
+    targets = [None] * count if target is None else target.split(sizes)
+    weights = [None] * count if weight is None else weight.split(sizes)
+    if any(chunk.empty):
+        ones = [torch.ones(n, device=ids.device) for n in sizes] if weight is None else weights
+        weights = [
+            torch.zeros(1, device=ids.device) if e else (None if weight is None else w)
+            for e, w in zip(chunk.empty, ones, strict=True)
+        ]
+    cut = zip(targets, weights, ids.split(sizes), chunk.rows, strict=True)
+    if len(inputs) == 1:
+        ((name, values),) = inputs.items()
+        return [
+            Batch({name: x}, *rest) for x, rest in zip(values.split(sizes), cut, strict=True)
+        ]
+    parts = zip(*(v.split(sizes) for v in inputs.values()), strict=True)
+    return [
+        Batch(dict(zip(inputs, xs, strict=True)), *rest)
+        for xs, rest in zip(parts, cut, strict=True)
+    ]
+
+
+def _ring(sizes: list[int]) -> Tensor:
+    """Return for rows of consecutive batches the index of the next row of the same batch."""
+    index = torch.arange(sum(sizes)) + 1
+    ends = torch.tensor(sizes).cumsum(0)
+    index[ends - 1] = ends - torch.tensor(sizes)
+    return index
+
+
+def _batch_size(asked: int | str, rows: int) -> int:
+    if asked == "full":
+        return rows
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        raise ConfigError(
+            f"batch_size {asked!r}", "a whole number from 1 up, or 'full'", "set batch_size=128"
+        )
+    return min(asked, rows)
+
+
+def _float_bytes(columns: Columns, rows: int) -> int:
+    total = 0
+    for column in columns.inputs.values():
+        if isinstance(column, Pictures):
+            total += 4 * int(np.prod(column.shape)) * rows
+        else:
+            total += column[:1].numel() * column.element_size() * rows
+    return total

@@ -1,0 +1,169 @@
+"""What a number and a date become: fitted on training values, as JSON-able statistics.
+
+A number x with mean μ and spread σ becomes (x - μ) / σ. A heavy-tailed one is mapped to normal
+scores first, z = Φ⁻¹(F(x)) with F the piecewise-linear distribution function of the training values
+(a quantile normalisation, Bolstad et al. 2003): a network sees every part of it at a usual scale,
+and no single value can dominate. Time of year, week and day lie on circles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gipi.core.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEAVY = 6.0  # largest |x - median| in units of the middle-half spread before tails are heavy
+SKEWED = 1.0  # |skewness| above which a number counts as skewed
+QUANTILES = 257  # knots of the distribution function
+DISTINCT = 20  # distinct values below which a number is only standardised
+DAY = 86_400.0
+_CYCLES = (("year", 365.2425), ("week", 7.0), ("day", 1.0))
+
+
+def as_numbers(
+    column: np.ndarray, name: str, row_name: Callable[[int], str] | None = None
+) -> np.ndarray:
+    """Return a column as float64 (vectors as float32 or float64), text parsed; NaN where missing.
+
+    Raises `DataError` naming the row of a text that is no number.
+    """
+    if column.dtype.kind in "fiub":
+        return column if column.ndim > 1 else column.astype(np.float64)
+    if column.dtype.kind in "mM":
+        raise DataError(
+            f"the column '{name}' holds dates", "numbers, as in training", "check the column"
+        )
+    out = np.full(len(column), np.nan)
+    for i, value in enumerate(column.tolist()):
+        if value is None or value == "":
+            continue
+        try:
+            out[i] = float(value)
+        except (TypeError, ValueError):
+            where = row_name(i) if row_name is not None else f"row {i + 1}"
+            raise DataError(
+                f"{where}: '{name}' is {value!r}",
+                "a number",
+                f"correct it, leave it empty, or use --set schema.{name}=category in training",
+            ) from None
+    return out
+
+
+def as_dates(
+    column: np.ndarray, name: str, row_name: Callable[[int], str] | None = None
+) -> np.ndarray:
+    """Return a column as datetime64[us], NaT where missing; text is read as ISO 8601."""
+    if column.dtype.kind == "M":
+        return column.astype("datetime64[us]")
+    out = np.full(len(column), np.datetime64("NaT"), dtype="datetime64[us]")
+    for i, value in enumerate(column.tolist()):
+        if value is None or value == "" or value != value:  # noqa: PLR0124  NaN
+            continue
+        try:
+            out[i] = np.datetime64(value, "us")
+        except (TypeError, ValueError):
+            where = row_name(i) if row_name is not None else f"row {i + 1}"
+            raise DataError(
+                f"{where}: '{name}' is {value!r}", "a date such as 2024-01-31", "correct the value"
+            ) from None
+    return out
+
+
+def fit_number(values: np.ndarray) -> dict[str, Any]:
+    """Return the statistics of one number: mean, std, share missing, and quantiles if needed."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    missing = float(1.0 - len(finite) / max(1, len(values)))
+    if len(finite) == 0:
+        return {"mean": 0.0, "std": 1.0, "missing": missing}
+    stats: dict[str, Any] = {"missing": missing}
+    why = _tails(finite)
+    if why:
+        stats["transform"] = "normal-scores"
+        stats["reason"] = why
+        stats["x"], stats["z"] = _knots(finite)
+        finite = np.interp(finite, stats["x"], stats["z"])
+    mean, spread = float(finite.mean()), float(finite.std())
+    tiny = 1e-12 * max(1.0, abs(mean))
+    return {**stats, "mean": mean, "std": spread if spread > tiny else 1.0}
+
+
+def _tails(x: np.ndarray) -> str:
+    """Return why a number needs more than standardising, or the empty string."""
+    if len(np.unique(x)) < DISTINCT:
+        return ""
+    low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
+    spread = (high - low) / 1.349 or x.std() / 10
+    far = float(np.abs(x - middle).max() / spread)
+    skew = float((((x - x.mean()) / x.std()) ** 3).mean())
+    if abs(skew) > SKEWED:
+        return f"skewed ({skew:.1f})"
+    return f"a value {far:.0f} spreads from the median" if far > HEAVY else ""
+
+
+def _knots(x: np.ndarray) -> tuple[list[float], list[float]]:
+    """Return knots (x, z) of the map to normal scores; repeated values share their middle rank."""
+    n = len(x)
+    share = (np.arange(QUANTILES) + 0.5) / QUANTILES if n > QUANTILES else (np.arange(n) + 0.5) / n
+    at = np.quantile(x, share)
+    distinct, inverse = np.unique(at, return_inverse=True)
+    middle = np.bincount(inverse.reshape(-1), weights=share) / np.bincount(inverse.reshape(-1))
+    z = torch.special.ndtri(torch.from_numpy(middle)).numpy()
+    return distinct.tolist(), z.tolist()
+
+
+def number_features(values: np.ndarray, stats: dict[str, Any]) -> np.ndarray:
+    """Return (N, 1) standardised values, or (N, 2) with a missing mark; missing becomes 0."""
+    known = np.isfinite(values)
+    x = np.where(known, values, 0.0).astype(np.float64)
+    if "transform" in stats:
+        x = np.interp(x, stats["x"], stats["z"])
+    scaled = np.where(known, (x - stats["mean"]) / stats["std"], 0.0)[:, None]
+    if not stats["missing"]:
+        return scaled
+    return np.concatenate([scaled, ~known[:, None]], axis=1)
+
+
+def _days(dates: np.ndarray) -> np.ndarray:
+    """Return days since 1970 as float64, NaN where missing."""
+    days = dates.astype("datetime64[us]").astype(np.int64) / (DAY * 1e6)
+    return np.where(np.isnat(dates), np.nan, days)
+
+
+def fit_dates(dates: np.ndarray) -> dict[str, Any]:
+    """Return the statistics of a date: mean and std in days, the cycles that vary, missing."""
+    days = _days(dates)
+    finite = days[np.isfinite(days)]
+    if len(finite) == 0:
+        return {"mean": 0.0, "std": 1.0, "missing": 1.0, "cycles": []}
+    spread = float(finite.std())
+    cycles = [
+        name
+        for name, length in _CYCLES
+        if float(np.ptp(finite)) >= 0.5 * length and len(np.unique(finite % length)) > 1
+    ]
+    return {
+        "mean": float(finite.mean()), "std": spread if spread > 1e-9 else 1.0,
+        "missing": float(1.0 - len(finite) / len(days)), "cycles": cycles,
+    }  # fmt: skip
+
+
+def date_features(dates: np.ndarray, stats: dict[str, Any]) -> np.ndarray:
+    """Return (N, 1 + 2 x cycles [+ 1]) numbers of a date; missing becomes 0, with a mark."""
+    days = _days(dates)
+    known = np.isfinite(days)
+    days = np.where(known, days, 0.0)
+    parts = [(days - stats["mean"]) / stats["std"]]
+    for name, length in _CYCLES:
+        if name in stats["cycles"]:
+            angle = 2 * np.pi * (days % length) / length
+            parts += [np.cos(angle), np.sin(angle)]
+    features = np.where(known[:, None], np.stack(parts, axis=1), 0.0)
+    if not stats["missing"]:
+        return features
+    return np.concatenate([features, ~known[:, None]], axis=1)
