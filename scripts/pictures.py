@@ -199,9 +199,13 @@ def frontier(ax: Axes, predict: Callable[[Tensor], Tensor], X: Tensor, y: Tensor
     points = torch.stack([a.flatten(), b.flatten()], 1)
     with torch.no_grad():
         answer = predict(points).reshape(a.shape)
-    ax.contourf(a, b, answer, levels=[-0.5, 0.5, 1.5], colors=[COLOURS[0] + "33", COLOURS[3] + "55"])
+    ax.contourf(
+        a, b, answer, levels=[-0.5, 0.5, 1.5], colors=[COLOURS[0] + "33", COLOURS[3] + "55"]
+    )
     for value, mark in ((0, "o"), (1, "s")):
-        ax.plot(*X[y == value].T, mark, color=COLOURS[0] if value == 0 else COLOURS[3], markersize=8)
+        ax.plot(
+            *X[y == value].T, mark, color=COLOURS[0] if value == 0 else COLOURS[3], markersize=8
+        )
     ax.set_xticks([0, 1])
     ax.set_yticks([0, 1])
     ax.set_aspect("equal")

@@ -182,7 +182,9 @@ def main() -> int:
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    print(f"docs/reference: {', '.join(outdated) or 'nothing'} {'outdated' if check else 'written'}")
+    print(
+        f"docs/reference: {', '.join(outdated) or 'nothing'} {'outdated' if check else 'written'}"
+    )
     return int(check and bool(outdated))
 
 

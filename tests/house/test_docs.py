@@ -111,8 +111,12 @@ def test_every_page_can_be_reached_from_the_index() -> None:
             page = todo.pop()
             if page not in seen and page.suffix == ".md":
                 seen.add(page)
-                todo += [(page.parent / t.split("#")[0]).resolve() for t in links(page) if t[0] != "#"]
-        wanted = {p for p in index.parent.rglob("*.md") if index.parent != DOCS or "ko" not in p.parts}
+                todo += [
+                    (page.parent / t.split("#")[0]).resolve() for t in links(page) if t[0] != "#"
+                ]
+        wanted = {
+            p for p in index.parent.rglob("*.md") if index.parent != DOCS or "ko" not in p.parts
+        }
         assert sorted(name(p) for p in wanted - seen) == []
 
 
@@ -132,7 +136,9 @@ def link_faults(page: Path) -> list[str]:
     for target in links(page):
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
-        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in anchors(there)):
+        if not there.exists() or (
+            anchor and there.suffix == ".md" and anchor not in anchors(there)
+        ):
             faults.append(f"{page.name}: {target}")
     return faults
 
@@ -194,7 +200,9 @@ def test_python_blocks_run(page: Path, tmp_path: Path) -> None:
 def test_the_first_two_commands_of_the_readme_set_up_a_machine() -> None:
     for page in (README, ROOT / "README.ko.md"):
         first, second = [b.text.strip() for b in blocks(page, "bash")][:2]
-        assert first == "python3 -m venv .venv && . .venv/bin/activate && pip install . && gipi train"
+        assert (
+            first == "python3 -m venv .venv && . .venv/bin/activate && pip install . && gipi train"
+        )
         assert second == "pip install '.[test]' && pytest -q"
 
 
