@@ -106,7 +106,9 @@ def _check_names(source: Source, options: DataOptions) -> None:
             )
     if options.task is not None and options.task not in TASKS:
         raise ConfigError(
-            f"task '{options.task}'", "one of " + ", ".join(TASKS), did_you_mean(options.task, TASKS)
+            f"there is no task '{options.task}'",
+            "one of " + ", ".join(TASKS),
+            did_you_mean(options.task, TASKS),
         )
 
 
@@ -202,7 +204,7 @@ def _task_of(column: np.ndarray) -> tuple[str, str]:
     if kind in "iu" and len(distinct) * 10 <= len(present) and (
         distinct[0] in (0, 1) and distinct[-1] - distinct[0] == len(distinct) - 1
     ) and len(distinct) <= 1000:  # fmt: skip
-        return "classify", f"the target has the labels {distinct[0]}..{distinct[-1]}, each several times"
+        return "classify", f"the target has the labels {distinct[0]}..{distinct[-1]}"
     what = "whole numbers" if whole else "numbers"
     return "regress", f"the target has {len(distinct):,} different {what}"
 
@@ -232,7 +234,8 @@ def check_target(source: Source, target: str, task: str) -> None:
                 "use --set task=classify, or correct these values",
             )
         column = column.astype(np.float64)
-    wild = ~np.isfinite(column.reshape(len(column), -1).astype(np.float64)).all(1)
+    finite = np.isfinite(column.reshape(len(column), -1).astype(np.float64))
+    wild = np.asarray(~finite.all(1))
     if wild.any():
         raise DataError(
             f"target '{target}' is infinite in {int(wild.sum()):,} rows: {_rows(source, wild)}",
@@ -386,9 +389,7 @@ def _words(name: str, present: np.ndarray) -> Field:
         )  # fmt: skip
     if len(present) > FEW and different > MOSTLY:
         if words >= 2:
-            return Field(
-                name, "text", "ignored", "free text: the models at hand take none"
-            )
+            return Field(name, "text", "ignored", "free text: the models at hand take none")
         return Field(
             name, "category", "ignored",
             f"identifier: {len(distinct):,} different values in {len(present):,} rows",

@@ -33,7 +33,6 @@ __all__ = [
     "ImageFiles",
     "Source",
     "as_labels",
-    "as_numbers",
     "class_order",
     "hash_columns",
     "is_missing",
@@ -175,26 +174,6 @@ def _label(value: object) -> str | None:
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     text = str(value)
     return text or None
-
-
-def as_numbers(column: np.ndarray) -> np.ndarray:
-    """Return (N,) float64: labels and text are parsed, what is no number becomes NaN.
-
-    Dates become seconds since 1970. Used where a schema says "number" and the file says otherwise.
-    """
-    if column.dtype.kind in "OUS":
-        out = np.full(len(column), np.nan)
-        for i, value in enumerate(column.tolist()):
-            if value is not None:
-                try:
-                    out[i] = float(value)
-                except (TypeError, ValueError):
-                    continue
-        return out
-    if column.dtype.kind in "mM":
-        seconds = column.astype("datetime64[us]").astype(np.int64) / 1e6
-        return np.where(np.isnat(column), np.nan, seconds)
-    return column.astype(np.float64)
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:

@@ -54,7 +54,9 @@ def read_delimited(data: bytes, *, delimiter: str, skip: int, quoted: bool, path
             pa.BufferReader(data), read_options=read, parse_options=parse, convert_options=convert
         )
     except pa.ArrowInvalid as error:
-        raise _ragged(data, delimiter, quoted, skip, path, str(error)) from error
+        raise _ragged(
+            data, str(error), delimiter=delimiter, quoted=quoted, skip=skip, path=path
+        ) from error
 
 
 def _width(data: bytes, delimiter: str, quoted: bool) -> int:  # noqa: FBT001
@@ -65,12 +67,7 @@ def _width(data: bytes, delimiter: str, quoted: bool) -> int:  # noqa: FBT001
 
 
 def _ragged(
-    data: bytes,
-    delimiter: str,
-    quoted: bool,  # noqa: FBT001
-    skip: int,
-    path: Path,
-    reason: str,
+    data: bytes, reason: str, *, delimiter: str, quoted: bool, skip: int, path: Path
 ) -> DataError:
     import pyarrow as pa
     from pyarrow import csv
@@ -107,7 +104,9 @@ def _ragged(
     )
 
 
-def typed_columns(table: Any, names: list[str], delimiter: str) -> tuple[dict[str, Column], list[str]]:
+def typed_columns(
+    table: Any, names: list[str], delimiter: str
+) -> tuple[dict[str, Column], list[str]]:
     """Return the string columns of `table` as typed NumPy columns, and notes for people."""
     columns: dict[str, Column] = {}
     notes: list[str] = []
@@ -236,7 +235,8 @@ def _date(text: Any) -> tuple[np.ndarray | None, list[str]]:
 
 
 def _microseconds(array: Any) -> np.ndarray:
-    return np.asarray(array.to_numpy()).astype("datetime64[us]")
+    moments: np.ndarray = np.asarray(array.to_numpy()).astype("datetime64[us]")
+    return moments
 
 
 def _strings(text: Any) -> np.ndarray:
@@ -260,10 +260,11 @@ def _almost_number(text: Any) -> list[str]:
     row = pc.index(others, True).as_py()
     if row < 0:
         return []
-    return [
+    sentence = (
         f"{share:.0%} of the values are numbers but '{text[row].as_py()}' (row {row + 1}) is not, "
         "so it is read as text; set its kind to number to take such values as missing"
-    ]
+    )
+    return [sentence]
 
 
 def read_parquet(path: Path) -> tuple[dict[str, Column], list[str]]:

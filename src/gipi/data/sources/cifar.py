@@ -70,7 +70,8 @@ def read_cifar_folder(folder: Path) -> Source:
     split = np.full(len(data), TRAIN, np.int8)
     split[len(data) - test_rows :] = TEST
     names = [f"{n}/{i}" for n in BINARIES for i in range(len(records[n]) // RECORD)]
-    return _source(folder, np.ascontiguousarray(images), data[:, 0], split, names, paths)
+    images = np.ascontiguousarray(images)
+    return _source(folder, images=images, codes=data[:, 0], split=split, names=names, paths=paths)
 
 
 def _records(raw: bytes, name: str, folder: Path) -> np.ndarray:
@@ -111,7 +112,7 @@ def _read_sheets(folder: Path) -> Source:
         images = images[position]
     names = [r["filename"] for r in rows]
     paths = [table, *(folder / name for name in sheets)]
-    return _source(folder, images, codes, split, names, paths)
+    return _source(folder, images=images, codes=codes, split=split, names=names, paths=paths)
 
 
 def _tiles(path: Path) -> np.ndarray:
@@ -120,7 +121,9 @@ def _tiles(path: Path) -> np.ndarray:
         with Image.open(path) as sheet:
             pixels = np.asarray(sheet.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "a WebP sheet", "get it again") from error
+        raise DataError(
+            f"{path} cannot be read: {error}", "a WebP sheet", "get it again"
+        ) from error
     if pixels.shape != (side, side, 3):
         raise DataError(f"{path} is {pixels.shape}", f"({side}, {side}, 3)", "get it again")
     grid = pixels.reshape(TILES, SIDE, TILES, SIDE, 3).transpose(0, 2, 1, 3, 4)
@@ -129,6 +132,7 @@ def _tiles(path: Path) -> np.ndarray:
 
 def _source(
     folder: Path,
+    *,
     images: np.ndarray,
     codes: np.ndarray,
     split: np.ndarray,

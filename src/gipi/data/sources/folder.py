@@ -37,7 +37,8 @@ def read_images(paths: list[Path], name: str = "pictures") -> Source:
         if not path.is_file():
             raise DataError(f"{path} does not exist", "a picture file", "check the path")
     root = Path(os.path.commonpath([p.parent.absolute() for p in paths]))
-    return _source(name, [p.absolute() for p in paths], None, None, root, [])
+    whole = [p.absolute() for p in paths]
+    return _source(name, whole, labels=None, split=None, root=root, notes=[])
 
 
 def read_folder(folder: Path) -> Source:
@@ -64,7 +65,9 @@ def read_folder(folder: Path) -> Source:
     if len(parts) > 1 and TRAIN in parts.values():
         split = np.concatenate([np.full(len(p[0]), p[2], np.int8) for p in found])
     labelled = labels if any(label is not None for label in labels) else None
-    return _source(folder.absolute().name, paths, labelled, split, folder.absolute(), notes)
+    root = folder.absolute()
+    whole = [p.absolute() for p in paths]
+    return _source(root.name, whole, labels=labelled, split=split, root=root, notes=notes)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -130,9 +133,10 @@ def _read_part(
     return paths, labels, TRAIN if part is None else part
 
 
-def _source(  # noqa: PLR0917
+def _source(
     name: str,
     paths: list[Path],
+    *,
     labels: list[str | None] | None,
     split: np.ndarray | None,
     root: Path,

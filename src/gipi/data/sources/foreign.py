@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from gipi.core.batch import Batch
 from gipi.core.errors import DataError
 from gipi.core.seed import derive
-from gipi.data.source import Source
 from gipi.data.sources.arrays import read_arrays, read_pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+    from gipi.data.source import Source
 
 READ_BYTES = 2 << 30  # a data set that would be larger in memory stays a stream
 PROBES = 3
@@ -83,8 +84,7 @@ def why_foreign(data: Any) -> str | None:
 def weakened_laws(data: Any) -> list[str]:
     """Return, for a foreign stream, what gipi cannot promise, as sentences for people."""
     laws = [
-        "equivalence: the order of rows and the augmentation belong to the stream, so the number "
-        "of workers or ranks may change the result",
+        "equivalence: order and augmentation are the stream's own, so workers may change them",
         "honesty: rows have no ids, so duplicates across splits and bad rows cannot be named",
         "speed: items are made one by one in Python and are never cached",
     ]
@@ -146,8 +146,9 @@ class ForeignStream:
     def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
         if isinstance(self._data, DataLoader):
             sampler = getattr(self._data, "sampler", None)
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
+            set_epoch = getattr(sampler, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
             for made in self._data:
                 yield as_batch(made)
         elif self._can_seek:

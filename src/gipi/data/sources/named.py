@@ -160,9 +160,7 @@ def read_titanic(folder: Path) -> Source:
     """Return the 891 labelled passengers; the 418 published without a label are no test rows."""
     found = _table(folder, "train.csv")
     unlabelled = "the 418 rows of test.csv have no label: they are not used"
-    return replace(
-        found, target="Survived", task="classify", notes=(*found.notes, unlabelled)
-    )
+    return replace(found, target="Survived", task="classify", notes=(*found.notes, unlabelled))
 
 
 NAMED = (

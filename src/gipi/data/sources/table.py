@@ -90,7 +90,9 @@ def _text(path: Path, notes: list[str]) -> bytes:
         try:
             return data.decode("utf-16").encode()
         except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not whole UTF-16 text", "text", "save it as UTF-8") from error
+            raise DataError(
+                f"{path} is not whole UTF-16 text", "text", "save it as UTF-8"
+            ) from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     if data[:4] in (b"PAR1", b"PK\x03\x04") or b"\0" in data[:4096]:
         raise DataError(
@@ -157,8 +159,11 @@ def _head(data: bytes, separator: str, quoted: bool) -> list[list[str]]:  # noqa
     text = data[:HEAD_BYTES].decode(errors="ignore")
     if len(data) > HEAD_BYTES and "\n" in text:
         text = text[: text.rindex("\n")]
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text), delimiter=separator, quoting=quoting)
+    reader = csv.reader(
+        io.StringIO(text),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     rows: list[list[str]] = []
     try:
         for row in reader:

@@ -103,7 +103,7 @@ def _is_number(value: Any) -> bool:
 def _moment(value: Any) -> np.datetime64:
     if isinstance(value, dt.datetime) and value.tzinfo is not None:
         value = value.astimezone(dt.UTC).replace(tzinfo=None)
-    return np.datetime64(value).astype("datetime64[us]")
+    return np.datetime64(value, "us")
 
 
 def _vectors(values: list[Any], present: list[Any]) -> np.ndarray | None:
