@@ -1,0 +1,211 @@
+"""The part of the report about the run itself: how it learned, how fast, and what happened."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from gipi.report.charts import layer_chart
+from gipi.report.read import RunData, column, dig, finite, layer_columns
+from gipi.report.svg import Line, Mark, line_chart, number, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WIDE, NARROW = 540, 340
+SHARES = ("accuracy", "top5", "f1", "balanced_accuracy", "auc", "precision", "recall")
+MOST_LINES = 5
+
+_RATIO_NOTE = (
+    "One step moves a weight by about a thousandth of its size when the learning rate fits; the "
+    "shaded band is the usual range."
+)
+
+
+def both(draw: Callable[[int], str]) -> str:
+    """Return a chart drawn twice: for a desktop's card and for a phone."""
+    return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
+
+
+def card(title: str, body: str, note: str = "", legend: Sequence[tuple[str, int]] = ()) -> str:
+    """Return a titled box. `body` and `note` are HTML, `title` and the legend are text."""
+    keys = "".join(f'<span class="key c{c}">{text(name)}</span>' for name, c in legend)
+    head = f"<h3>{text(title)}{f'<span class=legend>{keys}</span>' if keys else ''}</h3>"
+    foot = f"<figcaption>{note}</figcaption>" if note else ""
+    return f'<figure class="card">{head}{body}{foot}</figure>'
+
+
+def horizontal(run: RunData) -> tuple[float, str]:
+    """Return (steps per unit, name of the unit) of the horizontal axes: epochs where known."""
+    per_epoch = finite(run.about.get("steps_per_epoch"))
+    steps = [s for row in run.rows if (s := finite(row.get("step"))) is not None]
+    if per_epoch and steps and max(steps) >= per_epoch:
+        return per_epoch, "epoch"
+    return 1.0, "step"
+
+
+def best_step(run: RunData) -> tuple[float, float, str] | None:
+    """Return (step, value, key) of the best validation score; None without any finite one."""
+    name = str(dig(run.evaluation, "primary", "name") or "loss")
+    greater = dig(run.evaluation, "primary", "greater_is_better") is True
+    for key, up in ((f"val/{name}", greater), ("val/loss", False)):
+        steps, values = column(run, key)
+        pairs = [(v, s) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+        if pairs:
+            value, step = max(pairs, key=lambda p: (p[0] if up else -p[0], -p[1]))
+            return step, value, key
+    return None
+
+
+def _marks(run: RunData, per: float) -> list[Mark]:
+    best = best_step(run)
+    return [Mark(best[0] / per, "best")] if best else []
+
+
+def learning_cards(run: RunData) -> list[str]:
+    """Return cards of the loss and of every metric, training beside validation."""
+    per, unit = horizontal(run)
+    found = {
+        key.partition("/")[2]
+        for row in run.rows
+        for key in row
+        if key.startswith(("train/", "val/"))
+    }
+    primary = str(dig(run.evaluation, "primary", "name") or "")
+    order = sorted(found, key=lambda n: (n != "loss", n != primary, n))
+    return [c for name in order if (c := _metric_card(run, name, per, unit))]
+
+
+def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
+    lines, keys = [], []
+    for split, label, colour in (("train", "training", 1), ("val", "validation", 2)):
+        steps, values = column(run, f"{split}/{name}")
+        if steps:
+            x = [s / per for s in steps]
+            lines.append(Line(label, x, values, colour, dots=split == "val"))
+            keys.append((label, colour))
+    if not lines:
+        return ""
+    values = [v for line in lines for v in line.y if math.isfinite(v) and v > 0]
+    log = name == "loss" and bool(values) and max(values) / min(values) > 30
+    percent = name in SHARES
+    note = "Logarithmic scale. " if log else ""
+    lost = sum(not math.isfinite(v) for line in lines for v in line.y)
+    if lost:
+        note += f"{lost} non-finite value{'s' * (lost > 1)}, marked × at the top. "
+
+    def draw(width: int) -> str:
+        return line_chart(
+            lines, width=width, height=270 if width > 400 else 220, x_label=unit, log=log,
+            percent=percent, marks=_marks(run, per), label=f"{name} over {unit}s",
+        )  # fmt: skip
+
+    return card(name.replace("_", " "), both(draw), note + _last(lines, percent=percent), keys)
+
+
+def _last(lines: list[Line], *, percent: bool) -> str:
+    def said(value: float) -> str:
+        return f"{value * 100:.2f} %" if percent and math.isfinite(value) else number(value, 4)
+
+    return "At the end: " + ", ".join(f"{line.name} {said(line.y[-1])}" for line in lines) + "."
+
+
+def speed_cards(run: RunData) -> list[str]:
+    """Return cards of the learning rate, throughput, waiting for data, gradient and memory."""
+    per, unit = horizontal(run)
+    wanted = (
+        ("learning rate", "lr", 3, "", False),
+        ("gradient norm", "grad_norm", 4, "", True),
+        ("throughput, samples per second", "samples_per_s", 5, "", False),
+        ("waiting for data, share of the time", "data_wait", 6, "", False),
+    )
+    out = []
+    for title, key, colour, note, log_wanted in wanted:
+        steps, values = column(run, key)
+        fine = [v for v in values if math.isfinite(v)]
+        if not fine:
+            continue
+        positive = [v for v in fine if v > 0]
+        log = log_wanted and bool(positive) and max(positive) / min(positive) > 30
+        line = Line(title, [s / per for s in steps], values, colour)
+        out.append(
+            card(title, both(_drawer(line, unit, log=log, percent=key == "data_wait")), note)
+        )
+    return out
+
+
+def _drawer(line: Line, unit: str, *, log: bool, percent: bool) -> Callable[[int], str]:
+    def draw(width: int) -> str:
+        return line_chart(
+            [line], width=width, height=190, x_label=unit, log=log, percent=percent,
+            from_zero=not log, label=f"{line.name} over {unit}s",
+        )  # fmt: skip
+
+    return draw
+
+
+def layer_cards(run: RunData) -> list[str]:
+    """Return cards of the gradient norm and of the update/weight ratio per layer."""
+    out = []
+    wanted = (
+        ("grad_norm", "gradient norm per layer", "", None),
+        (
+            "update_ratio",
+            "update / weight per layer",
+            _RATIO_NOTE,
+            (1e-4, 1e-2),
+        ),
+    )
+    per, unit = horizontal(run)
+    for key, title, note, band in wanted:
+        layers = layer_columns(run, key)
+        if not layers:
+            continue
+        layers = {n: [(s / per, v) for s, v in points] for n, points in layers.items()}
+        if len(layers) > MOST_LINES:
+            draw = _strips(layers, unit, title)
+            shown = note.partition(";")[0] + "." * bool(note)
+            out.append(card(title, both(draw), shown))
+            continue
+        lines = [
+            Line(name, [x for x, _ in points], [v for _, v in points], colour)
+            for colour, (name, points) in enumerate(layers.items(), 1)
+        ]
+        keys = [(line.name, line.colour) for line in lines]
+        out.append(card(title, both(_layers(lines, unit, title, band)), note, keys))
+    return out
+
+
+def _strips(
+    layers: dict[str, list[tuple[float, float]]], unit: str, title: str
+) -> Callable[[int], str]:
+    def draw(width: int) -> str:
+        return layer_chart(layers, width=width, x_label=unit, label=title)
+
+    return draw
+
+
+def _layers(
+    lines: list[Line], unit: str, title: str, band: tuple[float, float] | None
+) -> Callable[[int], str]:
+    def draw(width: int) -> str:
+        return line_chart(
+            lines, width=width, height=230, x_label=unit, log=True, band=band, label=title
+        )
+
+    return draw
+
+
+def events(run: RunData) -> list[dict[str, Any]]:
+    """Return the rows that tell of something that happened, in order."""
+    return [row for row in run.rows if row.get("event")]
+
+
+def lost_rows(run: RunData) -> int:
+    """Return how many training or validation losses were not finite."""
+    return sum(
+        1
+        for key in ("train/loss", "val/loss")
+        for value in column(run, key)[1]
+        if not math.isfinite(value)
+    )

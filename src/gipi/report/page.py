@@ -1,0 +1,140 @@
+"""The page: one HTML file without a single outside request, readable on a phone, light and dark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gipi.core.atomic import write_file
+from gipi.core.rundir import REPORT
+from gipi.report import curves, facts, judged
+from gipi.report.read import RunData, dig, finite, read_run
+from gipi.report.style import STYLE
+from gipi.report.svg import text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MISSING = '<p class="missing">not recorded</p>'
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(run: Path, *, samples: bool = True) -> Path:
+    """Write report.html of a run folder, from the files in it alone, and return its path.
+
+    samples  False keeps data rows out of the page: no worst rows, no point of a single row
+
+    What is missing or damaged is shown as not recorded. Raises `StorageError` where the page
+    cannot be written.
+    """
+    path = run / REPORT
+    write_file(path, render(read_run(run), samples=samples))
+    return path
+
+
+def render(run: RunData, *, samples: bool = True) -> str:
+    """Return the page of a run as HTML."""
+    if not samples:
+        for name in ("truth", "value"):
+            run.arrays.pop(name, None)
+    data = dig(run.about, "data", "name") or run.config.get("data") or run.name
+    sections = [
+        _guard(judged.headline, run),
+        _section("How it learned", _cards(curves.learning_cards, run)),
+        _section("How it answers", _cards(judged.answer_cards, run)),
+        _section("Worst-predicted rows", _worst(run, samples=samples), intro=_WORST),
+        _section("Why these choices", _guard(facts.choices, run)),
+        _section("Inside the training", _inside(run)),
+        _section("Findings and events", _guard(facts.happenings, run), empty="nothing to report"),
+        _section("Data", _guard(facts.data_section, run)),
+        _section("Configuration", _guard(facts.configuration, run)),
+        _section("Environment", _guard(facts.environment, run)),
+        _section("Sources", _guard(facts.citations, run)),
+    ]
+    if run.problems:
+        sections.insert(1, _section("Not readable", facts.bullets(run.problems)))
+    return _PAGE.format(
+        title=text(f"{data} · gipi report"),
+        policy=_POLICY,
+        style=STYLE,
+        name=text(run.name),
+        body="\n".join(sections),
+    )
+
+
+_WORST = (
+    "The rows of the evaluation with the largest loss: look here first for wrong labels, broken "
+    "files and cases that the training rows lack."
+)
+
+
+def _section(title: str, body: str, *, intro: str = "", empty: str = "") -> str:
+    anchor = title.lower().replace(" ", "-")
+    lead = f'<p class="quiet">{text(intro)}</p>' if intro and body and body != MISSING else ""
+    fallback = f'<p class="missing">{text(empty)}</p>' if empty else MISSING
+    return f'<section id="{anchor}"><h2>{text(title)}</h2>{lead}{body or fallback}</section>'
+
+
+def _guard(build: Callable[[RunData], str], run: RunData) -> str:
+    """Return a part of the page, or "not recorded" where the run folder holds nonsense."""
+    try:
+        return build(run)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return MISSING
+
+
+def _cards(build: Callable[[RunData], list[str]], run: RunData) -> str:
+    def joined(data: RunData) -> str:
+        cards = build(data)
+        return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+
+    return _guard(joined, run)
+
+
+def _inside(run: RunData) -> str:
+    def build(data: RunData) -> list[str]:
+        return [*curves.speed_cards(data), *curves.layer_cards(data)]
+
+    return _cards(build, run)
+
+
+def _worst(run: RunData, *, samples: bool) -> str:
+    if not samples or run.evaluation.get("samples") is False:
+        return '<p class="missing">left out: this report holds no data rows</p>'
+    return _guard(judged.worst_rows, run)
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<header><span class="brand">gipi</span><span class="run">{name}</span></header>
+<main>
+{body}
+</main>
+<footer>Written by gipi from the files of the run folder. This page loads nothing from outside.
+</footer>
+</body>
+</html>
+"""
+
+
+def summary_lines(run: Path) -> list[str]:
+    """Return the few lines that a terminal shows of a run: what, score, verdict, hints."""
+    data = read_run(run)
+    primary: Any = data.evaluation.get("primary")
+    lines = [str(data.name)]
+    name = dig(primary, "name")
+    if isinstance(name, str):
+        low, high = (judged.score(name, finite(dig(primary, k))) for k in ("low", "high"))
+        value = judged.score(name, finite(dig(primary, "value")))
+        lines.append(f"{judged.metric_name(name)} {value} (95 % interval {low} to {high})")
+    lines.append(judged.verdict(data))
+    return lines + judged.hints(data)
