@@ -6,7 +6,9 @@ questions about itself without importing torch.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "train": "gipi.api",
     "resume": "gipi.api",
     "evaluate": "gipi.api",
     "load": "gipi.api",
@@ -36,7 +37,30 @@ __all__ = [
 ]  # fmt: skip
 
 
+class _Callable(ModuleType):
+    """`gipi.train` is a folder of this package and also the function of the README."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Run:
+        """Call `gipi.api.train`."""
+        run: Run = import_module("gipi.api").train(*args, **kwargs)
+        return run
+
+
+class _Package(ModuleType):
+    """The package: when its folder `train` is imported, that module becomes callable."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "train" and isinstance(value, ModuleType):
+            value.__class__ = _Callable
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        return import_module("gipi.train")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module 'gipi' has no attribute '{name}'")

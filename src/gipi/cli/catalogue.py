@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -89,22 +90,31 @@ def describe(kind: str, record: Record) -> dict[str, Any]:
         "citation": record.citation,
         "tags": list(record.tags),
         "facts": {k: v for k, v in record.facts.items() if isinstance(v, str | int | float | bool)},
-        "options": options(record.build),
+        "options": options(record),
         "page": inspect.getdoc(record.build) or "",
     }
 
 
-def options(build: Any) -> dict[str, str]:
-    """Return the keyword-only options of a builder with their defaults, as text."""
+def options(record: Record) -> dict[str, str]:
+    """Return what can be set about a record, with the defaults, as text.
+
+    A model has a config class, an optimizer names its options; anything else is a function whose
+    keyword-only arguments they are.
+    """
+    config, names = record.facts.get("config"), record.facts.get("options")
+    if is_dataclass(config):
+        return {f.name: _default(f.default) for f in fields(config)}
+    if names is not None and not isinstance(names, dict):
+        return dict.fromkeys(names, "")
     try:
-        parameters = inspect.signature(build).parameters.values()
+        parameters = inspect.signature(record.build).parameters.values()
     except (TypeError, ValueError):
         return {}
-    return {
-        p.name: "required" if p.default is p.empty else repr(p.default)
-        for p in parameters
-        if p.kind is p.KEYWORD_ONLY
-    }
+    return {p.name: _default(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _default(value: Any) -> str:
+    return "required" if value in (MISSING, inspect.Parameter.empty) else repr(value)
 
 
 def _print(one: dict[str, Any]) -> None:
@@ -116,6 +126,6 @@ def _print(one: dict[str, Any]) -> None:
     if one["options"]:
         print("  options:")
         for option, default in one["options"].items():
-            print(f"    {option} = {default}")
+            print(f"    {option} = {default}" if default else f"    {option}")
     if one["page"]:
         print("\n" + "\n".join(f"  {line}".rstrip() for line in one["page"].splitlines()))

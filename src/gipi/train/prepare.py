@@ -143,13 +143,3 @@ def _fitting(recipe: Layer, wanted: Config) -> Layer:
         {k: v for k, v in recipe.values.items() if k not in drop},
         {k: v for k, v in recipe.where.items() if k not in drop},
     )
-
-
-def check_same_data(prepared: Prepared, fingerprint: str) -> None:
-    """Raise `ConfigError` when the data is not what the run was started on."""
-    if prepared.dataset.fingerprint != fingerprint:
-        raise ConfigError(
-            f"the data {prepared.dataset.name} has changed since the run was started",
-            "the very rows that it was trained on",
-            "restore the data, or start a new run with `gipi train`",
-        )

@@ -7,6 +7,7 @@ at the clock.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from gipi.core.events import Action, Step
 
 _BAR = 12  # characters of the bar
-_LIVE_S, _PLAIN_S = 0.1, 10.0  # shortest time between two lines: rewritten, printed
+_LIVE_S = 0.1  # shortest time between two rewritings
+_EVAL_S, _PLAIN_S = 2.0, 10.0  # between two printed lines: after a validation, otherwise
 _HIDDEN = {"train/loss", "val/loss"}
 
 
@@ -36,7 +38,7 @@ class Progress:
     live: bool | None = None
     now: Callable[[], float] = time.monotonic
     _began: tuple[float, float] | None = None
-    _next: float = 0.0
+    _last: float = -math.inf
     _seen: dict[str, Any] = field(default_factory=dict)
     _open: bool = False
 
@@ -51,21 +53,15 @@ class Progress:
         moment = self.now()
         if self._began is None:
             self._began = (moment, step.progress)
-        if step.when == "evaluate":
-            self._seen.update({k: v for k, v in step.row.items() if k.startswith("val/")})
-        elif step.when == "row" and "event" in step.row:
+        if step.when == "row" and "event" in step.row:
             self._note(step)
             return None
-        due = moment >= self._next or step.when == "end"
-        if step.when == "evaluate":
-            due = due or not self.live
-        if not due or step.when in ("start", "save"):
+        self._seen.update(step.row)
+        wait = _LIVE_S if self.live else _EVAL_S if step.when == "evaluate" else _PLAIN_S
+        if step.when in ("start", "save") or (moment - self._last < wait and step.when != "end"):
             return None
-        self._next = moment + (_LIVE_S if self.live else _PLAIN_S)
-        if step.when == "row":
-            self._seen.update(step.row)
-        if step.when != "end" or self.live:
-            self._write(line(step, self._seen, self._eta(step, moment)))
+        self._last = moment
+        self._write(line(step, self._seen, self._eta(step, moment)))
         if step.when == "end":
             self.close()
         return None
@@ -110,9 +106,8 @@ def line(step: Step, seen: Mapping[str, Any], eta_s: float | None) -> str:
         of = f"/{total / step.steps_per_epoch:.3g}" if total else ""
         parts.append(f"epoch {step.step / step.steps_per_epoch:.1f}{of}")
     parts.append(f"step {step.step}" + (f"/{total}" if total else ""))
-    for key in ("train/loss", "val/loss"):
-        if isinstance(seen.get(key), float):
-            parts.append(f"{'loss' if key == 'train/loss' else 'val loss'} {seen[key]:.4g}")
+    losses = {"train/loss": "loss", "val/loss": "val loss"}
+    parts += [f"{n} {seen[k]:.4g}" for k, n in losses.items() if isinstance(seen.get(k), float)]
     for key, value in seen.items():
         name = key.partition("/")[2]
         if name and key not in _HIDDEN and isinstance(value, float):

@@ -1,0 +1,140 @@
+"""What a run writes down about itself: at the start how it was set up, at the end what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from gipi.core import device as machine
+from gipi.core import resolve, rundir
+from gipi.core.atomic import write_file
+from gipi.core.errors import ConfigError, RequestError
+from gipi.core.resolve import Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+    from gipi.train.prepare import Own, Prepared
+    from gipi.train.state import State
+
+RESULT = "result.json"
+
+
+def write_start(folder: Path, prepared: Prepared, own: Own) -> None:
+    """Write config.yaml and split.json: all that another start of the same run needs."""
+    dataset, schema = prepared.dataset, prepared.dataset.schema
+    about = {
+        "versions": {"gipi": gipi_version()},
+        "machine": machine.machine(),
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "citation": dataset.citation,
+        "licence": dataset.licence,
+        "rows": {name: len(ids) for name, ids in dataset.splits.items()},
+        "split": dataset.split_reason,
+        "fields": {f.name: f"{f.kind} {f.role}: {f.reason}" for f in schema.fields},
+        "choices": list(prepared.choices),
+        "model": model_fingerprint(prepared.model),
+        "own": [name for name in ("data", "model", "task") if getattr(own, name) is not None],
+    }
+    rundir.write_config(
+        folder, resolve.to_values(prepared.config), origins=prepared.origins, about=about
+    )
+    ids = {name: [int(i) for i in rows] for name, rows in dataset.splits.items()}
+    write_file(folder / rundir.SPLIT, json.dumps({"reason": dataset.split_reason, "rows": ids}))
+
+
+def read_start(folder: Path) -> tuple[Layer, dict[str, Any]]:
+    """Return the configuration of a run as a layer, and what config.yaml says about the run.
+
+    Raises `ConfigError` where the file is damaged.
+    """
+    values, origins, about = rundir.read_config(folder)
+    layer = resolve.layer_from_values(values, "run")
+    where = {key: origins.get(key, place) for key, place in layer.where.items()}
+    if not isinstance(about.get("fingerprint"), str):
+        raise ConfigError(
+            f"{folder / rundir.CONFIG} does not say what data the run was started on",
+            "the file as the run wrote it",
+            "restore it from a copy, or train again",
+        )
+    return Layer("run", layer.values, where), about
+
+
+def check_same(prepared: Prepared, own: Own, about: Mapping[str, Any]) -> None:
+    """Raise `RequestError` when data or objects are not those that the run was started with."""
+    missing = [name for name in about.get("own", ()) if getattr(own, name) is None]
+    if missing:
+        raise RequestError(
+            f"the run was started with its own {' and '.join(missing)}",
+            "the same objects again",
+            f"gipi.resume(run, {', '.join(f'{m}=...' for m in missing)})",
+        )
+    if prepared.dataset.fingerprint != about["fingerprint"]:
+        raise ConfigError(
+            f"the data {prepared.dataset.name} has changed since the run was started",
+            "the very rows that it was trained on",
+            "restore the data, or start a new run with `gipi train`",
+        )
+    if model_fingerprint(prepared.model) != about.get("model"):
+        raise ConfigError(
+            f"the model {type(prepared.model).__name__} has other weights than the run's",
+            "the same names and shapes",
+            "build it with the same options as at the start",
+        )
+
+
+def result(
+    folder: Path, prepared: Prepared, state: State, *, rows: list[dict[str, Any]], steps: int
+) -> dict[str, Any]:
+    """Return the facts of a finished run that do not need its test: see `--json`.
+
+    steps  optimizer steps of an epoch
+    """
+    setup = state.setup
+    speeds = [r["samples_per_s"] for r in rows if r.get("samples_per_s")]
+    epochs = state.step / steps if steps else float(state.epoch)
+    return {
+        "run": str(folder),
+        "data": prepared.dataset.name,
+        "task": prepared.task.name,
+        "model": prepared.model_name or type(prepared.model).__name__,
+        "epochs": int(epochs) if epochs == int(epochs) else round(epochs, 3),
+        "steps": state.step,
+        "samples_per_s": sorted(speeds)[len(speeds) // 2] if speeds else 0.0,
+        "precision": setup.get("precision", "fp32"),
+        "compile": bool(setup.get("compile", False)),
+        "threads": setup.get("threads", 1),
+        "layout": setup.get("layout", "contiguous"),
+        "findings": findings(folder, rows),
+    }
+
+
+def findings(folder: Path, rows: list[dict[str, Any]]) -> list[Any]:
+    """Return what was found wrong with the training: findings.json, and skipped steps."""
+    path = folder / rundir.FINDINGS
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    skipped = [r for r in rows if str(r.get("event", "")).startswith("skipped")]
+    for row in skipped[:3]:
+        found.append({"step": row["step"], "finding": row["event"], "reason": row["reason"]})
+    return list(found)
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Return a hash of the names, dtypes and shapes of a model's tensors, not of their values."""
+    state = model.state_dict()
+    lines = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in state.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def gipi_version() -> str:
+    """Return the installed version, "unknown" for sources that were never installed."""
+    try:
+        return version("gipi")
+    except PackageNotFoundError:
+        return "unknown"
