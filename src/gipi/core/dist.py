@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import torch
@@ -32,8 +33,10 @@ def start(device: torch.device) -> bool:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group, together: a rank that leaves early takes the others down."""
     if td.is_initialized():
+        td.barrier()
+        gc.collect()  # DDP's reducer must be gone before the group is
         td.destroy_process_group()
 
 
@@ -48,6 +51,15 @@ def barrier() -> None:
     """Wait for all ranks."""
     if world() > 1:
         td.barrier()
+
+
+def largest(value: int, device: torch.device) -> int:
+    """Return the largest of the ranks' values, the same answer on all of them."""
+    if world() == 1:
+        return value
+    votes = torch.tensor(value, device=device)
+    td.all_reduce(votes, op=td.ReduceOp.MAX)
+    return int(votes.item())  # sync
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:  # noqa: FBT001  one flag is the question

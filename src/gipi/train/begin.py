@@ -127,14 +127,20 @@ class Run:
             self.note("skipped: loss or gradient not finite", reason)
         self.guard.give_up("see the rows of this run")
 
-    def save_due(self) -> bool:
-        """Whether a checkpoint is due: every `save_every` steps, or by time at bounded cost."""
+    def save_due(self, *, at_row: bool) -> bool:
+        """Whether a checkpoint is due: every `save_every` steps, or by time at bounded cost.
+
+        Several ranks agree on the time at rows, where they meet anyway.
+        """
         if self.out is None:
             return False
         if self.recipe.save_every is not None:
             return self.state.step % self.recipe.save_every == 0
         wait = max(SAVE_S, 50 * self.save_cost_s)
-        return time.perf_counter() - self.saved_at >= wait
+        due = time.perf_counter() - self.saved_at >= wait
+        if dist.world() == 1:
+            return due
+        return at_row and dist.any_rank(due, self.device)
 
     def save(self) -> None:
         """Write a checkpoint (rank 0) with everything that a resumed run needs."""

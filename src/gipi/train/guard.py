@@ -46,10 +46,13 @@ class Guard:
 
         total  the loss, checked as well; where: (step, epoch, batch), for the explanation
         """
+        if factor is not None and grads and grads[0].dtype == torch.float64:
+            torch._foreach_mul_(grads, factor)  # noqa: SLF001  the kernel's factor is float32
+            factor = None
         if factor is None and not self.scaled:
             factor, value = self._one, total.detach()
         else:  # the kernel multiplies in place: the loss must keep its value
-            factor, value = self._one if factor is None else factor, total.detach().clone()
+            factor, value = self._one if factor is None else factor.float(), total.detach().clone()
             if self.scaled:
                 factor = factor / self.scale
         if self.on_host:

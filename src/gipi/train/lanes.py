@@ -87,4 +87,8 @@ def clip_factor(grads: list[Tensor], clip_norm: float | None) -> tuple[Tensor, T
     norm = torch.nn.utils.get_total_norm(grads)
     if clip_norm is None:
         return norm, None
-    return norm, (norm / clip_norm).clamp_min(1.0).float()
+    divisor = (norm / clip_norm).clamp_min(1.0)
+    if divisor.dtype == torch.float64:  # the fused kernels divide in float32
+        torch._foreach_div_(grads, divisor)  # noqa: SLF001
+        return norm, None
+    return norm, divisor.float()

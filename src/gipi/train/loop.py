@@ -141,7 +141,7 @@ def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see th
                                 counts += loss.count
                                 window.add(loss, piece.target, piece.weight)
                             dist.sum_over_ranks(counts)
-                            factor = (batch.rows / counts.clamp_min(1e-30)).float()
+                            factor = batch.rows / counts.clamp_min(1e-30)
                         grads = [p.grad for p in lane.params if p.grad is not None]
                         where = (state.step, state.epoch, state.batch)
                         bad = guard.check(grads, loss.total, factor, where)
@@ -180,7 +180,7 @@ def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see th
                     actions += run.tell("row", row)
                     pace = seconds / steps
                     every = recipe.log_every or max(1, min(1000, round(ROW_S / pace)))
-                    row_due = state.step + every
+                    row_due = state.step + dist.largest(every, device)
                     window_step, window_began, waited = state.step, time.perf_counter(), 0.0
                     if world > 1 and dist.any_rank(bool(stop.asked), device):
                         stop.asked = stop.asked or "another rank"
@@ -189,7 +189,7 @@ def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see th
                     actions += validate(run)
                 for action in actions:
                     stopping |= take(run, action)
-                if run.save_due():
+                if run.save_due(at_row=logging):
                     run.save()
                 if stop.asked and world == 1 or (stop.asked and logging):
                     run.save()
