@@ -15,7 +15,7 @@ MOST_CLASSES = 24
 
 
 def _cell(box: tuple[float, float, float, float], css: str, strength: float, title: str) -> str:
-    """Return one cell at (x, y, width, height); `strength` in 0..1 is its opacity, which suits light and dark pages."""
+    """Return one cell at (x, y, width, height); `strength` in 0..1 is its opacity."""
     x, y, w, h = box
     return (
         f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}" rx="2" '

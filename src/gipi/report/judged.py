@@ -94,7 +94,7 @@ def _scale(run: RunData, name: str, value: float, low: float, high: float) -> st
     if base is not None:
         tick = f'<rect class="base" x="{at(base) - 0.3:.2f}" y="0" width="0.6" height="12"/>'
         rule = text(dig(run.evaluation, "baseline", "rule") or "the simplest rule")
-        note = f'<p class="quiet">{score(name, base)} would come from {rule} (thin mark).</p>'
+        note = f'<p class="quiet">thin mark: {score(name, base)} by {rule}</p>'
     return (
         f'<svg class="gauge" viewBox="0 0 100 12" preserveAspectRatio="none" aria-hidden="true">'
         f'<rect class="track" x="2" y="4.5" width="96" height="3"/>{tick}'
@@ -235,7 +235,7 @@ def _confused(counts: np.ndarray, names: list[str]) -> str:
     ]
     worst = sorted(pairs, reverse=True)[:5]
     said = [
-        f"{text(short(names[i], 24))} → {text(short(names[j], 24))} {number(n)}"
+        f"{text(short(names[i], 24))} → {text(short(names[j], 24))}: {number(n)}"
         for n, i, j in worst
     ]
     return "Most frequent (true → predicted): " + " · ".join(said) if said else ""

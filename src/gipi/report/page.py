@@ -41,7 +41,7 @@ def render(run: RunData, *, samples: bool = True) -> str:
     sections = [
         _guard(judged.headline, run),
         _section("How it learned", _cards(curves.learning_cards, run)),
-        _section("How it answers", _cards(judged.answer_cards, run)),
+        _section("How it answers", _cards(judged.answer_cards, run, css="cards flow")),
         _section("Worst-predicted rows", _worst(run, samples=samples), intro=_WORST),
         _section("Why these choices", _guard(facts.choices, run)),
         _section("Inside the training", _inside(run)),
@@ -83,10 +83,10 @@ def _guard(build: Callable[[RunData], str], run: RunData) -> str:
         return MISSING
 
 
-def _cards(build: Callable[[RunData], list[str]], run: RunData) -> str:
+def _cards(build: Callable[[RunData], list[str]], run: RunData, *, css: str = "cards") -> str:
     def joined(data: RunData) -> str:
         cards = build(data)
-        return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
+        return f'<div class="{css}">{"".join(cards)}</div>' if cards else ""
 
     return _guard(joined, run)
 

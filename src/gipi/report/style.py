@@ -46,6 +46,8 @@ margin:18px 0 0;padding-top:16px;border-top:1px solid var(--hair)}
 .facts dt{font-size:13px;color:var(--soft)}
 .facts dd{margin:0;font-size:17px;font-weight:600;font-variant-numeric:tabular-nums}
 .cards{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px}
+.cards.flow{display:block;columns:2;column-gap:16px}
+.cards.flow .card{break-inside:avoid;margin-bottom:16px}
 .card{margin:0;padding:18px 18px 14px;min-width:0}
 .card figcaption{font-size:14px;color:var(--soft);margin-top:6px}
 .card svg{display:block;max-width:100%;height:auto;margin:0 auto}
@@ -109,7 +111,8 @@ font-size:13px}
 .sample dt{color:var(--soft)}.sample dd{margin:0}
 @media (max-width:1179px){.wide{display:none}.narrow{display:block}
 .cards{grid-template-columns:repeat(auto-fit,minmax(330px,1fr))}}
-@media (max-width:760px){header,main,footer{padding-left:14px;padding-right:14px}
+@media (max-width:760px){.cards.flow{columns:1}
+header,main,footer{padding-left:14px;padding-right:14px}
 .cards{grid-template-columns:minmax(0,1fr)}.hero{padding:20px 16px 18px}
 .card{padding:14px 10px 12px}
 .score .value{font-size:46px}.verdict{font-size:18px}section{margin-top:28px}}

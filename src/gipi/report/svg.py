@@ -80,10 +80,10 @@ def text(value: object) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number as people read it: 0.0123, 12.3, 4,560, 1.2M, 3e-05.
+    """Return a number as people read it: 0.0123, 12.3, 4,560, 1.2M, 3e-5.
 
     >>> [number(v) for v in (0.012345, 12.345, 4560, 1234567, 0.00003, 0, float("nan"))]
-    ['0.0123', '12.3', '4,560', '1.23M', '3e-05', '0', 'nan']
+    ['0.0123', '12.3', '4,560', '1.23M', '3e-5', '0', 'nan']
     """
     if not math.isfinite(value):
         return str(float(value))
@@ -92,7 +92,7 @@ def number(value: float, digits: int = 3) -> str:
         return "0"
     if size < 1e-3:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}"
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if size >= 1e15:
         return f"{value:.{digits - 1}e}"
     for limit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
@@ -112,7 +112,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     span = high - low
     if not span > 0 or not math.isfinite(span):
         return [low]
-    rough = span / max(most - 1, 1)
+    rough = span / max(most, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -124,8 +124,8 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     stride = max(1, math.ceil((last - first) / most))
     found = [10.0**e for e in range(first, last + 1, stride)]
-    if last - first <= 2:
-        found = [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5)]
+    if high / low <= 100:
+        found = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5)]
     return [v for v in found if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
 
 
@@ -159,7 +159,7 @@ def open_axes(
     """Return axes with grid, tick labels and the label of the horizontal axis drawn."""
     y_range = _widened(y_range, log=log)
     x_range = x_range if x_range[1] > x_range[0] else (x_range[0] - 0.5, x_range[0] + 0.5)
-    marks = log_ticks(*y_range) if log else ticks(*y_range, max(3, height // 45))
+    marks = log_ticks(*y_range) if log else ticks(*y_range, max(3, height // 38))
     names = [f"{v * 100:.4g} %" if percent else number(v) for v in marks]
     left = 12 + CHAR * max((len(n) for n in names), default=1)
     bottom = 36.0 if x_label else 22.0
