@@ -16,7 +16,7 @@ import numpy as np
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import Field, Schema
 from gipi.data.source import Column, ImageFiles, Source, as_labels, is_missing
-from gipi.data.sources.values import looks_like_date
+from gipi.data.sources import column_called
 
 if TYPE_CHECKING:
     from gipi.data.options import DataOptions
@@ -38,7 +38,8 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     values or only one class, or no input column is left; `ConfigError` for a kind or task that does
     not exist.
     """
-    options = _by_number(source, options)
+    if options.target is not None:
+        options = replace(options, target=column_called(source, options.target))
     _check_names(source, options)
     roles = _special_roles(options)
     target, why_target = _target(source, options, roles)
@@ -55,7 +56,7 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
             kind = {"weight": "number", "time": _time_kind(column)}.get(role, "category")
             fields.append(Field(name, kind, role, f"named as the {role} column"))
         else:
-            fields.append(_input(source, name, column, options))
+            fields.append(infer_column(source, name, column, options))
     fields = _without_row_numbers(source, fields, options)
     if not any(f.role == "input" for f in fields):
         reasons = "; ".join(f"'{f.name}': {f.reason}" for f in fields if f.role == "ignored")
@@ -66,17 +67,6 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
             + next((f.name for f in fields if f.role == "ignored"), "NAME") + "=category",
         )  # fmt: skip
     return Schema(tuple(fields), task, why_task)
-
-
-def _by_number(source: Source, options: DataOptions) -> DataOptions:
-    """Take target 15 as "column 15" (and -1 as the last) where the file has no header."""
-    target, names = options.target, list(source.columns)
-    if target is None or target in names or names[0] != "column 1":
-        return options
-    number = int(target) if re.fullmatch(r"-?\d{1,6}", target) else 0
-    if -len(names) <= number <= len(names) and number:
-        return replace(options, target=names[number - 1 if number > 0 else number])
-    return options
 
 
 def _check_names(source: Source, options: DataOptions) -> None:
@@ -291,7 +281,8 @@ def _rows(source: Source, which: np.ndarray) -> str:
 # ------------------------------------------------------------------ inputs
 
 
-def _input(source: Source, name: str, column: Column, options: DataOptions) -> Field:
+def infer_column(source: Source, name: str, column: Column, options: DataOptions) -> Field:
+    """Return what one column is as an input, or why it is ignored."""
     override = options.overrides.get(name)
     if override is not None:
         return _overridden(name, column, override)
@@ -378,8 +369,6 @@ def _number(name: str, column: np.ndarray, lost: np.ndarray) -> Field:
 def _words(name: str, present: np.ndarray) -> Field:
     distinct = set(present.tolist())
     sample = [str(v) for v in present[:SAMPLE].tolist()]
-    if all(looks_like_date(v) for v in sample):
-        return Field(name, "date", "input", f"dates as text, for instance '{sample[0]}'")
     words = sum(len(v.split()) for v in sample) / len(sample)
     different = len(distinct) / len(present)
     if words >= WORDS and different > 1 - MOSTLY and len(distinct) > FEW:

@@ -73,11 +73,12 @@ def resident(
 ) -> Tensor:
     """Return normalised float32 pixels of `rows` on the device, (n, C, H, W) or (n, H, W, C)."""
     c, h, w = pictures.shape
-    out = torch.empty((len(rows), h, w, c) if channels_last else (len(rows), c, h, w))
-    out = out.to(device)
+    shape = (len(rows), h, w, c) if channels_last else (len(rows), c, h, w)
+    out = torch.empty(shape, dtype=torch.float32, device=device)
     shift, scale = pictures.constants(device, channels_last=channels_last)
     for start in range(0, len(rows), _BLOCK):
         raw = torch.from_numpy(pictures.fetch(rows[start : start + _BLOCK])).to(device)
-        raw = raw.permute(0, 2, 3, 1) if channels_last else raw
-        out[start : start + len(raw)] = normalise(raw, shift, scale)
+        block = out[start : start + len(raw)]
+        block.copy_(raw.permute(0, 2, 3, 1) if channels_last else raw)
+        block.sub_(shift).mul_(scale)  # the steps of `normalise`, in place
     return out

@@ -292,6 +292,12 @@ class RowStream:
             inputs, target = self.augment(
                 inputs, target, ids, key=key, partner=chunk.partner, keep=chunk.keep
             )
+            if self.channels_last:  # already so after steps that keep the layout: no copy then
+                last = torch.channels_last
+                inputs = {
+                    k: v.contiguous(memory_format=last) if v.dim() == 4 else v  # noqa: PLR2004
+                    for k, v in inputs.items()
+                }
             if chunk.keep is not None:
                 weight = None if weight is None else weight[chunk.keep]
                 ids = ids[chunk.keep]

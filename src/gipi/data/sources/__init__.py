@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,14 @@ import numpy as np
 from gipi.core.errors import DataError, UnknownName, did_you_mean
 from gipi.data.source import Source
 from gipi.data.sources import arrays, cifar, folder, foreign, frames, idx, named, table
+from gipi.data.sources.arrow import dates_in
 from gipi.data.sources.compressed import kind_of
 from gipi.data.sources.named import SOURCES
 
-__all__ = ["SOURCES", "read_source"]
+__all__ = ["SOURCES", "column_called", "read_source"]
+
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 
 
 def read_source(data: Any, *, target: str | None = None, name: str | None = None) -> Source:
@@ -33,16 +38,43 @@ def read_source(data: Any, *, target: str | None = None, name: str | None = None
 
     Raises `DataError` or `UnknownName`, both with what to do.
     """
-    source = _read(data)
+    source = _with_dates(_read(data))
     if target is not None:
+        target = column_called(source, target)
         if target not in source.columns:
             raise DataError(
                 f"no column is called '{target}' in {source.name}",
                 "the name of a column",
                 did_you_mean(target, source.columns),
             )
-        source = replace(source, target=target)
+        if target != source.target:
+            source = replace(source, target=target, task=None)
     return source if name is None else replace(source, name=name)
+
+
+def column_called(source: Source, name: str) -> str:
+    """Return `name`, or "column 15" for 15 (the last for -1) where a file has no header."""
+    names = list(source.columns)
+    if name in names or not names or names[0] != "column 1":
+        return name
+    number = int(name) if re.fullmatch(r"-?\d{1,6}", name) else 0
+    if number and -len(names) <= number <= len(names):
+        return names[number - 1 if number > 0 else number]
+    return name
+
+
+def _with_dates(source: Source) -> Source:
+    """Read text columns that hold dates as dates, whatever kind of data they came in."""
+    columns, notes = dict(source.columns), list(source.notes)
+    for name, column in source.columns.items():
+        if isinstance(column, np.ndarray) and column.ndim == 1 and name not in source.classes:
+            found, said = dates_in(column)
+            if found is not column:
+                columns[name] = found
+                notes += [f"column '{name}': {sentence}" for sentence in said]
+    if all(columns[n] is source.columns[n] for n in columns):
+        return source
+    return replace(source, columns=columns, notes=tuple(notes))
 
 
 def _read(data: Any) -> Source:
@@ -122,7 +154,13 @@ def _read_file(path: Path) -> Source:
     if kind_of(path) in {".npy", ".npz"}:
         return arrays.read_numpy_file(path)
     if kind_of(path) in table.KINDS:
-        return named.recognise(table.read_table(path))
+        return folder.link_pictures(named.recognise(table.read_table(path)), path.parent)
+    if kind_of(path) in ARCHIVES:
+        raise DataError(
+            f"{path} is an archive",
+            "a file or a folder",
+            "unpack it and name the folder in it",
+        )
     raise DataError(
         f"{path} has the unknown suffix '{kind_of(path)}'",
         f"a picture, .npz, .npy, or one of {', '.join(table.KINDS)} (.gz, .xz, .bz2 too)",

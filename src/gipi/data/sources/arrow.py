@@ -246,7 +246,8 @@ def _strings(text: Any) -> np.ndarray:
     coded = text.combine_chunks().dictionary_encode()
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     words = np.array([*coded.dictionary.to_pylist(), None], dtype=object)
-    return words[np.asarray(coded.indices.fill_null(len(words) - 1).to_numpy())]
+    found: np.ndarray = words[np.asarray(coded.indices.fill_null(len(words) - 1).to_numpy())]
+    return found
 
 
 def _almost_number(text: Any) -> list[str]:
@@ -262,7 +263,7 @@ def _almost_number(text: Any) -> list[str]:
         return []
     sentence = (
         f"{share:.0%} of the values are numbers but '{text[row].as_py()}' (row {row + 1}) is not, "
-        "so it is read as text; set its kind to number to take such values as missing"
+        "so it is read as text; correct or empty such values to read it as numbers"
     )
     return [sentence]
 
@@ -309,6 +310,19 @@ def from_arrow(column: Any) -> tuple[np.ndarray, list[str]]:
         empty = pc.equal(text, "")
         return _strings(pc.if_else(empty, pa.scalar(None, pa.string()), text)), []
     return tidy_objects(column.to_pylist())
+
+
+def dates_in(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return a column of strings that are all dates as datetime64, others as they are."""
+    if column.dtype.kind != "O":
+        return column, []
+    first = next((v for v in column if v is not None), None)
+    if not isinstance(first, str) or not looks_like_date(first):
+        return column, []
+    import pyarrow as pa
+
+    dates, notes = _date(pa.array(column.tolist(), pa.string()))
+    return (column, []) if dates is None else (dates, notes)
 
 
 def unique_names(names: list[str]) -> tuple[list[str], list[str]]:

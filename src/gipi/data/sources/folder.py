@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,34 @@ def read_folder(folder: Path) -> Source:
     root = folder.absolute()
     whole = [p.absolute() for p in paths]
     return _source(root.name, whole, labels=labelled, split=split, root=root, notes=notes)
+
+
+def link_pictures(source: Source, folder: Path) -> Source:
+    """Return a table in which columns of picture paths (relative to `folder`) are pictures.
+
+    Raises `DataError` naming the first row whose picture does not exist.
+    """
+    columns, hints = dict(source.columns), dict(source.schema_hints)
+    for name, column in source.columns.items():
+        if not isinstance(column, np.ndarray) or column.dtype.kind != "O" or column[0] is None:
+            continue
+        first = Path(str(column[0]))
+        if not is_image(first) or not (folder / first).is_file():
+            continue
+        if not all(v is not None and is_image(Path(v)) for v in column):
+            continue
+        paths = [(folder / v).absolute() for v in column]
+        for i, path in enumerate(paths):
+            if not path.is_file():
+                raise DataError(
+                    f"{source.row_name(i)}: the picture '{column[i]}' does not exist",
+                    f"a picture file below {folder}",
+                    "restore the file or remove the row",
+                )
+        columns[name], hints[name] = ImageFiles(tuple(paths), folder.absolute()), "image"
+    if hints == source.schema_hints:
+        return source
+    return replace(source, columns=columns, schema_hints=hints)
 
 
 def _entries(folder: Path) -> list[Path]:
