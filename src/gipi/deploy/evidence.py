@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gipi.core.atomic import write_folder
 from gipi.deploy.evaluation import summary
@@ -296,8 +297,6 @@ def thumbnail(picture: np.ndarray) -> bytes:
 
     Small pictures are enlarged by a whole factor, so that every pixel stays a sharp square.
     """
-    from PIL import Image  # slow to import
-
     array = np.asarray(picture, dtype=np.uint8)
     if array.ndim == 3 and array.shape[2] in (1, 2):
         array = array[:, :, 0]

@@ -14,6 +14,7 @@ import numpy as np
 
 from gipi.core.atomic import write_file
 from gipi.core.errors import ConfigError, did_you_mean
+from gipi.data.sources.arrow import parquet_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,12 +102,7 @@ class Predictions:
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write the flat columns as Parquet; return the path."""
-        import pyarrow as pa  # slow to import
-        from pyarrow import parquet
-
-        sink = pa.BufferOutputStream()
-        parquet.write_table(pa.table(self.columns()), sink)
-        write_file(Path(path), sink.getvalue().to_pybytes())
+        write_file(Path(path), parquet_bytes(self.columns()))
         return Path(path)
 
     def save(self, path: str | Path) -> Path:

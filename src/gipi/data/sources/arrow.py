@@ -345,3 +345,14 @@ def unique_names(names: list[str]) -> tuple[list[str], list[str]]:
 def looks_like_number(text: str) -> bool:
     """Return whether one string is a number as a table writes it."""
     return re.match(NUMBER, text.strip()) is not None
+
+
+def parquet_bytes(columns: dict[str, list[Any]]) -> bytes:
+    """Return flat columns of equal length as the content of a Parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
