@@ -27,6 +27,7 @@ from gipi.core.schema import Signature
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import is_model_folder, save_model_folder
 from gipi.deploy.predict import load as load_predictor
+from gipi.deploy.predictions import Predictions, joined
 from gipi.deploy.weights import load_weights
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from gipi.core.events import Observer
     from gipi.core.resolve import Layer
     from gipi.deploy.predict import Predictor
-    from gipi.deploy.predictions import Predictions
     from gipi.tasks import Task
     from gipi.train import State
 
@@ -200,6 +200,9 @@ def resume_layers(
     began = time_.time()
     folder = rundir.resolve_run(where)
     own = own or Own()
+    if (folder / RESULT).exists() and not budget.values:
+        _say(quiet, f"{folder} is finished; a larger budget goes on, for instance --epochs")
+        return load(folder)
     with rundir.lock(folder):
         given, about = read_start(folder)
         prepared = prepare([given, budget], own)
@@ -294,7 +297,7 @@ def _work(
     val = None
     if len(dataset.splits.get("val", ())):
         val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device)
-    split = "test" if len(dataset.splits.get("test", ())) else "val"
+    split = _held_back(dataset)
     watchers = [*observers] if quiet else [*observers, Progress()]
     state = fit(
         prepared.model, prepared.task, stream, config, val=val, observers=watchers, out=folder,
@@ -323,8 +326,6 @@ def _judge(
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
     """Score the restored weights on the rows held back; write the evaluation folder."""
     dataset, setup = prepared.dataset, Setup.from_dict(state.setup)
-    if not len(dataset.splits.get(split, ())):
-        return dict(state.metrics), None
     stream = dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False, device=device)
     judged = evaluate_(
         prepared.model, prepared.task, stream, schema=dataset.schema, device=device,
@@ -336,6 +337,11 @@ def _judge(
     )  # fmt: skip
     metrics = {f"{split}/{name}": value for name, value in judged.metrics.items()}
     return {**state.metrics, **metrics}, found.get("primary")
+
+
+def _held_back(dataset: data_.Dataset) -> str:
+    """Return the split that judges: test, else val, else (nothing was held back) train."""
+    return next(s for s in ("test", "val", "train") if len(dataset.splits.get(s, ())))
 
 
 def _batch_size(wanted: int | str, rows: int) -> int:
@@ -388,6 +394,15 @@ def _summary(
     return lines
 
 
+def predict_inputs(where: str | Path, inputs: Sequence[str]) -> Predictions:
+    """Return the answers for several files and folders, one after the other."""
+    predictor = load_predictor(where)
+    found = [predictor.predict(item) for item in inputs]
+    rows = tuple(name for answers in found for name in answers.rows)
+    values = joined([answers.values for answers in found])
+    return Predictions(rows, values, predictor.classes)
+
+
 def evaluate_layers(
     subject: str | Path, layer: Layer, *, data: Any = None, weights: str | Path | None = None
 ) -> dict[str, Any]:
@@ -408,7 +423,7 @@ def evaluate_layers(
     prepared = prepare([given], Own())
     check_same(prepared, Own(), about)
     loaded = load_predictor(folder)
-    split = "test" if len(prepared.dataset.splits.get("test", ())) else "val"
+    split = _held_back(prepared.dataset)
     stream = prepared.dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False)
     judged = evaluate_(loaded.model, loaded.task, stream, schema=loaded.schema)
     metrics = {f"{split}/{name}": value for name, value in judged.metrics.items()}
@@ -427,7 +442,7 @@ def _evaluate_weights(subject: str | Path, layer: Layer, weights: Path) -> dict[
         )
     prepared = prepare([layer, resolve.layer_from_values({"data": str(subject)})], Own())
     load_weights(prepared.model, weights)
-    split = "test" if len(prepared.dataset.splits.get("test", ())) else "val"
+    split = _held_back(prepared.dataset)
     stream = prepared.dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False)
     judged = evaluate_(prepared.model, prepared.task, stream, schema=prepared.dataset.schema)
     return {

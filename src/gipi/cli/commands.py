@@ -168,8 +168,9 @@ def evaluate(
     else:
         checks.data_exists(subject)
     from gipi import api
+    from gipi.cli import output
 
-    return api.evaluate_layers(subject, layer, data=data, weights=weights)
+    return output.scores(api.evaluate_layers(subject, layer, data=data, weights=weights))
 
 
 @app.command()
@@ -190,7 +191,7 @@ def predict(
     from gipi import api
     from gipi.cli import output
 
-    answers = api.predict_files(run, inputs)
+    answers = api.predict_inputs(run, inputs)
     return output.predictions(answers, None if out is None else Path(out), brief=not json)
 
 
