@@ -50,15 +50,17 @@ def auc(classes: int = 2) -> Metric:
     bins = 2 << (EXPONENTS + mantissa)
 
     def update(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
-        logits, truth = two_columns(outputs).double(), hard(target)
-        for k in range(columns):
-            if columns == 1:
-                scores, positive = logits[:, 1] - logits[:, 0], truth == 1
-            else:
-                others = torch.cat([logits[:, :k], logits[:, k + 1 :]], dim=1)
-                scores, positive = logits[:, k] - others.logsumexp(1), truth == k
-            index = ordered_bins(scores, mantissa) + (2 * k + positive.long()) * bins
-            count(state, "bins", index, weight)
+        logits, truth = two_columns(outputs).to(state["bins"].dtype), hard(target)
+        if columns == 1:
+            scores, positive = (logits[:, 1] - logits[:, 0]).unsqueeze(1), (truth == 1).unsqueeze(1)
+        else:
+            log_p = logits.log_softmax(1)
+            scores = log_p - (-log_p.expm1()).log()
+            positive = torch.nn.functional.one_hot(truth, columns)
+        place = 2 * torch.arange(columns, device=logits.device) + positive.long()
+        index = ordered_bins(scores, mantissa) + place * bins
+        rows = None if weight is None else weight.unsqueeze(1).expand(-1, columns).reshape(-1)
+        count(state, "bins", index.reshape(-1), rows)
 
     def compute(state: State) -> float:
         negative, positive = state["bins"].unbind(1)

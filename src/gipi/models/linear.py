@@ -39,7 +39,7 @@ class Linear(nn.Module):
         if width + len(signature.cardinalities) == 0:
             raise ModelError("no input column", "at least one number, category or image",
                              "check the roles of the columns")  # fmt: skip
-        self.head = nn.Linear(width, signature.outputs)
+        self.head = nn.utils.skip_init(nn.Linear, width, signature.outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.codes = (

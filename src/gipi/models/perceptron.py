@@ -65,7 +65,7 @@ class Perceptron(nn.Module):
         if width + len(signature.cardinalities) == 0:
             raise ModelError("no input column", "at least one number, category or image",
                              "check the roles of the columns")  # fmt: skip
-        self.scores = nn.Linear(width, signature.outputs)
+        self.scores = nn.utils.skip_init(nn.Linear, width, signature.outputs)
         nn.init.zeros_(self.scores.weight)
         nn.init.zeros_(self.scores.bias)
         self.codes = (

@@ -46,13 +46,11 @@ class LBFGS(torch.optim.LBFGS):
 
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         """Minimise along one L-BFGS step; `closure` computes gradients and returns the loss."""
-        if not self._l2:
-            return super().step(closure)
 
         def penalised() -> torch.Tensor:
-            value = torch.as_tensor(closure()).detach()
+            value = torch.as_tensor(closure()).detach()  # torch reads it as a Python float
             with torch.no_grad():
-                for p in self._decayed:
+                for p in self._decayed if self._l2 else ():
                     if p.grad is not None:
                         p.grad.add_(p, alpha=self._l2)
                     value = value + 0.5 * self._l2 * p.square().sum()

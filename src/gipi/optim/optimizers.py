@@ -178,12 +178,15 @@ def build_optimizer(
     if native == "both":
         native = "decoupled" if weight_decay else "coupled"
         arguments["decoupled_weight_decay"] = native == "decoupled"
-    torch_decay = weight_decay if native == "decoupled" else l2
+    torch_decay = weight_decay
+    extra_decay, extra_l2 = 0.0, l2
+    if native == "coupled":  # with both, the hook does both: l2 must see w before it shrinks
+        torch_decay = 0.0 if weight_decay else l2
+        extra_decay, extra_l2 = weight_decay, l2 if weight_decay else 0.0
     for group in groups:
         share = 1.0 if group["decay"] else 0.0
         group["weight_decay"] = share * torch_decay
-        group["extra_decay"] = share * (weight_decay if native == "coupled" else 0.0)
-        group["extra_l2"] = share * (l2 if native == "decoupled" else 0.0)
+        group["extra_decay"], group["extra_l2"] = share * extra_decay, share * extra_l2
     tensors = [p for group in groups for _, p in group["params"]]
     if "fused" in record.tags and all(
         p.device.type in FUSED_DEVICES and p.is_floating_point() for p in tensors
