@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gipi import data, losses, models, optim
+from gipi import losses, models, optim
 from gipi import nn as parts
 from gipi.core.batch import Batch
 from gipi.core.schema import Signature
@@ -71,7 +71,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 
 
 def house() -> None:
-    """The folders by level: a box for each, and an arrow that says where imports point."""
+    """Draw the folders by level, and an arrow that says where imports point."""
     figure, ax = plt.subplots(figsize=(7, 4))
     height = 0.72
     for row, names in enumerate(LEVELS):
@@ -80,7 +80,8 @@ def house() -> None:
             colour = COLOURS[row % len(COLOURS)]
             box = mpl.patches.FancyBboxPatch(
                 (column * width + 0.08, row), width - 0.16, height,
-                boxstyle="round,pad=0,rounding_size=0.12", facecolor=colour + "22", edgecolor=colour,
+                boxstyle="round,pad=0,rounding_size=0.12",
+                facecolor=colour + "22", edgecolor=colour,
             )  # fmt: skip
             ax.add_patch(box)
             ax.text((column + 0.5) * width, row + height / 2, name, ha="center", va="center")
@@ -96,7 +97,7 @@ def house() -> None:
 
 
 def schedules() -> None:
-    """Every schedule against progress, and one with warm-up."""
+    """Draw every schedule against progress, and one with warm-up."""
     figure, ax = plt.subplots(figsize=(7, 2.8))
     progress = np.linspace(0, 1, 401)
     shown = [r.name for r in optim.SCHEDULES if r.name != "plateau"]
@@ -112,7 +113,7 @@ def schedules() -> None:
 
 
 def descent() -> None:
-    """Paths of descent with three batch sizes on the same least-squares bowl."""
+    """Draw paths of descent with three batch sizes on the same least-squares bowl."""
     rows = 256
     generator = torch.Generator().manual_seed(3)
     x_BF = torch.randn(rows, 2, generator=generator) * torch.tensor([1.0, 0.45])
@@ -150,7 +151,7 @@ def descent() -> None:
 
 
 def equivalence() -> None:
-    """Distance from the undivided run: sums and counts, and the mean of the pieces' means."""
+    """Draw the distance from the undivided run: sums and counts, and the mean of means."""
     generator = torch.Generator().manual_seed(0)
     x_BF = torch.randn(1000, 12, generator=generator, dtype=torch.float64)
     y_B = (x_BF @ torch.randn(12, 3, generator=generator, dtype=torch.float64)).argmax(1)
@@ -230,7 +231,7 @@ def rosenblatt(X: Tensor, y: Tensor, epochs: int) -> tuple[Callable[[Tensor], Te
 
 
 def xor() -> None:
-    """A perceptron on AND and on XOR, and an MLP with one hidden layer on XOR."""
+    """Draw a perceptron on AND and on XOR, and an MLP with one hidden layer on XOR."""
     X = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     y_and, y_xor = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 1, 1, 0])
     figure, axes = plt.subplots(1, 4, figsize=(9, 2.5), width_ratios=[1, 1, 1, 1.3])
@@ -268,7 +269,7 @@ def xor() -> None:
 
 
 def activations() -> None:
-    """The activations, and how the spread of a signal survives thirty layers of each start."""
+    """Draw the activations, and the spread of a signal through thirty layers by each start."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.9), width_ratios=[1.2, 1, 1])
     x = torch.linspace(-4, 4, 401)
     for record in parts.ACTIVATIONS:

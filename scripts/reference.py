@@ -10,8 +10,9 @@ import argparse
 import inspect
 import re
 import sys
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typer.main import get_command
 
@@ -20,9 +21,32 @@ from gipi.cli import catalogue
 from gipi.cli.commands import app
 from gipi.core.config import Config, Recipe
 
+if TYPE_CHECKING:
+    from gipi.core.registry import Record
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "reference"
 HEAD = "<!-- Written by scripts/docs from the code. Change the code, then run it again. -->\n"
+
+COMMANDS = """\
+Every command has `--help` and `--json`; with `--json` the last line of stdout is one JSON object
+and everything for people goes to stderr.
+
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 interrupted and resumable,
+130 interrupted twice.
+"""
+CONFIGURATION = """\
+One YAML file mirrors these keys; a flag of the same name, or `--set key=value`, wins over the file.
+The resolved values are saved in `config.yaml` of the run folder with the origin of each. An empty
+default means that the value is chosen from the data, and printed with the reason.
+"""
+NAMES = """\
+What `gipi list KIND` prints. Wherever a name is accepted, the object is accepted too; a package of
+yours adds a name with an entry point of the group `gipi.KIND` (see [Extending](../extending.md)).
+"""
+PYTHON = """\
+The names of the package itself. Each is imported when it is first used: `import gipi` is quick.
+"""
 
 
 def cell(text: object) -> str:
@@ -58,10 +82,7 @@ def commands() -> str:
     group: Any = get_command(app)
     parts = [
         "# Commands\n",
-        "Every command has `--help` and `--json`; with `--json` the last line of stdout is one JSON"
-        " object and\neverything for people goes to stderr.\n",
-        "Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 75 interrupted and"
-        " resumable,\n130 interrupted twice.\n",
+        COMMANDS,
     ]
     for name, command in group.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
@@ -98,10 +119,7 @@ def configuration() -> str:
     return "\n".join(
         [
             "# Configuration\n",
-            "One YAML file mirrors these keys; a flag of the same name, or `--set key=value`, wins"
-            " over the\nfile. The resolved values are saved in `config.yaml` of the run folder with"
-            " the origin of each.\nAn empty default means that the value is chosen from the data,"
-            " and printed with the reason.\n",
+            CONFIGURATION,
             "## What to learn from and with\n",
             table(head, rows(what)),
             "## How to train\n",
@@ -110,9 +128,9 @@ def configuration() -> str:
     )
 
 
-def options_of(build: Any) -> str:
-    """Return the options of a builder with their defaults, in one line."""
-    found = catalogue.options(build).items()
+def options_of(record: Record) -> str:
+    """Return the options of a record with their defaults, in one line."""
+    found = catalogue.options(record).items()
     return ", ".join(f"`{n}`" if d == "required" else f"`{n}={d}`" for n, d in found)
 
 
@@ -120,43 +138,55 @@ def names() -> str:
     """Return the page of everything that can be named."""
     parts = [
         "# Names\n",
-        "What `gipi list KIND` prints. Wherever a name is accepted, the object is accepted too; a"
-        " package of\nyours adds a name with an entry point of the group `gipi.KIND` (see"
-        " [Extending](../extending.md)).\n",
+        NAMES,
     ]
     for kind in catalogue.KINDS:
         rows: list[list[object]] = [
-            [f"`{r.name}`", r.summary, options_of(r.build), r.citation]
-            for r in catalogue.registry(kind)
+            [f"`{r.name}`", r.summary, options_of(r), r.citation] for r in catalogue.registry(kind)
         ]
         parts.append(f"## {kind}\n")
         parts.append(table(["name", "what it is", "options", "source"], rows))
     return "\n".join(parts)
 
 
+def signature(name: str, thing: Any) -> str:
+    """Return a signature with one argument a line, as it is written in the source."""
+    found = inspect.signature(thing)
+    lines, star = [f"{name}("], False
+    for p in found.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and not star:
+            star = True
+            lines.append("    *,")
+        kind = "" if p.annotation is p.empty else f": {p.annotation}"
+        value = "" if p.default is p.empty else f" = {p.default!r}"
+        if "<factory>" in value:
+            value = " = {}"
+        lines.append(f"    {p.name}{kind}{value},")
+    back = "" if found.return_annotation is found.empty else f" -> {found.return_annotation}"
+    return "\n".join([*lines, f"){back}"])
+
+
 def python() -> str:
     """Return the page of the Python interface."""
-    parts = [
-        "# Python interface\n",
-        "The names of the package itself. Each is imported when it is first used, so `import gipi`"
-        " is quick.\n",
-    ]
+    parts = ["# Python interface\n", PYTHON]
     for name in gipi.__all__:
         thing = getattr(gipi, name)
-        if isinstance(thing, str):
-            continue
         parts.append(f"## gipi.{name}\n")
-        if callable(thing):
-            signature = str(inspect.signature(thing)).replace("'", "")
-            parts.append(f"```python\n{name}{signature}\n```\n")
+        settings = inspect.isclass(thing) and issubclass(thing, Recipe)
+        if settings:
+            parts.append("Its fields are the keys of the [configuration](config.md).\n")
+        elif callable(thing):
+            parts.append(f"```python\n{signature(name, thing)}\n```\n")
         parts.append(f"```text\n{inspect.getdoc(thing) or ''}\n```\n")
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and not settings:
             rows: list[list[object]] = [
                 [f"`{n}`", (inspect.getdoc(m) or "").split("\n")[0]]
                 for n, m in vars(thing).items()
-                if not n.startswith("_") and (callable(m) or isinstance(m, property))
+                if not n.startswith("_")
+                and (callable(m) or isinstance(m, property | cached_property))
             ]
-            parts.append(table(["member", "meaning"], rows))
+            if rows:
+                parts.append(table(["member", "meaning"], rows))
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""The first run in Python: train on the embedded digits, look at the scores, predict, load again."""
+"""The first run in Python: train on the embedded digits, look, predict, and load it again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
     # Answers for rows of the data, prepared as the training rows were.
     digits = gipi.open("digits")
     some = digits.splits["test"][:5]
-    answers = run.predict([picture for picture in map(digits.picture, some)])
+    answers = run.predict(list(map(digits.picture, some)))
     for row, answer in zip(digits.raw(some), answers, strict=True):
         print(f"{row} -> {answer['label']} ({answer['probability']:.2f})")
 

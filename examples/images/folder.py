@@ -1,4 +1,4 @@
-"""A folder of pictures, one sub-folder per class: made here, trained on, and asked about one file."""
+"""A folder of pictures, one sub-folder per class: made here, trained on, asked about a file."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def main() -> None:
             optimizer.zero_grad()
             (loss.total / loss.count).backward()
             optimizer.step()
-            total += float(loss.total)
+            total += float(loss.total.detach())
             count += float(loss.count)
         if epoch % 5 == 4:
             print(f"epoch {epoch + 1}: loss {total / count:.3f}")

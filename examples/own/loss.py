@@ -1,7 +1,7 @@
 """Your own loss: a function of outputs and target that answers with one value per row.
 
-Per row, because then it can be divided by the rows of the whole step: any micro-batch gives the same
-weights, and a column of row weights is honoured.
+Per row, because then it can be divided by the rows of the whole step: any micro-batch gives the
+same weights, and a column of row weights is honoured.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
     net = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 1))
     state = gipi.fit(
         net,
-        tasks.custom(pinball),
+        tasks.custom(pinball, row_separable=True),
         data.stream("train", batch_size=64),
         gipi.Recipe(epochs=10 if QUICK else 40, lr=5e-3, batch_size=64, micro_batch=16),
     )

@@ -9,6 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.house.pages import anchors, blocks, calls, links, name, pages, prose
+from tests.house.source import PACKAGE, ROOT, files, is_public
 from typer.main import get_command
 
 from gipi.cli import catalogue
@@ -16,8 +18,6 @@ from gipi.cli.commands import app
 from gipi.core import resolve
 from gipi.core.config import Config
 from gipi.core.registry import Registry
-from tests.house.pages import anchors, blocks, calls, links, name, pages, prose
-from tests.house.source import PACKAGE, ROOT, files, is_public
 
 if TYPE_CHECKING:
     from pathlib import Path

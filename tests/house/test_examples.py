@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.house.source import ROOT
 
 if TYPE_CHECKING:
