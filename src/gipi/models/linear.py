@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from gipi.core.errors import ModelError
-from gipi.nn import OneHotLinear
+from gipi.nn import OneHotLinear, zero_linear
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -39,9 +39,7 @@ class Linear(nn.Module):
         if width + len(signature.cardinalities) == 0:
             raise ModelError("no input column", "at least one number, category or image",
                              "check the roles of the columns")  # fmt: skip
-        self.head = nn.utils.skip_init(nn.Linear, width, signature.outputs)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zero_linear(width, signature.outputs)
         self.codes = (
             OneHotLinear(signature.cardinalities, signature.outputs)
             if signature.cardinalities else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -53,7 +53,7 @@ class MLPConfig:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     residual: bool = False
     init: str = "auto"
-    numbers: str = "auto"
+    numbers: Literal["auto", "plain", "periodic"] = "auto"
 
 
 class MLP(nn.Module):
@@ -79,7 +79,7 @@ class MLP(nn.Module):
         widths = config.widths
         if widths is None:
             widths = IMAGE_WIDTHS if image else TABLE_WIDTHS
-        numbers = config.numbers
+        numbers: Literal["auto", "plain", "periodic"] = config.numbers
         if numbers == "auto":
             small = image is None and 0 < signature.numbers <= MOST_PERIODIC
             numbers = "periodic" if small else "plain"

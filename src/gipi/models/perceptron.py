@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from gipi.core.errors import ModelError
-from gipi.nn import OneHotLinear, Step
+from gipi.nn import OneHotLinear, Step, zero_linear
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -65,9 +65,7 @@ class Perceptron(nn.Module):
         if width + len(signature.cardinalities) == 0:
             raise ModelError("no input column", "at least one number, category or image",
                              "check the roles of the columns")  # fmt: skip
-        self.scores = nn.utils.skip_init(nn.Linear, width, signature.outputs)
-        nn.init.zeros_(self.scores.weight)
-        nn.init.zeros_(self.scores.bias)
+        self.scores = zero_linear(width, signature.outputs)
         self.codes = (
             OneHotLinear(signature.cardinalities, signature.outputs)
             if signature.cardinalities else None

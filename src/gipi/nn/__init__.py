@@ -10,7 +10,7 @@ from gipi.nn.embed import (
     embedding_width,
 )
 from gipi.nn.init import INITS, init_for, initialise, why
-from gipi.nn.linear import Residual, dense_block
+from gipi.nn.linear import Residual, dense_block, zero_linear
 from gipi.nn.norm import NORMS, mixes_rows, norm
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "mixes_rows",
     "norm",
     "why",
+    "zero_linear",
 ]

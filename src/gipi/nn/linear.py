@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from gipi.nn.activations import activation as build_activation
@@ -37,6 +38,21 @@ def dense_block(
         kind = nn.AlphaDropout if activation == "selu" else nn.Dropout
         block.add_module("dropout", kind(dropout))
     return Residual(block) if residual and width_in == width_out else block
+
+
+def zero_linear(width_in: int, width_out: int) -> nn.Linear:
+    """Return a linear layer of zeros; `width_in` may be 0, then only the bias answers.
+
+    For models without hidden units, whose loss is convex: the start does not decide the end.
+    """
+    layer = nn.Linear(max(width_in, 1), width_out)
+    if width_in == 0:  # torch warns when it draws no weights
+        layer.in_features = 0
+        layer.weight = nn.Parameter(torch.empty(width_out, 0))
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    return layer
 
 
 class Residual(nn.Module):
