@@ -91,7 +91,7 @@ def test_an_error_for_programs_is_one_json_object(capsys, place):
 
 def test_train_resume_evaluate_predict_report(place, capsys):
     (place / "t.csv").write_text(
-        "a,b,y\n" + "".join(f"{i},{i % 7},{'hi' if i > 60 else 'lo'}\n" for i in range(400))
+        "a,b,y\n" + "".join(f"{(i * 37 % 101) + i % 3 / 4},{i % 7},{'hi' if i % 7 > 3 else 'lo'}\n" for i in range(400))
     )
     args = ["train", "t.csv", "--target", "y", "--steps", "6", "--out", "r", *FIXED]
     assert main([*args, "--set", "model.widths=[8]", "--json"]) == 0

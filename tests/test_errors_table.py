@@ -1,0 +1,277 @@
+"""A table of wrong requests: each is answered in words, with the culprit and the fix, code 2."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gipi
+from gipi.cli import main
+from gipi.core.errors import GipiError, RequestError
+
+LINES = 12  # an error must be shorter than this
+SECONDS = 30  # far above the 5 s of the law: other processes may hold the processors
+
+
+def table(path, rows, header="a,b,y"):
+    Path(path).write_text(header + "\n" + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def png(path, size=(8, 8), value=0):
+    from PIL import Image
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with good and bad things in it, and a trained run."""
+    root = tmp_path_factory.mktemp("place")
+    before = Path.cwd()
+    os.chdir(root)
+    good = [f"{i * 37 % 101 + 0.25},{i % 7},{'hi' if i % 7 > 3 else 'lo'}" for i in range(200)]
+    table("good.csv", good)
+    table("numbers.csv", [f"{i * 37 % 101 + 0.25},{i % 7},{i * 1.5}" for i in range(200)])
+    table("one_class.csv", [f"{i}.5,{i % 7},same" for i in range(50)])
+    table("nan_target.csv", [f"{i}.5,{i % 7}," for i in range(50)])
+    table("weights.csv", [f"{i}.5,{i % 7},{i % 2},-1" for i in range(50)], "a,b,y,w")
+    table("word_weights.csv", [f"{i}.5,{i % 7},{i % 2},x" for i in range(50)], "a,b,y,w")
+    table("bad_split.csv", [f"{i}.5,{i % 7},{i % 2},other" for i in range(50)], "a,b,y,s")
+    table("no_b.csv", [f"{i}.5,hi" for i in range(20)], "a,y")
+    table("header_only.csv", [])
+    table("ragged.csv", ["1,2", "1,2,3,4,5,6", '"'])
+    Path("empty.csv").write_text("")
+    Path("empty").mkdir()
+    Path("texts").mkdir()
+    Path("texts/readme.txt").write_text("x")
+    Path("notes.xyz").write_text("x")
+    Path("binary.csv").write_bytes(bytes(range(256)) * 20)
+    Path("broken.jsonl").write_text('{"a": 1, "y": 2}\n{"a": \n')
+    Path("broken.parquet").write_bytes(b"PAR1 not at all")
+    Path("bad.yaml").write_text("epochs: 3\n  lr: [1\n")
+    Path("unknown.yaml").write_text("epochs: 3\nlearning_rate: 0.1\n")
+    Path("range.yaml").write_text("epochs: 3\nlr: -0.1\n")
+    Path("list.yaml").write_text("- a\n- b\n")
+    Path("twice.yaml").write_text("lr: 0.1\nlr: 0.2\n")
+    Path("two.yaml").write_text("epochs: 3\nsteps: 4\n")
+    for i in range(12):
+        png(f"pictures/{'ab'[i % 2]}/{i}.png", value=i * 9)
+        png(f"corrupt/{'ab'[i % 2]}/{i}.png", value=i * 9)
+        png(f"single/only/{i}.png", value=i * 9)
+    Path("corrupt/a/0.png").write_bytes(b"\x89PNG\r\n broken")
+    Path("taken").mkdir()
+    Path("taken/file").write_text("x")
+    Path("weights.safetensors").write_bytes(b"no")
+    args = ["train", "good.csv", "--target", "y", "--steps", "2", "--out", "run", "--quiet"]
+    fixed = ["precision=fp32", "threads=1", "gemm=native", "model.widths=[4]"]
+    assert main([*args, *(p for s in fixed for p in ("--set", s))]) == 0
+    yield root
+    os.chdir(before)
+
+
+T = ["train", "good.csv", "--target", "y", "--steps", "2"]
+# Each: the arguments, and words that the answer must hold: the culprit, and the fix.
+WRONG = [
+    # commands and flags
+    (["trian"], ["'trian'", "'train'"]),
+    (["train", "--epoch", "3"], ["--epoch", "--epochs"]),
+    (["train", "--epochs"], ["--epochs"]),
+    (["train", "a", "b"], ["b"]),
+    (["predict"], ["run", "gipi predict --help"]),
+    (["predict", "run"], ["inputs"]),
+    (["list", "modles"], ["'modles'", "'models'"]),
+    (["show", "lenet6"], ["'lenet6'", "'lenet5'"]),
+    # values
+    ([*T, "--lr", "-1"], ["lr = -1 (--lr)", "greater than 0"]),
+    ([*T, "--lr", "fast"], ["lr = 'fast'"]),
+    ([*T, "--lr", "nan"], ["lr = 'nan'"]),
+    ([*T, "--lr", ".inf"], ["lr = inf"]),
+    ([*T, "--epochs", "3"], ["--epochs and --steps", "exactly one"]),
+    (["train", "--epochs", "0"], ["epochs = 0"]),
+    (["train", "--epochs", "-1", "--lr", "0"], ["epochs = -1", "lr = 0"]),
+    (["train", "--steps", "1.5"], ["steps = 1.5"]),
+    (["train", "--time", "soon"], ["'soon'", "10m"]),
+    ([*T, "--batch-size", "0"], ["batch_size = 0"]),
+    ([*T, "--batch-size", "half"], ["batch_size = 'half'"]),
+    ([*T, "--micro-batch", "-2"], ["micro_batch = -2"]),
+    ([*T, "--seed", "-1"], ["seed = -1"]),
+    ([*T, "--precision", "fp12"], ["precision = 'fp12'", "bf16"]),
+    ([*T, "--val", "0.7", "--test", "0.7"], ["val + test"]),
+    ([*T, "--device", "tpu7"], ["tpu7", "cpu"]),
+    # keys
+    ([*T, "--set", "lerning_rate=1"], ["'lerning_rate'"]),
+    ([*T, "--set", "epocs=1"], ["'epocs'", "'epochs'"]),
+    ([*T, "--set", "lr"], ["'lr'", "key=value"]),
+    ([*T, "--set", "modl.widths=[1]"], ["'modl'", "model.widths"]),
+    ([*T, "--set", "model.widths=[1"], ["[1", "YAML"]),
+    ([*T, "--set", "model.width=[4]"], ["width", "widths"]),
+    ([*T, "--set", "model.widths=many"], ["widths"]),
+    ([*T, "--set", "model.dropout=2"], ["dropout"]),
+    ([*T, "--set", "task.label_smothing=0.1"], ["label_smothing", "label_smoothing"]),
+    ([*T, "--set", "task.label_smoothing=2"], ["label_smoothing"]),
+    ([*T, "--set", "task.metric=acuracy"], ["acuracy", "accuracy"]),
+    ([*T, "--set", "task.loss=huber"], ["huber"]),
+    ([*T, "--set", "optimizer.beta9=1"], ["beta9", "betas"]),
+    ([*T, "--set", "schedule.peek=0.3"], ["peek", "peak"]),
+    ([*T, "--set", "augment=[filp]"], ["filp", "flip"]),
+    ([*T, "--set", "schema.a=nmber"], ["nmber", "number"]),
+    ([*T, "--set", "schema.aa=number"], ["aa"]),
+    ([*T, "--set", "ema=0.9", "--set", "swa=0.5"], ["ema", "swa"]),
+    ([*T, "--set", "freeze=[nothing.*]"], ["nothing.*"]),
+    ([*T, "--set", "momentum=0.9"], ["momentum"]),
+    # names
+    ([*T, "--model", "mpl"], ["'mpl'", "'mlp'"]),
+    ([*T, "--model", "lenet5"], ["lenet5"]),
+    ([*T, "--optimizer", "adaw"], ["'adaw'", "'adamw'"]),
+    ([*T, "--schedule", "cosin"], ["'cosin'", "'cosine'"]),
+    ([*T, "--task", "clasify"], ["'clasify'", "'classify'"]),
+    (["train", "numbers.csv", "--target", "y", "--task", "classify", "--model", "lenet5"],
+     ["lenet5"]),
+    # files of configuration
+    (["train", "--config", "no.yaml"], ["no.yaml", "does not exist"]),
+    (["train", "--config", "bad.yaml"], ["bad.yaml line 2"]),
+    (["train", "--config", "unknown.yaml"], ["learning_rate", "unknown.yaml line 2"]),
+    (["train", "--config", "range.yaml"], ["lr = -0.1", "range.yaml line 2"]),
+    (["train", "--config", "list.yaml"], ["list.yaml line 1"]),
+    (["train", "--config", "twice.yaml"], ["lr", "twice.yaml line 2"]),
+    (["train", "--config", "two.yaml"], ["epochs", "steps"]),
+    (["train", "--config", "empty"], ["empty", "folder"]),
+    (["train", "--config", "binary.csv"], ["binary.csv"]),
+    # data
+    (["train", "good.cvs", "--target", "y"], ["good.cvs", "good.csv"]),
+    (["train", "nowhere/good.csv"], ["nowhere"]),
+    (["train", "digist"], ["digist", "digits"]),
+    (["train", "good.csv"], ["--target", "y"]),
+    (["train", "good.csv", "--target", "yy"], ["yy", "y"]),
+    ([*T, "--weight", "ww"], ["ww"]),
+    ([*T, "--group", "gg"], ["gg"]),
+    ([*T, "--time-column", "tt"], ["tt"]),
+    (["train", "weights.csv", "--target", "y", "--weight", "w"], ["w", "-1"]),
+    (["train", "word_weights.csv", "--target", "y", "--weight", "w"], ["w"]),
+    (["train", "bad_split.csv", "--target", "y", "--set", "split_column=s"], ["other", "train"]),
+    (["train", "one_class.csv", "--target", "y"], ["one class", "same"]),
+    (["train", "nan_target.csv", "--target", "y"], ["y"]),
+    (["train", "header_only.csv", "--target", "y"], ["header_only"]),
+    (["train", "empty.csv", "--target", "y"], ["empty.csv"]),
+    (["train", "ragged.csv", "--target", "y"], ["ragged.csv"]),
+    (["train", "binary.csv", "--target", "y"], ["binary.csv"]),
+    (["train", "broken.jsonl", "--target", "y"], ["broken.jsonl", "line 2"]),
+    (["train", "broken.parquet", "--target", "y"], ["broken.parquet"]),
+    (["train", "notes.xyz"], ["notes.xyz"]),
+    (["train", "empty"], ["empty"]),
+    (["train", "texts"], ["texts"]),
+    (["train", "single"], ["only", "one class"]),
+    (["train", "corrupt", "--steps", "1"], ["0.png"]),
+    (["data", "nothing.csv"], ["nothing.csv"]),
+    # run folders
+    ([*T, "--out", "taken"], ["taken", "--out"]),
+    ([*T, "--out", "run"], ["run", "gipi resume run"]),
+    ([*T, "--out", "good.csv"], ["good.csv", "file"]),
+    ([*T, "--out", "good.csv/run"], ["good.csv", "file"]),
+    ([*T, "--out", "/proc/gipi-run"], ["/proc"]),
+    (["resume", "rnu"], ["rnu"]),
+    (["resume", "taken"], ["taken", "not a run"]),
+    (["resume", "run", "--epochs", "1", "--steps", "2"], ["--epochs and --steps"]),
+    (["evaluate", "nothing-here"], ["nothing-here"]),
+    (["evaluate", "run", "--data", "no_b.csv"], ["b"]),
+    (["evaluate", "run", "--data", "nan_target.csv"], ["y"]),
+    (["evaluate", "run/model"], ["run/model", "--data"]),
+    (["evaluate", "iris", "--weights", "weights.safetensors"], ["--model"]),
+    (["evaluate", "iris", "--weights", "weights.safetensors", "--model", "mlp"],
+     ["weights.safetensors"]),
+    (["evaluate", "iris", "--weights", "gone.pt", "--model", "mlp"], ["gone.pt"]),
+    (["report", "nothing-here"], ["nothing-here"]),
+    (["predict", "run", "no_b.csv"], ["'b'"]),
+    (["predict", "run", "gone.csv"], ["gone.csv"]),
+    (["predict", "run", "pictures/a/0.png"], ["0.png"]),
+    (["predict", "run", "good.csv", "--out", "p.xls"], ["p.xls", ".csv"]),
+    (["predict", "run", "good.csv", "--out", "nowhere/p.csv"], ["nowhere"]),
+]  # fmt: skip
+
+
+def answer(args, capsys):
+    began = time.perf_counter()
+    code = main(args)
+    assert time.perf_counter() - began < SECONDS
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("args", "words"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_wrong_request(place, capsys, args, words):
+    code, text = answer(args, capsys)
+    assert code == 2, text
+    assert "Traceback" not in text
+    assert "defect" not in text
+    lines = [line for line in text.splitlines() if line.strip()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("error: "))
+    assert len(lines) - start < LINES, text
+    assert "needed:" in text
+    assert "do:" in text
+    for word in words:
+        assert word in text, text
+
+
+def test_the_table_is_long_enough():
+    assert len(WRONG) >= 60
+    assert len({" ".join(a) for a, _ in WRONG}) == len(WRONG)
+
+
+@pytest.mark.parametrize("args", [WRONG[0][0], WRONG[8][0], WRONG[60][0]])
+def test_in_a_process_of_its_own(place, args):
+    done = subprocess.run(
+        [sys.executable, "-m", "gipi", *args, "--json"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert set(json.loads(done.stdout.splitlines()[-1])["error"]) == {"found", "needed", "do"}
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_is_named(place, capsys, monkeypatch):
+    """No space is left while the run writes: the request was right, the run failed."""
+    from gipi.core import atomic
+
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    code, text = answer([*T, "--out", "full", "--quiet"], capsys)
+    assert code == 1
+    assert "disk is full" in text
+    assert "Traceback" not in text
+
+
+def test_a_folder_without_permission_is_named(place, capsys, monkeypatch):
+    """As the administrator every folder may be written, so the system's answer is given by hand."""
+    monkeypatch.setattr("gipi.cli.checks.os.access", lambda path, mode: False)
+    code, text = answer([*T, "--out", "locked/run"], capsys)
+    assert code == 2
+    assert "no permission" in text
+    assert "--out" in text
+
+
+def test_labels_out_of_range_and_other_wrong_objects(place):
+    x = np.zeros((20, 3), dtype=np.float32)
+    wrong = [
+        lambda: gipi.train((x, np.zeros(19))),
+        lambda: gipi.train((x, np.full(20, np.nan))),
+        lambda: gipi.train(None, model="mlpp"),
+        lambda: gipi.train("digits", time="later"),
+        lambda: gipi.train("digits", settings={"lrr": 1}),
+        lambda: gipi.train("digits", epochs=1, steps=2),
+        lambda: gipi.load("no-such-run"),
+        lambda: gipi.open("good.csv", "nothing"),
+        lambda: gipi.model("lenet", classes=3, image=(1, 28, 28)),
+        lambda: gipi.model("lenet5", classes=3),
+    ]
+    for call in wrong:
+        with pytest.raises(RequestError) as caught:
+            call()
+        assert len(str(caught.value).splitlines()) < LINES
+        assert isinstance(caught.value, GipiError)
