@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from gipi.core.config import Recipe
 from gipi.report.charts import layer_chart
 from gipi.report.read import RunData, column, dig, finite, layer_columns
 from gipi.report.svg import Line, Mark, line_chart, number, text
@@ -37,11 +38,20 @@ def card(title: str, body: str, note: str = "", legend: Sequence[tuple[str, int]
 
 def horizontal(run: RunData) -> tuple[float, str]:
     """Return (steps per unit, name of the unit) of the horizontal axes: epochs where known."""
-    per_epoch = finite(run.about.get("steps_per_epoch"))
+    per_epoch = steps_per_epoch(run)
     steps = [s for row in run.rows if (s := finite(row.get("step"))) is not None]
     if per_epoch and steps and max(steps) >= per_epoch:
         return per_epoch, "epoch"
     return 1.0, "step"
+
+
+def steps_per_epoch(run: RunData) -> float | None:
+    """Return the optimizer steps of an epoch, from the rows of a split and the batch size."""
+    rows = finite(dig(run.about, "rows", "train"))
+    size = run.config.get("batch_size", Recipe.model_fields["batch_size"].default)
+    if rows is None or not (isinstance(size, int) and size > 0):
+        return 1.0 if rows and size == "full" else None
+    return float(math.ceil(rows / min(size, rows)))
 
 
 def best_step(run: RunData) -> tuple[float, float, str] | None:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from gipi.core.config import Config
+from gipi.report.charts import share_bar
 from gipi.report.curves import events
 from gipi.report.read import RunData, dig, finite, listed
 from gipi.report.svg import number, text
@@ -48,42 +50,34 @@ def bullets(items: Iterable[Any]) -> str:
 
 def choices(run: RunData) -> str:
     """Return why this task, model and recipe, and what the trial of the real step measured."""
-    out: list[str] = []
-    reasons = [dig(run.model, "schema", "task_reason"), dig(run.about, "data", "split_reason")]
-    reasons += listed(dig(run.about, "model", "choices"))
-    recipe = dig(run.about, "recipe", "reason")
-    out.append(bullets([*reasons, recipe]))
-    chosen, why = dig(run.setup, "chosen"), dig(run.setup, "reasons")
-    if isinstance(chosen, dict):
-        rows = "".join(
-            f"<tr><th scope=row>{text(k)}</th><td>{text(value_text(v))}</td>"
-            f"<td>{text(value_text(dig(why, k) or ''))}</td></tr>"
-            for k, v in chosen.items()
-        )
-        out.append(
-            '<h3>measured on this machine</h3><div class="scroll"><table><thead><tr><th>what</th>'
-            f"<th>chosen</th><th>why</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        )
-    elif run.setup:
-        out.append("<h3>measured on this machine</h3>" + pairs(run.setup.items()))
-    out.append(_trials(listed(run.setup.get("trials"))))
-    return "".join(out)
+    out = bullets(listed(run.about.get("choices")) or [dig(run.model, "schema", "task_reason")])
+    chosen = {k: v for k, v in run.setup.items() if not isinstance(v, (list, dict))}
+    step_s = finite(chosen.pop("step_s", None))
+    if chosen:
+        if step_s is not None:
+            chosen["time of a step"] = f"{number(step_s * 1e3)} ms"
+        out += "<h3>measured on this machine</h3>" + pairs(chosen.items())
+    return out + _trial(listed(run.setup.get("trial")))
 
 
-def _trials(trials: list[Any]) -> str:
-    """Return the trials as a table whose columns are whatever was recorded."""
-    rows = [t for t in trials if isinstance(t, dict)]
-    if not rows:
+def _trial(candidates: list[Any]) -> str:
+    """Return what the trial of the real step measured, as bars of time."""
+    timed = [
+        (str(c[0]), seconds)
+        for c in candidates
+        if isinstance(c, list) and len(c) == 2 and (seconds := finite(c[1])) is not None
+    ]
+    if not timed:
         return ""
-    keys = list(dict.fromkeys(k for row in rows for k in row))[:6]
-    head = "".join(f"<th>{text(k.replace('_', ' '))}</th>" for k in keys)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{text(value_text(row.get(k)))}</td>" for k in keys) + "</tr>"
-        for row in rows[:40]
+    most = max(seconds for _, seconds in timed)
+    rows = "".join(
+        f"<tr><th scope=row>{text(name)}</th><td>{number(seconds * 1e3)} ms"
+        f"{share_bar(seconds / most if most else 0.0)}</td></tr>"
+        for name, seconds in timed
     )
     return (
-        f"<details><summary>{len(rows)} trials</summary><div class=scroll><table><thead><tr>{head}"
-        f"</tr></thead><tbody>{body}</tbody></table></div></details>"
+        '<div class="scroll"><table class="trial"><thead><tr><th>candidate</th>'
+        f"<th>time of a step</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -116,15 +110,13 @@ def happenings(run: RunData) -> str:
 
 def data_section(run: RunData) -> str:
     """Return the data: rows of each split, fields with the reason of their kind, notes."""
-    data = run.about.get("data")
     out = []
-    counts = dig(data, "rows")
+    counts = run.about.get("rows")
     if isinstance(counts, dict) and counts:
         out.append(_split_bar(counts))
-    out.append(
-        pairs((key, dig(data, key)) for key in ("name", "split_reason", "fingerprint", "licence"))
-    )
-    out.append(bullets(listed(dig(data, "notes"))))
+    names = (("split", "split"), ("licence", "licence"), ("fingerprint", "SHA-256"))
+    out.append(pairs((title, run.about.get(key)) for key, title in names))
+    out.append(bullets(listed(run.about.get("notes"))))
     fields = [f for f in listed(dig(run.model, "schema", "fields")) if isinstance(f, dict)]
     if fields:
         rows = "".join(_field(f) for f in fields[:200])
@@ -170,22 +162,30 @@ def configuration(run: RunData) -> str:
     """Return every option with its value and origin: chosen ones first, defaults folded away."""
     if not run.config:
         return ""
-    chosen = {k: v for k, v in run.config.items() if _origin(run, k) != "default"}
-    rest = {k: v for k, v in run.config.items() if k not in chosen}
-    out = _options(run, chosen) if chosen else "<p>Everything is at its default.</p>"
-    if rest:
-        out += f"<details><summary>{len(rest)} defaults</summary>{_options(run, rest)}</details>"
-    return out
+    origins = {str(k): str(v) for k, v in run.origins.items()}
+    chosen = {str(k): v for k, v in run.config.items()}
+    rest = {
+        k: f.get_default(call_default_factory=True)
+        for k, f in Config.model_fields.items()
+        if k not in chosen
+    }
+    out = _options(chosen, origins)
+    return out + f"<details><summary>{len(rest)} defaults</summary>{_options(rest, {})}</details>"
 
 
-def _origin(run: RunData, key: str) -> str:
-    return str(run.origins.get(key) or "default")
+def _where(key: str, value: Any, origins: dict[str, str]) -> str:
+    """Return the origin of an option, or those of its parts ("task.loss": ...)."""
+    if key in origins:
+        return origins[key]
+    head = key.removesuffix("_options").removesuffix("_overrides") + "."
+    parts = [f"{k.removeprefix(head)}: {v}" for k, v in origins.items() if k.startswith(head)]
+    return ", ".join(parts) if parts and isinstance(value, dict) else ""
 
 
-def _options(run: RunData, options: dict[str, Any]) -> str:
+def _options(options: dict[str, Any], origins: dict[str, str]) -> str:
     rows = "".join(
         f"<tr><th scope=row>{text(k)}</th><td>{text(value_text(v))}</td>"
-        f"<td>{text(_origin(run, k))}</td></tr>"
+        f"<td>{text(_where(k, v, origins) or ('default' if not origins else 'inferred'))}</td></tr>"
         for k, v in options.items()
     )
     return (
@@ -195,11 +195,9 @@ def _options(run: RunData, options: dict[str, Any]) -> str:
 
 
 def environment(run: RunData) -> str:
-    """Return versions, machine and command."""
-    versions = run.about.get("versions") or run.model.get("versions")
-    machine = run.about.get("machine")
-    items: list[tuple[str, Any]] = [(k, run.about.get(k)) for k in ("command", "started", "device")]
-    for part in (versions, machine):
+    """Return versions, machine and the hash of the weights."""
+    items: list[tuple[str, Any]] = []
+    for part in (run.model.get("versions"), run.about.get("versions"), run.about.get("machine")):
         if isinstance(part, dict):
             items += [(str(k), v) for k, v in part.items()]
     items.append(("weights, SHA-256", run.model.get("weights_sha256")))
@@ -208,11 +206,7 @@ def environment(run: RunData) -> str:
 
 def citations(run: RunData) -> str:
     """Return the sources of what was used, addresses as links."""
-    found = [
-        *listed(run.about.get("citations")),
-        dig(run.about, "model", "citation"),
-        dig(run.about, "data", "citation"),
-    ]
+    found = [*listed(run.about.get("citations")), run.about.get("citation")]
     unique = dict.fromkeys(str(c) for c in found if c)
     rows = "".join(f"<li>{_linked(c)}</li>" for c in unique)
     return f"<ol>{rows}</ol>" if rows else ""

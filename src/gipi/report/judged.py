@@ -41,8 +41,8 @@ def score(name: str, value: float | None) -> str:
 
 def headline(run: RunData) -> str:
     """Return the box at the top: what was trained on what, the score, and the verdict."""
-    data = dig(run.about, "data", "name") or run.config.get("data") or "unknown data"
-    model = dig(run.about, "model", "name") or run.config.get("model") or "a model"
+    data = run.about.get("data") or run.config.get("data") or "unknown data"
+    model = run.result.get("model") or run.config.get("model") or "a model"
     target = run.evaluation.get("target")
     about = f"<b>{text(model)}</b> trained on <b>{text(data)}</b>"
     if target:
@@ -113,10 +113,10 @@ def _facts(run: RunData) -> str:
         facts += [
             (metric_name(str(k)), score(str(k), num(v))) for k, v in metrics.items() if k != name
         ]
-    parameters = finite(dig(run.about, "model", "parameters"))
+    parameters = finite(run.about.get("parameters"))
     if parameters is not None:
         facts.append(("parameters", number(parameters)))
-    seconds = finite(run.about.get("seconds"))
+    seconds = finite(run.result.get("seconds"))
     if seconds is None:
         _, spent = column(run, "seconds")
         seconds = spent[-1] if spent and math.isfinite(spent[-1]) else None
@@ -125,8 +125,9 @@ def _facts(run: RunData) -> str:
     speed = sorted(v for v in column(run, "samples_per_s")[1] if math.isfinite(v))
     if speed:
         facts.append(("samples/s", number(speed[len(speed) // 2])))
-    if run.about.get("device"):
-        facts.append(("device", str(run.about["device"])))
+    precision = run.setup.get("precision")
+    if isinstance(precision, str):
+        facts.append(("precision", precision))
     items = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in facts)
     return f'<dl class="facts">{items}</dl>' if items else ""
 

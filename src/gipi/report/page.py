@@ -37,7 +37,7 @@ def render(run: RunData, *, samples: bool = True) -> str:
     if not samples:
         for name in ("truth", "value"):
             run.arrays.pop(name, None)
-    data = dig(run.about, "data", "name") or run.config.get("data") or run.name
+    data = run.about.get("data") or run.config.get("data") or run.name
     sections = [
         _guard(judged.headline, run),
         _section("How it learned", _cards(curves.learning_cards, run)),

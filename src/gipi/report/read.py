@@ -2,14 +2,13 @@
 
 What is read, and the keys that the page knows (all of them may be missing):
 
-    config.yaml      config, origins, and about: command, started, seconds, device, versions,
-                     machine, data {name, rows, split_reason, notes, citation, licence,
-                     fingerprint}, model {name, parameters, choices, citation}, recipe {name,
-                     reason}, steps_per_epoch, citations
-    setup.json       measured choices: {"chosen": {what: value}, "reasons": {what: sentence},
-                     "trials": [{...}]}; anything else is shown as it is
+    config.yaml      config (what is no default), origins, and about: data, fingerprint, licence,
+                     rows {split: n}, split, notes, choices, citations, parameters, versions,
+                     machine
+    setup.json       measured choices; "trial" holds (candidate, seconds per step)
     rows.jsonl       see core.rundir
-    model/model.json schema, signature, versions
+    result.json      of a finished run: model, steps, epochs, seconds
+    model/model.json schema, versions, weights_sha256
     evaluation/      summary.json, arrays.npz, pictures (see deploy.evidence)
     findings.json    a list of findings, or {"findings": [...]}
 """
@@ -52,6 +51,7 @@ class RunData:
     origins: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     setup: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
@@ -74,6 +74,7 @@ def read_run(run: Path) -> RunData:
         origins=origins,
         about=about,
         setup=_mapping(_json(run / SETUP, problems)),
+        result=_mapping(_json(run / "result.json", problems)),
         rows=_rows(run / ROWS, problems),
         model=_mapping(_json(run / MODEL / "model.json", problems)),
         evaluation=summary,

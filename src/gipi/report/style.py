@@ -92,6 +92,7 @@ summary{cursor:pointer;color:var(--c1);font-size:14px}
 .pairs{display:grid;grid-template-columns:minmax(90px,max-content) minmax(0,1fr);gap:4px 18px;
 margin:0 0 12px;font-size:14px}
 .pairs dt{color:var(--soft)}.pairs dd{margin:0}
+.trial{max-width:560px}
 .splits{display:flex;height:14px;border-radius:7px;overflow:hidden;gap:2px;margin:0 0 8px}
 .part{min-width:4px}
 .part.c1{background:var(--c1)}.part.c2{background:var(--c2)}.part.c3{background:var(--c3)}

@@ -7,6 +7,7 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from gipi import data, models, optim, tasks
 from gipi.core import device as machine
 from gipi.core import resolve, rundir
 from gipi.core.atomic import write_file
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from gipi.core.registry import Registry
     from gipi.train.prepare import Own, Prepared
     from gipi.train.state import State
 
@@ -38,7 +40,10 @@ def write_start(folder: Path, prepared: Prepared, own: Own) -> None:
         "rows": {name: len(ids) for name, ids in dataset.splits.items()},
         "split": dataset.split_reason,
         "fields": {f.name: f"{f.kind} {f.role}: {f.reason}" for f in schema.fields},
+        "notes": list(dataset.notes),
         "choices": list(prepared.choices),
+        "citations": citations(prepared),
+        "parameters": sum(p.numel() for p in prepared.model.parameters()),
         "model": model_fingerprint(prepared.model),
         "own": [name for name in ("data", "model", "task") if getattr(own, name) is not None],
     }
@@ -123,6 +128,23 @@ def findings(folder: Path, rows: list[dict[str, Any]]) -> list[Any]:
     for row in skipped[:3]:
         found.append({"step": row["step"], "finding": row["event"], "reason": row["reason"]})
     return list(found)
+
+
+def citations(prepared: Prepared) -> list[str]:
+    """Return the sources of the data, model, task, optimizer, schedule and augmentations used."""
+    config = prepared.config
+    used: list[tuple[Registry, str | None]] = [
+        (models.MODELS, prepared.model_name),
+        (tasks.TASKS, prepared.task.name),
+        (optim.OPTIMIZERS, config.optimizer),
+        (optim.SCHEDULES, config.schedule),
+    ]
+    for entry in config.augment or ():
+        name = entry if isinstance(entry, str) else entry.get("name")
+        used.append((data.AUGMENTATIONS, name))
+    found = [prepared.dataset.citation]
+    found += [registry.get(name).citation for registry, name in used if name and name in registry]
+    return [text for text in dict.fromkeys(found) if text]
 
 
 def model_fingerprint(model: nn.Module) -> str:
