@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from gipi.data.audit import Audit, audit
 from gipi.data.augment import AUGMENTATIONS, build_augment
 from gipi.data.cache import CacheEntry, cache_info, clear
 from gipi.data.dataset import Dataset, open_data, read_rows
 from gipi.data.options import DataOptions
 from gipi.data.source import Source
 from gipi.data.sources import SOURCES, read_source
+from gipi.data.sources.foreign import ForeignStream
 from gipi.data.stream import RowStream
 
 __all__ = [
     "AUGMENTATIONS",
     "SOURCES",
+    "Audit",
     "CacheEntry",
     "DataOptions",
     "Dataset",
+    "ForeignStream",
     "RowStream",
     "Source",
+    "audit",
     "build_augment",
     "cache_info",
     "clear",

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import socket
 import sys
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ from gipi.data.sources.compressed import decompress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CONNECT_S = 3.0
+CONNECT_S = 2.0  # a set has at most two addresses: no network is said in under 5 s
 READ_S = 30.0
 CHUNK = 1 << 16
 
@@ -105,19 +108,40 @@ def _keep(raw: bytes, path: Path) -> None:
 def _download(url: str, name: str) -> bytes:
     if not url.startswith(("https://", "http://")):
         raise ValueError("only http addresses are downloaded")
+    _check_connection(url)
     request = urllib.request.Request(url, headers={"User-Agent": "gipi"})  # noqa: S310  checked
-    with urllib.request.urlopen(request, timeout=CONNECT_S) as reply:  # noqa: S310  checked above
-        _patient(reply)
+    with urllib.request.urlopen(request, timeout=READ_S) as reply:  # noqa: S310  checked above
         size = int(reply.headers.get("Content-Length") or 0)
         return b"".join(_with_progress(reply, name, size, sys.stderr))
 
 
-def _patient(reply: http.client.HTTPResponse) -> None:
-    """Allow longer pauses once the connection stands."""
-    raw = getattr(getattr(reply, "fp", None), "raw", None)
-    sock = getattr(raw, "_sock", None)
-    if sock is not None:
-        sock.settimeout(READ_S)
+def _check_connection(url: str) -> None:
+    """Raise `OSError` where the host of `url` (or the proxy) does not answer in `CONNECT_S`.
+
+    The name is looked up in a thread of its own: that has no time limit in any system, and without
+    a network it can take half a minute.
+    """
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    outcome: list[OSError | None] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=CONNECT_S).close()
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_S)
+    if not outcome:
+        raise TimeoutError(f"no answer in {CONNECT_S:g} s")
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 def _with_progress(
