@@ -202,7 +202,10 @@ def open_data(
 def read_rows(
     data: Any, schema: Schema, *, options: DataOptions | None = None, target: bool = True
 ) -> Dataset:
-    """Return data as the single split "all", encoded by a fitted schema exactly as in training.
+    """Return data as the split "all", encoded by a fitted schema exactly as in training.
+
+    Where the data comes with a split of its own (the official test rows of a named set), its parts
+    are there as well, under "train", "val" and "test".
 
     target   False: do not look at the target column. It is also left out (None in the batches)
              where the column is absent or any row lacks a value.
@@ -243,7 +246,12 @@ def read_rows(
             )
     weighted = [f for f in schema.of("weight") if f.name in source.columns]
     columns = Columns(inputs, values, _weight(source, schema) if weighted else None)
-    return Dataset(source, schema, columns, {"all": rows}, "all rows", tuple(notes), chosen)
+    splits = {"all": rows}
+    if source.given_split is not None:
+        parts = (("train", TRAIN), ("val", VAL), ("test", TEST))
+        found = {name: np.flatnonzero(source.given_split == code) for name, code in parts}
+        splits |= {name: ids for name, ids in found.items() if len(ids)}
+    return Dataset(source, schema, columns, splits, "all rows", tuple(notes), chosen)
 
 
 def _pictures(

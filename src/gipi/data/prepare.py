@@ -5,8 +5,9 @@ travel as JSON in the model folder; `encode_inputs`, `encode_target` and `encode
 columns into tensors with nothing but the schema. Training, evaluation and prediction call them.
 
 Tables become `numbers` (N, F) float32 and, where there are categories, `categories` (N, K) int64:
-    number    standardised; heavy-tailed ones are mapped to normal scores first; a missing value
-              becomes the mean, and where training rows miss values a 0/1 column says so
+    number    standardised; heavy-tailed ones as normal scores instead, others with many rows as
+              both; a missing value becomes the mean, and where training rows miss values a 0/1
+              column says so
     date      days since the training mean, and the time of year, week and day as cosine and sine
     category  codes 1..n of the training labels; 0 for missing, unseen and rare ones
 """

