@@ -26,18 +26,20 @@ def validate(run: Run) -> list[Action]:
     average = run.state.average
     with average.swapped() if average is not None else nullcontext():
         seen = _look(run)
-        score = seen.metrics[primary(run.task, run.schema)[0]]
-        best = run.state.best
-        greater = primary(run.task, run.schema)[1]
-        better = best is None or (score > best.score if greater else score < best.score)
-        if better and math.isfinite(score):
+        name, greater = primary(run.task, run.schema)
+        score, loss, best = seen.metrics[name], seen.metrics["loss"], run.state.best
+        gain = 0.0 if best is None else (score - best.score) * (1 if greater else -1)
+        better = math.isfinite(score) and (
+            best is None or gain > 0 or (gain == 0 and loss < best.loss)
+        )
+        if better:
             weights = {k: v.detach().clone() for k, v in run.model.state_dict().items()}
-            run.state.best = Best(run.state.step, score, weights)
+            run.state.best = Best(run.state.step, score, loss, weights)
     row = {
         "step": run.state.step,
         "epoch": run.state.epoch,
         **{f"val/{name}": value for name, value in seen.metrics.items()},
-        "best": bool(better),
+        "best": better,
         "seconds": round(run.clock.elapsed(), 3),
     }
     run.state.history.append(row)

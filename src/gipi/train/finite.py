@@ -59,6 +59,7 @@ def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
         for key, value in batch.inputs.items()
         if value.is_floating_point() and not bool(value.isfinite().all())
     ]
+    rows = [i for i in range(len(batch)) if not _row_is_finite(net, phase, batch, i)]
     handles = [
         m.register_forward_hook(watch(name))  # type: ignore[arg-type]
         for name, m in net.named_modules()
@@ -70,7 +71,6 @@ def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
             net.zero_grad(set_to_none=True)
             loss = phase.loss(net, batch)
             loss.total.backward()  # type: ignore[no-untyped-call]
-        rows = [i for i in range(len(batch)) if not _row_is_finite(net, phase, batch, i)]
         gradients = [
             names.get(id(p), "?")
             for p in net.parameters()

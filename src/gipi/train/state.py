@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Best:
-    """The best weights so far, by the primary metric of the validation rows."""
+    """The best weights so far: by the primary metric of the validation rows, then by their loss."""
 
     step: int
     score: float
+    loss: float
     weights: dict[str, Tensor]
 
 
@@ -68,7 +69,9 @@ def to_tree(state: State) -> dict[str, Any]:
         "optimizers": {k: _optimizer_tree(o) for k, o in state.optimizers.items()},
         "best": None
         if best is None
-        else {"step": best.step, "score": best.score, "weights": best.weights},
+        else {
+            "step": best.step, "score": best.score, "loss": best.loss, "weights": best.weights,
+        },  # fmt: skip
         "average": None if state.average is None else state.average.state(),
         "history": state.history,
         "extras": state.extras,
@@ -87,7 +90,7 @@ def from_tree(state: State, tree: dict[str, Any]) -> None:
     for name, optimizer in state.optimizers.items():
         _load_optimizer(optimizer, tree["optimizers"][name])
     best = tree["best"]
-    state.best = None if best is None else Best(best["step"], best["score"], best["weights"])
+    state.best = None if best is None else Best(**best)
     if state.average is not None and tree["average"] is not None:
         state.average.load_state(tree["average"])
     state.history = tree["history"]
