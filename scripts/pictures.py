@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gipi import losses, models, optim
+from gipi import data, losses, models, optim
 from gipi import nn as parts
 from gipi.core.batch import Batch
 from gipi.core.schema import Signature
@@ -299,6 +299,36 @@ def activations() -> None:
     save(figure, "activations")
 
 
+# ------------------------------------------------------------------------ augmentation
+
+
+def augmentation() -> None:
+    """Draw one digit, and what each augmentation makes of it in eight epochs."""
+    digits, columns, row = data.open_data("digits"), 8, 5
+    names = data.AUGMENTATIONS.names()
+    figure, axes = plt.subplots(
+        len(names), columns + 1, figsize=(0.62 * (columns + 2), 0.66 * len(names))
+    )
+    for line, name in zip(axes, names, strict=True):
+        plain = digits.stream("train", batch_size=16, shuffle=False)
+        varied = digits.stream("train", batch_size=16, shuffle=False, augment=(name,))
+        batches = [next(iter(plain.epoch(0)))]
+        batches += [next(iter(varied.epoch(epoch))) for epoch in range(columns)]
+        low, high = batches[0].inputs["image"].aminmax()
+        for ax, batch in zip(line, batches, strict=True):
+            picture = batch.inputs["image"][row, 0]
+            ax.imshow(picture, cmap="gray", vmin=float(low), vmax=float(high))
+            ax.axis("off")
+        line[0].axis("on")
+        line[0].set_xticks([])
+        line[0].set_yticks([])
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    axes[0][0].set_title("original")
+    axes[0][1].set_title("epoch 1")
+    axes[0][columns].set_title(str(columns))
+    save(figure, "augmentation")
+
+
 PICTURES: dict[str, Callable[[], None]] = {
     "house": house,
     "schedules": schedules,
@@ -306,6 +336,7 @@ PICTURES: dict[str, Callable[[], None]] = {
     "equivalence": equivalence,
     "xor": xor,
     "activations": activations,
+    "augmentation": augmentation,
 }
 
 
