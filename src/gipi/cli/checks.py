@@ -91,6 +91,22 @@ def out_is_free(out: str | None) -> None:
             "a folder that this user may write",
             "choose another --out",
         )
+    _can_be_made(path)
+
+
+def _can_be_made(path: Path) -> None:
+    """Make the folder and take it away again: some file systems refuse whatever they promise."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            made.rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f"out: no folder {path} can be made ({error.strerror or error})",
+            "a place where this user may make folders",
+            "choose another --out",
+        ) from error
 
 
 def table_name(out: str | None) -> None:
