@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,9 +67,12 @@ def write_file(path: Path, content: bytes | str) -> None:
             os.fsync(f.fileno())
         temp.replace(path)
         fsync_dir(path.parent)
-    except OSError as error:
-        temp.unlink(missing_ok=True)
-        raise storage_error(error, path) from error
+    except BaseException as error:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise storage_error(error, path) from error
+        raise
 
 
 def digest(data: bytes) -> str:
@@ -79,9 +83,12 @@ def digest(data: bytes) -> str:
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` and a manifest into a temporary folder and rename it to `path`.
 
-    An existing `path` is replaced. Raises `StorageError`; then nothing of the new folder remains.
+    An existing `path` is replaced; where that fails it is put back. Should the process die between
+    the two renames, `read_folder` still finds the old one. Raises `StorageError`; then nothing of
+    the new folder remains.
     """
     temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir(parents=True)
@@ -95,16 +102,30 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
                 os.fsync(f.fileno())
         fsync_dir(temp)
         if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            temp.rename(path)
             shutil.rmtree(old, ignore_errors=True)
-        else:
-            temp.rename(path)
+            path.rename(old)
+        temp.rename(path)
         fsync_dir(path.parent)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(temp, ignore_errors=True)
-        raise storage_error(error, path) from error
+        if old.exists() and not path.exists():
+            old.rename(path)
+        if isinstance(error, OSError):
+            raise storage_error(error, path) from error
+        raise
+    for rest in _set_aside(path):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> list[Path]:
+    """Return what a replacement of `path` has put aside, by this process or one that died."""
+    if not path.parent.is_dir():
+        return []
+    return sorted(
+        p
+        for p in path.parent.iterdir()
+        if p.name.startswith(f".{path.name}.") and p.name.endswith(".old")
+    )
 
 
 def read_folder(path: Path) -> dict[str, bytes]:
@@ -112,17 +133,15 @@ def read_folder(path: Path) -> dict[str, bytes]:
 
     Raises `CheckpointError` that names the damaged or missing file.
     """
+    if not path.exists():
+        path = next(iter(_set_aside(path)), path)
     do = "use an earlier one; this folder can be deleted"
     needed = "a folder as it was written, with its hashes intact"
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        hashes = manifest["files"]
-        body = json.dumps(hashes, sort_keys=True)
-        if set(manifest) != {"files", "sha256"} or digest(body.encode()) != manifest["sha256"]:
-            raise ValueError
+        hashes = _hashes((path / MANIFEST).read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} has no {MANIFEST}", needed, do) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path / MANIFEST} is damaged", needed, do) from error
     content = {}
     for name, expected in hashes.items():
@@ -133,3 +152,15 @@ def read_folder(path: Path) -> dict[str, bytes]:
         if digest(content[name]) != expected:
             raise CheckpointError(f"{path / name} is damaged (its hash differs)", needed, do)
     return content
+
+
+def _hashes(manifest: bytes) -> dict[str, str]:
+    """Return file name -> SHA-256 of a manifest; any of several errors where it is damaged."""
+    found = json.loads(manifest)
+    hashes: dict[str, str] = found["files"]
+    body = json.dumps(hashes, sort_keys=True)
+    if set(found) != {"files", "sha256"} or digest(body.encode()) != found["sha256"]:
+        raise ValueError(MANIFEST)
+    if any(name != Path(name).name for name in hashes):  # a name that points out of the folder
+        raise ValueError(MANIFEST)
+    return dict(hashes.items())
