@@ -16,7 +16,9 @@ G = torch.Generator().manual_seed(0)
 W = torch.rand(N, generator=G)
 LOGITS = {k: 2 * torch.randn(N, k, generator=G) for k in (2, 5)}
 CLASSES = {
-    k: torch.where(torch.rand(N, generator=G) < 0.5, z.argmax(1), torch.randint(0, k, (N,), generator=G))
+    k: torch.where(
+        torch.rand(N, generator=G) < 0.5, z.argmax(1), torch.randint(0, k, (N,), generator=G)
+    )
     for k, z in LOGITS.items()
 }  # fmt: skip
 TRUTH = 100 + 5 * torch.randn(N, generator=G)

@@ -18,7 +18,9 @@ def parameters(model: nn.Module) -> int:
 
 
 def test_parameter_count_by_hand():
-    model = models.build("mlp", Signature(numbers=4, outputs=3), options={**PLAIN, "widths": [8, 5]})
+    model = models.build(
+        "mlp", Signature(numbers=4, outputs=3), options={**PLAIN, "widths": [8, 5]}
+    )
     assert parameters(model) == (4 * 8 + 8) + (8 * 5 + 5) + (5 * 3 + 3)
     model = models.build("mlp", Signature(image=(1, 28, 28), outputs=10))
     assert parameters(model) == 784 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10
@@ -61,7 +63,9 @@ def test_numbers_are_periodic_for_narrow_tables_only():
     assert (narrow.config.numbers, wide.config.numbers) == ("periodic", "plain")
 
 
-@pytest.mark.parametrize("activation", [n for n in ACTIVATIONS.names() if n not in ("step", "identity")])
+@pytest.mark.parametrize(
+    "activation", [n for n in ACTIVATIONS.names() if n not in ("step", "identity")]
+)
 def test_it_learns_xor_with_every_activation(activation):
     x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]) * 2 - 1
     y = torch.tensor([0, 1, 1, 0])
@@ -80,7 +84,9 @@ def test_categories_alone_can_decide():
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 6, (256, 2), generator=generator)
     y = ((codes[:, 0] + codes[:, 1]) % 2).long()
-    model = models.build("mlp", Signature(cardinalities=(6, 6), outputs=2), options={"widths": [32]})
+    model = models.build(
+        "mlp", Signature(cardinalities=(6, 6), outputs=2), options={"widths": [32]}
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(150):
         optimizer.zero_grad()

@@ -28,9 +28,7 @@ def test_every_record_says_what_it_is_and_has_its_spread(record):
     weight = torch.empty(20, 60)
     for shape in ((20, 60), (20, 15, 2, 2)):
         weight = torch.empty(shape)
-        record.build(
-            weight, torch.Generator().manual_seed(0), record.facts.get("gain", 1.0)
-        )
+        record.build(weight, torch.Generator().manual_seed(0), record.facts.get("gain", 1.0))
         if record.name == "orthogonal":
             flat = weight.flatten(1)
             torch.testing.assert_close(flat @ flat.T, torch.eye(20))

@@ -93,7 +93,7 @@ def test_state_round_trip_goes_on_bit_identically():
 
 def test_a_state_of_another_model_is_refused():
     average = optim.ema(net(), decay=0.9)
-    with pytest.raises(CheckpointError, match="0.weight"):
+    with pytest.raises(CheckpointError, match=r"0\.weight"):
         average.load_state(optim.ema(nn.Sequential(nn.Linear(2, 2)), decay=0.9).state())
 
 
@@ -102,5 +102,5 @@ def test_a_state_of_another_model_is_refused():
     lambda: optim.swa(net(), start=1.0),
 ])  # fmt: skip
 def test_wrong_values_are_named(make):
-    with pytest.raises(ConfigError, match="ema=1.0|swa=1.0"):
+    with pytest.raises(ConfigError, match=r"ema=1\.0|swa=1\.0"):
         make()

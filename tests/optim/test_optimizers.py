@@ -17,7 +17,9 @@ class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(5, 4)
-        self.body = nn.Sequential(nn.Conv1d(1, 2, 3, bias=False), nn.BatchNorm1d(2), nn.ReLU(), nn.Flatten())
+        self.body = nn.Sequential(
+            nn.Conv1d(1, 2, 3, bias=False), nn.BatchNorm1d(2), nn.ReLU(), nn.Flatten()
+        )
         self.hidden = nn.Linear(4, 6)
         self.head = nn.Linear(6, 2)
 

@@ -46,7 +46,7 @@ def torch_groups(model: nn.Module, decay: float) -> list[dict]:
 
 
 def gipi_optimizer(case: str, model: nn.Module, decay: float) -> torch.optim.Optimizer:
-    name, options = case.split("-")[0], CASES[case][1]
+    name, options = case.split("-", maxsplit=1)[0], CASES[case][1]
     penalty = {"weight_decay" if name == "adamw" else "l2": decay}
     return optim.build_optimizer(name, model, lr=0.1, options=options, **penalty)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F  # noqa: N812  the field's own abbreviation
+from torch.nn import functional as F
 
 from gipi.losses.shapes import matched, per_row, row_means
 
@@ -88,9 +88,7 @@ def binary_cross_entropy(
             outputs, target, reduction="sum", pos_weight=factor
         )
         return per_row(total, outputs), float(len(outputs))
-    rows = F.binary_cross_entropy_with_logits(
-        outputs, target, reduction="none", pos_weight=factor
-    )
+    rows = F.binary_cross_entropy_with_logits(outputs, target, reduction="none", pos_weight=factor)
     return (row_means(rows) * weight).sum(), weight.sum()
 
 
@@ -123,5 +121,3 @@ def perceptron(
     if weight is None:
         return rows.sum(), float(len(rows))
     return (rows * weight).sum(), weight.sum()
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
 from gipi.losses.shapes import matched, per_row, row_means
@@ -93,7 +93,7 @@ def gaussian_nll(
 
     Nix and Weigend 1994, "Estimating the mean and variance of the target probability distribution".
     """
-    if outputs.ndim < 2 or outputs.shape[1] * len(outputs) != 2 * target.numel():  # noqa: PLR2004
+    if outputs.ndim < 2 or outputs.shape[1] * len(outputs) != 2 * target.numel():
         raise ModelError(
             f"outputs of shape {tuple(outputs.shape)} for targets of shape {tuple(target.shape)}",
             "a mean and a spread for each target value",

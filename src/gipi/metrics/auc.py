@@ -45,7 +45,7 @@ def auc(classes: int = 2) -> Metric:
 
     Hanley and McNeil 1982, "The meaning and use of the area under a ROC curve".
     """
-    columns = classes if classes > 2 else 1  # noqa: PLR2004
+    columns = classes if classes > 2 else 1
     mantissa = MANTISSA_MANY if columns > 1 else MANTISSA_TWO
     bins = 2 << (EXPONENTS + mantissa)
 
@@ -69,4 +69,10 @@ def auc(classes: int = 2) -> Metric:
         pairs = positive.sum(1) * negative.sum(1)
         return float((wins[pairs > 0] / pairs[pairs > 0]).mean())
 
-    return Metric("auc", True, zeros(bins=(columns, 2, bins)), update, compute)
+    return Metric(
+        "auc",
+        greater_is_better=True,
+        init=zeros(bins=(columns, 2, bins)),
+        update=update,
+        compute=compute,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from gipi.metrics.metric import Metric, State, add, add_rows, count, ratio, zeros
 
@@ -44,17 +44,15 @@ def accuracy(classes: int = 0) -> Metric:  # noqa: ARG001  one signature for all
         add(state, "correct", predicted(outputs) == hard(target), weight)
         add_rows(state, "count", len(target), weight)
 
-    return Metric("accuracy", True, zeros(correct=(), count=()), update,
-                  lambda state: ratio(state, "correct", "count"))  # fmt: skip
+    return Metric("accuracy", greater_is_better=True, init=zeros(correct=(), count=()),
+                  update=update, compute=lambda state: ratio(state, "correct", "count"))  # fmt: skip
 
 
 def _per_class(classes: int) -> tuple[int, ...]:
     return (max(classes, 2),)
 
 
-def _update_per_class(
-    state: State, outputs: Tensor, target: Tensor, weight: Tensor | None
-) -> None:
+def _update_per_class(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
     guess, truth = predicted(outputs), hard(target)
     right = (guess == truth).to(state["right"].dtype)
     count(state, "right", truth, right if weight is None else right * weight)
@@ -73,8 +71,8 @@ def balanced_accuracy(classes: int = 2) -> Metric:
         return float((state["right"][seen] / state["true"][seen]).mean())
 
     size = _per_class(classes)
-    return Metric("balanced_accuracy", True, zeros(right=size, true=size, guessed=size),
-                  _update_per_class, compute)  # fmt: skip
+    return Metric("balanced_accuracy", greater_is_better=True,
+                  init=zeros(right=size, true=size, guessed=size), update=_update_per_class, compute=compute)  # fmt: skip
 
 
 def f1(classes: int = 2) -> Metric:
@@ -89,8 +87,8 @@ def f1(classes: int = 2) -> Metric:
         return float((2 * state["right"][seen] / both[seen]).mean())
 
     size = _per_class(classes)
-    return Metric("f1", True, zeros(right=size, true=size, guessed=size),
-                  _update_per_class, compute)  # fmt: skip
+    return Metric("f1", greater_is_better=True, init=zeros(right=size, true=size, guessed=size),
+                  update=_update_per_class, compute=compute)  # fmt: skip
 
 
 def log_loss(classes: int = 0) -> Metric:  # noqa: ARG001
@@ -102,8 +100,8 @@ def log_loss(classes: int = 0) -> Metric:  # noqa: ARG001
         add(state, "loss", F.cross_entropy(logits, soft, reduction="none"), weight)
         add_rows(state, "count", len(target), weight)
 
-    return Metric("log_loss", False, zeros(loss=(), count=()), update,
-                  lambda state: ratio(state, "loss", "count"))  # fmt: skip
+    return Metric("log_loss", greater_is_better=False, init=zeros(loss=(), count=()), update=update,
+                  compute=lambda state: ratio(state, "loss", "count"))  # fmt: skip
 
 
 def ece(classes: int = 0, *, bins: int = 15) -> Metric:  # noqa: ARG001
@@ -129,4 +127,10 @@ def ece(classes: int = 0, *, bins: int = 15) -> Metric:  # noqa: ARG001
         return float(gap / total)
 
     size = (bins,)
-    return Metric("ece", False, zeros(count=size, right=size, confidence=size), update, compute)
+    return Metric(
+        "ece",
+        greater_is_better=False,
+        init=zeros(count=size, right=size, confidence=size),
+        update=update,
+        compute=compute,
+    )

@@ -7,7 +7,7 @@ share everywhere. Outputs and targets have no gradient here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003  a dataclass shows its field types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 

@@ -39,7 +39,13 @@ def _error(name: str, of: Callable[[Tensor], Tensor], root: bool) -> Metric:  # 
         mean = ratio(state, "error", "count")
         return float(mean**0.5) if root else mean
 
-    return Metric(name, False, zeros(error=(), count=()), update, compute)
+    return Metric(
+        name,
+        greater_is_better=False,
+        init=zeros(error=(), count=()),
+        update=update,
+        compute=compute,
+    )
 
 
 def mae(classes: int = 0) -> Metric:  # noqa: ARG001  one signature for all builders
@@ -81,7 +87,13 @@ def r2(classes: int = 1) -> Metric:
         return float(score.where(~flat, exact).mean())
 
     size = (max(classes, 1),)
-    return Metric("r2", True, zeros(residual=size, y=size, yy=size, count=()), update, compute)
+    return Metric(
+        "r2",
+        greater_is_better=True,
+        init=zeros(residual=size, y=size, yy=size, count=()),
+        update=update,
+        compute=compute,
+    )
 
 
 def pearson(classes: int = 1) -> Metric:
@@ -106,4 +118,10 @@ def pearson(classes: int = 1) -> Metric:
         return float((cov / (var_y.clamp(min=0) * var_p.clamp(min=0)).sqrt()).mean())
 
     size = (max(classes, 1),)
-    return Metric("pearson", True, zeros(**dict.fromkeys(names, size), count=()), update, compute)
+    return Metric(
+        "pearson",
+        greater_is_better=True,
+        init=zeros(**dict.fromkeys(names, size), count=()),
+        update=update,
+        compute=compute,
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
 from gipi.nn import ScaledTanh, initialise, why
@@ -60,22 +60,29 @@ class SparseConv(nn.Module):
     the symmetry of the maps by this table.
     """
 
+    places: Tensor
+
     def __init__(self, table: tuple[tuple[int, ...], ...], maps_in: int) -> None:
         super().__init__()
-        self.maps_in, self.maps_out = maps_in, len(table)
+        self.table, self.maps_in = table, maps_in
         places = [o * maps_in + i for o, seen in enumerate(table) for i in seen]
         self.register_buffer("places", torch.tensor(places), persistent=False)
-        self.register_buffer(
-            "fan_in", torch.tensor([25.0 * len(s) for s in table for _ in s]), persistent=False
-        )
         self.weight = nn.Parameter(torch.zeros(len(places), 5, 5))
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
+    @torch.no_grad()
+    def draw(self, generator: Generator) -> None:
+        """Draw each map's kernels from U(±2.4 / in), in = 25 inputs for each map it sees."""
+        self.weight.uniform_(-2.4, 2.4, generator=generator)
+        inputs = [25.0 * len(seen) for seen in self.table for _ in seen]
+        self.weight.div_(torch.tensor(inputs)[:, None, None])
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution with zeros at the connections that do not exist."""
-        dense = self.weight.new_zeros(self.maps_out * self.maps_in, 5, 5)
-        dense = dense.index_copy(0, self.places, self.weight)  # type: ignore[arg-type]
-        return F.conv2d(x, dense.view(self.maps_out, self.maps_in, 5, 5), self.bias)
+        maps_out = len(self.table)
+        dense = self.weight.new_zeros(maps_out * self.maps_in, 5, 5)
+        dense = dense.index_copy(0, self.places, self.weight)
+        return F.conv2d(x, dense.view(maps_out, self.maps_in, 5, 5), self.bias)
 
 
 class RBF(nn.Module):
@@ -126,40 +133,18 @@ class LeNet5(nn.Module):
         channels, height, width = signature.image
         pad = 2 if (height, width) == (PADDED, PADDED) else 0
         self.resize = not pad and (height, width) != (SIDE, SIDE)
-        outputs = signature.outputs
-        old = config.variant == "1998"
         first = nn.Conv2d(channels, 6, 5, padding=pad)
-        if old:
-            self.net = nn.Sequential()
-            for name, layer in (
-                ("c1", first), ("c1_squash", ScaledTanh()),
-                ("s2", Subsample(6)), ("s2_squash", ScaledTanh()),
-                ("c3", SparseConv(C3_INPUTS, 6)), ("c3_squash", ScaledTanh()),
-                ("s4", Subsample(16)), ("s4_squash", ScaledTanh()),
-                ("c5", nn.Conv2d(16, 120, 5)), ("c5_squash", ScaledTanh()),
-                ("flatten", nn.Flatten()),
-                ("f6", nn.Linear(120, 84)), ("f6_squash", ScaledTanh()),
-                ("rbf", RBF(84, outputs)),
-            ):  # fmt: skip
-                self.net.add_module(name, layer)
+        make = _layers_1998 if config.variant == "1998" else _layers_modern
+        self.net = nn.Sequential()
+        for name, layer in make(first, signature.outputs).items():
+            self.net.add_module(name, layer)
+        if config.variant == "1998":
             initialise(self.net, generator, init="lecun-uniform")
-            c3 = self.net.get_submodule("c3")
-            assert isinstance(c3, SparseConv)
-            with torch.no_grad():
-                c3.weight.uniform_(-1, 1, generator=generator)
-                c3.weight.mul_((2.4 / c3.fan_in)[:, None, None])  # type: ignore[operator, index]
+            for layer in self.net:
+                if isinstance(layer, SparseConv):
+                    layer.draw(generator)
             said = "the net of 1998: 1.7159 tanh(2x/3), initial weights uniform in ±2.4/in"
         else:
-            self.net = nn.Sequential()
-            for name, layer in (
-                ("c1", first), ("relu1", nn.ReLU()), ("s2", nn.MaxPool2d(2)),
-                ("c3", nn.Conv2d(6, 16, 5)), ("relu3", nn.ReLU()), ("s4", nn.MaxPool2d(2)),
-                ("flatten", nn.Flatten()),
-                ("c5", nn.Linear(400, 120)), ("relu5", nn.ReLU()),
-                ("f6", nn.Linear(120, 84)), ("relu6", nn.ReLU()),
-                ("output", nn.Linear(84, outputs)),
-            ):  # fmt: skip
-                self.net.add_module(name, layer)
             initialise(self.net, generator, activation="relu")
             initialise(self.net.get_submodule("output"), generator)
             said = why("relu", "auto")
@@ -177,6 +162,30 @@ class LeNet5(nn.Module):
             )
         out: Tensor = self.net(image)
         return out
+
+
+def _layers_modern(first: nn.Module, outputs: int) -> dict[str, nn.Module]:
+    return {
+        "c1": first, "relu1": nn.ReLU(), "s2": nn.MaxPool2d(2),
+        "c3": nn.Conv2d(6, 16, 5), "relu3": nn.ReLU(), "s4": nn.MaxPool2d(2),
+        "flatten": nn.Flatten(),
+        "c5": nn.Linear(400, 120), "relu5": nn.ReLU(),
+        "f6": nn.Linear(120, 84), "relu6": nn.ReLU(),
+        "output": nn.Linear(84, outputs),
+    }  # fmt: skip
+
+
+def _layers_1998(first: nn.Module, outputs: int) -> dict[str, nn.Module]:
+    return {
+        "c1": first, "c1_squash": ScaledTanh(),
+        "s2": Subsample(6), "s2_squash": ScaledTanh(),
+        "c3": SparseConv(C3_INPUTS, 6), "c3_squash": ScaledTanh(),
+        "s4": Subsample(16), "s4_squash": ScaledTanh(),
+        "c5": nn.Conv2d(16, 120, 5), "c5_squash": ScaledTanh(),
+        "flatten": nn.Flatten(),
+        "f6": nn.Linear(120, 84), "f6_squash": ScaledTanh(),
+        "rbf": RBF(84, outputs),
+    }  # fmt: skip
 
 
 def lenet5(config: LeNet5Config, signature: Signature, generator: Generator) -> LeNet5:

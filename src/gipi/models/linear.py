@@ -45,13 +45,13 @@ class Linear(nn.Module):
             if signature.cardinalities else None
         )  # fmt: skip
         self.choices = (
-            f"linear, {sum(p.numel() for p in self.parameters())} weights from zero: the loss is "
-            "convex, so the start does not decide the end",
+            f"linear, {sum(p.numel() for p in self.parameters())} weights",
+            "all weights start at zero: the loss is convex, so the start does not decide the end",
         )
 
     def forward(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return (B, outputs)."""
-        z: Tensor = self.head(x.flatten(1) if x.ndim > 2 else x)  # noqa: PLR2004
+        z: Tensor = self.head(x.flatten(1) if x.ndim > 2 else x)
         if self.codes is not None:
             z = z + self.codes(categories)
         return z

@@ -119,7 +119,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return (B, outputs) from an image batch, or from numbers and category codes."""
-        if x.ndim > 2:  # noqa: PLR2004
+        if x.ndim > 2:
             x = x.flatten(1)
         if self.columns is not None:
             x = self.columns(x)

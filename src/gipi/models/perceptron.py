@@ -77,17 +77,17 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return the scores before the threshold, (B, outputs)."""
-        s: Tensor = self.scores(x.flatten(1) if x.ndim > 2 else x)  # noqa: PLR2004
+        s: Tensor = self.scores(x.flatten(1) if x.ndim > 2 else x)
         if self.codes is not None:
             s = s + self.codes(categories)
         return s
 
     def decide(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return the class of each row, (B,) int64: the threshold, or the largest of K scores."""
-        s = self(x, categories)
+        s: Tensor = self(x, categories)
         if s.shape[1] == 1:
-            decision: Tensor = self.threshold(s).squeeze(1).long()
-            return decision
+            s = self.threshold(s)
+            return s.squeeze(1).long()
         return s.argmax(1)
 
 

@@ -42,7 +42,8 @@ class ScaledTanh(nn.Module):
 ACTIVATIONS = Registry(
     "activations",
     (
-        Record("identity", nn.Identity, "x", "Widrow and Hoff 1960, Adaptive switching circuits", facts={"init": "lecun"}),
+        Record("identity", nn.Identity, "x",
+               "Widrow and Hoff 1960, Adaptive switching circuits", facts={"init": "lecun"}),
         Record("step", Step, "1 where x >= 0, else 0: no gradient",
                "McCulloch and Pitts 1943, A logical calculus of the ideas immanent in nervous "
                "activity", facts={"init": "zeros"}),

@@ -21,13 +21,13 @@ def embedding_width(cardinality: int) -> int:
     """Return the width of a category's vector, min(50, ⌈1.6 n^0.56⌉) for n known values.
 
     `cardinality` counts the unknown code 0 too, hence n = cardinality - 1. Two values need one
-    number. The rule is fastai's (Howard and Gugger 2020, "fastai: a layered API", arXiv:2002.04688).
+    number. The rule is fastai's (Howard and Gugger 2020, arXiv:2002.04688).
 
     >>> [embedding_width(n + 1) for n in (2, 10, 1000)]
     [1, 6, 50]
     """
     known = max(cardinality - 1, 1)
-    return 1 if known <= 2 else min(50, math.ceil(1.6 * known**0.56))  # noqa: PLR2004
+    return 1 if known <= 2 else min(50, math.ceil(1.6 * known**0.56))
 
 
 class CategoryEmbeddings(nn.Module):
@@ -49,8 +49,8 @@ class CategoryEmbeddings(nn.Module):
         self.width = sum(widths)
         with torch.no_grad():
             for table, width in zip(self.tables, widths, strict=True):
-                table.weight.normal_(0.0, width**-0.5, generator=generator)  # type: ignore[union-attr, operator]
-                table.weight[0].zero_()  # type: ignore[index, union-attr]
+                table.weight.normal_(0.0, width**-0.5, generator=generator)  # type: ignore[operator]
+                table.weight[0].zero_()  # type: ignore[index]
 
     def forward(self, codes_BK: Tensor) -> Tensor:
         """Return the vectors of all columns, (B, Σ widths)."""
@@ -65,6 +65,8 @@ class OneHotLinear(nn.Module):
     codes (B, K) int64 -> (B, D). All weights start at zero; code 0, the unknown, adds what its own
     row has learned, which is nothing where training had no unknowns.
     """
+
+    starts: Tensor
 
     def __init__(self, cardinalities: Sequence[int], outputs: int) -> None:
         super().__init__()
@@ -93,8 +95,8 @@ class PeriodicNumbers(nn.Module):
     no_decay = True
 
     def __init__(
-        self, numbers: int, generator: Generator, *, units: int = 16, frequencies: int = 24,
-        sigma: float = 0.1,
+        self, numbers: int, generator: Generator, *, units: int = 8, frequencies: int = 16,
+        sigma: float = 0.3,
     ) -> None:  # fmt: skip
         super().__init__()
         self.frequency = nn.Parameter(torch.empty(numbers, frequencies))

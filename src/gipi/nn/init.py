@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def fans(weight: Tensor) -> tuple[int, int]:
     """Return (fan in, fan out) of a weight (out, in) or a kernel (out, in, ...)."""
-    if weight.ndim < 2:  # noqa: PLR2004
+    if weight.ndim < 2:
         raise ModelError(f"a weight of shape {tuple(weight.shape)} has no fans",
                          "a matrix or a kernel", "initialise vectors with zeros")  # fmt: skip
     field = weight[0, 0].numel()

@@ -35,7 +35,8 @@ def _none(width: int, dims: int) -> nn.Module:  # noqa: ARG001
 NORMS = Registry(
     "norms",
     (
-        Record("none", _none, "nothing", "He, Zhang, Ren and Sun 2015, arXiv:1502.01852 (initial weights that do without)"),
+        Record("none", _none, "nothing",
+               "He, Zhang, Ren and Sun 2015, arXiv:1502.01852 (does without)"),
         Record("batch", _batch, "over the rows of the batch: mixes rows",
                "Ioffe and Szegedy 2015, Batch normalization, arXiv:1502.03167",
                tags=("mixes-rows",)),

@@ -1,4 +1,4 @@
-"""Optimizers, schedules, penalties and weight averages: everything between a gradient and a weight."""
+"""Optimizers, schedules, penalties and weight averages: from a gradient to a weight."""
 
 from __future__ import annotations
 

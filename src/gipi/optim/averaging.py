@@ -30,9 +30,7 @@ class Average:
     foreach operation; `swapped` exchanges it with the live values and back.
     """
 
-    def __init__(
-        self, model: nn.Module, *, decay: float | None = None, start: float = 0.0
-    ) -> None:
+    def __init__(self, model: nn.Module, *, decay: float | None = None, start: float = 0.0) -> None:
         if decay is not None and not 0 < decay < 1:
             raise ConfigError(f"ema={decay}", "a decay between 0 and 1", "use ema=0.999")
         if not 0 <= start < 1:
@@ -53,13 +51,10 @@ class Average:
         if progress < self.start:
             return
         n = self.updates
-        if self.decay is None:
-            keep = n / (n + 1)
-        else:
-            keep = min(self.decay, (1 + n) / (10 + n))
-        torch._foreach_lerp_(*self._float, 1 - keep)  # noqa: SLF001
+        keep = n / (n + 1) if self.decay is None else min(self.decay, (1 + n) / (10 + n))
+        torch._foreach_lerp_(*self._float, 1 - keep)
         if self._exact[0]:
-            torch._foreach_copy_(*self._exact)  # noqa: SLF001
+            torch._foreach_copy_(*self._exact)
         self.updates = n + 1
 
     @torch.no_grad()
@@ -68,8 +63,8 @@ class Average:
         if self.updates == 0:
             return
         old = [t.clone() for t in self._live]
-        torch._foreach_copy_(self._live, self._mean)  # noqa: SLF001
-        torch._foreach_copy_(self._mean, old)  # noqa: SLF001
+        torch._foreach_copy_(self._live, self._mean)
+        torch._foreach_copy_(self._mean, old)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:

@@ -44,7 +44,7 @@ def is_decayed(parameter: Parameter, owner: nn.Module) -> bool:
     A module can exempt its own parameters with a true attribute `no_decay`.
     """
     return (
-        parameter.ndim >= 2  # noqa: PLR2004
+        parameter.ndim >= 2
         and not isinstance(owner, UNDECAYED)
         and not getattr(owner, "no_decay", False)
     )
@@ -69,7 +69,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         frozen |= hit
     for name, parameter, _ in named_owners(model):
         if name in frozen:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
     return [n for n in names if n in frozen]
 
 

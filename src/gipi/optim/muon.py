@@ -41,7 +41,8 @@ def orthogonalise(x_MN: Tensor, *, steps: int = 5, dtype: torch.dtype | None = N
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x).to(x_MN.dtype)
+    q_MN: Tensor = (x.T if tall else x).to(x_MN.dtype)
+    return q_MN
 
 
 class Muon(Optimizer):
@@ -77,7 +78,7 @@ class Muon(Optimizer):
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), not {betas}")
-        if not 1 <= steps <= 20:  # noqa: PLR2004
+        if not 1 <= steps <= 20:
             raise ValueError(f"steps must be between 1 and 20, not {steps}")
         defaults = {
             "lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov,
@@ -86,7 +87,7 @@ class Muon(Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -110,9 +111,7 @@ class Muon(Optimizer):
         update = (grad.lerp(buffer, mu) if group["nesterov"] else buffer).flatten(1)
         scale = RMS_OF_ADAMW * math.sqrt(max(update.shape))
         p.mul_(1 - group["lr"] * group["weight_decay"])
-        p.add_(
-            orthogonalise(update, steps=group["steps"]).view_as(p), alpha=-group["lr"] * scale
-        )
+        p.add_(orthogonalise(update, steps=group["steps"]).view_as(p), alpha=-group["lr"] * scale)
 
     def _adamw(self, params: list[Tensor], group: dict[str, Any]) -> None:
         for p in params:

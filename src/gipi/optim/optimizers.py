@@ -166,8 +166,11 @@ def build_optimizer(
     groups = parameter_groups(model, freeze_patterns=freeze)
     if record.build is LBFGS:
         if weight_decay:
-            raise ConfigError("weight_decay with lbfgs", "an optimizer that decays weights",
-                              "use l2, which joins the loss that the line search sees")
+            raise ConfigError(
+                "weight_decay with lbfgs",
+                "an optimizer that decays weights",
+                "use l2, which joins the loss that the line search sees",
+            )
         return _construct(record, groups, {"lr": lr, "l2": l2, **arguments})  # fmt: skip
     if record.build is Muon:
         groups = _split_for_muon(groups)
@@ -212,12 +215,12 @@ def apply_penalties(optimizer: Optimizer, found_inf: torch.Tensor | None = None)
                 continue
             params = [p for p in group["params"] if p.grad is not None]
             if l2:
-                torch._foreach_add_([p.grad for p in params], params, alpha=l2)  # noqa: SLF001
+                torch._foreach_add_([p.grad for p in params], params, alpha=l2)
             if decay and params:
                 keep: Any = 1 - group["lr"] * decay
                 if found_inf is not None:
                     keep = 1 - group["lr"] * decay * (1 - found_inf.reshape(()))
-                torch._foreach_mul_(params, keep)  # noqa: SLF001
+                torch._foreach_mul_(params, keep)
 
 
 def _arguments(

@@ -13,6 +13,7 @@ from gipi.optim.lbfgs import LBFGS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
     from torch.optim import Optimizer
 
 
@@ -30,9 +31,14 @@ def bind_l1(optimizer: Optimizer, l1: float) -> Callable[[], None]:
 
     @torch.no_grad()
     def add() -> None:
-        with_grad = [p for p in decayed if p.grad is not None]
-        if with_grad:
-            grads = [p.grad for p in with_grad]
-            torch._foreach_add_(grads, torch._foreach_sign(with_grad), alpha=l1)  # noqa: SLF001
+        weights: list[Tensor] = []
+        grads: list[Tensor] = []
+        for p in decayed:
+            if p.grad is not None:
+                weights.append(p)
+                grads.append(p.grad)
+        if grads:
+            signs = torch._foreach_sign(weights)  # noqa: SLF001
+            torch._foreach_add_(grads, signs, alpha=l1)
 
     return add

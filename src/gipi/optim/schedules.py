@@ -149,5 +149,6 @@ def build_schedule(
     try:
         schedule = partial(record.build, **(options or {}))()
     except TypeError as error:
-        raise ConfigError(f"schedule_options={dict(options or {})}", "numbers", str(error)) from error
+        found = f"schedule_options={dict(options or {})}"
+        raise ConfigError(found, "numbers in [0, 1]", f"change them ({error})") from error
     return with_warmup(schedule, warmup)

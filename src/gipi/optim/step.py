@@ -95,7 +95,7 @@ def _is_fused(optimizer: Optimizer) -> bool:
 def _unscale(optimizer: Optimizer, grad_scale: Tensor) -> None:
     grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     if grads:
-        torch._foreach_div_(grads, grad_scale.reshape(()))  # noqa: SLF001
+        torch._foreach_div_(grads, grad_scale.reshape(()))
 
 
 def _plain(
@@ -115,7 +115,7 @@ def _adam_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
     """Return the fused Adam or AdamW step of one group, on the state of the optimizer."""
     params: list[Tensor] = group["params"]
     decoupled = group.get("decoupled_weight_decay", False)
-    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_  # noqa: SLF001
+    kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
     beta1, beta2 = group["betas"]
     amsgrad, eps, decay = group["amsgrad"], group["eps"], group["weight_decay"]
     scale = group.get("lr_scale", 1.0)
@@ -138,7 +138,7 @@ def _adam_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
 
     def step(lr: float, found_inf: Tensor | None, grad_scale: Tensor | None) -> None:
         group["lr"] = lr = lr * scale
-        grads = [p.grad for p in params]
+        grads: list[Any] = [p.grad for p in params]
         counters.add_(1)
         try:
             kernel(
@@ -154,8 +154,8 @@ def _adam_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
             skipped = torch.tensor([not h for h in has], device=counters.device)
             counters.sub_(skipped.to(counters.dtype))
             if kept:
-                p, g, f, s, n = ([x[i] for i in kept]
-                                 for x in (params, grads, first, second, steps))  # fmt: skip
+                lists: list[list[Any]] = [params, grads, first, second, steps]
+                p, g, f, s, n = ([x[i] for i in kept] for x in lists)
                 kernel(
                     p, g, f, s, [largest[i] for i in kept] if amsgrad else [], n, lr=lr,
                     beta1=beta1, beta2=beta2, weight_decay=decay, eps=eps, amsgrad=amsgrad,
@@ -184,26 +184,24 @@ def _sgd_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
         for p in params:
             state = optimizer.state[p]
             if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(
-                    p, memory_format=torch.preserve_format
-                )
+                state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
             buffers.append(state["momentum_buffer"])
 
     def call(
-        p: list[Tensor], g: list[Tensor | None], b: list[Tensor], lr: float,
+        p: list[Tensor], g: list[Any], b: list[Tensor], *, lr: float,
         found_inf: Tensor | None, grad_scale: Tensor | None,
     ) -> None:  # fmt: skip
-        torch._fused_sgd_(  # noqa: SLF001
+        torch._fused_sgd_(
             p, g, b, weight_decay=decay, momentum=momentum, lr=lr, dampening=0.0,
             nesterov=nesterov, maximize=False, is_first_step=False, grad_scale=grad_scale,
             found_inf=found_inf,
-        )  # type: ignore[call-overload]  # fmt: skip
+        )  # fmt: skip
 
     def step(lr: float, found_inf: Tensor | None, grad_scale: Tensor | None) -> None:
         group["lr"] = lr = lr * scale
         grads = [p.grad for p in params]
         try:
-            call(params, grads, buffers, lr, found_inf, grad_scale)
+            call(params, grads, buffers, lr=lr, found_inf=found_inf, grad_scale=grad_scale)
         except TypeError:  # a gradient is None: refused before anything was changed
             kept = [i for i, g in enumerate(grads) if g is not None]
             if len(kept) == len(grads):
@@ -211,6 +209,6 @@ def _sgd_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
             if kept:
                 call([params[i] for i in kept], [grads[i] for i in kept],
                      [buffers[i] for i in kept] if momentum else [],
-                     lr, found_inf, grad_scale)  # fmt: skip
+                     lr=lr, found_inf=found_inf, grad_scale=grad_scale)  # fmt: skip
 
     return step
