@@ -46,6 +46,8 @@ GAIN = 0.03
 COMPILE_GAIN_S = 60.0
 """Compilation is tried only where a tenth of the run would repay this many seconds of it."""
 LOSS_TOLERANCE = 0.02
+CROWDED = 0.15
+"""Share of the trial spent waiting for a processor above which its result is not cached."""
 _MAX_TRIAL_ROWS_S = 0.12
 
 
@@ -94,7 +96,8 @@ def choose(  # noqa: PLR0913  the real step has this many ingredients
     finally:
         torch.set_rng_state(before)
         torch.set_num_threads(threads)
-    _write_cache(key, found)
+    if found.origin == "trial":
+        _write_cache(key, found)
     return found
 
 
@@ -153,12 +156,12 @@ def _compete(  # noqa: PLR0913
     budget: float,
 ) -> Setup:
     """Let the candidates step in turn and return the winner."""
-    began = time.perf_counter()
+    began, queued = time.perf_counter(), machine_facts.run_delay_s()
     batch = _affordable(model, task, batch, setups[0], device, optimizer)
     trials = [_trial(model, task, batch, s, device, optimizer) for s in setups]
     for trial in trials:
         trial.loss = trial.step()
-    spent, rounds = time.perf_counter() - began, 0
+    rounds = 0
     while rounds < MIN_STEPS or (time.perf_counter() - began < budget and rounds < 200):  # noqa: PLR2004
         for trial in trials:
             start = time.perf_counter()
@@ -169,7 +172,6 @@ def _compete(  # noqa: PLR0913
             best = min(statistics.median(t.times) for t in trials)
             slow = [t for t in trials[1:] if statistics.median(t.times) > 1.5 * best]
             trials = [t for t in trials if t not in slow]
-    del spent
     plain = trials[0]
     reference = statistics.median(plain.times)
     sane = [t for t in trials if _agrees(t.loss, plain.loss)]
@@ -178,8 +180,10 @@ def _compete(  # noqa: PLR0913
     noise = _spread(plain.times) / max(len(plain.times), 1) ** 0.5
     winner = best_trial if gain > max(GAIN, noise) else plain
     table = tuple((t.setup.name, statistics.median(t.times)) for t in trials)
+    queued = (machine_facts.run_delay_s() - queued) / (time.perf_counter() - began)
+    origin = "trial" if queued < CROWDED else "trial on a crowded machine"
     return replace(
-        winner.setup, step_s=statistics.median(winner.times), origin="trial", trial=table
+        winner.setup, step_s=statistics.median(winner.times), origin=origin, trial=table
     )
 
 

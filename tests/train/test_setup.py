@@ -1,0 +1,144 @@
+"""The trial of the real step: what it tries, what it may not do, what it remembers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gipi import tasks
+from gipi.core.batch import Batch
+from gipi.core.config import Recipe
+from gipi.core.errors import ConfigError
+from gipi.train import Setup, choose
+from gipi.train import setup as trial
+from gipi.train.lanes import build_optimizer
+from gipi.train.precision import gemm_is_exact, onednn_usable, set_gemm
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _restore(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("GIPI_CACHE", str(tmp_path))
+    monkeypatch.setattr(trial, "BUDGET_S", 0.2)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    set_gemm("native")
+
+
+def conv() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def images(rows: int = 8) -> Batch:
+    return Batch({"image": torch.randn(rows, 1, 8, 8)}, torch.arange(rows) % 3, None, None, rows)
+
+
+def pick(model: nn.Module, batch: Batch, **recipe: object) -> Setup:
+    asked = Recipe(**recipe)
+    return choose(
+        model, tasks.classify(), batch, asked, device=CPU,
+        optimizer=lambda net: build_optimizer(net, asked),
+    )  # fmt: skip
+
+
+def test_the_winner_is_the_fastest_or_plain() -> None:
+    found = pick(conv(), images())
+    times = dict(found.trial)
+    assert found.name in times
+    plain = next(iter(times))
+    assert times[found.name] <= times[plain]
+    assert found.step_s == times[found.name]
+
+
+def test_model_and_random_state_are_left_alone() -> None:
+    model, batch = conv(), images()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    pick(model, batch)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(rng, torch.get_rng_state())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_is_given_is_not_tried() -> None:
+    recipe = Recipe(precision="fp32", layout="contiguous", threads=1, gemm="native")
+    base = trial.baseline(recipe, CPU)
+    assert trial.candidates(conv(), recipe, base, CPU) == [base]
+    found = pick(conv(), images(), precision="fp32", layout="channels_last", threads=1,
+                 gemm="native")  # fmt: skip
+    assert (found.layout, found.origin, found.trial) == ("channels_last", "given", ())
+
+
+def test_candidates_know_the_model() -> None:
+    recipe = Recipe(threads=1)
+    base = trial.baseline(recipe, CPU)
+    assert all(
+        s.layout == "contiguous" for s in trial.candidates(nn.Linear(3, 2), recipe, base, CPU)
+    )
+    assert any(s.layout == "channels_last" for s in trial.candidates(conv(), recipe, base, CPU))
+    double = trial.candidates(nn.Linear(3, 2).double(), recipe, base, CPU)
+    assert [s.precision for s in double] == ["fp32"]
+
+
+def test_a_candidate_with_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_agrees", lambda loss, reference: loss is reference)
+    found = pick(conv(), images())
+    assert found.name == next(iter(dict(found.trial)))
+
+
+def test_the_loss_must_agree() -> None:
+    assert trial._agrees(1.001, 1.0)
+    assert not trial._agrees(1.1, 1.0)
+    assert not trial._agrees(float("nan"), 1.0)
+
+
+def test_the_choice_is_cached_and_a_damaged_cache_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "CROWDED", 2.0)
+    first = pick(conv(), images())
+    again = pick(conv(), images())
+    assert (first.origin, again.origin) == ("trial", "cache")
+    assert again.name == first.name
+    (entry,) = (tmp_path / "setup").iterdir()
+    entry.write_text("{")
+    assert pick(conv(), images()).origin == "trial"
+    assert pick(conv(), images(16)).origin == "trial"  # another batch is another step
+
+
+def test_a_trial_on_a_crowded_machine_is_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "CROWDED", -1.0)
+    assert "crowded" in pick(conv(), images()).origin
+    assert not (tmp_path / "setup").exists()
+
+
+def test_products_stay_exact_where_onednn_is_offered() -> None:
+    if not onednn_usable(CPU):
+        set_gemm("native")
+        assert gemm_is_exact()
+        return
+    set_gemm("onednn")
+    generator = torch.Generator().manual_seed(5)
+    a, b = torch.randn(128, 784, generator=generator), torch.randn(784, 512, generator=generator)
+    exact = a.double() @ b.double()
+    assert float(((a @ b).double() - exact).abs().max()) < 1e-3
+    assert float(((a.bfloat16() @ b.bfloat16()).double() - exact).abs().max()) > 1e-2
+
+
+def test_a_setup_survives_json() -> None:
+    setup = Setup("bf16", "channels_last", 2, trial=(("a", 0.5),))
+    assert Setup.from_dict(json.loads(json.dumps(setup.to_dict()))) == setup
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(ConfigError, match="fp16"):
+        trial.baseline(Recipe(precision="fp16"), CPU)
