@@ -45,7 +45,8 @@ def accuracy(classes: int = 0) -> Metric:  # noqa: ARG001  one signature for all
         add_rows(state, "count", len(target), weight)
 
     return Metric("accuracy", greater_is_better=True, init=zeros(correct=(), count=()),
-                  update=update, compute=lambda state: ratio(state, "correct", "count"))  # fmt: skip
+                  update=update,
+                  compute=lambda state: ratio(state, "correct", "count"))  # fmt: skip
 
 
 def _per_class(classes: int) -> tuple[int, ...]:
@@ -72,7 +73,8 @@ def balanced_accuracy(classes: int = 2) -> Metric:
 
     size = _per_class(classes)
     return Metric("balanced_accuracy", greater_is_better=True,
-                  init=zeros(right=size, true=size, guessed=size), update=_update_per_class, compute=compute)  # fmt: skip
+                  init=zeros(right=size, true=size, guessed=size), update=_update_per_class,
+                  compute=compute)  # fmt: skip
 
 
 def f1(classes: int = 2) -> Metric:
@@ -88,7 +90,8 @@ def f1(classes: int = 2) -> Metric:
 
     size = _per_class(classes)
     return Metric("f1", greater_is_better=True, init=zeros(right=size, true=size, guessed=size),
-                  update=_update_per_class, compute=compute)  # fmt: skip
+                  update=_update_per_class,
+                  compute=compute)  # fmt: skip
 
 
 def log_loss(classes: int = 0) -> Metric:  # noqa: ARG001
