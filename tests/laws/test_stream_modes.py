@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gipi.core.batch import Batch
 from gipi.data import DataOptions, Dataset, open_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from gipi.core.batch import Batch
 
 MIXES: tuple[tuple[str | dict[str, object], ...], ...] = (
     (),
@@ -94,7 +98,9 @@ def test_ranks_share_the_batches_of_one(
     assert len(whole[-1]) < 8, "the last batch is ragged"
     shares = [
         list(
-            data.stream("train", batch_size=8, seed=2, augment=augment, rank=r, world=world).epoch(4)
+            data.stream("train", batch_size=8, seed=2, augment=augment, rank=r, world=world).epoch(
+                4
+            )
         )
         for r in range(world)
     ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gipi.core.errors import DataError, did_you_mean
-from gipi.core.schema import Field, Schema, Signature
 from gipi.data import images, prepare
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, open_picture, to_pixels
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
+
+    from gipi.core.schema import Field, Schema, Signature
 
 _PART_NAMES = {
     "train": TRAIN, "training": TRAIN, "fit": TRAIN, "val": VAL, "valid": VAL, "validation": VAL,
@@ -50,7 +51,7 @@ class Dataset:
     splits: dict[str, np.ndarray]
     split_reason: str = ""
     notes: tuple[str, ...] = ()
-    options: DataOptions = DataOptions()
+    options: DataOptions = field(default_factory=DataOptions)
 
     @property
     def name(self) -> str:
@@ -168,7 +169,8 @@ def open_data(
     chosen = options or DataOptions()
     source = read_source(data, target=chosen.target)
     schema = infer_schema(source, chosen)
-    if schema.target is None:
+    wanted = schema.target
+    if wanted is None:
         raise DataError(
             f"{source.name} has no column to predict",
             "a target column: one of " + ", ".join(source.columns),
@@ -179,7 +181,7 @@ def open_data(
     lost = int((~rows.usable).sum())
     notes = [*source.notes, *split.notes]
     if lost:
-        notes.append(f"{lost} rows without a value of '{schema.target.name}' take no part")
+        notes.append(f"{lost} rows without a value of '{wanted.name}' take no part")
     train = split.ids["train"]
     schema = prepare.fit(schema, source.columns, train, classes=source.classes)
     inputs: dict[str, Any] = {}
@@ -191,12 +193,10 @@ def open_data(
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     used = np.sort(np.concatenate(list(split.ids.values())))
     target = prepare.encode_target(
-        schema, source.columns[schema.target.name], rows=used, row_name=source.row_name
+        schema, source.columns[wanted.name], rows=used, row_name=source.row_name
     )
     columns = Columns(inputs, target, _weight(source, schema))
-    return Dataset(
-        source, schema, columns, split.ids, split.reason, tuple(notes), chosen
-    )
+    return Dataset(source, schema, columns, split.ids, split.reason, tuple(notes), chosen)
 
 
 def read_rows(
@@ -224,7 +224,7 @@ def read_rows(
                     "pictures, as in training",
                     "give picture files, a folder of them, or an array",
                 )
-            if isinstance(column, np.ndarray) and column.ndim == 3:  # noqa: PLR2004
+            if isinstance(column, np.ndarray) and column.ndim == 3:
                 column = column[..., None]
             pixels, _ = images.pixels_of(
                 column, images.decoder_of(field), options=chosen,
@@ -259,7 +259,7 @@ def _pictures(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[Field, Pictures, str]:  # fmt: skip
     column = source.columns[field.name]
-    if isinstance(column, np.ndarray) and column.ndim == 3:  # noqa: PLR2004
+    if isinstance(column, np.ndarray) and column.ndim == 3:
         column = column[..., None]
     decoder, reason = images.choose_decoder(column, train, options)
     pixels, note = images.pixels_of(
@@ -278,7 +278,8 @@ def _split_rows(source: Source, schema: Schema) -> SplitRows:
     assert target is not None
     column = source.columns[target.name]
     usable = ~is_missing(column)
-    labels, names = None, ()
+    labels: np.ndarray | None = None
+    names: tuple[str, ...] = ()
     if schema.task == "classify" and isinstance(column, np.ndarray):
         labelled = as_labels(column)
         usable = np.fromiter((v is not None for v in labelled), bool, source.rows)
@@ -341,7 +342,7 @@ def _renamed(source: Source, schema: Schema) -> Source:
     """Give the only input column of `source` the name that the schema's only input has."""
     inputs = schema.inputs
     target = schema.target.name if schema.target else None
-    others = [name for name in source.columns if name != target and name != source.target]
+    others = [name for name in source.columns if name not in (target, source.target)]
     if len(inputs) != 1 or inputs[0].name in source.columns or len(others) != 1:
         return source
     columns = {

@@ -66,7 +66,7 @@ def _wide_to_l(image: Image.Image) -> Image.Image:
     top = float(values.max(initial=0))
     if image.mode == "F" and top <= 1.0:
         scaled = values * 255.0
-    elif image.mode in ("I", "F") and top <= 255:  # noqa: PLR2004
+    elif image.mode in ("I", "F") and top <= 255:
         scaled = values.astype(np.float64)
     else:
         scaled = values.astype(np.float64) / 257.0
@@ -100,10 +100,12 @@ def fit(image: Image.Image, height: int, width: int) -> Image.Image:
 def as_array(image: Image.Image) -> np.ndarray:
     """Return uint8 (C, H, W) of a picture of mode "L" or "RGB"."""
     values = np.asarray(image)
-    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))  # noqa: PLR2004
+    return values[None] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
-def open_picture(path: Path | bytes, name: str, *, near: tuple[int, int] | None = None) -> Image.Image:
+def open_picture(
+    path: Path | bytes, name: str, *, near: tuple[int, int] | None = None
+) -> Image.Image:
     """Return the loaded picture; JPEG is read at a lower resolution where twice `near` is enough.
 
     near   (H, W) that the picture will be scaled to
@@ -190,7 +192,7 @@ def choose(files: ImageFiles, rows: Sequence[int], *, size: tuple[int, int] | No
                 warnings.simplefilter("ignore")
                 image = Image.open(files.paths[row])
                 w, h = image.size
-                if image.getexif().get(0x0112, 1) >= 5:  # noqa: PLR2004  orientation 5-8: on its side
+                if image.getexif().get(0x0112, 1) >= 5:
                     w, h = h, w
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise _unreadable(name, str(error)) from error

@@ -35,7 +35,7 @@ def choose_decoder(column: Column, train: np.ndarray, options: DataOptions) -> t
     if isinstance(column, ImageFiles):
         chosen = choose(column, train.tolist(), size=size)
         return chosen.decoder, chosen.reason
-    if column.ndim != 4 or column.shape[3] not in (1, 3):  # noqa: PLR2004
+    if column.ndim != 4 or column.shape[3] not in (1, 3):
         raise DataError(
             f"pictures of shape {column.shape}",
             "(N, H, W, C) with 1 or 3 channels",
@@ -51,7 +51,7 @@ def _size(asked: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if asked is None:
         return None
     pair = (asked, asked) if isinstance(asked, int) else tuple(asked)
-    if len(pair) != 2 or not all(isinstance(v, int) and 1 <= v <= 8192 for v in pair):  # noqa: PLR2004
+    if len(pair) != 2 or not all(isinstance(v, int) and 1 <= v <= 8192 for v in pair):
         raise ConfigError(
             f"image_size={asked!r}", "a side in pixels, or height and width", "image_size=64"
         )

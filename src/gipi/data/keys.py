@@ -2,7 +2,8 @@
 
 Rows of numbers are hashed with a multilinear hash, Σ_j a_j x_j mod 2⁶⁴ over 32-bit words with odd
 random a_j (Carter and Wegman 1979), twice, so that different rows practically never get one code: a
-pair does with a probability of about 2⁻⁶⁴. Files are compared by content, and only where their sizes are equal.
+pair does with a probability of about 2⁻⁶⁴. Files are
+compared by content, and only where their sizes are equal.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def row_keys(columns: Iterable[Column], rows: int) -> np.ndarray:
     high, low = np.zeros(rows, dtype=np.uint64), np.zeros(rows, dtype=np.uint64)
     for at, column in enumerate(columns):
         words = _words(column)
-        for hashed, seed in ((high, _SEEDS[0]), (low, _SEEDS[1])):
-            hashed += _stir(_multilinear(words, seed + 7919 * at))
+        high += _stir(_multilinear(words, _SEEDS[0] + 7919 * at))
+        low += _stir(_multilinear(words, _SEEDS[1] + 7919 * at))
     pairs = np.empty(rows, dtype=[("high", np.uint64), ("low", np.uint64)])
     pairs["high"], pairs["low"] = high, low
     return np.unique(pairs, return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -53,7 +54,7 @@ def _words(column: Column) -> np.ndarray:
     if values.dtype.kind == "f":
         values = values + values.dtype.type(0)  # -0.0 becomes 0.0
         values[np.isnan(values)] = np.nan  # every NaN gets the same bits
-    if values.dtype.itemsize >= 4:  # noqa: PLR2004
+    if values.dtype.itemsize >= 4:
         return values.view(np.uint32)
     raw = values.view(np.uint8)
     spare = -raw.shape[1] % 4
@@ -63,7 +64,8 @@ def _words(column: Column) -> np.ndarray:
 
 def _multilinear(words: np.ndarray, seed: int) -> np.ndarray:
     n, width = words.shape
-    factors = np.random.RandomState(seed % 2**32).randint(0, 2**63 - 1, size=width)
+    source = np.random.RandomState(seed % 2**32)
+    factors: np.ndarray = source.randint(0, 2**62, size=width, dtype=np.int64)
     odd = factors.astype(np.uint64) * np.uint64(2) + np.uint64(1)
     out = np.empty(n, dtype=np.uint64)
     step = max(1, _BLOCK // max(1, width))
@@ -76,7 +78,7 @@ def _stir(x: np.ndarray) -> np.ndarray:
     """SplitMix64 finaliser, so that the sum over columns does not cancel."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def _file_codes(files: ImageFiles) -> np.ndarray:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from gipi.data.decode import Decoder, decode_files
 from gipi.data.source import ImageFiles
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 _BLOCK = 4096  # rows converted at a time, so that the peak stays near the result's size

@@ -133,7 +133,7 @@ def _fit_target(
         order = tuple(known.get(field.name) or field.classes)
         if not found <= set(order):
             order = class_order(found)
-        if len(found) < 2:  # noqa: PLR2004
+        if len(found) < 2:
             raise DataError(
                 f"the target '{field.name}' has only one class: {next(iter(found), 'none')}",
                 "at least two classes to tell apart",
@@ -247,7 +247,7 @@ def encode_target(
 
 
 def encode_weight(name: str, column: Column, *, row_name: Callable[[int], str]) -> Tensor:
-    """Return (N,) float32 row weights; raise `DataError` naming a row whose weight cannot be one."""
+    """Return (N,) float32 row weights; `DataError` names a row whose weight cannot be one."""
     values = as_numbers(column, name, row_name).astype(np.float64)  # type: ignore[arg-type]
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):

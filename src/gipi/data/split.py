@@ -18,7 +18,6 @@ import torch
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.seed import derive, uniform
-from gipi.data.keys import row_keys
 from gipi.data.source import TEST, TRAIN, VAL
 
 if TYPE_CHECKING:
@@ -110,7 +109,9 @@ def _around_given(
         shared = np.isin(rows.groups[train], rows.groups[held])
         if shared.any():
             train = train[~shared]
-            notes.append(f"{int(shared.sum())} training rows share a group with given rows: dropped")
+            notes.append(
+                f"{int(shared.sum())} training rows share a group with given rows: dropped"
+            )
     if len(train) == 0:
         raise DataError(
             "the given split has no training rows", "rows to train on", "check the split"
@@ -267,7 +268,7 @@ def _majority(units: np.ndarray, labels: np.ndarray) -> np.ndarray:
     pairs, counts = np.unique(np.stack([units, labels], axis=1), axis=0, return_counts=True)
     best = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
     first = np.flatnonzero(np.r_[True, np.diff(pairs[best, 0]) != 0])
-    return pairs[best[first], 1]
+    return np.asarray(pairs[best[first], 1])
 
 
 def _by_time(

@@ -50,9 +50,10 @@ class Columns:
 class _Gather(Protocol):
     """One input column of a stream: `start` begins to read a chunk, `finish` gives its rows."""
 
-    depth: int
-    row_bytes: int
-
+    @property
+    def depth(self) -> int: ...
+    @property
+    def row_bytes(self) -> int: ...
     def start(self, chunk: _Chunk) -> Any: ...
     def finish(self, begun: Any) -> Tensor: ...
 
@@ -162,9 +163,7 @@ class RowStream:
             device=self.device,
         )
         self._readers: list[Reader] = []
-        self._gathers = {
-            k: self._gather_of(v, workers) for k, v in columns.inputs.items()
-        }
+        self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
         self._ids = rows.to(self.device)
         self._target = None if columns.target is None else columns.target[rows].to(self.device)
@@ -175,9 +174,7 @@ class RowStream:
         if not isinstance(column, Pictures):
             return _Resident(column[torch.from_numpy(self.ids)].to(self.device), permute=False)
         if self.mode == "resident":
-            data = resident(
-                column, self.ids, device=self.device, channels_last=self.channels_last
-            )
+            data = resident(column, self.ids, device=self.device, channels_last=self.channels_last)
             return _Resident(data, permute=self.channels_last)
         streaming = self.mode == "streaming"
         reader = Reader(column, workers=workers if streaming else 0, threaded=not streaming)
@@ -295,7 +292,7 @@ class RowStream:
             if self.channels_last:  # already so after steps that keep the layout: no copy then
                 last = torch.channels_last
                 inputs = {
-                    k: v.contiguous(memory_format=last) if v.dim() == 4 else v  # noqa: PLR2004
+                    k: v.contiguous(memory_format=last) if v.dim() == 4 else v
                     for k, v in inputs.items()
                 }
             if chunk.keep is not None:
@@ -311,21 +308,22 @@ def _views(
     """Cut a chunk into batches that are views of it."""
     sizes = chunk.sizes
     count = len(sizes)
-    targets = [None] * count if target is None else target.split(sizes)
-    weights = [None] * count if weight is None else weight.split(sizes)
+    targets = [None] * count if target is None else target.split_with_sizes(sizes)
+    weights = [None] * count if weight is None else weight.split_with_sizes(sizes)
     if any(chunk.empty):
         ones = [torch.ones(n, device=ids.device) for n in sizes] if weight is None else weights
         weights = [
             torch.zeros(1, device=ids.device) if e else (None if weight is None else w)
             for e, w in zip(chunk.empty, ones, strict=True)
         ]
-    cut = zip(targets, weights, ids.split(sizes), chunk.rows, strict=True)
+    cut = zip(targets, weights, ids.split_with_sizes(sizes), chunk.rows, strict=True)
     if len(inputs) == 1:
         ((name, values),) = inputs.items()
         return [
-            Batch({name: x}, *rest) for x, rest in zip(values.split(sizes), cut, strict=True)
+            Batch({name: x}, *rest)
+            for x, rest in zip(values.split_with_sizes(sizes), cut, strict=True)
         ]
-    parts = zip(*(v.split(sizes) for v in inputs.values()), strict=True)
+    parts = zip(*(v.split_with_sizes(sizes) for v in inputs.values()), strict=True)
     return [
         Batch(dict(zip(inputs, xs, strict=True)), *rest)
         for xs, rest in zip(parts, cut, strict=True)

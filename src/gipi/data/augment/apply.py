@@ -1,4 +1,4 @@
-"""`Augment`: the chosen steps applied to a batch, in the order geometry, values, erasing, mixing."""
+"""`Augment`: the chosen steps applied to a batch: geometry, values, erasing, mixing."""
 
 from __future__ import annotations
 
@@ -82,11 +82,12 @@ class Augment:
             padding = next((s.padding for s in moving if s.padding != "zero"), "zero")
             images = move(images, matrix, fill=-mean / std if self.clip else 0 * mean,
                           padding=padding)  # fmt: skip
-        gain = bias = None
+        gain: Tensor | None = None
+        bias: Tensor | None = None
         for at, step in enumerate(self.steps):
             if isinstance(step, Photometric):
                 g, b = step.gain_bias(_draws(key, ids, at), mean)
-                gain, bias = (g, b) if gain is None else (gain * g, bias * g + b)
+                gain, bias = (g, b) if gain is None or bias is None else (gain * g, bias * g + b)
         if gain is not None and bias is not None:
             images = apply_gain_bias(images, gain, bias, mean=mean, std=std, clip=self.clip)
         for at, step in enumerate(self.steps):

@@ -173,8 +173,9 @@ def transform_points(matrix: Tensor, xy: Tensor) -> Tensor:
 def transform_boxes(matrix: Tensor, boxes: Tensor, *, height: int, width: int) -> Tensor:
     """Return boxes (B, P, 4) x1 y1 x2 y2: around the moved corners, clipped to the picture."""
     x1, y1, x2, y2 = boxes.unbind(-1)
-    corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], dim=-1).unflatten(-1, (4, 2))
-    moved = transform_points(matrix, corners.flatten(1, 2)).unflatten(1, corners.shape[1:3])
+    corners = torch.stack([x1, y1, x2, y1, x2, y2, x1, y2], dim=-1)
+    batch, count, _ = corners.shape
+    moved = transform_points(matrix, corners.view(batch, 4 * count, 2)).view(batch, count, 4, 2)
     low, high = moved.amin(-2), moved.amax(-2)
     limit = torch.tensor([width, height], dtype=boxes.dtype, device=boxes.device)
     zero = torch.zeros_like(limit)
@@ -190,7 +191,5 @@ def transform_masks(matrix: Tensor, masks: Tensor, *, exact: bool, outside: int 
     if exact:
         return apply_exact(masks[:, None], matrix, fill=fill, padding="zero")[:, 0]
     # Sampled in float64: exact for every label below 2^53.
-    moved = apply_sampled(
-        masks[:, None].double(), matrix, fill=fill, padding="zero", nearest=True
-    )
+    moved = apply_sampled(masks[:, None].double(), matrix, fill=fill, padding="zero", nearest=True)
     return moved[:, 0].round().to(masks.dtype)

@@ -93,7 +93,9 @@ def cutout(*, size: int, p: float = 1.0) -> Erasing:
 def erase(
     *, p: float = 0.5, least: float = 0.02, most: float = 0.33, aspect: float = 3.3
 ) -> Erasing:
-    """Erase a rectangle inside the picture with probability p (Zhong et al. 2017, arXiv:1708.04896).
+    """Erase a rectangle inside the picture with probability p.
+
+    Zhong et al. 2017, "Random erasing data augmentation", arXiv:1708.04896.
 
     Its share of the area is uniform in least..most, the logarithm of height over width uniform in
     ±log(aspect); sides are cut to the picture's. Filled with the mean colour, where the paper
