@@ -18,7 +18,7 @@ MODULES = [name for name in files() if is_public(name) and name != "gipi"]
 def public_names(module: str, source: ast.Module, *, package: bool) -> set[str]:
     """Return the names that a module offers: what it defines, and what a package brings up.
 
-    A package offers what its `__init__` imports from its own files.
+    A package brings up what its `__init__` imports from its own files and does not use itself.
     """
     names: set[str] = set()
     for node in source.body:
@@ -30,13 +30,22 @@ def public_names(module: str, source: ast.Module, *, package: bool) -> set[str]:
             }
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
-        elif (
-            package
-            and isinstance(node, ast.ImportFrom)
-            and (node.level or (node.module or "").startswith(module + "."))
-        ):
-            names |= {alias.asname or alias.name for alias in node.names}
+        elif package and isinstance(node, ast.ImportFrom):
+            own = node.level or (node.module or "").startswith(module + ".")
+            names |= imported(node) - used(source) if own else set()
     return {n for n in names if not n.startswith("_")}
+
+
+def imported(node: ast.ImportFrom) -> set[str]:
+    """Return the names that an import binds."""
+    return {alias.asname or alias.name for alias in node.names}
+
+
+def used(source: ast.Module) -> set[str]:
+    """Return the names that the code of a file reads."""
+    return {
+        n.id for n in ast.walk(source) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+    }
 
 
 def listed_names(source: ast.Module) -> list[str] | None:
@@ -55,7 +64,8 @@ def export_faults(module: str, source: ast.Module, *, package: bool) -> list[str
         return (
             [f"{module} offers {sorted(offered)} and lists nothing"] if package and offered else []
         )
-    faults = [f"{n} is listed but not offered" for n in listed if n not in offered]
+    bound = offered.union(*(imported(n) for n in source.body if isinstance(n, ast.ImportFrom)))
+    faults = [f"{n} is listed but not offered" for n in listed if n not in bound]
     faults += [f"{n} is listed twice" for n in set(listed) if listed.count(n) > 1]
     # A file may keep names for its neighbours; a package keeps none back.
     faults += [f"{n} is offered but not listed" for n in sorted(offered - set(listed)) if package]

@@ -30,12 +30,14 @@ def test_two_frames_from_fit_to_the_loss() -> None:
         stacks.append(names)
         return nn.functional.mse_loss(outputs.squeeze(-1), target)
 
-    x = torch.randn(32, 4, dtype=torch.float64).numpy()
-    stream = data.open_data((x, x.sum(1)), data.DataOptions(task="regress")).stream(
-        "train", batch_size=8
-    )
-    model = nn.Linear(4, 1)
-    train.fit(model, tasks.custom(loss), stream, Recipe(steps=3, compile="off"))
+    x = torch.randn(64, 4).numpy()
+    rows = data.open_data((x, x.sum(1)), data.DataOptions(task="regress"))
+    # Everything that the trial would choose is given, so that only the loop calls the loss.
+    recipe = Recipe(
+        steps=3, batch_size=8, precision="fp32", layout="contiguous", threads=1, gemm="native",
+        compile="off",
+    )  # fmt: skip
+    stream = rows.stream("train", batch_size=8)
+    train.fit(nn.Linear(4, 1), tasks.custom(loss), stream, recipe)
     assert len(stacks) >= 3
-    assert max(stacks, key=len) == stacks[0] or len(max(stacks, key=len)) <= MOST
-    assert all(len(names) <= MOST for names in stacks), max(stacks, key=len)
+    assert all(1 <= len(names) <= MOST for names in stacks), max(stacks, key=len)
