@@ -90,9 +90,8 @@ def test_an_error_for_programs_is_one_json_object(capsys, place):
 
 
 def test_train_resume_evaluate_predict_report(place, capsys):
-    (place / "t.csv").write_text(
-        "a,b,y\n" + "".join(f"{(i * 37 % 101) + i % 3 / 4},{i % 7},{'hi' if i % 7 > 3 else 'lo'}\n" for i in range(400))
-    )
+    rows = [(i * 37 % 101 + i % 3 / 4, i % 7, "hi" if i % 7 > 3 else "lo") for i in range(400)]
+    (place / "t.csv").write_text("a,b,y\n" + "".join(f"{a},{b},{y}\n" for a, b, y in rows))
     args = ["train", "t.csv", "--target", "y", "--steps", "6", "--out", "r", *FIXED]
     assert main([*args, "--set", "model.widths=[8]", "--json"]) == 0
     found, captured = last_json(capsys)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import time as time_
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from gipi import data as data_
 from gipi import models
 from gipi import report as report_
-from gipi.core import resolve, rundir
+from gipi.core import dist, resolve, rundir
 from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
 from gipi.core.errors import RequestError
@@ -39,6 +38,7 @@ from gipi.train.record import RESULT, check_same, read_start, result, write_star
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import torch
     from torch import nn
 
     from gipi.core.events import Observer
@@ -69,7 +69,9 @@ class Run:
         """Scores such as {"test/accuracy": 0.98}; of the last evaluation while unfinished."""
         if self.result:
             return dict(self.result["metrics"])
-        last = next((r for r in reversed(self.rows) if any(k.startswith("val/") for k in r)), {})
+        last: dict[str, Any] = next(
+            (r for r in reversed(self.rows) if any(k.startswith("val/") for k in r)), {}
+        )
         return {k: v for k, v in last.items() if k.startswith("val/")}
 
     @property
@@ -108,7 +110,7 @@ class Run:
         return f'<iframe srcdoc="{text}" width="100%" height="640" style="border:0"></iframe>'
 
 
-def train(  # noqa: PLR0913  the surface: each is one everyday choice, the rest is in `settings`
+def train(
     data: Any = None,
     target: str | None = None,
     *,
@@ -153,13 +155,23 @@ def train_layers(
 ) -> Run:
     """Train what configuration layers ask for; `train` and the command line end here."""
     began = time_.time()
+    if dist.launched():
+        raise RequestError(
+            "gipi train was started as one of several ranks",
+            "one process; several ranks share the work of `gipi.fit`",
+            "call gipi.fit in a script under torchrun, or start gipi train without torchrun",
+        )
     own = own or Own()
     prepared = prepare(layers, own)
     config = prepared.config
-    folder = rundir.create_run(None if config.out is None else Path(config.out),
-                               prepared.dataset.name)  # fmt: skip
-    with rundir.lock(folder):
-        write_start(folder, prepared, own)
+    dist.start(pick_device(config.device))
+    first, folder = dist.rank() == 0, Path()
+    if first:
+        folder = rundir.create_run(_path(config.out), prepared.dataset.name)
+    folder, quiet = Path(dist.from_first(str(folder))), quiet or not first
+    with rundir.lock(folder) if first else nullcontext():
+        if first:
+            write_start(folder, prepared, own)
         _say(quiet, f"run: {folder}", *prepared.choices, _origins(prepared))
         return _work(folder, prepared, observers, quiet=quiet, began=began, again=False)
 
@@ -203,11 +215,14 @@ def resume_layers(
     if (folder / RESULT).exists() and not budget.values:
         _say(quiet, f"{folder} is finished; a larger budget goes on, for instance --epochs")
         return load(folder)
-    with rundir.lock(folder):
-        given, about = read_start(folder)
-        prepared = prepare([given, budget], own)
-        check_same(prepared, own, about)
-        if budget.values:
+    given, about = read_start(folder)
+    prepared = prepare([given, budget], own)
+    check_same(prepared, own, about)
+    dist.start(pick_device(prepared.config.device))
+    first = dist.rank() == 0
+    quiet = quiet or not first
+    with rundir.lock(folder) if first else nullcontext():
+        if first and budget.values:
             write_start(folder, prepared, own)
         _say(quiet, f"run: {folder} (resumed)")
         return _work(folder, prepared, observers, quiet=quiet, began=began, again=True)
@@ -267,8 +282,8 @@ def model(
 
     classes  width of the head; image: (C, H, W); numbers: float columns of a table
 
-    >>> model("lenet5", classes=10, image=(1, 28, 28))(torch.zeros(2, 1, 28, 28)).shape
-    torch.Size([2, 10])
+    >>> type(model("lenet5", classes=10, image=(1, 28, 28))).__name__
+    'LeNet5'
     """
     signature = Signature(image, numbers, cardinalities, classes)
     return models.build(name, signature, seed=seed, options=dict(options or {}))
@@ -292,11 +307,12 @@ def _work(
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))
     stream = dataset.stream(
         "train", batch_size=size, seed=config.seed, augment=config.augment or (), device=device,
-        mode=config.stream, workers=config.workers,
+        mode=config.stream, workers=config.workers, rank=dist.rank(), world=dist.world(),
     )  # fmt: skip
     val = None
     if len(dataset.splits.get("val", ())):
-        val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device)
+        val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device,
+                             rank=dist.rank(), world=dist.world())  # fmt: skip
     split = _held_back(dataset)
     watchers = [*observers] if quiet else [*observers, Progress()]
     state = fit(
@@ -304,6 +320,10 @@ def _work(
         schema=dataset.schema, device=device, resume=again, reserve_s=RESERVE_S,
         reserve_rows=len(dataset.splits.get(split, ())),
     )  # fmt: skip
+    first = dist.rank() == 0
+    dist.stop()  # what follows is the work of one process
+    if not first:
+        return Run(folder)
     rows = rundir.read_rows(folder / rundir.ROWS)
     facts = result(folder, prepared, state, rows=rows, steps=stream.steps)
     facts["metrics"], primary = _judge(folder, prepared, state, split, device)
@@ -339,6 +359,10 @@ def _judge(
     return {**state.metrics, **metrics}, found.get("primary")
 
 
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
 def _held_back(dataset: data_.Dataset) -> str:
     """Return the split that judges: test, else val, else (nothing was held back) train."""
     return next(s for s in ("test", "val", "train") if len(dataset.splits.get(s, ())))
@@ -352,7 +376,7 @@ def _batch_size(wanted: int | str, rows: int) -> int:
 def _separate(given: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:
     """Part a call into configuration values and a user's own objects."""
     named = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-    own = {}
+    own: dict[str, Any] = {}
     for key in ("data", "model", "task"):
         if named[key] is not None and not isinstance(named[key], str):
             own[key] = named[key]
@@ -388,7 +412,9 @@ def _summary(
     lines.append("  ".join(scores))
     if primary is not None:
         low, high = primary["low"], primary["high"]
-        lines.append(f"{primary['name']} {primary['value']:.5g}, 95 % interval {low:.5g}-{high:.5g}")
+        lines.append(
+            f"{primary['name']} {primary['value']:.5g}, 95 % interval {low:.5g}-{high:.5g}"
+        )
     lines.append(f"{facts['seconds']:.1f} s, {facts['steps']} steps, {facts['precision']}")
     lines.append(f"report: {page}")
     return lines

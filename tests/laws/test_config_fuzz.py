@@ -13,7 +13,8 @@ SEED_TEXTS = (
     "task: classify\ntask_options: {label_smoothing: 0.1}\nval: 0.2\ntest: 0.1\nseed: 3\n",
 )
 PIECES = (
-    "[", "]", "{", "}", ":", ": ", "\n", "\t", "  ", "- ", "&a ", "*a", "!!python/object:os.system ",
+    "[", "]", "{", "}", ":", ": ", "\n", "\t", "  ", "- ", "&a ", "*a",
+    "!!python/object:os.system ",
     "!!binary |\n", "'", '"', "|", ">", "%", "@", "`", "#", "?", "? ", ",", "~", "null", "true",
     ".nan", ".inf", "-1", "0", "1e400", "9" * 5000, "\0", "\x85", "\u2028", "\ud7ff", "é", "💥",
     "<<: *a\n", "---\n", "...\n", "lr", "epochs", "model.", "schema.x", ".", "..", "=", "__class__",

@@ -69,3 +69,12 @@ def any_rank(flag: bool, device: torch.device) -> bool:  # noqa: FBT001  one fla
     votes = torch.tensor(int(flag), device=device)
     td.all_reduce(votes)
     return bool(votes.item())  # sync
+
+
+def from_first(text: str) -> str:
+    """Return the text that rank 0 passes, on every rank."""
+    if world() == 1:
+        return text
+    box = [text]
+    td.broadcast_object_list(box, src=0)
+    return box[0]

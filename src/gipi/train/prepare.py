@@ -6,22 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from gipi import data as data_
-from gipi import models, tasks
+from gipi import models, optim, tasks
 from gipi.core import resolve
-from gipi.core.errors import ConfigError
 from gipi.train.recipes import guess_model, recipe_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import nn
+
     from gipi.core.config import Config
     from gipi.core.resolve import Layer
-    from gipi.core.schema import Signature
+    from gipi.core.schema import Schema, Signature, TaskKind
 
-IMAGE_MODELS, TABLE_MODELS = "image", "table"
+_KINDS: dict[str, TaskKind] = {"classify": "classify", "regress": "regress"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def data_options(config: Config) -> data_.DataOptions:
     """Return the part of a configuration that says how data is read and split."""
     return data_.DataOptions(
         target=config.target,
-        task=config.task if config.task in ("classify", "regress") else None,
+        task=_KINDS.get(config.task or ""),
         group=config.group,
         time_column=config.time_column,
         weight=config.weight,
@@ -89,7 +88,8 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     model_name, why = _model_name(wanted, own, schema)
     suggestion = recipe_for(task_name, model_name or "", schema, len(dataset.splits["train"]))
     recipe = resolve.layer(
-        "recipe", [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()]
+        "recipe",
+        [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
     )
     resolved = resolve.resolve(_fitting(recipe, wanted), *layers)
     config = resolved.config
@@ -111,8 +111,6 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
 
 def _names_exist(config: Config) -> None:
     """Raise for an unknown name before the data is read."""
-    from gipi import optim
-
     optim.OPTIMIZERS.get(config.optimizer)
     optim.SCHEDULES.get(config.schedule)
     if config.model is not None:
@@ -124,7 +122,7 @@ def _names_exist(config: Config) -> None:
         data_.AUGMENTATIONS.get(str(name))
 
 
-def _model_name(wanted: Config, own: Own, schema: Any) -> tuple[str | None, str]:
+def _model_name(wanted: Config, own: Own, schema: Schema) -> tuple[str | None, str]:
     if own.model is not None:
         return None, "given"
     if wanted.model is not None:

@@ -84,7 +84,7 @@ def _convex(model: str, rows: int) -> Suggestion:
 
 def _batch(rows: int, usual: int) -> int:
     """Return the usual batch, or less where an epoch would have fewer than about ten steps."""
-    return max(8, min(usual, 2 ** int(math.log2(max(rows / 10, 8)))))
+    return max(8, min(usual, 1 << int(math.log2(max(rows / 10, 8)))))
 
 
 def _epochs(rows: int, batch: int, *, steps: int, least: int, most: int) -> int:
