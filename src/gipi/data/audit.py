@@ -79,7 +79,7 @@ class Audit:
 
     def lines(self) -> list[str]:
         """Return the audit as plain lines of text."""
-        return audit_lines(self)
+        return audit_lines(self.to_dict())
 
 
 def audit(data: Any, options: DataOptions | None = None) -> Audit:

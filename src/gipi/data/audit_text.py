@@ -9,58 +9,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from gipi.data.audit import Audit, FieldFacts
+    from collections.abc import Mapping, Sequence
 
 MARKS = {"error": "✗", "warning": "!", "note": "·"}
 
 
-def audit_lines(a: Audit) -> list[str]:
-    """Return the audit as plain lines: what it is, the columns, the classes, the findings."""
-    what = f"{a.name}: {a.rows:,} rows, {len(a.fields):,} columns"
-    out = [what + (f", {a.task} '{a.target}'" if a.target else ", no target")]
-    if a.task_reason:
-        out.append(f"  task      {a.task} ({a.task_reason})")
-    if a.splits:
-        out.append("  given     " + ", ".join(f"{k} {n:,}" for k, n in a.splits.items()))
-    if a.licence or a.citation:
-        out.append("  source    " + "; ".join(t for t in (a.citation, a.licence) if t))
-    out += ["", *_table(a.fields)]
-    if a.classes:
-        out += ["", "classes", *_class_lines(a.classes, a.rows)]
-    if a.target_facts:
-        out += ["", "target    " + ", ".join(f"{k} {short(v)}" for k, v in a.target_facts.items())]
-    if a.pictures.get("forms"):
-        forms = ", ".join(f"{k} ({n:,})" for k, n in a.pictures["forms"].items())
+def audit_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return an audit as plain lines: what it is, the columns, the classes, the findings.
+
+    facts  what `Audit.to_dict` returns, so that a saved audit can be shown too
+    """
+    what = f"{facts['name']}: {facts['rows']:,} rows, {counted(len(facts['fields']), 'column')}"
+    target = facts["target"]
+    out = [what + (f", {facts['task']} '{target}'" if target else ", no target")]
+    if facts["task_reason"]:
+        out.append(f"  task      {facts['task']} ({facts['task_reason']})")
+    if facts["splits"]:
+        out.append("  given     " + ", ".join(f"{k} {n:,}" for k, n in facts["splits"].items()))
+    origin = [t for t in (facts["citation"], facts["licence"]) if t]
+    out += ["  source    " + "; ".join(origin)] if origin else []
+    out += ["", *_table(facts["fields"])]
+    if facts["classes"]:
+        out += ["", "classes", *_class_lines(facts["classes"], facts["rows"])]
+    if facts["target_facts"]:
+        values = ", ".join(f"{k} {short(v)}" for k, v in facts["target_facts"].items())
+        out += ["", f"target    {values}"]
+    if facts["pictures"].get("forms"):
+        forms = ", ".join(f"{k} ({n:,})" for k, n in facts["pictures"]["forms"].items())
         out += ["", f"pictures  {forms}"]
-    out += ["", "findings" if a.findings else "findings  none"]
-    for f in a.findings:
-        out.append(f"  {MARKS[f.level]} {f.message}" + (f"  → {f.do}" if f.do else ""))
-    out += [f"  {MARKS['note']} {note}" for note in a.notes]
-    if a.sampled:
-        out += ["", a.sampled]
-    return out
+    out += ["", "findings" if facts["findings"] else "findings  none"]
+    for f in facts["findings"]:
+        out.append(f"  {MARKS[f['level']]} {f['message']}" + (f"  → {f['do']}" if f["do"] else ""))
+    out += [f"  {MARKS['note']} {note}" for note in facts["notes"]]
+    return [*out, "", facts["sampled"]] if facts["sampled"] else out
 
 
-def _table(fields: tuple[FieldFacts, ...], most: int = 60) -> list[str]:
+def _table(fields: Sequence[Mapping[str, Any]], most: int = 60) -> list[str]:
     head = ("column", "kind", "role", "missing", "distinct", "values", "why")
-    rows = [
-        (cut(f.name, 28), f.kind, f.role, f"{f.missing:,}" if f.missing else "",
-         "" if f.distinct is None else f"{f.distinct:,}", f.values, f.reason)
-        for f in fields[:most]
-    ]  # fmt: skip
+    rows = [_row(f) for f in fields[:most]]
     widths = [max(_width(r[i]) for r in (head, *rows)) for i in range(len(head) - 1)]
-    lines = [
-        "  ".join(
-            [*(c.rjust(w) if i in (3, 4) else _pad(c, w)
-               for i, (c, w) in enumerate(zip(row, widths, strict=False))), row[-1]]
-        ).rstrip()
-        for row in (head, *rows)
-    ]  # fmt: skip
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            cell.rjust(width) if i in (3, 4) else _pad(cell, width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
     if len(fields) > most:
-        kinds = Counter(f"{f.kind} ({f.role})" for f in fields[most:])
+        kinds = Counter(f"{f['kind']} ({f['role']})" for f in fields[most:])
         rest = ", ".join(f"{n:,} {k}" for k, n in kinds.most_common())
         lines.append(f"... and {len(fields) - most:,} more: {rest}")
     return lines
+
+
+def _row(f: Mapping[str, Any]) -> tuple[str, ...]:
+    missing = f"{f['missing']:,}" if f["missing"] else ""
+    distinct = "" if f["distinct"] is None else f"{f['distinct']:,}"
+    return cut(f["name"], 28), f["kind"], f["role"], missing, distinct, f["values"], f["reason"]
 
 
 def _class_lines(classes: dict[str, int], rows: int, most: int = 20) -> list[str]:

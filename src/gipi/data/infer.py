@@ -15,8 +15,14 @@ import numpy as np
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import Field, Schema
-from gipi.data.source import Column, ImageFiles, Source, as_labels, is_missing
-from gipi.data.sources import column_called
+from gipi.data.source import (
+    Column,
+    ImageFiles,
+    Source,
+    as_labels,
+    column_called,
+    is_missing,
+)
 
 if TYPE_CHECKING:
     from gipi.data.options import DataOptions

@@ -16,6 +16,7 @@ Column forms
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ __all__ = [
     "Source",
     "as_labels",
     "class_order",
+    "column_called",
     "hash_columns",
     "is_missing",
 ]  # fmt: skip
@@ -174,6 +176,17 @@ def _label(value: object) -> str | None:
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
     text = str(value)
     return text or None
+
+
+def column_called(source: Source, name: str) -> str:
+    """Return `name`, or "column 15" for 15 (the last for -1) where a file has no header."""
+    names = list(source.columns)
+    if name in names or not names or names[0] != "column 1":
+        return name
+    number = int(name) if re.fullmatch(r"-?\d{1,6}", name) else 0
+    if number and -len(names) <= number <= len(names):
+        return names[number - 1 if number > 0 else number]
+    return name
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:
