@@ -224,3 +224,31 @@ def test_bf16_trains_in_fp32_weights() -> None:
     )  # fmt: skip
     assert model[0].weight.dtype == torch.float32
     assert state.metrics["val/accuracy"] > 0.7
+
+
+def test_own_objects_are_accepted_instead_of_streams_and_tasks() -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    data = columns()
+    x, y = data.inputs["numbers"], data.target
+    recipe = Recipe(epochs=15, batch_size=16, optimizer="adam", lr=0.03)
+    for train in ((x, y), TensorDataset(x, y), DataLoader(TensorDataset(x, y), batch_size=16)):
+        model = net()
+        fit(model, F.cross_entropy, train, recipe, val=(x, y), setup=Setup(), device="cpu")
+        assert float((model(x).argmax(1) == y).float().mean()) > 0.85
+
+
+def test_a_loss_with_one_value_a_row_is_weighted_by_row() -> None:
+    data = columns(weight=True)
+    x, y, w = data.inputs["numbers"], data.target, data.weight
+    ours, theirs = net(), net()
+
+    def each(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(outputs, target, reduction="none")
+
+    recipe = Recipe(steps=1, batch_size="full", optimizer="sgd", lr=0.1, schedule="constant")
+    fit(ours, each, (x, y, w), recipe, setup=Setup(), device="cpu")
+    loss = (each(theirs(x), y) * w).sum() / w.sum()
+    loss.backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.detach(), (b - 0.1 * b.grad).detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ import torch
 from gipi import optim
 from gipi.core import dist
 from gipi.core.atomic import write_file
-from gipi.core.device import pick_device
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
@@ -172,20 +172,19 @@ def begin(  # noqa: PLR0913  the arguments of `fit`
     schema: Schema | None,
     setup: Setup | None,
     resume: bool,
-    device: torch.device | str | None,
+    device: torch.device,
     reserve_s: float,
     reserve_rows: int,
 ) -> Run:
     """Check the request, build everything, choose the setup, restore the past."""
-    device = device if isinstance(device, torch.device) else pick_device(device)
-    dist.start(device)
     check_separable(model, task, recipe)
     clock = make_clock(recipe, train)
     if not train.rows and train.steps == 0:
         raise DataError("the training stream has no rows", "rows to learn from", "check the split")
-    model.to(device).train()
     if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(mode=True)
+    model.to(device).train()
     first = place(next(iter(train.epoch(0))), device)
     if recipe.micro_batch:
         first = first.slice(0, min(recipe.micro_batch, len(first)))
@@ -198,7 +197,7 @@ def begin(  # noqa: PLR0913  the arguments of `fit`
     if chosen is None:
         chosen = choose(
             model, task, first, recipe, device=device, run_s=recipe.time,
-            optimizer=lambda net: build_optimizer(net, recipe),
+            run_steps=clock.total_steps, optimizer=lambda net: build_optimizer(net, recipe),
         )  # fmt: skip
     apply_threads_and_gemm(chosen, device)
     if chosen.memory_format is not None:

@@ -13,22 +13,23 @@ import torch
 
 from gipi import optim
 from gipi.core import dist
-from gipi.core.device import memory_bytes
+from gipi.core.device import memory_bytes, pick_device
 from gipi.core.errors import DataError, Interrupted
 from gipi.core.events import Action, Step
 from gipi.train.begin import begin, closure_step, place
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
+from gipi.train.inputs import as_stream, as_task
 from gipi.train.lanes import clip_factor
 from gipi.train.parallel import unsynced
 from gipi.train.signals import StopRequest
 from gipi.train.take import take
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from gipi.core.batch import Stream
     from gipi.core.config import Recipe
@@ -44,11 +45,11 @@ ROW_S = 0.25
 
 def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see the head of the file
     model: nn.Module,
-    task: Task,
-    train: Stream,
+    task: Task | Callable[[Tensor, Tensor], Tensor],
+    train: Stream | Any,
     recipe: Recipe,
     *,
-    val: Stream | None = None,
+    val: Stream | Any | None = None,
     observers: Sequence[Observer] = (),
     out: Path | None = None,
     schema: Schema | None = None,
@@ -60,6 +61,8 @@ def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see th
 ) -> State:
     """Train `model` on `task` with the batches of `train` until the recipe's budget is used.
 
+    task          a `Task`, or a plain function ``loss(outputs, target)``
+    train, val    streams, (X, y) arrays or tensors, or torch Datasets and DataLoaders
     val           rows for scores and for the choice of the best weights, which are restored
     observers     called with every row, evaluation and save; see `gipi.core.events`
     out           run folder for rows and checkpoints; None keeps nothing on the disk
@@ -72,12 +75,17 @@ def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see th
     for a recipe that cannot be run, `NonFiniteError` when steps stay non-finite, `CheckpointError`,
     `StorageError`, and `Interrupted` after SIGINT or SIGTERM, with everything saved.
     """
+    device = device if isinstance(device, torch.device) else pick_device(device)
+    dist.start(device)
+    task, train = as_task(task), as_stream(train, recipe, device, shuffle=True)
+    if val is not None:
+        val = as_stream(val, recipe, device, shuffle=False)
     run = begin(
         model, task, train, recipe, val=val, observers=observers, out=out, schema=schema,
         setup=setup, resume=resume, device=device, reserve_s=reserve_s, reserve_rows=reserve_rows,
     )  # fmt: skip
     state, clock, guard, window = run.state, run.clock, run.guard, run.window
-    net, context, layout, device = run.net, run.context, run.setup.memory_format, run.device
+    net, context, layout = run.net, run.context, run.setup.memory_format
     shape = optim.build_schedule(
         recipe.schedule, warmup=recipe.warmup, options=recipe.schedule_options
     )

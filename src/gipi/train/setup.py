@@ -43,8 +43,8 @@ BUDGET_S = 2.0
 MIN_STEPS = 3
 GAIN = 0.03
 """A candidate must be at least this share faster: below it lies the noise of a short trial."""
-COMPILE_GAIN_S = 60.0
-"""Compilation is tried only where a tenth of the run would repay this many seconds of it."""
+COMPILE_S = 20.0
+"""Seconds that compiling a net of the usual size takes; tried where that is 1 % of the run."""
 LOSS_TOLERANCE = 0.02
 CROWDED = 0.15
 """Share of the trial spent waiting for a processor above which its result is not cached."""
@@ -70,12 +70,13 @@ def choose(  # noqa: PLR0913  the real step has this many ingredients
     device: torch.device,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     run_s: float | None = None,
+    run_steps: int | None = None,
 ) -> Setup:
     """Return the fastest setup for this model, batch and machine.
 
     batch      one real training batch (rows of one optimizer or micro step), on the device
     optimizer  builds the run's optimizer for a copy of the model
-    run_s      expected seconds of the whole run where known: the trial may take 1 % of it
+    run_s, run_steps  length of the whole run where known: the trial may take 1 % of it
 
     What the recipe gives by name is not tried but taken. The model and the global random state are
     left as they were. Raises `ConfigError` for a precision that the device does not have.
@@ -93,6 +94,9 @@ def choose(  # noqa: PLR0913  the real step has this many ingredients
     threads = torch.get_num_threads()
     try:
         found = _compete(model, task, batch, open_choices, device, optimizer, budget)
+        expected = run_s or (run_steps or 0) * found.step_s
+        if recipe.compile == "auto" and 0.01 * expected >= COMPILE_S:
+            found = _compiled(model, task, batch, found, device, optimizer, expected)
     finally:
         torch.set_rng_state(before)
         torch.set_num_threads(threads)
@@ -187,6 +191,37 @@ def _compete(  # noqa: PLR0913
     )
 
 
+def _compiled(  # noqa: PLR0913
+    model: nn.Module,
+    task: Task,
+    batch: Batch,
+    eager: Setup,
+    device: torch.device,
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    run_s: float,
+) -> Setup:
+    """Return `eager` compiled where the whole run repays what compiling costs, else `eager`."""
+    rival = _trial(model, task, batch, replace(eager, compile=True), device, optimizer)
+    plain = _trial(model, task, batch, eager, device, optimizer)
+    began = time.perf_counter()
+    try:
+        rival.loss, plain.loss = rival.step(), plain.step()
+    except Exception:  # noqa: BLE001  no compiler, or a graph it cannot take: eager it stays
+        return eager
+    cost = time.perf_counter() - began
+    for _ in range(2 * MIN_STEPS):
+        for trial in (plain, rival):
+            start = time.perf_counter()
+            trial.step()
+            trial.times.append(time.perf_counter() - start)
+    slow, fast = (statistics.median(t.times) for t in (plain, rival))
+    saved = run_s * (1 - fast / slow)
+    table = (*eager.trial, (rival.setup.name, fast))
+    if fast > slow * (1 - GAIN) or saved < cost or not _agrees(rival.loss, plain.loss):
+        return replace(eager, trial=table)
+    return replace(rival.setup, step_s=fast, trial=table)
+
+
 def _affordable(  # noqa: PLR0913
     model: nn.Module,
     task: Task,
@@ -219,6 +254,7 @@ def _trial(  # noqa: PLR0913
     if setup.memory_format is not None:
         net = net.to(memory_format=setup.memory_format)  # type: ignore[call-overload]
     steps = optimizer(net)
+    ready = torch.compile(net) if setup.compile else net
     phase, context = task.phases[0], autocast(setup, device)
 
     def step() -> float:
@@ -232,7 +268,7 @@ def _trial(  # noqa: PLR0913
             batch.inputs = inputs
         steps.zero_grad(set_to_none=True)
         with context:
-            loss = phase.loss(net, batch)
+            loss = phase.loss(ready, batch)
         (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
         steps.step()
         machine_facts.synchronize(device)

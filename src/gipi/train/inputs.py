@@ -1,0 +1,54 @@
+"""Wherever a task or a stream is expected, people's own objects are accepted too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gipi.core import dist
+from gipi.data import ForeignStream
+from gipi.data.stream import Columns, RowStream
+from gipi.tasks import Task, custom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from gipi.core.batch import Stream
+    from gipi.core.config import Recipe
+
+
+def as_task(task: Task | Callable[[Tensor, Tensor], Tensor]) -> Task:
+    """Return `task`, or a task around a plain loss function ``loss(outputs, target)``."""
+    return task if isinstance(task, Task) else custom(task)
+
+
+def as_stream(
+    data: Any,  # noqa: ANN401  whatever torch users have
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    shuffle: bool,
+) -> Stream:
+    """Return `data` as a stream: a stream itself, (X, y) or (X, y, weight), Dataset or DataLoader.
+
+    Arrays and tensors keep all laws; a Dataset or DataLoader becomes a `ForeignStream`, which says
+    which laws it weakens. Batch size and seed come from the recipe.
+    """
+    if hasattr(data, "epoch") and hasattr(data, "steps"):
+        stream: Stream = data
+        return stream
+    if isinstance(data, tuple) and len(data) in (2, 3):
+        x, y, *weight = (torch.as_tensor(np.asarray(part)) for part in data)
+        name = "image" if x.ndim == 4 else "numbers"  # noqa: PLR2004
+        y = y if y.is_floating_point() else y.long()
+        columns = Columns({name: x}, y, weight[0] if weight else None)
+        return RowStream(
+            columns, np.arange(len(x)), batch_size=recipe.batch_size, seed=recipe.seed,
+            shuffle=shuffle, device=device, rank=dist.rank(), world=dist.world(),
+        )  # fmt: skip
+    size = recipe.batch_size if isinstance(recipe.batch_size, int) else len(data)
+    return ForeignStream(data, batch_size=size, seed=recipe.seed, shuffle=shuffle, device=device)
