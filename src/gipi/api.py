@@ -155,12 +155,6 @@ def train_layers(
 ) -> Run:
     """Train what configuration layers ask for; `train` and the command line end here."""
     began = time_.time()
-    if dist.launched():
-        raise RequestError(
-            "gipi train was started as one of several ranks",
-            "one process; several ranks share the work of `gipi.fit`",
-            "call gipi.fit in a script under torchrun, or start gipi train without torchrun",
-        )
     own = own or Own()
     prepared = prepare(layers, own)
     config = prepared.config
