@@ -194,6 +194,16 @@ def test_perceptron_gradient_is_keslers_rule():
 
 
 @pytest.mark.parametrize("name", ["mse", "l1", "huber"])
+def test_whole_number_targets_are_numbers(name):
+    whole = TRUTH.round().long()
+    expected, _ = call(name, VALUES, whole.double())
+    free = VALUES.clone().requires_grad_()
+    total, _ = call(name, free, whole)
+    total.backward()
+    torch.testing.assert_close(total.detach(), expected)
+
+
+@pytest.mark.parametrize("name", ["mse", "l1", "huber"])
 def test_a_column_of_outputs_meets_flat_targets(name):
     """(B, 1) against (B,) is B errors, not B x B."""
     flat = call(name, VALUES[:, 0], TRUTH[:, 0], W)
@@ -215,3 +225,15 @@ def test_a_column_of_outputs_meets_flat_targets(name):
 def test_shapes_that_do_not_match_are_named(name, outputs, target):
     with pytest.raises(ModelError, match="outputs of shape"):
         call(name, outputs, target)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_outputs_are_close_to_double(name):
+    outputs, target, options = CASES[name]
+    small = outputs.bfloat16().requires_grad_()
+    truth = target.float() if target.is_floating_point() else target
+    total, _ = call(name, small, truth, W.float(), **options)
+    (gradient,) = torch.autograd.grad(total, small)
+    assert gradient.dtype == torch.bfloat16
+    expected, _ = call(name, small.detach().double(), target, W, **options)
+    torch.testing.assert_close(total.double(), expected, rtol=0.03, atol=0.03)

@@ -272,3 +272,13 @@ def test_muon_agrees_with_torch_on_a_matrix():
         reference.step()
     # torch multiplies in bfloat16, so the two agree to its 8 bits.
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=0.02, atol=2e-3)
+
+
+def test_a_pattern_takes_the_parameters_of_a_phase():
+    model = net()
+    for name in ("adamw", "muon", "lbfgs"):
+        optimizer = optim.build_optimizer(name, model, lr=0.1, params="h*")
+        taken = [n for g in optimizer.param_groups for n in g["param_names"]]
+        assert sorted(taken) == ["head.bias", "head.weight", "hidden.bias", "hidden.weight"]
+    with pytest.raises(ConfigError, match=r"'generator\.\*'"):
+        optim.build_optimizer("adamw", model, lr=0.1, params="generator.*")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -199,3 +201,30 @@ def test_a_bad_gradient_still_raises():
     backward(model, 0)
     with pytest.raises(TypeError):
         step(0.1, "yes", None)
+
+
+def test_binding_twice_is_one_binding():
+    ours, theirs = net(), net()
+    optimizer = optim.build_optimizer("adamw", ours, lr=0.1)
+    step = optim.bind(optimizer)
+    reference = optim.bind(optim.build_optimizer("adamw", theirs, lr=0.1))
+    for t in range(6):
+        if t == 3:
+            assert optim.bind(optimizer) is step
+        backward(ours, t)
+        backward(theirs, t)
+        step(0.1, None, None)
+        reference(0.1, None, None)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert {float(s["step"]) for s in optimizer.state_dict()["state"].values()} == {6.0}
+
+
+def test_a_bound_optimizer_can_be_copied_and_collected():
+    optimizer = optim.build_optimizer("adamw", net(), lr=0.1)
+    optim.bind(optimizer)
+    copy.deepcopy(optimizer)
+    gone = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert gone() is None

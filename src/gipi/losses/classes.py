@@ -53,7 +53,8 @@ def cross_entropy(
     if class_weights is None:
         assert weight is not None
         return (rows * weight).sum(), weight.sum()
-    counts = target @ class_weights if target.is_floating_point() else class_weights[target]
+    soft = target.is_floating_point()
+    counts = (target * class_weights).sum(1) if soft else class_weights[target]
     if weight is None:
         return rows.sum(), counts.sum()
     return (rows * weight).sum(), (counts * weight).sum()

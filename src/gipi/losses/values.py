@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALVES = (torch.bfloat16, torch.float16)
 STD_FLOOR = 1e-3  # in units of the standardised target
 
 
@@ -63,6 +65,9 @@ def huber(
     Huber 1964, "Robust estimation of a location parameter".
     """
     outputs = matched(outputs, target)
+    if outputs.dtype is not target.dtype:  # torch's own backward does not promote
+        dtype = torch.promote_types(outputs.dtype, target.dtype)
+        outputs, target = outputs.to(dtype), target.to(dtype)
     if weight is None:
         total = F.huber_loss(outputs, target, reduction="sum", delta=delta)
         return per_row(total, target), float(len(target))
@@ -99,6 +104,8 @@ def gaussian_nll(
             "a mean and a spread for each target value",
             "give the model a head twice as wide as the target",
         )
+    if outputs.dtype in HALVES:  # log and square need more than eight bits
+        outputs = outputs.float()
     mean, raw = outputs.chunk(2, dim=1)
     std = F.softplus(raw) + floor
     values = std.log() + 0.5 * ((target.reshape(mean.shape) - mean) / std).square() + HALF_LOG_2PI

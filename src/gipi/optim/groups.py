@@ -74,9 +74,12 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def parameter_groups(
-    model: nn.Module, *, freeze_patterns: Sequence[str] = ()
+    model: nn.Module, *, pattern: str = "*", freeze_patterns: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return torch parameter groups: decayed weights, then the rest; empty groups are left out.
+
+    pattern          shell pattern of the names of the parameters to take
+    freeze_patterns  see `freeze`
 
     Each group is {"params": [(name, parameter), ...], "decay": bool}: named, so that a saved
     optimizer says which state belongs to which parameter.
@@ -85,13 +88,14 @@ def parameter_groups(
     decayed: list[tuple[str, Parameter]] = []
     plain: list[tuple[str, Parameter]] = []
     for name, parameter, owner in named_owners(model):
-        if parameter.requires_grad:
+        if parameter.requires_grad and fnmatchcase(name, pattern):
             (decayed if is_decayed(parameter, owner) else plain).append((name, parameter))
     if not decayed and not plain:
         raise ConfigError(
-            "the model has no trainable parameter",
+            "the model has no trainable parameter"
+            + ("" if pattern == "*" else f" that matches '{pattern}'"),
             "at least one parameter that requires a gradient",
-            "freeze fewer of them",
+            "freeze fewer of them" if pattern == "*" else "correct the pattern, or freeze fewer",
         )
     groups = [{"params": decayed, "decay": True}, {"params": plain, "decay": False}]
     return [group for group in groups if group["params"]]

@@ -137,6 +137,7 @@ def build_optimizer(
     momentum: float | None = None,
     options: Mapping[str, Any] | None = None,
     freeze: Sequence[str] = (),
+    params: str = "*",
 ) -> Optimizer:
     """Return the optimizer called `name` over the trainable parameters of `model`.
 
@@ -149,6 +150,7 @@ def build_optimizer(
     momentum      None means the optimizer's own default
     options       its further options by torch's names
     freeze        patterns of parameters that stay fixed; they stop requiring a gradient
+    params        shell pattern of the parameters that this optimizer moves (a phase of a task)
 
     Raises `UnknownName`; `ConfigError` for a wrong option, value or pattern.
 
@@ -163,7 +165,7 @@ def build_optimizer(
     for key, value in (("lr", lr), ("weight_decay", weight_decay), ("l2", l2)):
         if not value >= 0:
             raise ConfigError(f"{key}={value}", f"a {key} of zero or more", f"change {key}")
-    groups = parameter_groups(model, freeze_patterns=freeze)
+    groups = parameter_groups(model, pattern=params, freeze_patterns=freeze)
     if record.build is LBFGS:
         if weight_decay:
             raise ConfigError(

@@ -34,19 +34,26 @@ def bind(optimizer: Optimizer) -> StepFunction:
 
     Groups of fused SGD, Adam and AdamW go straight to torch's kernels, with bit-identical results.
     Any other optimizer is stepped by its own `step` (then a given `found_inf` is read on the host:
-    a sync). A parameter without a gradient in some step is left alone, as torch does. The
-    binding renews itself after `load_state_dict`; bind again after `add_param_group`.
+    a sync). A parameter without a gradient in some step is left alone, as torch does.
+
+    There is one binding per optimizer: it renews itself after `load_state_dict`, and a second call
+    renews and returns the same function (call again after `add_param_group`).
     """
-    holder: list[StepFunction] = [_bind(optimizer)]
+    kept = vars(optimizer)
+    if "gipi_step" in kept:
+        kept["gipi_bound"][0] = _bind(optimizer)
+        same: StepFunction = kept["gipi_step"]
+        return same
+    bound = [_bind(optimizer)]
 
-    def renew(*_: Any) -> None:
-        holder[0] = _bind(optimizer)
-
-    optimizer.register_load_state_dict_post_hook(renew)
+    def renew(_: Optimizer) -> None:
+        bound[0] = _bind(optimizer)
 
     def step(lr: float, found_inf: Tensor | None = None, grad_scale: Tensor | None = None) -> None:
-        holder[0](lr, found_inf, grad_scale)
+        bound[0](lr, found_inf, grad_scale)
 
+    optimizer.register_load_state_dict_post_hook(renew)
+    kept["gipi_bound"], kept["gipi_step"] = bound, step
     return step
 
 
