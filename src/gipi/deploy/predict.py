@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from gipi import data as data_
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, ModelError
 from gipi.core.rundir import MODEL, resolve_run
+from gipi.data.decode import to_pixels
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
 from gipi.deploy.predictions import Predictions, joined
 from gipi.train.evaluate import Evaluation, evaluate
@@ -141,12 +143,12 @@ def one_row(data: Any, schema: Schema) -> Any:
         return {key: [value] for key, value in data.items()}
     if isinstance(data, torch.Tensor):
         data = data.detach().cpu().numpy()
-    if type(data).__module__.startswith("PIL."):
-        data = np.asarray(data)
+    picture = next((f for f in schema.inputs if f.kind == "image"), None)
+    if isinstance(data, Image.Image) and picture is not None:
+        return np.asarray(to_pixels(data, picture.shape[0]))[None]
     if isinstance(data, np.ndarray):
-        picture = any(f.kind == "image" for f in schema.inputs)
         single = data.ndim == 2 or (data.ndim == 3 and data.shape[2] in {1, 3, 4})
-        if (picture and single) or (not picture and data.ndim == 1):
+        if single if picture is not None else data.ndim == 1:
             return data[None]
     return data
 
