@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from dataclasses import field as made
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ class Dataset:
     splits: dict[str, np.ndarray]
     split_reason: str = ""
     notes: tuple[str, ...] = ()
-    options: DataOptions = field(default_factory=DataOptions)
+    options: DataOptions = made(default_factory=DataOptions)
 
     @property
     def name(self) -> str:

@@ -65,7 +65,7 @@ def _words(column: Column) -> np.ndarray:
 def _multilinear(words: np.ndarray, seed: int) -> np.ndarray:
     n, width = words.shape
     source = np.random.RandomState(seed % 2**32)
-    factors: np.ndarray = source.randint(0, 2**62, size=width, dtype=np.int64)
+    factors = np.asarray(source.randint(0, 2**62, size=width, dtype=np.int64))
     odd = factors.astype(np.uint64) * np.uint64(2) + np.uint64(1)
     out = np.empty(n, dtype=np.uint64)
     step = max(1, _BLOCK // max(1, width))

@@ -177,9 +177,13 @@ def encode_inputs(
         if field.kind == "category":
             categories.append(_category_codes(field, column))
         elif field.kind == "date":
-            numbers.append(date_features(as_dates(column, field.name, row_name), field.stats))
+            numbers.append(
+                date_features(as_dates(column, field.name, row_name=row_name), field.stats)
+            )
         else:
-            numbers.append(_number_columns(field, as_numbers(column, field.name, row_name)))
+            numbers.append(
+                _number_columns(field, as_numbers(column, field.name, row_name=row_name))
+            )
     if not tabular:
         return {}
     rows = len(next(iter(columns.values())))
@@ -234,7 +238,7 @@ def encode_target(
                 "correct the label, or train with it",
             )
         return torch.from_numpy(np.maximum(found, 0))
-    values = as_numbers(column, field.name, row_name).astype(np.float64)
+    values = as_numbers(column, field.name, row_name=row_name).astype(np.float64)
     bad = rows[~np.isfinite(values[rows])]
     if len(bad):
         raise DataError(
@@ -248,7 +252,7 @@ def encode_target(
 
 def encode_weight(name: str, column: Column, *, row_name: Callable[[int], str]) -> Tensor:
     """Return (N,) float32 row weights; `DataError` names a row whose weight cannot be one."""
-    values = as_numbers(column, name, row_name).astype(np.float64)  # type: ignore[arg-type]
+    values = as_numbers(column, name, row_name=row_name).astype(np.float64)  # type: ignore[arg-type]
     bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if len(bad):
         raise DataError(

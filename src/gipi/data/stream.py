@@ -24,7 +24,7 @@ from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, normalise, resident
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -307,15 +307,12 @@ def _views(
 ) -> list[Batch]:  # fmt: skip
     """Cut a chunk into batches that are views of it."""
     sizes = chunk.sizes
-    count = len(sizes)
-    targets = [None] * count if target is None else target.split_with_sizes(sizes)
-    weights = [None] * count if weight is None else weight.split_with_sizes(sizes)
+    none: Sequence[Tensor | None] = [None] * len(sizes)
+    targets = none if target is None else target.split_with_sizes(sizes)
+    weights = none if weight is None else weight.split_with_sizes(sizes)
     if any(chunk.empty):
-        ones = [torch.ones(n, device=ids.device) for n in sizes] if weight is None else weights
-        weights = [
-            torch.zeros(1, device=ids.device) if e else (None if weight is None else w)
-            for e, w in zip(chunk.empty, ones, strict=True)
-        ]
+        nothing = torch.zeros(1, device=ids.device)
+        weights = [nothing if e else w for e, w in zip(chunk.empty, weights, strict=True)]
     cut = zip(targets, weights, ids.split_with_sizes(sizes), chunk.rows, strict=True)
     if len(inputs) == 1:
         ((name, values),) = inputs.items()
