@@ -199,6 +199,8 @@ def begin(  # noqa: PLR0913  the arguments of `fit`
             model, task, first, recipe, device=device, run_s=recipe.time,
             run_steps=clock.total_steps, optimizer=lambda net: build_optimizer(net, recipe),
         )  # fmt: skip
+    if dist.world() > 1:  # every rank must compute alike
+        chosen = Setup.from_dict(json.loads(dist.from_first(json.dumps(chosen.to_dict()))))
     apply_threads_and_gemm(chosen, device)
     if chosen.memory_format is not None:
         model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
