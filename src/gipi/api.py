@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "evaluate", "fit", "load", "model", "open", "resume", "train"]
 
-RESERVE_S = 1.5  # seconds that the model folder and the report take after the last evaluation
+RESERVE_S = 0.8  # seconds that the model folder, the report and the exit take after the evaluation
 EVAL_BATCH = 256
 
 

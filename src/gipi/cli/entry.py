@@ -7,6 +7,7 @@ people goes to stderr.
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import traceback
 from contextlib import nullcontext, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gipi.core.errors import GipiError, RequestError, did_you_mean, nearest
 
@@ -28,9 +29,11 @@ _LINES = 11  # an error message never gets longer than this
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    argv  the arguments after `gipi`; None takes them from the process
+    argv  the arguments after `gipi`; None takes them from the process, and ends it
     """
-    args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if argv is None:
+        _leave(main(sys.argv[1:]))
+    args = list(argv or ()) or ["--help"]
     options = args[: args.index("--")] if "--" in args else args
     as_json = "--json" in options
     try:
@@ -51,6 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if as_json and isinstance(result, dict):
         print(to_json(result))
     return DONE
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: taking down torch object by object would cost up to a second."""
+    atexit._run_exitfuncs()  # noqa: SLF001  what others registered is still done
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
+    os._exit(code)
 
 
 def _dispatch(args: list[str]) -> Any:
