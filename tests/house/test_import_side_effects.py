@@ -7,7 +7,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
 from tests.house.source import files, is_public
 
 if TYPE_CHECKING:
@@ -64,16 +63,16 @@ def test_importing_everything_changes_nothing(tmp_path: Path) -> None:
     assert changes([name for name in files() if is_public(name)], tmp_path) == {}
 
 
-@pytest.mark.parametrize(
-    ("code", "what"),
-    [
-        ("import os; os.environ['A_NEW_NAME'] = '1'", "environment"),
-        ("import torch; torch.manual_seed(1); torch.rand(1)", "torch random"),
-        ("import torch; torch.set_num_threads(7)", "torch threads"),
-        ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", "signals"),
-        ("open('left.txt', 'w').close()", "files"),
-    ],
-)
-def test_a_planted_side_effect_is_found(tmp_path: Path, code: str, what: str) -> None:
-    (tmp_path / "planted.py").write_text(code)
-    assert what in changes(["planted"], tmp_path)
+PLANTED = {
+    "environment": "import os; os.environ['A_NEW_NAME'] = '1'",
+    "torch random": "import torch; torch.manual_seed(1); torch.rand(1)",
+    "torch threads": "import torch; torch.set_num_threads(7)",
+    "signals": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "warnings": "import warnings; warnings.simplefilter('error')",
+    "files": "open('left.txt', 'w').close()",
+}
+
+
+def test_planted_side_effects_are_found(tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text("\n".join(PLANTED.values()))
+    assert set(PLANTED) <= set(changes(["planted"], tmp_path))
