@@ -12,6 +12,7 @@ On a shared machine other processes take the cores now and then, and a loop with
 waits for the one that lost its core. The kernel's own account of the time our threads stood ready
 but waiting tells; a pair in which either loop stood more than `DISTURBED` of its turn is set aside
 and counted (`disturbed`), whichever loop it hit, and the run goes on until enough pairs are clean.
+Before each pair, with both clocks stopped, it waits for a quiet moment, for `--wait` seconds in all.
 
 `fit`'s figure holds gathering, rows, progress, metrics, checks, checkpoints and the choice of the
 best weights. The forward passes over validation rows are timed apart (`evaluation_s`): the
@@ -24,11 +25,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter as now
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import handwritten
 import torch
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 WARM_S = 1.0
 DISTURBED = 0.05
 """Share of a turn that our threads waited for a processor, above which a pair is set aside."""
+QUIET = 0.1
+"""Share of the processors that others may use when a pair begins."""
 PATIENCE = 5
 """Turns are at most this many times the pairs that were asked for."""
 
@@ -58,6 +62,23 @@ def waiting_s() -> float:
         except (OSError, ValueError, IndexError):
             continue
     return total * 1e-9
+
+
+def busy_share(span_s: float = 0.1) -> float:
+    """Share of the processors that others kept busy while this process slept (Linux)."""
+
+    def read() -> tuple[int, int]:
+        ticks = [int(t) for t in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(ticks), ticks[3] + ticks[4]
+
+    try:
+        before = read()
+        time.sleep(span_s)
+        after = read()
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    total = after[0] - before[0]
+    return 1 - (after[1] - before[1]) / total if total else 0.0
 
 
 @dataclass
@@ -74,6 +95,7 @@ class Turns:
     val: Evaluated
     warm: int
     chunk: int
+    wait_s: float
     fit_s: list[float] = field(default_factory=list)
     hand_s: list[float] = field(default_factory=list)
     disturbed: int = 0
@@ -101,9 +123,19 @@ class Turns:
                 spent = now() - self.began - (self.val.seconds - self.evaluated)
                 waited = waiting_s() - self.waited
                 self._turn(spent, waited)
+            self._wait()
             self.evaluated, self.waited = self.val.seconds, waiting_s()
             self.began = now()
         self.given += 1
+
+    def _wait(self) -> None:
+        """Sleep until the machine is quiet, as long as there is patience left."""
+        while self.wait_s > 0:
+            start = now()
+            if busy_share() < QUIET:
+                return
+            time.sleep(0.2)
+            self.wait_s -= now() - start
 
     def _turn(self, fit_s: float, fit_waited: float) -> None:
         """Let the hand-written loop take its turn, and keep the pair if nobody disturbed it."""
@@ -135,7 +167,9 @@ class Enough:
         return None
 
 
-def measure(work: Work, data: Data, *, pairs: int, chunk_s: float, setup: str, seed: int) -> dict:
+def measure(
+    work: Work, data: Data, *, pairs: int, chunk_s: float, setup: str, seed: int, wait_s: float
+) -> dict[str, Any]:
     """Return the row of one work."""
     settings = handwritten.BEST[work.name]
     hand = handwritten.steps(work, data, make_model(work, seed=seed), settings, seed=seed)
@@ -147,7 +181,7 @@ def measure(work: Work, data: Data, *, pairs: int, chunk_s: float, setup: str, s
     warm = max(2, round(WARM_S / pace))
     val = Evaluated(stream_of(work, data.x_val, data.y_val, train=False))
     inner = stream_of(work, data.x, data.y, train=True, seed=seed)
-    turns = Turns(inner, hand, settings, val, warm, chunk)
+    turns = Turns(inner, hand, settings, val, warm, chunk, wait_s)
     model = make_model(work, seed=seed)
     shared = Setup(
         precision="bf16" if settings.bf16 else "fp32", threads=settings.threads,
@@ -166,6 +200,7 @@ def measure(work: Work, data: Data, *, pairs: int, chunk_s: float, setup: str, s
     extra = [1e6 * (a - b) for a, b in zip(turns.fit_s, turns.hand_s, strict=True)]
     return {
         "ratio": bootstrap(ratios), "overhead_us": bootstrap(extra),
+        "ratio_of_sums": sum(turns.fit_s) / sum(turns.hand_s),
         "fit_ms": 1e3 * statistics.median(turns.fit_s),
         "hand_ms": 1e3 * statistics.median(turns.hand_s),
         "fit_min_ms": 1e3 * min(turns.fit_s), "hand_min_ms": 1e3 * min(turns.hand_s),
@@ -180,6 +215,7 @@ def main() -> None:
     parser.add_argument("works", nargs="*", default=[w.name for w in WORKS])
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--chunk", type=float, default=0.4, help="seconds of a turn")
+    parser.add_argument("--wait", type=float, default=120.0, help="seconds to wait for quiet")
     parser.add_argument("--setup", choices=["shared", "auto"], default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
@@ -192,13 +228,14 @@ def main() -> None:
             continue
         row = measure(
             work, make_data(work, seed=asked.seed), pairs=asked.pairs, chunk_s=asked.chunk,
-            setup=asked.setup, seed=asked.seed,
+            setup=asked.setup, seed=asked.seed, wait_s=asked.wait,
         )  # fmt: skip
         results.add(name, variant, **row, versions=versions("torch", "gipi", "numpy"))
         ratio, extra = row["ratio"], row["overhead_us"]
         print(
             f"{name:7} {variant}: fit {row['fit_ms']:.4f} ms, hand-written {row['hand_ms']:.4f} ms, "
-            f"ratio {ratio['median']:.3f} (95 % upper {ratio['upper95']:.3f}), overhead "
+            f"ratio {ratio['median']:.3f} (95 % upper {ratio['upper95']:.3f}; of the sums "
+            f"{row['ratio_of_sums']:.3f}), overhead "
             f"{extra['median']:.1f} us (upper {extra['upper95']:.1f}), {ratio['n']} pairs of "
             f"{row['chunk_steps']} steps ({row['disturbed']} disturbed), {row['evaluations']} evaluations; {row['setup']}"
         )
