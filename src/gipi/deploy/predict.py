@@ -16,7 +16,7 @@ from PIL import Image
 
 from gipi import data as data_
 from gipi.core.device import pick_device
-from gipi.core.errors import DataError, ModelError
+from gipi.core.errors import DataError, ModelError, RequestError
 from gipi.core.rundir import MODEL, resolve_run
 from gipi.data.decode import to_pixels
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
@@ -121,7 +121,14 @@ def load(
     """
     path = Path(where)
     if not is_model_folder(path):
-        path = resolve_run(where) / MODEL
+        run = resolve_run(where)
+        path = run / MODEL
+        if not path.is_dir():
+            raise RequestError(
+                f"the run {run} has no model yet: it was stopped before its end",
+                "a finished run",
+                f"finish it with `gipi resume {run}`",
+            )
     target = pick_device(device)
     folder = load_model_folder(path, module=module, device=target)
     if folder.task is None:
