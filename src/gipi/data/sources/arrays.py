@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -78,7 +80,7 @@ def read_numpy_file(path: Path) -> Source:
                 data: dict[str, Any] = {"x": found}
             else:
                 data = {key: found[key] for key in found.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read: {error}",
             "a .npy or .npz file of numbers or strings (pickled objects are refused)",

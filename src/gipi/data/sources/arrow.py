@@ -321,7 +321,7 @@ def dates_in(column: np.ndarray) -> tuple[np.ndarray, list[str]]:
         return column, []
     import pyarrow as pa
 
-    dates, notes = _date(pa.array(column.tolist(), pa.string()))
+    dates, notes = _date(pa.chunked_array([column.tolist()], pa.string()))
     return (column, []) if dates is None else (dates, notes)
 
 
