@@ -72,7 +72,7 @@ def auc(classes: int = 2) -> Metric:
     return Metric(
         "auc",
         greater_is_better=True,
-        init=zeros(bins=(columns, 2, bins)),
+        init=zeros({"bins": (columns, 2, bins)}),
         update=update,
         compute=compute,
     )

@@ -44,7 +44,7 @@ def accuracy(classes: int = 0) -> Metric:  # noqa: ARG001  one signature for all
         add(state, "correct", predicted(outputs) == hard(target), weight)
         add_rows(state, "count", len(target), weight)
 
-    return Metric("accuracy", greater_is_better=True, init=zeros(correct=(), count=()),
+    return Metric("accuracy", greater_is_better=True, init=zeros({"correct": (), "count": ()}),
                   update=update,
                   compute=lambda state: ratio(state, "correct", "count"))  # fmt: skip
 
@@ -73,7 +73,7 @@ def balanced_accuracy(classes: int = 2) -> Metric:
 
     size = _per_class(classes)
     return Metric("balanced_accuracy", greater_is_better=True,
-                  init=zeros(right=size, true=size, guessed=size), update=_update_per_class,
+                  init=zeros({"right": size, "true": size, "guessed": size}), update=_update_per_class,
                   compute=compute)  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def f1(classes: int = 2) -> Metric:
         return float((2 * state["right"][seen] / both[seen]).mean())
 
     size = _per_class(classes)
-    return Metric("f1", greater_is_better=True, init=zeros(right=size, true=size, guessed=size),
+    return Metric("f1", greater_is_better=True, init=zeros({"right": size, "true": size, "guessed": size}),
                   update=_update_per_class,
                   compute=compute)  # fmt: skip
 
@@ -103,7 +103,7 @@ def log_loss(classes: int = 0) -> Metric:  # noqa: ARG001
         add(state, "loss", F.cross_entropy(logits, soft, reduction="none"), weight)
         add_rows(state, "count", len(target), weight)
 
-    return Metric("log_loss", greater_is_better=False, init=zeros(loss=(), count=()), update=update,
+    return Metric("log_loss", greater_is_better=False, init=zeros({"loss": (), "count": ()}), update=update,
                   compute=lambda state: ratio(state, "loss", "count"))  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def ece(classes: int = 0, *, bins: int = 15) -> Metric:  # noqa: ARG001
     return Metric(
         "ece",
         greater_is_better=False,
-        init=zeros(count=size, right=size, confidence=size),
+        init=zeros({"count": size, "right": size, "confidence": size}),
         update=update,
         compute=compute,
     )

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
 State = dict[str, "Tensor"]
@@ -40,7 +42,7 @@ def accumulator(device: torch.device | str) -> torch.dtype:
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
-def zeros(**sizes: tuple[int, ...]) -> Callable[[torch.device | str], State]:
+def zeros(sizes: Mapping[str, tuple[int, ...]]) -> Callable[[torch.device | str], State]:
     """Return an `init` for named tensors of these shapes."""
 
     def init(device: torch.device | str) -> State:

@@ -42,7 +42,7 @@ def _error(name: str, of: Callable[[Tensor], Tensor], root: bool) -> Metric:  # 
     return Metric(
         name,
         greater_is_better=False,
-        init=zeros(error=(), count=()),
+        init=zeros({"error": (), "count": ()}),
         update=update,
         compute=compute,
     )
@@ -90,7 +90,7 @@ def r2(classes: int = 1) -> Metric:
     return Metric(
         "r2",
         greater_is_better=True,
-        init=zeros(residual=size, y=size, yy=size, count=()),
+        init=zeros({"residual": size, "y": size, "yy": size, "count": ()}),
         update=update,
         compute=compute,
     )
@@ -121,7 +121,7 @@ def pearson(classes: int = 1) -> Metric:
     return Metric(
         "pearson",
         greater_is_better=True,
-        init=zeros(**dict.fromkeys(names, size), count=()),
+        init=zeros({**dict.fromkeys(names, size), "count": ()}),
         update=update,
         compute=compute,
     )

@@ -28,7 +28,7 @@ def both(draw: Callable[[int], str]) -> str:
     return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
 
 
-def card(title: str, body: str, note: str = "", legend: Sequence[tuple[str, int]] = ()) -> str:
+def card(title: str, body: str, note: str = "", *, legend: Sequence[tuple[str, int]] = ()) -> str:
     """Return a titled box. `body` and `note` are HTML, `title` and the legend are text."""
     keys = "".join(f'<span class="key c{c}">{text(name)}</span>' for name, c in legend)
     head = f"<h3>{text(title)}{f'<span class=legend>{keys}</span>' if keys else ''}</h3>"
@@ -110,7 +110,9 @@ def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
             percent=percent, marks=_marks(run, per), label=f"{name} over {unit}s",
         )  # fmt: skip
 
-    return card(name.replace("_", " "), both(draw), note + _last(lines, percent=percent), keys)
+    return card(
+        name.replace("_", " "), both(draw), note + _last(lines, percent=percent), legend=keys
+    )
 
 
 def _last(lines: list[Line], *, percent: bool) -> str:
@@ -182,7 +184,7 @@ def layer_cards(run: RunData) -> list[str]:
             for colour, (name, points) in enumerate(layers.items(), 1)
         ]
         keys = [(line.name, line.colour) for line in lines]
-        out.append(card(title, both(_layers(lines, unit, title, band)), note, keys))
+        out.append(card(title, both(_layers(lines, unit, title, band)), note, legend=keys))
     return out
 
 

@@ -103,10 +103,10 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
+def ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     """Return at most about `most` round numbers within [low, high].
 
-    >>> ticks(0, 1), ticks(3, 97, 4)
+    >>> ticks(0, 1), ticks(3, 97, most=4)
     ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [25.0, 50.0, 75.0])
     """
     span = high - low
@@ -119,7 +119,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+def log_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     """Return powers of ten within [low, high], with 2 and 5 where there are few decades."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     stride = max(1, math.ceil((last - first) / most))
@@ -159,7 +159,7 @@ def open_axes(
     """Return axes with grid, tick labels and the label of the horizontal axis drawn."""
     y_range = _widened(y_range, log=log)
     x_range = x_range if x_range[1] > x_range[0] else (x_range[0] - 0.5, x_range[0] + 0.5)
-    marks = log_ticks(*y_range) if log else ticks(*y_range, max(3, height // 38))
+    marks = log_ticks(*y_range) if log else ticks(*y_range, most=max(3, height // 38))
     names = [f"{v * 100:.4g} %" if percent else number(v) for v in marks]
     left = 12 + CHAR * max((len(n) for n in names), default=1)
     bottom = 36.0 if x_label else 22.0
@@ -173,7 +173,7 @@ def open_axes(
             f"{name}</text>"
         )
     if x_ticks:
-        for value in ticks(*x_range, max(3, width // 80)):
+        for value in ticks(*x_range, most=max(3, width // 80)):
             axes.parts.append(
                 f'<text class="tick" x="{axes.x(value):.1f}" y="{floor + 15:.1f}" '
                 f'text-anchor="middle">{number(value)}</text>'

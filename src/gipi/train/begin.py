@@ -17,6 +17,7 @@ from gipi.core.atomic import write_file
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
+from gipi.data.stream import RowStream
 from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
@@ -89,9 +90,9 @@ class Run:
         answers = [observer(seen) for observer in self.observers]
         return [a for a in answers if a is not None]
 
-    def note(self, event: str, reason: str, **more: Any) -> None:  # noqa: ANN401  JSON values
+    def note(self, event: str, reason: str, *, more: Mapping[str, Any] | None = None) -> None:
         """Write an event row and show it to the observers."""
-        row = {"step": self.state.step, "event": event, "reason": reason, **more}
+        row = {"step": self.state.step, "event": event, "reason": reason, **(more or {})}
         if self.rows is not None:
             self.rows.write(row)
         for observer in self.observers:
@@ -121,9 +122,7 @@ class Run:
                 self.explained += 1
                 batch = place(next(iter(train.epoch(epoch, index))), self.device)
                 names = {id(p): n for n, p in self.model.named_parameters()}
-                reason = f"step {step}: " + explain(
-                    self.model, self.lanes[0].phase, batch, names
-                )
+                reason = f"step {step}: " + explain(self.model, self.lanes[0].phase, batch, names)
             self.note("skipped: loss or gradient not finite", reason)
         self.guard.give_up("see the rows of this run")
 
@@ -204,6 +203,8 @@ def begin(  # noqa: PLR0913  the arguments of `fit`
     apply_threads_and_gemm(chosen, device)
     if chosen.memory_format is not None:
         model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
+    if isinstance(train, RowStream):
+        train.store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)
     lanes = build_lanes(model, task, recipe)
     state = State(model, {lane.phase.name: lane.optimizer for lane in lanes})
     if recipe.ema is not None and recipe.swa is not None:

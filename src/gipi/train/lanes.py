@@ -33,7 +33,7 @@ class Lane:
     closure: bool
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe, pattern: str = "*") -> Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe, *, pattern: str = "*") -> Optimizer:
     """Return the recipe's optimizer over the parameters whose names match `pattern`."""
     optimizer = optim.build_optimizer(
         recipe.optimizer,
@@ -59,13 +59,19 @@ def build_optimizer(model: nn.Module, recipe: Recipe, pattern: str = "*") -> Opt
 
 
 def build_lanes(
-    model: nn.Module, task: Task, recipe: Recipe, optimizers: dict[str, Optimizer] | None = None
+    model: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    *,
+    optimizers: dict[str, Optimizer] | None = None,
 ) -> list[Lane]:
     """Return one lane per phase of the task; `optimizers` of an existing state are taken over."""
     lanes = []
     for phase in task.phases:
         given = (optimizers or {}).get(phase.name)
-        optimizer = given if given is not None else build_optimizer(model, recipe, phase.params)
+        optimizer = (
+            given if given is not None else build_optimizer(model, recipe, pattern=phase.params)
+        )
         add_l1 = optim.bind_l1(optimizer, recipe.l1) if recipe.l1 else None
         params = [p for group in optimizer.param_groups for p in group["params"]]
         closure = phase.closure or isinstance(optimizer, torch.optim.LBFGS)

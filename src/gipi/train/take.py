@@ -22,7 +22,7 @@ LIVE = ("threads", "clip_norm", "l1", "lr_scale")
 
 def take(run: Run, action: Action) -> bool:
     """Carry out one action and write it down; return True where the run must end."""
-    run.note(action.kind, action.reason, **_value(action))
+    run.note(action.kind, action.reason, more=_value(action))
     match action.kind:
         case "stop":
             return True
@@ -65,7 +65,7 @@ def _change(run: Run, action: Action) -> None:
         run.state.lr_scale = float(action.value)
         return
     run.recipe = run.recipe.model_copy(update={action.field: action.value})
-    run.lanes[:] = build_lanes(run.model, run.task, run.recipe, run.state.optimizers)
+    run.lanes[:] = build_lanes(run.model, run.task, run.recipe, optimizers=run.state.optimizers)
 
 
 def _value(action: Action) -> dict[str, object]:
