@@ -55,7 +55,7 @@ Train = Callable[["Work", "Data", int, Clock, int], float]
 def main() -> None:
     """Train as asked and print the JSON line."""
     name, work_name, epochs, began = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
-    seed = int(sys.argv[5]) if len(sys.argv) > 5 else 0  # noqa: PLR2004
+    seed = int(sys.argv[5]) if len(sys.argv) > 5 else 0
     module, function = MODULES[name].split(":")
     if name.startswith("keras"):
         import os

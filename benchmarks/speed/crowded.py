@@ -67,8 +67,9 @@ def train_for(contender: str, work_name: str, seconds: float) -> dict[str, Any]:
             done += 1
         spent = time.perf_counter() - start
     else:
-        from gipi.core.events import Action, Step
         from library import fit_work, recipe_of, stream_of
+
+        from gipi.core.events import Action, Step
 
         marks: list[tuple[int, float]] = []
 
@@ -88,7 +89,7 @@ def train_for(contender: str, work_name: str, seconds: float) -> dict[str, Any]:
 def in_process(contender: str, work: str, seconds: float) -> dict[str, Any]:
     """Return what `train_for` gives in a process of its own."""
     words = [sys.executable, str(HERE / "crowded.py"), "--one", contender, work, str(seconds)]
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         words, capture_output=True, text=True, check=True, cwd=HERE, timeout=20 * seconds + 120
     )
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

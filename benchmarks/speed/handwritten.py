@@ -49,7 +49,6 @@ from time import perf_counter as now
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
 from works import Data, Work
 
 READ_EVERY = 100

@@ -15,6 +15,8 @@ from time import perf_counter as now
 from typing import TYPE_CHECKING
 
 import torch
+from works import CLASSES, Data, Work
+
 from gipi.core.config import Recipe
 from gipi.core.schema import Field, Schema
 from gipi.data.stream import Columns, RowStream
@@ -22,12 +24,11 @@ from gipi.tasks import classify
 from gipi.train import Setup, State, fit
 from gipi.train.progress import Progress
 
-from works import CLASSES, Data, Work
-
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from gipi.core.batch import Batch, Stream
     from gipi.core.events import Observer
-    from torch import Tensor, nn
 
 
 def schema_of(work: Work) -> Schema:

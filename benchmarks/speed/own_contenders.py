@@ -51,7 +51,7 @@ class _Marked:
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Any]:
         """Yield the batches of the library's stream."""
         self.seen += 1
-        if self.seen > 2:  # the first reading is one batch for the trial  # noqa: PLR2004
+        if self.seen > 2:  # the first reading is one batch for the trial
             self.clock.mark()
         yield from self.inner.epoch(epoch, skip)
 

@@ -34,11 +34,12 @@ from typing import TYPE_CHECKING, Any
 
 import handwritten
 import torch
-from gipi.core.events import Action, Step
-from gipi.train import Setup
 from library import Evaluated, fit_work, recipe_of, stream_of
 from stats import Results, bootstrap, versions
 from works import BY_NAME, WORKS, Data, Work, make_data, make_model
+
+from gipi.core.events import Action, Step
+from gipi.train import Setup
 
 if TYPE_CHECKING:
     from gipi.core.batch import Batch

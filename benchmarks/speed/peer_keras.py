@@ -55,7 +55,7 @@ def network(work: Work) -> Any:
     """Return the work's network in Keras layers."""
     keras.config.set_image_data_format(LAYOUT[BACKEND])
     shape = work.shape
-    if len(shape) == 3 and LAYOUT[BACKEND] == "channels_last":  # noqa: PLR2004
+    if len(shape) == 3 and LAYOUT[BACKEND] == "channels_last":
         shape = (*shape[1:], shape[0])
     x = entry = keras.Input(shape)
     if work.name == "mlp":
@@ -74,7 +74,7 @@ def network(work: Work) -> Any:
         x = layers.Conv2D(64, 3, 1, "same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(axis=axis)(x))
         for width in (64, 128, 256, 512):
-            x = _block(x, width, 1 if width == 64 else 2)  # noqa: PLR2004
+            x = _block(x, width, 1 if width == 64 else 2)
             x = _block(x, width, 1)
         x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(entry, layers.Dense(10, dtype="float32")(x))
@@ -82,7 +82,7 @@ def network(work: Work) -> Any:
 
 def _rows(x: Any) -> np.ndarray:
     rows = x.numpy()
-    if rows.ndim == 4 and LAYOUT[BACKEND] == "channels_last":  # noqa: PLR2004
+    if rows.ndim == 4 and LAYOUT[BACKEND] == "channels_last":
         rows = np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
     return rows
 

@@ -35,9 +35,7 @@ class Tuned(nn.Module):
     def __init__(self, model: nn.Module, settings: handwritten.Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.net = (
-            model.to(memory_format=torch.channels_last) if settings.channels_last else model
-        )
+        self.net = model.to(memory_format=torch.channels_last) if settings.channels_last else model
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, 10) float32."""

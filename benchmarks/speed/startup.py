@@ -33,9 +33,7 @@ VARIANTS: dict[str, list[str]] = {
 def seconds(words: list[str]) -> tuple[float, float | None]:
     """Return the wall-clock seconds of one process and the peak in MiB that it printed."""
     start = time.perf_counter()
-    done = subprocess.run(  # noqa: S603
-        [sys.executable, *words], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     spent = time.perf_counter() - start
     last = (done.stdout.strip().splitlines() or [""])[-1]
     try:

@@ -12,7 +12,6 @@ from time import perf_counter as now
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-
 from works import Data, Work
 
 

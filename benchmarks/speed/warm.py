@@ -45,7 +45,7 @@ def run_once(
     words = [python, str(HERE / "contender.py"), name, work, str(epochs)]
     words += [repr(time.time()), str(seed)]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             words, capture_output=True, text=True, env=environment, cwd=HERE, check=False,
             timeout=LIMIT_S,
         )  # fmt: skip

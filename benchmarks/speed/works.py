@@ -139,7 +139,9 @@ WORKS: tuple[Work, ...] = (
     Work("mlp", mlp, (784,), 128, 51_200, 5_120, 8.0, "adam", 1e-3),
     Work("lenet", lenet, (1, 28, 28), 128, 51_200, 5_120, 4.0, "adam", 1e-3, epochs=2),
     Work("tiny", tiny, (16,), 32, 32_000, 3_200, 1.0, "adam", 1e-3),
-    Work("resnet", ResNet18, (3, 32, 32), 128, 1_280, 256, 1.5, "nesterov", 0.02, 0.9, 5e-4, epochs=4),
+    Work(
+        "resnet", ResNet18, (3, 32, 32), 128, 1_280, 256, 1.5, "nesterov", 0.02, 0.9, 5e-4, epochs=4
+    ),
 )
 BY_NAME = {work.name: work for work in WORKS}
 

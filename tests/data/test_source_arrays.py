@@ -115,7 +115,12 @@ def test_frame_with_categories_zones_and_equal_names():
      ("train_x", "train_y", "test_x", "test_y")],
 )  # fmt: skip
 def test_parts_of_an_npz_file_are_a_given_split(tmp_path, names):
-    arrays = [np.zeros((4, 8, 8), np.uint8), np.arange(4), np.ones((2, 8, 8), np.uint8), np.arange(2)]
+    arrays = [
+        np.zeros((4, 8, 8), np.uint8),
+        np.arange(4),
+        np.ones((2, 8, 8), np.uint8),
+        np.arange(2),
+    ]
     np.savez(tmp_path / "t.npz", **dict(zip(names, arrays, strict=True)))
     source = read_source(tmp_path / "t.npz")
     assert source.given_split.tolist() == [TRAIN] * 4 + [TEST] * 2

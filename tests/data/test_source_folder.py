@@ -22,7 +22,9 @@ def make(root, *names):
 
 
 def test_classes_with_any_name(tmp_path):
-    source = read_source(make(tmp_path / "사진", "고양이/1.png", "dog/b.JPG", "dog/a b.webp", "dog/x/2.gif"))
+    source = read_source(
+        make(tmp_path / "사진", "고양이/1.png", "dog/b.JPG", "dog/a b.webp", "dog/x/2.gif")
+    )
     assert source.name == "사진"
     assert source.columns["label"].tolist() == ["dog", "dog", "dog", "고양이"]
     assert list(source.row_names) == ["dog/a b.webp", "dog/b.JPG", "dog/x/2.gif", "고양이/1.png"]
@@ -46,7 +48,9 @@ def test_a_class_called_test_is_no_split(tmp_path):
 
 
 def test_what_is_left_out_is_said(tmp_path):
-    make(tmp_path, "a/1.png", "b/2.png", "loose.png", "a/.hidden.png", ".git/3.png", "__MACOSX/4.png")
+    make(
+        tmp_path, "a/1.png", "b/2.png", "loose.png", "a/.hidden.png", ".git/3.png", "__MACOSX/4.png"
+    )
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     source = read_source(tmp_path)

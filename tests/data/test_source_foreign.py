@@ -71,7 +71,9 @@ def test_map_style_stream_is_a_function_of_seed_and_epoch():
     stream = ForeignStream(Counting(), batch_size=4, seed=1)
     assert (stream.rows, stream.steps, stream.batch_size) == (10, 3, 4)
     first = [b.ids.tolist() for b in stream.epoch(0)]
-    assert first == [b.ids.tolist() for b in ForeignStream(Counting(), batch_size=4, seed=1).epoch(0)]
+    assert first == [
+        b.ids.tolist() for b in ForeignStream(Counting(), batch_size=4, seed=1).epoch(0)
+    ]
     assert first != [b.ids.tolist() for b in stream.epoch(1)]
     assert sorted(sum(first, [])) == list(range(10))
     assert [b.ids.tolist() for b in stream.epoch(0, skip=2)] == first[2:]

@@ -168,7 +168,9 @@ def test_header_or_not(read, content, names):
 
 
 def test_ragged_rows_are_named(read):
-    with pytest.raises(DataError, match=r"row 2 has 3 values where 2 belong \(and 1 more such rows\)"):
+    with pytest.raises(
+        DataError, match=r"row 2 has 3 values where 2 belong \(and 1 more such rows\)"
+    ):
         read("a,b\n1,x\n2,y,z\n3,f\n4\n")
 
 
@@ -207,7 +209,9 @@ def test_thousands_of_columns(read):
 
 
 def test_json_lines(read):
-    source = read('{"a":1,"n":{"z":1.5},"v":[1,2]}\n\n{"a":2,"n":{"z":null},"v":[3,4],"s":"x"}\n', "t.jsonl")
+    source = read(
+        '{"a":1,"n":{"z":1.5},"v":[1,2]}\n\n{"a":2,"n":{"z":null},"v":[3,4],"s":"x"}\n', "t.jsonl"
+    )
     assert source.columns["a"].tolist() == [1, 2]
     assert values(source, "n.z") == [1.5, None]
     assert source.columns["v"].tolist() == [[1, 2], [3, 4]]

@@ -37,7 +37,7 @@ def net(kind: str, dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(*layers).to(dtype)
 
 
-def train(  # noqa: PLR0913  the axes of the matrix
+def train(
     kind: str,
     dtype: str,
     *,

@@ -27,7 +27,9 @@ def test_micro_batches_do_not_change_the_weights(kind: str, dtype: str, weighted
     whole = train(kind, dtype, weighted=weighted)
     assert torch.isfinite(whole).all()
     for micro in (1, 5, 16, 31):
-        assert distance(whole, train(kind, dtype, weighted=weighted, micro=micro)) < TOLERANCE[dtype]
+        assert (
+            distance(whole, train(kind, dtype, weighted=weighted, micro=micro)) < TOLERANCE[dtype]
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "momentum", "rmsprop"])

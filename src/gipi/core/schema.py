@@ -11,7 +11,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-Kind = Literal["image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"]
+Kind = Literal[
+    "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
+]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
 TaskKind = Literal["classify", "regress"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -64,9 +66,7 @@ class Schema:
 
     def of(self, role: str, kind: str | None = None) -> tuple[Field, ...]:
         """Return the fields with this role (and kind), in column order."""
-        return tuple(
-            f for f in self.fields if f.role == role and (kind is None or f.kind == kind)
-        )
+        return tuple(f for f in self.fields if f.role == role and (kind is None or f.kind == kind))
 
     @property
     def inputs(self) -> tuple[Field, ...]:

@@ -68,7 +68,7 @@ def classify(
 
     def outputs(schema: Schema) -> int:
         classes = len(schema.classes)
-        if loss == "cross_entropy" or classes > 2:  # noqa: PLR2004  two classes need one output
+        if loss == "cross_entropy" or classes > 2:
             return classes
         return 1
 

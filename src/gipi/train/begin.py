@@ -159,7 +159,7 @@ class Run:
         self.tell("save", {"step": self.state.step})
 
 
-def begin(  # noqa: PLR0913  the arguments of `fit`
+def begin(
     model: nn.Module,
     task: Task,
     train: Stream,
@@ -324,7 +324,7 @@ def place(batch: Batch, device: torch.device) -> Batch:
     return batch if batch.target is not None and batch.target.device == device else batch.to(device)
 
 
-def closure_step(  # noqa: PLR0913
+def closure_step(
     lane: Lane,
     net: nn.Module,
     batch: Batch,

@@ -39,7 +39,7 @@ class Evaluation:
     ids: Tensor | None = None
 
 
-def evaluate(  # noqa: PLR0913  each is one independent choice
+def evaluate(
     model: nn.Module,
     task: Task,
     stream: Stream,
@@ -91,10 +91,7 @@ def evaluate(  # noqa: PLR0913  each is one independent choice
 
 def in_layout(inputs: dict[str, Tensor], layout: torch.memory_format) -> dict[str, Tensor]:
     """Return the inputs with every image batch (B, C, H, W) in the given memory format."""
-    return {
-        k: v.contiguous(memory_format=layout) if v.ndim == 4 else v  # noqa: PLR2004
-        for k, v in inputs.items()
-    }
+    return {k: v.contiguous(memory_format=layout) if v.ndim == 4 else v for k, v in inputs.items()}
 
 
 def _join(column: tuple[Tensor | None, ...]) -> Tensor | None:

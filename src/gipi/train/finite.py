@@ -26,7 +26,7 @@ def scale_and_check(tensors: Sequence[Tensor], factor: Tensor, found: Tensor) ->
 
     One fused kernel, no synchronisation: the operator behind torch's gradient scaler.
     """
-    torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), found, factor)  # noqa: SLF001
+    torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), found, factor)
 
 
 def explain(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -> str:
@@ -88,7 +88,7 @@ def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
         parts.append(f"non-finite gradient in {gradients[-1]}")
     if rows:
         ids = batch.ids[rows[:5]].tolist() if batch.ids is not None else rows[:5]
-        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""  # noqa: PLR2004
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         parts.append(f"rows {', '.join(str(i) for i in ids)}{more}")
     return "; ".join(parts) or "not reproduced when the batch ran again"
 

@@ -47,7 +47,7 @@ class Guard:
         total  the loss, checked as well; where: (step, epoch, batch), for the explanation
         """
         if factor is not None and grads and grads[0].dtype == torch.float64:
-            torch._foreach_mul_(grads, factor)  # noqa: SLF001  the kernel's factor is float32
+            torch._foreach_mul_(grads, factor)
             factor = None
         if factor is None and not self.scaled:
             factor, value = self._one, total.detach()
@@ -67,9 +67,7 @@ class Guard:
         scale_and_check([*grads, value.reshape(1).float()], factor, self._flag)
         self.flags.append((*where, self._flag.clone()))
         if self.scaled:
-            torch._amp_update_scale_(  # noqa: SLF001
-                self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY
-            )
+            torch._amp_update_scale_(self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY)
         return False
 
     def read(self) -> list[tuple[int, int, int]]:

@@ -27,7 +27,7 @@ def as_task(task: Task | Callable[[Tensor, Tensor], Tensor]) -> Task:
 
 
 def as_stream(
-    data: Any,  # noqa: ANN401  whatever torch users have
+    data: Any,
     recipe: Recipe,
     device: torch.device,
     *,
@@ -43,7 +43,7 @@ def as_stream(
         return stream
     if isinstance(data, tuple) and len(data) in (2, 3):
         x, y, *weight = (torch.as_tensor(np.asarray(part)) for part in data)
-        name = "image" if x.ndim == 4 else "numbers"  # noqa: PLR2004
+        name = "image" if x.ndim == 4 else "numbers"
         y = y if y.is_floating_point() else y.long()
         columns = Columns({name: x}, y, weight[0] if weight else None)
         return RowStream(

@@ -95,6 +95,6 @@ def clip_factor(grads: list[Tensor], clip_norm: float | None) -> tuple[Tensor, T
         return norm, None
     divisor = (norm / clip_norm).clamp_min(1.0)
     if divisor.dtype == torch.float64:  # the fused kernels divide in float32
-        torch._foreach_div_(grads, divisor)  # noqa: SLF001
+        torch._foreach_div_(grads, divisor)
         return norm, None
     return norm, divisor.float()

@@ -15,7 +15,7 @@ from gipi import optim
 from gipi.core import dist
 from gipi.core.device import memory_bytes, pick_device
 from gipi.core.errors import DataError, Interrupted
-from gipi.core.events import Action, Step
+from gipi.core.events import Action
 from gipi.train.begin import begin, closure_step, place
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
@@ -43,7 +43,7 @@ ROW_S = 0.25
 """Seconds between rows that the loop aims at where `log_every` leaves it open."""
 
 
-def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see the head of the file
+def fit(
     model: nn.Module,
     task: Task | Callable[[Tensor, Tensor], Tensor],
     train: Stream | Any,
@@ -199,7 +199,7 @@ def fit(  # noqa: C901, PLR0912, PLR0913, PLR0915  one loop in one place: see th
                     stopping |= take(run, action)
                 if run.save_due(at_row=logging):
                     run.save()
-                if stop.asked and world == 1 or (stop.asked and logging):
+                if (stop.asked and world == 1) or (stop.asked and logging):
                     run.save()
                     raise Interrupted(
                         f"stopped by {stop.asked} at step {state.step}, everything is saved",

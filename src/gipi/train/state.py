@@ -70,7 +70,10 @@ def to_tree(state: State) -> dict[str, Any]:
         "best": None
         if best is None
         else {
-            "step": best.step, "score": best.score, "loss": best.loss, "weights": best.weights,
+            "step": best.step,
+            "score": best.score,
+            "loss": best.loss,
+            "weights": best.weights,
         },  # fmt: skip
         "average": None if state.average is None else state.average.state(),
         "history": state.history,

@@ -14,7 +14,7 @@ from torch import Tensor
 _SCALARS = (str, int, float, bool, type(None))
 
 
-def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any tree
+def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """Return `value` as JSON-able values; its tensors go into `tensors` under names below `name`.
 
     Raises `TypeError` for anything that is neither a container, a scalar nor a tensor.
@@ -33,7 +33,7 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN
     raise TypeError(f"{name}: a {type(value).__name__} cannot be stored")
 
 
-def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401  any tree
+def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Rebuild what `pack` took apart."""
     if not isinstance(value, dict):
         return value

@@ -84,7 +84,7 @@ class Window:
         return row
 
 
-def measure(  # noqa: PLR0913  the pieces of one measurement
+def measure(
     task: Task,
     schema: Schema | None,
     metrics: list[Metric],
