@@ -142,3 +142,32 @@ def test_a_setup_survives_json() -> None:
 def test_fp16_needs_a_gpu() -> None:
     with pytest.raises(ConfigError, match="fp16"):
         trial.baseline(Recipe(precision="fp16"), CPU)
+
+
+def test_rows_are_stored_in_bf16_only_where_no_bit_changes() -> None:
+    bf16, batch = Setup("bf16"), images()
+    assert trial.row_storage(conv(), tasks.classify(), batch, bf16, CPU) == "bf16"
+    assert trial.row_storage(conv(), tasks.classify(), batch, Setup(), CPU) == "fp32"
+    looks_first = nn.Sequential(nn.GroupNorm(1, 1), conv())
+    assert trial.row_storage(looks_first, tasks.classify(), batch, bf16, CPU) == "fp32"
+
+
+def test_stored_rows_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from gipi.data.stream import Columns, RowStream
+    from gipi.train import fit
+
+    batch = images(40)
+    stream = RowStream(Columns(batch.inputs, batch.target), np.arange(40), batch_size=16, seed=1)
+    weights = []
+    for rows in ("bf16", "fp32", "bf16"):
+        model = conv()
+        setup = Setup("bf16", "channels_last", rows=rows)
+        fit(model, tasks.classify(), stream, Recipe(steps=9), setup=setup, device="cpu")
+        kept = next(iter(stream.epoch(0))).inputs["image"]
+        assert kept.dtype == (torch.bfloat16 if rows == "bf16" else torch.float32)
+        assert kept.is_contiguous(memory_format=torch.channels_last)
+        weights.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])

@@ -162,6 +162,7 @@ class RowStream:
             files=any(p.files is not None for p in pictures),
             device=self.device,
         )
+        self._columns, self._workers, self._half = columns, workers, False
         self._readers: list[Reader] = []
         self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
@@ -189,6 +190,30 @@ class RowStream:
         row = 8 + sum(g.row_bytes for g in self._gathers.values())
         size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
         return max(1, size // (row * -(-self.batch_size // self.world)))
+
+    def store(self, *, half: bool, channels_last: bool) -> bool:
+        """Keep resident float rows in bf16 (`half`), and images in channels-last storage.
+
+        Batches then need no conversion in each step. Rows stored in bf16 before are made anew from
+        the columns when they are wanted as they are. Returns False, with nothing changed, where
+        rows are not resident or are augmented in float32.
+        """
+        if self.mode != "resident" or self.augment is not None:
+            return False
+        if self._half and not half:
+            columns = self._columns.inputs.items()
+            self._gathers = {k: self._gather_of(v, self._workers) for k, v in columns}
+        self._half = half
+        for gather in self._gathers.values():
+            if not isinstance(gather, _Resident) or not gather.data.is_floating_point():
+                continue
+            if channels_last and gather.data.ndim == 4 and not gather.permute:  # noqa: PLR2004
+                gather.data = gather.data.permute(0, 2, 3, 1).contiguous()
+                gather.permute = True
+            if half:
+                gather.data = gather.data.bfloat16()
+        self._per_chunk = self._batches_per_chunk()
+        return True
 
     def close(self) -> None:
         """End worker processes and threads; the stream cannot be read afterwards."""

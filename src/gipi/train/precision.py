@@ -23,6 +23,8 @@ class Setup:
     threads    threads within one operation (CPU)
     gemm       native | onednn: which library multiplies fp32 matrices on the CPU
     compile    whether torch.compile wraps the model
+    rows       fp32 | bf16: how resident rows are stored; bf16 only where the first layer rounds
+               its input to bf16 anyway, so that not one bit of the loss changes
     step_s     seconds of one step in the trial; 0 where there was none
     trial      candidate -> seconds per step, for the report; origin says who chose
     """
@@ -32,6 +34,7 @@ class Setup:
     threads: int = 1
     gemm: str = "native"
     compile: bool = False
+    rows: str = "fp32"
     step_s: float = 0.0
     origin: str = "given"
     trial: tuple[tuple[str, float], ...] = ()

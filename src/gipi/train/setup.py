@@ -84,7 +84,8 @@ def choose(  # noqa: PLR0913  the real step has this many ingredients
     base = baseline(recipe, device)
     open_choices = candidates(model, recipe, base, device)
     if len(open_choices) == 1:
-        return replace(open_choices[0], origin="given")
+        given = replace(open_choices[0], origin="given")
+        return replace(given, rows=row_storage(model, task, batch, given, device))
     key = _key(model, batch, recipe, open_choices)
     cached = _read_cache(key)
     if cached is not None:
@@ -97,6 +98,7 @@ def choose(  # noqa: PLR0913  the real step has this many ingredients
         expected = run_s or (run_steps or 0) * found.step_s
         if recipe.compile == "auto" and 0.01 * expected >= COMPILE_S:
             found = _compiled(model, task, batch, found, device, optimizer, expected)
+        found = replace(found, rows=row_storage(model, task, batch, found, device))
     finally:
         torch.set_rng_state(before)
         torch.set_num_threads(threads)
@@ -288,6 +290,31 @@ def _spread(times: list[float]) -> float:
     ordered = sorted(times)
     n = len(ordered)
     return (ordered[3 * (n - 1) // 4] - ordered[(n - 1) // 4]) / 2 / statistics.median(ordered)
+
+
+def row_storage(
+    model: nn.Module, task: Task, batch: Batch, setup: Setup, device: torch.device
+) -> str:
+    """Return "bf16" where inputs stored in bf16 give the same loss and outputs to the last bit.
+
+    That is so where the first layer rounds them under autocast anyway; a model that looks at its
+    input in fp32 first, or refuses bf16, keeps fp32 rows.
+    """
+    if setup.precision != "bf16":
+        return "fp32"
+    net, phase = copy.deepcopy(model).eval(), task.phases[0]
+    rounded = batch.slice(0, len(batch))
+    rounded.inputs = {
+        k: v.bfloat16() if v.is_floating_point() else v for k, v in batch.inputs.items()
+    }
+    apply_threads_and_gemm(setup, device)
+    try:
+        with torch.no_grad(), autocast(setup, device):
+            plain, stored = phase.loss(net, batch), phase.loss(net, rounded)
+    except Exception:  # noqa: BLE001  a model that cannot take bf16 input keeps fp32 rows
+        return "fp32"
+    same = torch.equal(plain.total, stored.total) and torch.equal(plain.outputs, stored.outputs)
+    return "bf16" if same else "fp32"
 
 
 # ---------------------------------------------------------------------------- cache
