@@ -17,7 +17,6 @@ from gipi.core.atomic import write_file
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
-from gipi.data.stream import RowStream
 from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
@@ -203,8 +202,9 @@ def begin(
     apply_threads_and_gemm(chosen, device)
     if chosen.memory_format is not None:
         model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
-    if isinstance(train, RowStream):
-        train.store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)
+    store = getattr(train, "store", None)
+    if store is not None:
+        store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)
     lanes = build_lanes(model, task, recipe)
     state = State(model, {lane.phase.name: lane.optimizer for lane in lanes})
     if recipe.ema is not None and recipe.swa is not None:
