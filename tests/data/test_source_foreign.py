@@ -75,7 +75,7 @@ def test_map_style_stream_is_a_function_of_seed_and_epoch():
         b.ids.tolist() for b in ForeignStream(Counting(), batch_size=4, seed=1).epoch(0)
     ]
     assert first != [b.ids.tolist() for b in stream.epoch(1)]
-    assert sorted(sum(first, [])) == list(range(10))
+    assert sorted(i for ids in first for i in ids) == list(range(10))
     assert [b.ids.tolist() for b in stream.epoch(0, skip=2)] == first[2:]
     batch = next(iter(stream.epoch(0)))
     assert batch.inputs["numbers"][:, 0].tolist() == batch.ids.tolist()

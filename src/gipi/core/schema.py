@@ -43,7 +43,7 @@ class Field:
 
     shape    per-row shape of the prepared tensor: (C, H, W) for an image, () for a scalar column
     classes  the vocabulary of a category in index order; an input category maps everything else
-             (missing or unseen) to index 0, so its codes are 1..len(classes); a target's are 0-based
+             (missing or unseen) to index 0, so its codes are 1..len(classes); a target's begin at 0
     stats    numbers fitted on training rows only (mean, std, missing, ...), JSON-able
     """
 

@@ -72,9 +72,13 @@ def balanced_accuracy(classes: int = 2) -> Metric:
         return float((state["right"][seen] / state["true"][seen]).mean())
 
     size = _per_class(classes)
-    return Metric("balanced_accuracy", greater_is_better=True,
-                  init=zeros({"right": size, "true": size, "guessed": size}), update=_update_per_class,
-                  compute=compute)  # fmt: skip
+    return Metric(
+        "balanced_accuracy",
+        greater_is_better=True,
+        init=zeros({"right": size, "true": size, "guessed": size}),
+        update=_update_per_class,
+        compute=compute,
+    )
 
 
 def f1(classes: int = 2) -> Metric:
@@ -89,7 +93,8 @@ def f1(classes: int = 2) -> Metric:
         return float((2 * state["right"][seen] / both[seen]).mean())
 
     size = _per_class(classes)
-    return Metric("f1", greater_is_better=True, init=zeros({"right": size, "true": size, "guessed": size}),
+    return Metric("f1", greater_is_better=True,
+                  init=zeros({"right": size, "true": size, "guessed": size}),
                   update=_update_per_class,
                   compute=compute)  # fmt: skip
 
@@ -103,7 +108,8 @@ def log_loss(classes: int = 0) -> Metric:  # noqa: ARG001
         add(state, "loss", F.cross_entropy(logits, soft, reduction="none"), weight)
         add_rows(state, "count", len(target), weight)
 
-    return Metric("log_loss", greater_is_better=False, init=zeros({"loss": (), "count": ()}), update=update,
+    return Metric("log_loss", greater_is_better=False, init=zeros({"loss": (), "count": ()}),
+                  update=update,
                   compute=lambda state: ratio(state, "loss", "count"))  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class Crowd:
             self._before = (threads, pace)
             return Action(
                 "change",
-                f"crowded machine ({share}): trying one thread; resuming is no longer bit-identical",
+                f"crowded machine ({share}): trying one thread; resume is no longer bit-identical",
                 1,
                 "threads",
             )

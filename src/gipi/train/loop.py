@@ -15,7 +15,6 @@ from gipi import optim
 from gipi.core import dist
 from gipi.core.device import memory_bytes, pick_device
 from gipi.core.errors import DataError, Interrupted
-from gipi.core.events import Action
 from gipi.train.begin import begin, closure_step, place
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from gipi.core.batch import Stream
     from gipi.core.config import Recipe
-    from gipi.core.events import Observer
+    from gipi.core.events import Action, Observer
     from gipi.core.schema import Schema
     from gipi.tasks import Task
     from gipi.train.precision import Setup

@@ -74,7 +74,7 @@ def to_tree(state: State) -> dict[str, Any]:
             "score": best.score,
             "loss": best.loss,
             "weights": best.weights,
-        },  # fmt: skip
+        },
         "average": None if state.average is None else state.average.state(),
         "history": state.history,
         "extras": state.extras,
