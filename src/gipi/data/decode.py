@@ -74,7 +74,8 @@ def _wide_to_l(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
+    premultiplied = {"La": "LA", "RGBa": "RGBA"}
+    rgba = image.convert(premultiplied.get(image.mode, image.mode)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
@@ -114,7 +115,7 @@ def open_picture(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF blocks that it can skip
-            image = Image.open(io.BytesIO(path) if isinstance(path, bytes) else path)
+            image = Image.open(io.BytesIO(path if isinstance(path, bytes) else path.read_bytes()))
             if near is not None and image.format == "JPEG":
                 side = 2 * max(near)
                 image.draft(None, (side, side))
@@ -186,26 +187,30 @@ def choose(files: ImageFiles, rows: Sequence[int], *, size: tuple[int, int] | No
     grey = True
     looked = 0
     for row in probed:
-        name = files.name(row)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                image = Image.open(files.paths[row])
-                w, h = image.size
-                if image.getexif().get(0x0112, 1) >= 5:
-                    w, h = h, w
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _unreadable(name, str(error)) from error
-        sizes.append((h, w))
-        if grey and image.mode not in _GREY:
+        path, name = files.paths[row], files.name(row)
+        mode, height, width = _header(path, name)
+        sizes.append((height, width))
+        if grey and mode not in _GREY and looked < _LOOKED_INTO:
             looked += 1
-            grey = looked <= _LOOKED_INTO and _all_grey(open_picture(files.paths[row], name))
-        image.close()
+            grey = _all_grey(open_picture(path, name))
     shown = "grey" if grey else "RGB"
     if size is not None:
         return Choice(Decoder(1 if grey else 3, *size), f"{shown}; size as asked")
     target, why = _common_size(sizes)
     return Choice(Decoder(1 if grey else 3, *target), f"{shown}; {why}")
+
+
+def _header(path: Path, name: str) -> tuple[str, int, int]:
+    """Return mode, height and width of a file as a viewer shows it, without decoding it."""
+    try:
+        with warnings.catch_warnings(), path.open("rb") as f:
+            warnings.simplefilter("ignore")
+            image = Image.open(f)
+            width, height = image.size
+            on_its_side = image.getexif().get(0x0112, 1) >= 5
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(name, str(error)) from error
+    return (image.mode, width, height) if on_its_side else (image.mode, height, width)
 
 
 def _all_grey(image: Image.Image) -> bool:

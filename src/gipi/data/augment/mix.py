@@ -55,13 +55,15 @@ def cutmix(*, alpha: float = 1.0, p: float = 0.5) -> Mixing:
 
 
 def beta_table(alpha: float) -> Tensor:
-    """Return (2, knots) float64 of the lower half of Beta(α, α): u and x^α at F(x) = u.
+    """Return (2, knots) float64 of the lower half of Beta(α, α): u and t = x^min(α, 1) at F(x) = u.
 
-    With t = x^α the distribution function is F = C ∫ (1 - t^(1/α))^(α - 1) dt / α, whose integrand
-    is smooth on x in [0, 1/2] for every α > 0, so a trapezoid sum is exact enough.
+    For α < 1 the density has a pole at 0, which the substitution removes:
+    F = C ∫ (1 - t^(1/α))^(α - 1) dt / α. What is left is bounded and summed by trapezoids.
     """
-    t = np.linspace(0.0, 0.5**alpha, _KNOTS)
-    density = (1 - t ** (1 / alpha)) ** (alpha - 1)
+    power = min(alpha, 1.0)
+    t = np.linspace(0.0, 0.5**power, _KNOTS)
+    x = t ** (1 / power)
+    density = (1 - x) ** (alpha - 1) * x ** (alpha - power if alpha > 1 else 0.0)
     area = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
     return torch.from_numpy(np.stack([area / area[-1] / 2, t]))
 
@@ -72,7 +74,7 @@ def beta_quantile(u: Tensor, table: Tensor, alpha: float) -> Tensor:
     low = torch.minimum(u, 1 - u)
     at = torch.searchsorted(knots, low.contiguous()).clamp(1, len(knots) - 1)
     share = (low - knots[at - 1]) / (knots[at] - knots[at - 1])
-    x = (t[at - 1] + share * (t[at] - t[at - 1])) ** (1 / alpha)
+    x = (t[at - 1] + share * (t[at] - t[at - 1])) ** (1 / min(alpha, 1.0))
     return torch.where(u < 0.5, x, 1 - x)
 
 
