@@ -64,7 +64,7 @@ def fetch(remote: Remote, folder: Path, *, set_name: str) -> Path:
         try:
             raw = _download(url, remote.name)
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-            reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            reasons.append(f"{url}: {_reason(error)}")
             continue
         if content_sha256(raw, path) != remote.sha256:
             reasons.append(f"{url}: the content has another SHA-256 than expected")
@@ -78,6 +78,13 @@ def fetch(remote: Remote, folder: Path, *, set_name: str) -> Path:
         "connect to the network, or set GIPI_DATA to a folder with "
         f"'{set_name.replace('-', '_')}/{remote.name}' in it",
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        error.close()
+        return f"HTTP {error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or error)
 
 
 def content_sha256(raw: bytes, path: Path) -> str:
