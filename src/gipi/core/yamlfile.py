@@ -26,6 +26,7 @@ _WORDS: dict[str, Any] = {
     ".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan"),
 }  # fmt: skip
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEEPEST = 100  # nested lists and mappings; nobody writes a tenth of it
 _LONGEST_INT = 4000  # digits; Python refuses to convert longer ones
 
 
@@ -62,7 +63,7 @@ def parse_value(text: str) -> Any:
     if stripped[:1] not in ("[", "{", '"', "'"):
         return scalar(stripped)
     try:
-        node = yaml.compose(stripped, Loader=_LOADER)
+        node = _compose(stripped)
         return _value(node, set(), "", {})
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(
@@ -95,7 +96,7 @@ def parse_document(text: str, name: str) -> Document:
     """Parse `text`, called `name` in messages, into a `Document`."""
     needed = "YAML: one `key: value` a line, indented with spaces"
     try:
-        node = yaml.compose(text, Loader=_LOADER)
+        node = _compose(text)
         if node is None:
             return Document({}, {})
         if not isinstance(node, yaml.MappingNode):
@@ -117,6 +118,22 @@ def parse_document(text: str, name: str) -> Document:
         raise ConfigError(f"{name} nests too deeply", needed, "flatten the file") from error
     except ValueError as error:
         raise ConfigError(f"{name} cannot be read: {error}", needed, "correct it") from error
+
+
+def _compose(text: str) -> Any:
+    """Return the root node; `RecursionError` where the C composer would overrun its stack.
+
+    Events come one by one, so counting the open collections needs no stack of its own.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _DEEPEST:
+                raise RecursionError
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+    return yaml.compose(text, Loader=_LOADER)
 
 
 def _value(node: Any, seen: set[int], prefix: str, lines: dict[str, int]) -> Any:
