@@ -41,28 +41,31 @@ def recipe_for(task: str, model: str, schema: Schema, rows: int) -> Suggestion:
     images = any(f.kind == "image" for f in schema.inputs)
     if model in ("perceptron", "linear"):
         return _convex(model, rows)
-    return _images(task, rows) if images else _tables(task, rows)
+    return _images(task, rows) if images else _tables(task, model, rows)
 
 
 def _images(task: str, rows: int) -> Suggestion:
     """AdamW under one cycle (Smith and Topin 2018): the net sees each picture a few times."""
     batch = _batch(rows, 128)
     values: dict[str, Any] = {
-        "optimizer": "adamw", "lr": 4e-3, "weight_decay": 0.01, "schedule": "one-cycle",
-        "batch_size": batch, "epochs": _epochs(rows, batch, steps=1500, least=10, most=60),
+        "optimizer": "adamw", "lr": round(8e-3 * math.sqrt(batch / 128), 4),
+        "weight_decay": 0.01, "schedule": "one-cycle",
+        "batch_size": batch, "epochs": _epochs(rows, batch, steps=1200, least=10, most=60),
     }  # fmt: skip
     if task == "classify":
         values["task_options"] = {"label_smoothing": 0.05}
     return Suggestion(values, _reasons(values, rows))
 
 
-def _tables(task: str, rows: int) -> Suggestion:
+def _tables(task: str, model: str, rows: int) -> Suggestion:
     """AdamW under one cycle with decay and dropout: tables are small and noisy."""
     batch = _batch(rows, 256)
     values: dict[str, Any] = {
         "optimizer": "adamw", "lr": 3e-3, "weight_decay": 0.03, "schedule": "one-cycle",
-        "batch_size": batch, "epochs": _epochs(rows, batch, steps=3000, least=15, most=150),
+        "batch_size": batch, "epochs": _epochs(rows, batch, steps=1500, least=10, most=100),
     }  # fmt: skip
+    if model == "mlp":
+        values["model_options"] = {"dropout": 0.1}
     if task == "regress":
         values["clip_norm"] = 1.0
     return Suggestion(values, _reasons(values, rows))
