@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 When = Literal["start", "row", "evaluate", "save", "end"]
 ActionKind = Literal[
@@ -49,7 +49,7 @@ class Step:
     state: Any = None
     total_steps: int | None = None
     steps_per_epoch: int = 0
-    history: list[Mapping[str, Any]] = field(default_factory=list)
+    history: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
 
 class Observer(Protocol):

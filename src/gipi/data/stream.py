@@ -207,7 +207,7 @@ class RowStream:
         for gather in self._gathers.values():
             if not isinstance(gather, _Resident) or not gather.data.is_floating_point():
                 continue
-            if channels_last and gather.data.ndim == 4 and not gather.permute:  # noqa: PLR2004
+            if channels_last and gather.data.ndim == 4 and not gather.permute:
                 gather.data = gather.data.permute(0, 2, 3, 1).contiguous()
                 gather.permute = True
             if half:

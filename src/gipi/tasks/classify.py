@@ -94,6 +94,7 @@ def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
     if name == "binary_cross_entropy":
 
         def binary(model: nn.Module, batch: Batch) -> Loss:
+            assert batch.target is not None
             out = model(*batch.inputs.values())
             total, count = losses.binary_cross_entropy(out, batch.target, batch.weight)
             return Loss(total, count, out)
@@ -102,6 +103,7 @@ def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
     if name == "perceptron":
 
         def perceptron(model: nn.Module, batch: Batch) -> Loss:
+            assert batch.target is not None
             out = model(*batch.inputs.values())
             total, count = losses.perceptron(out, batch.target, batch.weight)
             return Loss(total, count, out)
@@ -109,6 +111,7 @@ def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
         return perceptron
 
     def cross_entropy(model: nn.Module, batch: Batch) -> Loss:
+        assert batch.target is not None
         out = model(*batch.inputs.values())
         total, count = losses.cross_entropy(
             out, batch.target, batch.weight, label_smoothing=smoothing, class_weights=weights

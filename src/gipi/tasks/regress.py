@@ -92,6 +92,7 @@ def _loss(name: str, delta: float) -> LossFunction:
     if name == "huber":
 
         def huber(model: nn.Module, batch: Batch) -> Loss:
+            assert batch.target is not None
             out = model(*batch.inputs.values())
             total, count = losses.huber(out, batch.target, batch.weight, delta=delta)
             return Loss(total, count, out)
@@ -100,6 +101,7 @@ def _loss(name: str, delta: float) -> LossFunction:
     function = {"mse": losses.mse, "l1": losses.l1, "gaussian_nll": losses.gaussian_nll}[name]
 
     def plain(model: nn.Module, batch: Batch) -> Loss:
+        assert batch.target is not None
         out = model(*batch.inputs.values())
         total, count = function(out, batch.target, batch.weight)
         return Loss(total, count, out)

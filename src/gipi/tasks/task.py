@@ -31,7 +31,7 @@ class Loss(NamedTuple):
     """
 
     total: Tensor
-    count: float | Tensor
+    count: float | Tensor  # type: ignore[assignment]  # hides tuple.count
     outputs: Tensor
     logs: Mapping[str, Tensor] | None = None
 

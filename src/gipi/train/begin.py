@@ -223,7 +223,7 @@ def begin(
         if "guard" in state.extras:
             guard.load_state(state.extras["guard"])
         state.finished = False
-    net = torch.compile(model) if chosen.compile else model
+    net: Any = torch.compile(model) if chosen.compile else model
     names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
     run = Run(
         model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
@@ -348,7 +348,7 @@ def closure_step(
         with context:
             loss = lane.phase.loss(net, batch)
         mean = loss.total / loss.count
-        mean.backward()  # type: ignore[no-untyped-call]
+        mean.backward()
         if first:
             window.add(loss, batch.target, batch.weight)
             first = False

@@ -61,7 +61,7 @@ def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
     ]
     rows = [i for i in range(len(batch)) if not _row_is_finite(net, phase, batch, i)]
     handles = [
-        m.register_forward_hook(watch(name))  # type: ignore[arg-type]
+        m.register_forward_hook(watch(name))
         for name, m in net.named_modules()
         if not any(True for _ in m.children())
     ]
@@ -70,7 +70,7 @@ def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
         with torch.enable_grad():
             net.zero_grad(set_to_none=True)
             loss = phase.loss(net, batch)
-            loss.total.backward()  # type: ignore[no-untyped-call]
+            loss.total.backward()
         gradients = [
             names.get(id(p), "?")
             for p in net.parameters()

@@ -105,7 +105,7 @@ def onednn_usable(device: torch.device) -> bool:
         set_gemm("onednn")
         return gemm_is_exact()
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul.fp32_precision = before
 
 
 def apply_threads_and_gemm(setup: Setup, device: torch.device) -> None:

@@ -16,7 +16,7 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -61,7 +61,7 @@ class _Trial:
     loss: float = 0.0
 
 
-def choose(  # noqa: PLR0913  the real step has this many ingredients
+def choose(
     model: nn.Module,
     task: Task,
     batch: Batch,
@@ -125,9 +125,7 @@ def baseline(recipe: Recipe, device: torch.device) -> Setup:
     )
 
 
-def candidates(
-    model: nn.Module, recipe: Recipe, base: Setup, device: torch.device
-) -> list[Setup]:
+def candidates(model: nn.Module, recipe: Recipe, base: Setup, device: torch.device) -> list[Setup]:
     """Return the setups worth a trial, plain fp32 first."""
     kinds = {type(m) for m in model.modules()}
     has_images = any(issubclass(k, nn.Conv2d) for k in kinds)
@@ -152,7 +150,7 @@ def candidates(
     return found
 
 
-def _compete(  # noqa: PLR0913
+def _compete(
     model: nn.Module,
     task: Task,
     batch: Batch,
@@ -168,13 +166,13 @@ def _compete(  # noqa: PLR0913
     for trial in trials:
         trial.loss = trial.step()
     rounds = 0
-    while rounds < MIN_STEPS or (time.perf_counter() - began < budget and rounds < 200):  # noqa: PLR2004
+    while rounds < MIN_STEPS or (time.perf_counter() - began < budget and rounds < 200):
         for trial in trials:
             start = time.perf_counter()
             trial.step()
             trial.times.append(time.perf_counter() - start)
         rounds += 1
-        if rounds >= MIN_STEPS and len(trials) > 2:  # noqa: PLR2004
+        if rounds >= MIN_STEPS and len(trials) > 2:
             best = min(statistics.median(t.times) for t in trials)
             slow = [t for t in trials[1:] if statistics.median(t.times) > 1.5 * best]
             trials = [t for t in trials if t not in slow]
@@ -188,12 +186,10 @@ def _compete(  # noqa: PLR0913
     table = tuple((t.setup.name, statistics.median(t.times)) for t in trials)
     queued = (machine_facts.run_delay_s() - queued) / (time.perf_counter() - began)
     origin = "trial" if queued < CROWDED else "trial on a crowded machine"
-    return replace(
-        winner.setup, step_s=statistics.median(winner.times), origin=origin, trial=table
-    )
+    return replace(winner.setup, step_s=statistics.median(winner.times), origin=origin, trial=table)
 
 
-def _compiled(  # noqa: PLR0913
+def _compiled(
     model: nn.Module,
     task: Task,
     batch: Batch,
@@ -224,7 +220,7 @@ def _compiled(  # noqa: PLR0913
     return replace(rival.setup, step_s=fast, trial=table)
 
 
-def _affordable(  # noqa: PLR0913
+def _affordable(
     model: nn.Module,
     task: Task,
     batch: Batch,
@@ -243,7 +239,7 @@ def _affordable(  # noqa: PLR0913
     return batch if allowed >= len(batch) else batch.slice(0, allowed)
 
 
-def _trial(  # noqa: PLR0913
+def _trial(
     model: nn.Module,
     task: Task,
     batch: Batch,
@@ -256,14 +252,14 @@ def _trial(  # noqa: PLR0913
     if setup.memory_format is not None:
         net = net.to(memory_format=setup.memory_format)  # type: ignore[call-overload]
     steps = optimizer(net)
-    ready = torch.compile(net) if setup.compile else net
+    ready: Any = torch.compile(net) if setup.compile else net
     phase, context = task.phases[0], autocast(setup, device)
 
     def step() -> float:
         apply_threads_and_gemm(setup, device)
         if setup.memory_format is not None:
             batch.inputs = {
-                k: v.contiguous(memory_format=setup.memory_format) if v.ndim == 4 else v  # noqa: PLR2004
+                k: v.contiguous(memory_format=setup.memory_format) if v.ndim == 4 else v
                 for k, v in inputs.items()
             }
         else:
@@ -271,7 +267,7 @@ def _trial(  # noqa: PLR0913
         steps.zero_grad(set_to_none=True)
         with context:
             loss = phase.loss(ready, batch)
-        (loss.total / loss.count).backward()  # type: ignore[no-untyped-call]
+        (loss.total / loss.count).backward()
         steps.step()
         machine_facts.synchronize(device)
         batch.inputs = inputs
