@@ -80,12 +80,10 @@ def test_taken_rows_keep_names_and_split():
     assert [taken.row_name(i) for i in range(2)] == ["row 4", "row 2"]
 
 
-def test_columns_by_number_only_without_a_header():
-    headless = Source("t", {"column 1": np.arange(2), "column 2": np.arange(2)}, 2)
-    assert column_called(headless, "2") == "column 2"
-    assert column_called(headless, "-1") == "column 2"
-    assert column_called(headless, "3") == "3"
-    assert column_called(Source("t", {"a": np.arange(2)}, 2), "1") == "1"
+def test_columns_by_number_where_no_name_fits():
+    source = Source("t", {"a": np.arange(2), "1": np.arange(2)}, 2)
+    assert [column_called(source, n) for n in ("1", "2", "-1", "-2")] == ["1", "1", "1", "a"]
+    assert [column_called(source, n) for n in ("0", "3", "-3", "b")] == ["0", "3", "-3", "b"]
 
 
 @pytest.mark.parametrize(

@@ -313,9 +313,16 @@ def test_only_web_addresses(tmp_path):
 def test_no_answer_is_given_up_early(tmp_path, monkeypatch):
     """An address that neither accepts nor refuses is given up after the time to connect."""
     monkeypatch.setattr(download, "CONNECT_S", 0.2)
-    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: threading.Event().wait(5))
+    over = threading.Event()
+
+    def hang(*args, **kwargs):
+        over.wait()
+        raise OSError
+
+    monkeypatch.setattr(socket, "create_connection", hang)
     with pytest.raises(DataError, match=r"no answer in 0\.2 s"):
         fetch(Remote("x", ("http://example.invalid/x",), SHA), tmp_path, set_name="mnist")
+    over.set()
 
 
 def test_without_network_or_folder_it_says_what_to_do(tmp_path, monkeypatch):

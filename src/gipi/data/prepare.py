@@ -239,7 +239,7 @@ def encode_target(
             )
         return torch.from_numpy(np.maximum(found, 0))
     values = as_numbers(column, field.name, row_name=row_name).astype(np.float64)
-    bad = rows[~np.isfinite(values[rows])]
+    bad = rows[~np.isfinite(values[rows]).reshape(len(rows), -1).all(1)]
     if len(bad):
         raise DataError(
             f"{row_name(int(bad[0]))}: the target '{field.name}' is {values[bad[0]]}",

@@ -179,14 +179,16 @@ def _label(value: object) -> str | None:
 
 
 def column_called(source: Source, name: str) -> str:
-    """Return `name`, or "column 15" for 15 (the last for -1) where a file has no header."""
+    """Return `name`, or where no column has it, the column at that place: 15, or -1 for the last.
+
+    >>> column_called(Source("t", {"a": np.ones(1), "b": np.ones(1)}, 1), "2")
+    'b'
+    """
     names = list(source.columns)
-    if name in names or not names or names[0] != "column 1":
-        return name
     number = int(name) if re.fullmatch(r"-?\d{1,6}", name) else 0
-    if number and -len(names) <= number <= len(names):
-        return names[number - 1 if number > 0 else number]
-    return name
+    if name in names or not number or not -len(names) <= number <= len(names):
+        return name
+    return names[number - 1 if number > 0 else number]
 
 
 def class_order(labels: Iterable[str | None]) -> tuple[str, ...]:
