@@ -298,15 +298,7 @@ def _work(
     """Train, judge once on the test rows, and write model, evaluation and report."""
     config, dataset = prepared.config, prepared.dataset
     device = pick_device(config.device)
-    size = _batch_size(config.batch_size, len(dataset.splits["train"]))
-    stream = dataset.stream(
-        "train", batch_size=size, seed=config.seed, augment=config.augment or (), device=device,
-        mode=config.stream, workers=config.workers, rank=dist.rank(), world=dist.world(),
-    )  # fmt: skip
-    val = None
-    if len(dataset.splits.get("val", ())):
-        val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device,
-                             rank=dist.rank(), world=dist.world())  # fmt: skip
+    stream, val = _streams(prepared, device)
     split = _held_back(dataset)
     watchers = [*observers] if quiet else [*observers, Progress()]
     state = fit(
@@ -318,8 +310,17 @@ def _work(
     dist.stop()  # what follows is the work of one process
     if not first:
         return Run(folder)
+    return _conclude(folder, prepared, state, steps=stream.steps, quiet=quiet, began=began)
+
+
+def _conclude(
+    folder: Path, prepared: Prepared, state: State, *, steps: int, quiet: bool, began: float
+) -> Run:
+    """Judge the restored weights once and write what a finished run leaves behind."""
+    config, dataset = prepared.config, prepared.dataset
+    split, device = _held_back(dataset), pick_device(config.device)
     rows = rundir.read_rows(folder / rundir.ROWS)
-    facts = result(folder, prepared, state, rows=rows, steps=stream.steps)
+    facts = result(folder, prepared, state, rows=rows, steps=steps)
     facts["metrics"], primary = _judge(folder, prepared, state, split, device)
     facts["weights_sha256"] = save_model_folder(
         folder / rundir.MODEL, model=prepared.model, model_name=prepared.model_name,
@@ -333,6 +334,23 @@ def _work(
     write_file(folder / RESULT, json.dumps(facts, indent=1))
     _say(quiet, *_summary(facts, primary, state, page))
     return Run(folder, facts)
+
+
+def _streams(
+    prepared: Prepared, device: torch.device
+) -> tuple[data_.RowStream, data_.RowStream | None]:
+    """Return this rank's stream of training rows, and that of validation rows where there are."""
+    config, dataset = prepared.config, prepared.dataset
+    size = _batch_size(config.batch_size, len(dataset.splits["train"]))
+    stream = dataset.stream(
+        "train", batch_size=size, seed=config.seed, augment=config.augment or (), device=device,
+        mode=config.stream, workers=config.workers, rank=dist.rank(), world=dist.world(),
+    )  # fmt: skip
+    val = None
+    if len(dataset.splits.get("val", ())):
+        val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device,
+                             rank=dist.rank(), world=dist.world())  # fmt: skip
+    return stream, val
 
 
 def _judge(

@@ -86,12 +86,16 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
-    suggestion = recipe_for(task_name, model_name or "", schema, len(dataset.splits["train"]))
+    suggestion = recipe_for(
+        task_name, model_name or "", schema, len(dataset.splits["train"]),
+        optimizer=wanted.optimizer if "optimizer" in wanted.model_fields_set else None,
+        loss=wanted.task_options.get("loss"),
+    )  # fmt: skip
     recipe = resolve.layer(
         "recipe",
         [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
     )
-    resolved = resolve.resolve(_fitting(recipe, wanted), *layers)
+    resolved = resolve.resolve(recipe, *layers)
     config = resolved.config
     task = own.task or tasks.build(task_name, config.task_options)
     signature = dataset.signature(task.outputs(schema))
@@ -128,16 +132,3 @@ def _model_name(wanted: Config, own: Own, schema: Schema) -> tuple[str | None, s
     if wanted.model is not None:
         return wanted.model, ""
     return guess_model(schema)
-
-
-def _fitting(recipe: Layer, wanted: Config) -> Layer:
-    """Return the recipe without the values that belong to another optimizer than the one wanted."""
-    given = wanted.model_fields_set
-    if "optimizer" not in given or wanted.optimizer == recipe.values.get("optimizer"):
-        return recipe
-    drop = {"lr", "momentum", "weight_decay"}
-    return resolve.Layer(
-        recipe.name,
-        {k: v for k, v in recipe.values.items() if k not in drop},
-        {k: v for k, v in recipe.where.items() if k not in drop},
-    )

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 SMALL_IMAGE = 64  # pixels of a side up to which LeNet-5 is a sensible first net
 
 
+FIRST_LR: dict[str, float] = {
+    "sgd": 0.1, "momentum": 0.03, "nesterov": 0.03, "adagrad": 0.01, "adadelta": 1.0,
+    "rmsprop": 1e-3, "lbfgs": 1.0, "muon": 0.02,
+}  # fmt: skip
+"""A first learning rate for optimizers whose scale is not that of Adam."""
+
+
 @dataclass(frozen=True)
 class Suggestion:
     """Values of configuration keys and, for each, the reason in words."""
@@ -33,18 +40,37 @@ def guess_model(schema: Schema) -> tuple[str, str]:
     return "mlp", f"the input is a table of {len(schema.inputs)} columns"
 
 
-def recipe_for(task: str, model: str, schema: Schema, rows: int) -> Suggestion:
+def recipe_for(
+    task: str,
+    model: str,
+    schema: Schema,
+    rows: int,
+    *,
+    optimizer: str | None = None,
+    loss: str | None = None,
+) -> Suggestion:
     """Return the default recipe for a task, a model and `rows` training rows.
 
-    schema  tells images from tables; a classification gets a little label smoothing on images
+    schema           tells images from tables
+    optimizer, loss  what the user has chosen: the recipe then leaves out what does not go with it
     """
     images = any(f.kind == "image" for f in schema.inputs)
     if model in ("perceptron", "linear"):
-        return _convex(model, rows)
-    return _images(task, rows) if images else _tables(task, model, rows)
+        values = _convex(task, model, rows)
+    else:
+        values = _images(task, rows) if images else _tables(task, model, rows)
+    if optimizer is not None and optimizer != values.get("optimizer", "adamw"):
+        for key in ("optimizer", "weight_decay", "momentum"):
+            values.pop(key, None)
+        values["lr"] = FIRST_LR.get(optimizer, values["lr"])
+    if loss is not None:
+        values.pop("task_options", None)
+    size = f"recipe for {rows} training rows"
+    reasons = {key: size if key in ("batch_size", "epochs") else "recipe" for key in values}
+    return Suggestion(values, reasons)
 
 
-def _images(task: str, rows: int) -> Suggestion:
+def _images(task: str, rows: int) -> dict[str, Any]:
     """AdamW under one cycle (Smith and Topin 2018): the net sees each picture a few times."""
     batch = _batch(rows, 128)
     values: dict[str, Any] = {
@@ -54,10 +80,10 @@ def _images(task: str, rows: int) -> Suggestion:
     }  # fmt: skip
     if task == "classify":
         values["task_options"] = {"label_smoothing": 0.05}
-    return Suggestion(values, _reasons(values, rows))
+    return values
 
 
-def _tables(task: str, model: str, rows: int) -> Suggestion:
+def _tables(task: str, model: str, rows: int) -> dict[str, Any]:
     """AdamW under one cycle with decay and dropout: tables are small and noisy."""
     batch = _batch(rows, 256)
     values: dict[str, Any] = {
@@ -68,21 +94,21 @@ def _tables(task: str, model: str, rows: int) -> Suggestion:
         values["model_options"] = {"dropout": 0.1}
     if task == "regress":
         values["clip_norm"] = 1.0
-    return Suggestion(values, _reasons(values, rows))
+    return values
 
 
-def _convex(model: str, rows: int) -> Suggestion:
+def _convex(task: str, model: str, rows: int) -> dict[str, Any]:
     """One layer: a plain descent finds what there is to find."""
     batch = _batch(rows, 128)
     values: dict[str, Any] = {
         "batch_size": batch, "epochs": _epochs(rows, batch, steps=2000, least=10, most=100),
     }  # fmt: skip
-    if model == "perceptron":
+    if model == "perceptron" and task == "classify":
         values |= {"optimizer": "sgd", "lr": 0.1, "schedule": "linear"}
         values["task_options"] = {"loss": "perceptron"}
     else:
         values |= {"optimizer": "adamw", "lr": 1e-2, "schedule": "one-cycle"}
-    return Suggestion(values, _reasons(values, rows))
+    return values
 
 
 def _batch(rows: int, usual: int) -> int:
@@ -93,9 +119,3 @@ def _batch(rows: int, usual: int) -> int:
 def _epochs(rows: int, batch: int, *, steps: int, least: int, most: int) -> int:
     """Return the passes that come to about `steps` steps, within [least, most]."""
     return min(most, max(least, math.ceil(steps * batch / max(rows, 1))))
-
-
-def _reasons(values: dict[str, Any], rows: int) -> dict[str, str]:
-    """Return for each value the words behind it."""
-    size = f"recipe for {rows} training rows"
-    return {key: size if key in ("batch_size", "epochs") else "recipe" for key in values}
