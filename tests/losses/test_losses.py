@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from gipi import losses
-from gipi.core.errors import ModelError
+from gipi.core.errors import ModelError, UnknownName
 
 B, K, T = 7, 4, 3
 G = torch.Generator().manual_seed(0)
@@ -118,6 +118,21 @@ def test_the_mean_is_torchs_mean(name, reference):
     outputs, target, options = CASES[name]
     total, count = call(name, outputs, target, **options)
     torch.testing.assert_close(total / count, reference())
+
+
+def test_a_wrong_name_gets_the_nearest():
+    with pytest.raises(UnknownName, match="no loss is called 'mes'") as caught:
+        losses.LOSSES.get("mes")
+    assert "'mse'" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_order_of_the_rows_does_not_matter(name):
+    outputs, target, options = CASES[name]
+    order = torch.randperm(B, generator=torch.Generator().manual_seed(1))
+    a = call(name, outputs, target, W, **options)
+    b = call(name, outputs[order], target[order], W[order], **options)
+    torch.testing.assert_close(a[0], b[0])
 
 
 def test_row_weights_are_a_weighted_mean_of_torchs_rows():

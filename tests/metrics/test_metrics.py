@@ -168,6 +168,22 @@ def test_soft_targets_count_by_their_largest_class():
     assert score(metric, LOGITS[5], soft) == score(metric, LOGITS[5], CLASSES[5])
 
 
+def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_lower_one():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 4.0]])
+    target = torch.tensor([0, 0, 0])
+    sure = 1 / (1 + np.exp(-4.0))
+    metric = metrics.build("ece", classes=2, options={"bins": 2})
+    assert score(metric, logits, target) == pytest.approx((2 * 0.5 + sure) / 3)
+
+
+@pytest.mark.parametrize("name", metrics.METRICS.names())
+def test_the_order_of_the_rows_does_not_matter(name):
+    metric, outputs, target = inputs(name, 5)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(1))
+    shuffled = score(metric, outputs[order], target[order], W[order])
+    assert shuffled == pytest.approx(score(metric, outputs, target, W), rel=1e-9)
+
+
 def test_several_columns_are_averaged():
     y = torch.stack([TRUTH, 3 * GUESS], 1)
     p = y + torch.randn(N, 2, generator=G)

@@ -10,6 +10,7 @@ from torch import nn
 
 from gipi import models
 from gipi.core.errors import ConfigError, ModelError, UnknownName
+from gipi.core.registry import Record, Registry
 from gipi.core.schema import Signature
 from gipi.models import MODELS
 from gipi.nn import mixes_rows
@@ -93,6 +94,19 @@ def test_every_record_says_what_it_is(record):
     assert record.summary
     assert record.citation
     assert record.tags
+
+
+def test_a_layer_that_draws_for_itself_depends_on_the_seed_too(monkeypatch):
+    """Other people's families may forget the generator."""
+    careless = Record("own", lambda *_: nn.Linear(3, 2), "", facts={"config": models.LinearConfig})
+    monkeypatch.setattr(models, "MODELS", Registry("models", (careless,)))
+
+    def weight(seed, disturb):
+        torch.manual_seed(disturb)
+        return models.build("own", SIGNATURES["numbers"], seed=seed).weight
+
+    assert torch.equal(weight(1, 0), weight(1, 99))
+    assert not torch.equal(weight(1, 0), weight(2, 0))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_every_record_builds_says_what_it_is_and_learns(record):
     assert record.summary
     assert record.citation
     model = net()
-    lr = {"sgd": 0.1, "adadelta": 1.0, "adagrad": 0.1, "lbfgs": 1.0}.get(record.name, 0.02)
+    lr = record.facts["lr"]
     optimizer = optim.build_optimizer(record.name, model, lr=lr)
     before = loss(model).item()
 
@@ -58,7 +58,7 @@ def test_every_record_builds_says_what_it_is_and_learns(record):
             optimizer.step(closure)
     else:
         step = optim.bind(optimizer)
-        for _ in range(60):
+        for _ in range(600):
             closure()
             step(lr, None, None)
     assert loss(model).item() < 0.3 * before

@@ -59,7 +59,7 @@ class Registry:
         """Return the record called `name`; raise `UnknownName` with the nearest name."""
         records = self._all()
         if name not in records:
-            one = self.kind.removesuffix("s")
+            one = self.kind.removesuffix("es" if self.kind.endswith("sses") else "s")
             raise UnknownName(
                 f"no {one} is called '{name}'",
                 f"a name that `gipi list {self.kind}` prints",

@@ -28,8 +28,8 @@ def ordered_bins(scores: Tensor, mantissa: int) -> Tensor:
     magnitude = scores.float().abs()
     bits = magnitude.clamp(low, 2.0**16 * (1 - 2.0**-24)).view(torch.int32)
     base = torch.tensor(low).view(torch.int32).item()
-    step = ((bits - base) >> (23 - mantissa)).long() + (magnitude >= low)
-    step.clamp_(max=size - 1)  # bin 0 on either side holds |score| < 2^-16
+    step = ((bits - base) >> (23 - mantissa)).long()
+    step.clamp_(max=size - 1)  # NaN, whose bits lie above
     return torch.where(scores < 0, size - 1 - step, size + step)
 
 

@@ -24,7 +24,8 @@ class Average:
           still move fast, so that the start is forgotten (Polyak and Juditsky 1992; the ramp as in
           Tarvainen and Valpola 2017, arXiv:1703.01780)
     swa   d = n/(n + 1) from progress `start` on: the mean of n + 1 equal terms (Izmailov et al.
-          2018, arXiv:1803.05407)
+          2018, arXiv:1803.05407). Differs from the paper, which recomputes the statistics of batch
+          norm in a pass over the data: they are averaged like the weights
 
     Whole numbers (the counters of batch norm) are copied. The average is updated in place with one
     foreach operation; `swapped` exchanges it with the live values and back.

@@ -40,6 +40,7 @@ def _record(
     summary: str,
     citation: str,
     *,
+    lr: float,
     options: tuple[str, ...],
     native: str = "coupled",
     momentum: float | None = None,
@@ -48,13 +49,20 @@ def _record(
 ) -> Record:
     """Return the record of an optimizer class with what `build_optimizer` must know of it.
 
+    lr         a first learning rate for standardised data, for want of a better one
     options    the keywords that a user may set
     native     which penalty torch's `weight_decay` is: "coupled", "decoupled", or "both" where the
                keyword `decoupled_weight_decay` decides
     momentum   default of the momentum argument; None where the optimizer has none
     fixed      keywords that make this name what it is
     """
-    facts = {"options": options, "native": native, "momentum": momentum, "fixed": fixed or {}}
+    facts = {
+        "lr": lr,
+        "options": options,
+        "native": native,
+        "momentum": momentum,
+        "fixed": fixed or {},
+    }
     return Record(name, build, summary, citation, tags=tags, facts=facts)
 
 
@@ -64,64 +72,66 @@ OPTIMIZERS = Registry(
         _record(
             "sgd", optim.SGD, "w ← w - η g; the momentum option makes it `momentum`",
             "Robbins and Monro 1951, A stochastic approximation method",
-            options=(), momentum=0.0, tags=("fused",),
+            lr=0.1, options=(), momentum=0.0, tags=("fused",),
         ),
         _record(
             "momentum", optim.SGD, "v ← μ v + g, w ← w - η v",
             "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
-            options=(), momentum=0.9, tags=("fused",),
+            lr=0.05, options=(), momentum=0.9, tags=("fused",),
         ),
         _record(
             "nesterov", optim.SGD, "v ← μ v + g, w ← w - η (g + μ v)",
             "Nesterov 1983; Sutskever, Martens, Dahl and Hinton 2013, On the importance of "
             "initialization and momentum in deep learning",
-            options=(), momentum=0.9, fixed={"nesterov": True}, tags=("fused",),
+            lr=0.05, options=(), momentum=0.9, fixed={"nesterov": True}, tags=("fused",),
         ),
         _record(
             "adagrad", optim.Adagrad, "steps shrink with the sum of squared gradients",
             "Duchi, Hazan and Singer 2011, Adaptive subgradient methods",
-            options=("lr_decay", "initial_accumulator_value", "eps"), tags=("fused",),
+            lr=0.05, options=("lr_decay", "initial_accumulator_value", "eps"), tags=("fused",),
         ),
         _record(
             "adadelta", optim.Adadelta, "step size from past steps; use lr=1",
-            "Zeiler 2012, ADADELTA, arXiv:1212.5701", options=("rho", "eps"), tags=("foreach",),
+            "Zeiler 2012, ADADELTA, arXiv:1212.5701",
+            lr=1.0, options=("rho", "eps"), tags=("foreach",),
         ),
         _record(
             "rmsprop", optim.RMSprop, "gradient over the running root mean square",
             "Tieleman and Hinton 2012, Lecture 6.5",
-            options=("alpha", "eps", "centered"), momentum=0.0, tags=("foreach",),
+            lr=0.001, options=("alpha", "eps", "centered"), momentum=0.0, tags=("foreach",),
         ),
         _record(
             "adam", optim.Adam, "momentum and per-weight scaling, bias-corrected",
             "Kingma and Ba 2015, Adam, arXiv:1412.6980",
-            options=("betas", "eps", "amsgrad"), native="both", tags=("fused",),
+            lr=0.001, options=("betas", "eps", "amsgrad"), native="both", tags=("fused",),
         ),
         _record(
             "adamw", optim.AdamW, "Adam with decoupled weight decay (the default)",
             "Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv:1711.05101",
-            options=("betas", "eps", "amsgrad"), native="decoupled", tags=("fused",),
+            lr=0.001, options=("betas", "eps", "amsgrad"), native="decoupled", tags=("fused",),
         ),
         _record(
             "nadam", optim.NAdam, "Adam with Nesterov's momentum",
             "Dozat 2016, Incorporating Nesterov momentum into Adam",
-            options=("betas", "eps", "momentum_decay"), native="both", tags=("foreach",),
+            lr=0.001, options=("betas", "eps", "momentum_decay"), native="both", tags=("foreach",),
         ),
         _record(
             "radam", optim.RAdam, "Adam that waits until its variance estimate is sound",
             "Liu et al. 2020, On the variance of the adaptive learning rate, arXiv:1908.03265",
-            options=("betas", "eps"), native="both", tags=("foreach",),
+            lr=0.001, options=("betas", "eps"), native="both", tags=("foreach",),
         ),
         _record(
             "lbfgs", LBFGS, "quasi-Newton on the full batch, several evaluations a step",
             "Liu and Nocedal 1989, On the limited memory BFGS method",
+            lr=1.0, tags=("closure",),
             options=("max_iter", "max_eval", "tolerance_grad", "tolerance_change", "history_size",
                      "line_search_fn"),
-            tags=("closure",),
         ),
         _record(
             "muon", Muon, "orthogonalised momentum for hidden matrices, AdamW for the rest",
             "Jordan et al. 2024, Muon; Liu et al. 2025, Muon is scalable, arXiv:2502.16982",
-            options=("betas", "eps", "nesterov", "steps"), native="decoupled", momentum=0.95,
+            lr=0.001, options=("betas", "eps", "nesterov", "steps"), native="decoupled",
+            momentum=0.95,
         ),
     ),
 )  # fmt: skip
