@@ -341,7 +341,8 @@ def test_the_configuration_comes_back(home):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a: [", b"- 1", b"config: {}\n", b"\xff\xfe\xfa", b"x", b"config: 1", b"[" * 100_000, b"- " * 100_000,
+    "content", [b"", b"a: [", b"- 1", b"config: {}\n", b"\xff\xfe\xfa", b"x", b"config: 1",
+     b"[" * 100_000, b"- " * 100_000,
                 b"!!python/object/apply:os.system ['true']", b"config: 3\norigins: {}\nabout: {}"],
 )  # fmt: skip
 def test_a_damaged_configuration_is_an_error_with_a_name(home, content):

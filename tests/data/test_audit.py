@@ -11,6 +11,7 @@ from PIL import Image
 
 from gipi.core.errors import DataError
 from gipi.data import audit as run_audit
+from gipi.data import leaks
 from gipi.data.audit import audit
 from gipi.data.options import DataOptions
 
@@ -115,6 +116,19 @@ def test_chance_is_no_leak():
     """Two hundred random columns, with as many labels as can be: none predicts anything."""
     columns = {f"c{i}": [f"k{v}" for v in RNG.integers(0, N // 3, N)] for i in range(200)}
     assert "leak" not in found({**columns, "y": Y})
+
+
+def test_scores_are_cross_validated():
+    """Two rows a bin: in the sample a column of chance would explain half, held out nothing."""
+    bins = RNG.permutation(N) // 2
+    fold = np.arange(N) % leaks.FOLDS
+    assert leaks._class_score(bins, Y, fold) < 0.15
+    assert leaks._rank_score(bins, leaks._ranks(RNG.normal(size=N)), fold) < 0
+    assert leaks._class_score(Y, Y, fold) == 1
+    assert leaks._rank_score(np.arange(N) // 2, np.arange(N) // 2 / N, fold) > 0.98
+    unseen = np.where(np.arange(N) < 2, np.arange(N), 2)  # bins 0 and 1 are in one fold each
+    skewed = (np.arange(N) > 1).astype(int)
+    assert leaks._class_score(unseen, skewed, fold) == 0
 
 
 def test_unusable_target_is_a_finding():

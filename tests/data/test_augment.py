@@ -203,9 +203,7 @@ def test_mixup_mixes_values_and_targets_by_one_share() -> None:
 def test_mixup_of_a_number_target_mixes_values() -> None:
     images, target = pictures(), torch.arange(64).float()
     partner = (torch.arange(64) + 1) % 64
-    _, mixed = built("mixup", classes=())(
-        {"image": images}, target, IDS, key=KEY, partner=partner
-    )
+    _, mixed = built("mixup", classes=())({"image": images}, target, IDS, key=KEY, partner=partner)
     assert mixed is not None
     assert mixed.shape == (64,)
     assert ((mixed[:-1] >= target[:-1]) & (mixed[:-1] <= target[:-1] + 0.5)).all()

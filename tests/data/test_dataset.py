@@ -123,10 +123,10 @@ def test_rows_with_some_targets_missing_have_none() -> None:
     read = read_rows(table, data.schema)
     assert read.columns.target is None
     assert "1 of 200 rows have no 'price'" in read.notes[-1]
+    labelled = {"a": RNG.rand(4), "y": np.array(["p", "q", "p", "q"], dtype=object)}
+    fitted = open_data(labelled, DataOptions(target="y", val=0, test=0)).schema
+    labelled["y"][0] = "new"
     with pytest.raises(DataError, match="row 1: the class 'new'"):
-        labelled = {"a": RNG.rand(4), "y": np.array(["p", "q", "p", "q"], dtype=object)}
-        fitted = open_data(labelled, DataOptions(target="y", val=0, test=0)).schema
-        labelled["y"][0] = "new"
         assert read_rows(labelled, fitted, target=False).columns.target is None
         read_rows(labelled, fitted)
 

@@ -79,9 +79,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
-    assert np.array_equal(
-        decode(coded(stored, exif=exif), RGB, "x"), upright.transpose(2, 0, 1)
-    )
+    assert np.array_equal(decode(coded(stored, exif=exif), RGB, "x"), upright.transpose(2, 0, 1))
 
 
 def test_cmyk_and_one_bit_and_first_frame() -> None:

@@ -147,7 +147,8 @@ def test_vectors_are_standardised_by_column() -> None:
 
 
 def test_class_targets_are_codes_from_zero() -> None:
-    columns: dict[str, Column] = {"a": RNG.rand(6), "y": words("no", "yes", "no", "no", "yes", "no")}
+    labels = words("no", "yes", "no", "no", "yes", "no")
+    columns: dict[str, Column] = {"a": RNG.rand(6), "y": labels}
     fitted = prepare.fit(table(a="number"), columns, np.arange(6))
     assert fitted.classes == ("no", "yes")
     codes = prepare.encode_target(fitted, columns["y"], rows=np.arange(6), row_name=name)
