@@ -160,7 +160,7 @@ def test_the_recipe_gives_way_to_another_optimizer():
     run = gipi.train("iris", steps=2, out="r", settings=small(optimizer="sgd"), quiet=True)
     values, origins, _ = read_config(run.path)
     assert origins["optimizer"] == "argument optimizer"
-    assert "lr" not in origins
+    assert values["lr"] == 0.1
     assert "weight_decay" not in values
 
 

@@ -17,6 +17,7 @@ from gipi.core.atomic import write_file
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
+from gipi.core.seed import derive
 from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
@@ -216,6 +217,8 @@ def begin(
     state.setup = chosen.to_dict()
     watchers = [*_own_observers(task, schema, recipe, device, val), *observers]
     guard = Guard(device, scaled=chosen.precision == "fp16")
+    # Dropout draws from torch's generator: the run's seed decides, not what ran before it.
+    torch.manual_seed(derive(recipe.seed, "noise", dist.rank()))
     damage: list[str] = []
     if resume and out is not None and checkpoint.list_checkpoints(out):
         damage = checkpoint.load(out, state)
