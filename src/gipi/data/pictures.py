@@ -63,9 +63,9 @@ class Pictures:
         return shift, torch.tensor(self.scale, dtype=torch.float32, device=device).view(view)
 
 
-def normalise(raw: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Return float32 (raw - shift) * scale as a new tensor; each step rounds on its own."""
-    return raw.to(torch.float32, copy=True).sub_(shift).mul_(scale)
+def normalise(raw: Tensor, shift: Tensor, scale: Tensor, *, out: Tensor) -> Tensor:
+    """Write float32 (raw - shift) * scale to `out` and return it; each step rounds on its own."""
+    return out.copy_(raw).sub_(shift).mul_(scale)
 
 
 def resident(
@@ -79,6 +79,5 @@ def resident(
     for start in range(0, len(rows), _BLOCK):
         raw = torch.from_numpy(pictures.fetch(rows[start : start + _BLOCK])).to(device)
         block = out[start : start + len(raw)]
-        block.copy_(raw.permute(0, 2, 3, 1) if channels_last else raw)
-        block.sub_(shift).mul_(scale)  # the steps of `normalise`, in place
+        normalise(raw.permute(0, 2, 3, 1) if channels_last else raw, shift, scale, out=block)
     return out

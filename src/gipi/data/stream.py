@@ -20,6 +20,7 @@ import torch
 from gipi.core.batch import Batch
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.seed import derive
+from gipi.data.buffers import Ring
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, normalise, resident
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from gipi.data.augment import Augment
 
-HOST_CHUNK, DEVICE_CHUNK = 4 << 20, 256 << 20  # bytes gathered at once
+HOST_CHUNK, DEVICE_CHUNK = 2 << 20, 256 << 20  # bytes gathered at once
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,6 @@ class _Gather(Protocol):
 
     @property
     def depth(self) -> int: ...
-    @property
-    def row_bytes(self) -> int: ...
     def start(self, chunk: _Chunk) -> Any: ...
     def finish(self, begun: Any) -> Tensor: ...
 
@@ -64,17 +63,14 @@ class _Resident:
 
     data: Tensor
     permute: bool
+    ring: Ring
     depth: int = 0
-
-    @property
-    def row_bytes(self) -> int:
-        return self.data[:1].numel() * self.data.element_size()
 
     def start(self, chunk: _Chunk) -> Tensor:
         return chunk.positions
 
     def finish(self, begun: Tensor) -> Tensor:
-        rows = self.data.index_select(0, begun)
+        rows = torch.index_select(self.data, 0, begun, out=self.ring.lend(len(begun)))
         return rows.permute(0, 3, 1, 2) if self.permute else rows
 
     def span(self, start: int, stop: int) -> Tensor:
@@ -87,11 +83,11 @@ class _Fetched:
 
     def __init__(
         self, pictures: Pictures, ids: np.ndarray, reader: Reader,
-        *, device: torch.device, channels_last: bool,
+        *, chunk_rows: int, device: torch.device, channels_last: bool,
     ) -> None:  # fmt: skip
         self.ids, self.reader, self.device = ids, reader, device
         self.depth = reader.depth
-        self.row_bytes = 4 * int(np.prod(pictures.shape))
+        self.ring = Ring(chunk_rows, torch.empty((0, *pictures.shape), device=device))
         self.shift, self.scale = pictures.constants(device, channels_last=False)
         self.channels_last = channels_last
 
@@ -102,7 +98,7 @@ class _Fetched:
         raw = torch.from_numpy(self.reader.result(begun))
         if self.device.type == "cuda":
             raw = raw.pin_memory().to(self.device, non_blocking=True)
-        rows = normalise(raw, self.shift, self.scale)
+        rows = normalise(raw, self.shift, self.scale, out=self.ring.lend(len(raw)))
         return rows.contiguous(memory_format=torch.channels_last) if self.channels_last else rows
 
 
@@ -164,30 +160,35 @@ class RowStream:
         )
         self._columns, self._workers, self._half = columns, workers, False
         self._readers: list[Reader] = []
+        self._per_chunk = self._batches_per_chunk(columns)
+        share = -(-self.batch_size // world) + (augment is not None and augment.mixing)
+        self._chunk_rows = self._per_chunk * share
         self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
         self._ids = rows.to(self.device)
         self._target = None if columns.target is None else columns.target[rows].to(self.device)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
-        self._per_chunk = self._batches_per_chunk()
 
     def _gather_of(self, column: Tensor | Pictures, workers: int) -> _Gather:
         if not isinstance(column, Pictures):
-            return _Resident(column[torch.from_numpy(self.ids)].to(self.device), permute=False)
+            data = column[torch.from_numpy(self.ids)].to(self.device)
+            return _Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
         if self.mode == "resident":
             data = resident(column, self.ids, device=self.device, channels_last=self.channels_last)
-            return _Resident(data, permute=self.channels_last)
+            ring = Ring(self._chunk_rows, data)
+            return _Resident(data, permute=self.channels_last, ring=ring)
         streaming = self.mode == "streaming"
         reader = Reader(column, workers=workers if streaming else 0, threaded=not streaming)
         self._readers.append(reader)
         return _Fetched(
-            column, self.ids, reader, device=self.device, channels_last=self.channels_last
-        )
+            column, self.ids, reader, chunk_rows=self._chunk_rows, device=self.device,
+            channels_last=self.channels_last,
+        )  # fmt: skip
 
-    def _batches_per_chunk(self) -> int:
+    def _batches_per_chunk(self, columns: Columns) -> int:
         if self.mode == "streaming":
             return 1
-        row = 8 + sum(g.row_bytes for g in self._gathers.values())
+        row = 8 + _float_bytes(columns, 1)
         size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
         return max(1, size // (row * -(-self.batch_size // self.world)))
 
@@ -212,7 +213,7 @@ class RowStream:
                 gather.permute = True
             if half:
                 gather.data = gather.data.bfloat16()
-        self._per_chunk = self._batches_per_chunk()
+            gather.ring = Ring(self._chunk_rows, gather.data)
         return True
 
     def close(self) -> None:
