@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import io
 import lzma
 import socket
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from gipi.core.errors import DataError
 from gipi.data.source import TEST, TRAIN
@@ -62,6 +64,15 @@ def test_digits_use_the_whole_range():
     image = read_source("digits").columns["image"]
     assert (image.shape, image.dtype) == ((1797, 8, 8, 1), np.uint8)
     assert sorted(np.unique(image)) == [round(v * 255 / 16) for v in range(17)]
+
+
+def test_digits_are_what_scikit_learn_gives(monkeypatch):
+    found = load_digits()
+    source = read_source("digits")
+    assert source.columns["digit"].tolist() == found.target.tolist()
+    assert (source.columns["image"][..., 0] == np.rint(found.images * 255 / 16)).all()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert read_source("digits").fingerprint == source.fingerprint
 
 
 def test_every_set_has_a_citation_and_facts():

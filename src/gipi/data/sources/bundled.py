@@ -6,6 +6,9 @@ This file is the one that wraps scikit-learn's data.
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,14 +43,30 @@ def digits() -> Source:
 
     The original grey values 0..16 are spread over 0..255 (v * 255 / 16, rounded).
     """
+    table = _digits_table()
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return _source(
+        "digits", {"image": images, "digit": table[:, -1].astype(np.int64)}, target="digit",
+        citation=DIGITS, hints={"image": "image"},
+    )  # fmt: skip
+
+
+def _digits_table() -> np.ndarray:
+    """Return (1797, 65) values 0..16 and the digit, read from scikit-learn's own file.
+
+    Importing scikit-learn takes over a second, more than anything else in the first command that
+    people type; where its files lie elsewhere, it is asked instead.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    places = spec.submodule_search_locations if spec is not None else None
+    path = Path(places[0]) / "datasets" / "data" / "digits.csv.gz" if places else None
+    if path is not None and path.is_file():
+        with gzip.open(path, "rt") as lines:
+            return np.array([line.split(",") for line in lines], dtype=np.float64)
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    images = np.rint(found.images * (255 / 16)).astype(np.uint8)[..., None]
-    return _source(
-        "digits", {"image": images, "digit": found.target.astype(np.int64)}, target="digit",
-        citation=DIGITS, hints={"image": "image"},
-    )  # fmt: skip
+    return np.column_stack([found.data, found.target])
 
 
 def iris() -> Source:

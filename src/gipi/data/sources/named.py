@@ -69,12 +69,12 @@ class NamedSet:
         """Return a folder that holds the set; download it where there is none."""
         own = os.environ.get(ENVIRONMENT)
         names = (self.name.replace("-", "_"), self.name)
-        places = [Path(own, name) for name in names] if own else []
+        places = [Path(own).expanduser() / name for name in names] if own else []
         store = downloads_folder() / self.name
         for place in (*places, store):
             if place.is_dir() and self.complete(place):
                 return place
-        if own and not Path(own).is_dir():
+        if own and not Path(own).expanduser().is_dir():
             raise DataError(
                 f"{ENVIRONMENT}={own} is not a folder",
                 f"the folder that holds '{names[0]}' and other data sets",
