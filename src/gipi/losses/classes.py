@@ -101,7 +101,8 @@ def perceptron(
     Two classes, one score s = w·x + b, y = ±1:      l = -y s where y s <= 0, else 0
         dl/dw = -y x for a mistake and 0 otherwise, so w ← w + η y x: Rosenblatt's rule
     K classes, scores sₖ = wₖ·x + bₖ:                 l = max_{k≠t} sₖ - s_t where that is >= 0
-        w_t ← w_t + η x and w_k ← w_k - η x for the best wrong class: Kesler's construction
+        w_t ← w_t + η x and w_k ← w_k - η x for the best wrong class (equals
+        share it): Kesler's construction
 
     A tie is a mistake, hence learning starts from zero weights too.
 
@@ -114,9 +115,10 @@ def perceptron(
         score = outputs.reshape(-1)
         margin = torch.where(target > 0, score, -score)
     else:
-        index = target.unsqueeze(1)
-        own = outputs.gather(1, index).squeeze(1)
-        margin = own - outputs.scatter(1, index, -torch.inf).amax(1)
+        # A mask rather than gather, whose backward on CUDA adds in no fixed order.
+        true = F.one_hot(target, outputs.shape[1]).bool()
+        own = outputs.masked_fill(~true, 0.0).sum(1)
+        margin = own - outputs.masked_fill(true, -torch.inf).amax(1)
     # A product with the mistakes, not relu: the gradient at margin 0 must be that of a mistake.
     rows = -margin * (margin <= 0)
     if weight is None:

@@ -63,7 +63,7 @@ def auc(classes: int = 2) -> Metric:
         count(state, "bins", index.reshape(-1), rows)
 
     def compute(state: State) -> float:
-        negative, positive = state["bins"].unbind(1)
+        negative, positive = state["bins"].cpu().unbind(1)  # cumsum on CUDA has no fixed order
         below = negative.cumsum(1) - negative
         wins = (positive * (below + 0.5 * negative)).sum(1)
         pairs = positive.sum(1) * negative.sum(1)

@@ -20,6 +20,9 @@ from gipi.optim.optimizers import apply_penalties
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+OWN_KEYS = ("params", "param_names", "decay")
+"""Keys of a group that do not change what the kernel computes."""
+
 StepFunction = Callable[[float, Tensor | None, Tensor | None], None]
 
 
@@ -61,7 +64,8 @@ def _bind(optimizer: Optimizer) -> StepFunction:
     if not _is_fused(optimizer):
         return lambda lr, found_inf, grad_scale: _plain(optimizer, lr, found_inf, grad_scale)
     make = _sgd_kernel if isinstance(optimizer, SGD) else _adam_kernel
-    kernels = [make(optimizer, group) for group in optimizer.param_groups]
+    groups = optimizer.param_groups
+    kernels = [make(optimizer, group) for group in _merged(groups)]
     penalised = any(
         group.get("extra_decay") or group.get("extra_l2") for group in optimizer.param_groups
     )
@@ -78,8 +82,23 @@ def _bind(optimizer: Optimizer) -> StepFunction:
         with no_grad:
             for kernel in kernels:
                 kernel(lr, found_inf, grad_scale)
+        for group in groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
 
     return step
+
+
+def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the groups with those that differ only in their parameters joined: one kernel each."""
+    found: dict[str, dict[str, Any]] = {}
+    for group in groups:
+        kind = repr(sorted((k, v) for k, v in group.items() if k not in OWN_KEYS))
+        place = str(group["params"][0].device) + str(group["params"][0].dtype) + kind
+        if place in found:
+            found[place]["params"] = [*found[place]["params"], *group["params"]]
+        else:
+            found[place] = dict(group)
+    return list(found.values())
 
 
 def _is_fused(optimizer: Optimizer) -> bool:
