@@ -203,6 +203,40 @@ def test_a_bad_gradient_still_raises():
         step(0.1, "yes", None)
 
 
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+@pytest.mark.parametrize("again", [False, True])
+def test_state_in_another_memory_format_is_laid_out_anew(name, again):
+    """The kernels walk flat memory: a contiguous moment beside a channels-last weight is wrong."""
+
+    def conv() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 2)
+
+    def go(model, step, t):
+        x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(t))
+        model.zero_grad()
+        model(x).square().mean().backward()
+        step(0.05, None, None)
+
+    plain, other = conv(), conv()
+    a = optim.build_optimizer(name, plain, lr=0.05)
+    step = optim.bind(a)
+    for t in range(3):
+        go(plain, step, t)
+    other.load_state_dict(plain.state_dict())
+    other.to(memory_format=torch.contiguous_format if again else torch.channels_last)
+    b = optim.build_optimizer(name, other, lr=0.05)
+    resumed = optim.bind(b)
+    b.load_state_dict(copy.deepcopy(a.state_dict()))
+    if again:
+        other.to(memory_format=torch.channels_last)
+        optim.bind(b)
+    for t in range(3, 6):
+        go(plain, step, t)
+        go(other, resumed, t)
+    torch.testing.assert_close(plain.weight, other.weight)
+
+
 def test_binding_twice_is_one_binding():
     ours, theirs = net(), net()
     optimizer = optim.build_optimizer("adamw", ours, lr=0.1)

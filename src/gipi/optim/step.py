@@ -40,7 +40,8 @@ def bind(optimizer: Optimizer) -> StepFunction:
     a sync). A parameter without a gradient in some step is left alone, as torch does.
 
     There is one binding per optimizer: it renews itself after `load_state_dict`, and a second call
-    renews and returns the same function (call again after `add_param_group`).
+    renews and returns the same function. Call again after `add_param_group` and after a change of
+    the model's memory format: the kernels walk flat memory, so the state must lie as the weights.
     """
     kept = vars(optimizer)
     if "gipi_step" in kept:
@@ -137,6 +138,14 @@ def _plain(
     optimizer.step()
 
 
+def _moment(p: Tensor, saved: Tensor | None) -> Tensor:
+    """Return `saved`, or zeros, lying in memory as `p` does: the kernels walk flat memory."""
+    if saved is not None and saved.stride() == p.stride():
+        return saved
+    new = torch.zeros_like(p, memory_format=torch.preserve_format)
+    return new if saved is None else new.copy_(saved)
+
+
 def _adam_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
     """Return the fused Adam or AdamW step of one group, on the state of the optimizer."""
     params: list[Tensor] = group["params"]
@@ -153,11 +162,9 @@ def _adam_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
             counter.copy_(state["step"])
         else:
             counter.zero_()
-            state["exp_avg"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-            if amsgrad:
-                state["max_exp_avg_sq"] = torch.zeros_like(p, memory_format=torch.preserve_format)
         state["step"] = counter
+        for key in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if amsgrad else 2]:
+            state[key] = _moment(p, state.get(key))
     first = [s["exp_avg"] for s in states]
     second = [s["exp_avg_sq"] for s in states]
     largest = [s["max_exp_avg_sq"] for s in states] if amsgrad else []
@@ -209,8 +216,7 @@ def _sgd_kernel(optimizer: Optimizer, group: dict[str, Any]) -> StepFunction:
     if momentum:
         for p in params:
             state = optimizer.state[p]
-            if state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.preserve_format)
+            state["momentum_buffer"] = _moment(p, state.get("momentum_buffer"))
             buffers.append(state["momentum_buffer"])
 
     def call(
