@@ -1,4 +1,4 @@
-"""Write docs/reference from the code: commands, configuration, names, Python interface.
+"""Write docs/reference from the code, and the tables of figures from the benchmarks' results.
 
 `scripts/docs` writes the pages; `scripts/docs --check` only says whether they are up to date.
 A test compares too, so the pages cannot drift from the code.
@@ -7,6 +7,7 @@ A test compares too, so the pages cannot drift from the code.
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import re
 import sys
@@ -190,6 +191,40 @@ def python() -> str:
     return "\n".join(parts)
 
 
+def speed(kinds: tuple[str, ...]) -> str:
+    """Return the tables of the speed benchmark that have results."""
+    sys.path.insert(0, str(ROOT / "benchmarks" / "speed"))
+    try:
+        tables = importlib.import_module("table")
+    finally:
+        sys.path.pop(0)
+    parts = []
+    for kind in kinds:
+        rows, _ = tables.newest(kind)
+        if rows:
+            parts.append("\n".join(getattr(tables, kind)()))
+    return "\n\n".join(parts)
+
+
+def filled(path: Path, name: str, text: str) -> str:
+    """Return a page with `text` between its marks `begin generated: name` and `end ...`."""
+    page = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- begin generated: {name} -->\n", f"<!-- end generated: {name} -->"
+    head, rest = page.split(begin)
+    _, tail = rest.split(end)
+    return f"{head}{begin}{text}\n{end}{tail}" if text else f"{head}{begin}{end}{tail}"
+
+
+def generated() -> dict[Path, str]:
+    """Return every page that is written by the code, wholly or between marks, as it should be."""
+    pages = {FOLDER / name: f"{HEAD}\n{page().rstrip()}\n" for name, page in PAGES.items()}
+    for name in ("README.md", "README.ko.md"):
+        pages[ROOT / name] = filled(ROOT / name, "speed", speed(("pairs", "warm")))
+    path = ROOT / "docs" / "speed.md"
+    pages[path] = filled(path, "speed", speed(("pairs", "warm", "startup", "crowded")))
+    return pages
+
+
 PAGES = {
     "commands.md": commands,
     "config.md": configuration,
@@ -204,17 +239,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if outdated")
     check = parser.parse_args().check
     outdated = []
-    for name, page in PAGES.items():
-        path, text = FOLDER / name, HEAD + "\n" + page().rstrip() + "\n"
+    for path, text in generated().items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        outdated.append(name)
+        outdated.append(path.relative_to(ROOT).as_posix())
         if not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    print(
-        f"docs/reference: {', '.join(outdated) or 'nothing'} {'outdated' if check else 'written'}"
-    )
+    print(f"{', '.join(outdated) or 'nothing'} {'outdated' if check else 'written'}")
     return int(check and bool(outdated))
 
 
