@@ -91,12 +91,12 @@ def test_explaining_changes_nothing() -> None:
 def test_the_flag_of_one_bad_element_among_many() -> None:
     guard = Guard(torch.device("cpu"))
     grads = [torch.ones(3, 5), torch.ones(7)]
-    assert not guard.check(grads, torch.tensor(1.0), None, (0, 0, 0))
+    assert not guard.check(grads, 1.0, None, (0, 0, 0))
     grads[1][6] = float("inf")
-    assert guard.check(grads, torch.tensor(1.0), None, (1, 0, 1))
+    assert guard.check(grads, 1.0, None, (1, 0, 1))
     assert guard.consecutive == 1
-    assert guard.check([torch.ones(2)], torch.tensor(float("nan")), None, (2, 0, 2))
-    assert not guard.check([torch.ones(2)], torch.tensor(1.0), None, (3, 0, 3))
+    assert guard.check([torch.ones(2)], float("nan"), None, (2, 0, 2))
+    assert not guard.check([torch.ones(2)], 1.0, None, (3, 0, 3))
     assert guard.consecutive == 0
 
 
@@ -112,5 +112,5 @@ def test_float64_gradients_are_scaled_in_float64() -> None:
     guard = Guard(torch.device("cpu"))
     grads = [torch.ones(2, dtype=torch.float64)]
     third = torch.tensor(1.0, dtype=torch.float64) / 3
-    guard.check(grads, torch.tensor(1.0), third, (0, 0, 0))
+    guard.check(grads, 1.0, third, (0, 0, 0))
     assert grads[0][0] == third

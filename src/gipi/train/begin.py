@@ -13,7 +13,7 @@ import torch
 
 from gipi import optim
 from gipi.core import dist
-from gipi.core.atomic import write_file
+from gipi.core.atomic import storage_error, write_file
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
@@ -235,6 +235,7 @@ def begin(
         context=autocast(chosen, device), observers=watchers, recorder=ExitStack(),
     )  # fmt: skip
     if out is not None and dist.rank() == 0:
+        make_folder(out)
         if resume:
             truncate_rows(out / ROWS, state.step)
         run.rows = run.recorder.enter_context(Rows(out / ROWS))
@@ -248,6 +249,14 @@ def begin(
     if state.step == 0 and out is not None:
         run.save()
     return run
+
+
+def make_folder(out: Path) -> None:
+    """Make the run folder; raise `StorageError` where that is not allowed."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, out) from error
 
 
 def _set_time(run: Run, reserve_s: float, reserve_rows: int) -> None:
@@ -353,7 +362,7 @@ def closure_step(
         mean = loss.total / loss.count
         mean.backward()
         if first:
-            window.add(loss, batch.target, batch.weight)
+            window.add(loss.total.detach(), loss, batch.target, batch.weight)
             first = False
         return mean
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor, nn
 
     from gipi.core.batch import Batch
@@ -18,7 +16,7 @@ GIVE_UP_AFTER = 20
 """Consecutive non-finite steps after which a run stops: skipping no longer helps."""
 
 
-def scale_and_check(tensors: Sequence[Tensor], factor: Tensor, found: Tensor) -> None:
+def scale_and_check(tensors: list[Tensor], factor: Tensor, found: Tensor) -> None:
     """Multiply `tensors` by `factor` in place and set `found` to 1 if any element is not finite.
 
     tensors  gradients (and the loss, so that it is checked as well), on one device
@@ -26,7 +24,7 @@ def scale_and_check(tensors: Sequence[Tensor], factor: Tensor, found: Tensor) ->
 
     One fused kernel, no synchronisation: the operator behind torch's gradient scaler.
     """
-    torch._amp_foreach_non_finite_check_and_unscale_(list(tensors), found, factor)
+    torch._amp_foreach_non_finite_check_and_unscale_(tensors, found, factor)
 
 
 def explain(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,34 +41,40 @@ class Guard:
         self._growth = torch.zeros((), dtype=torch.int32, device=self.device)
 
     def check(
-        self, grads: list[Tensor], total: Tensor, factor: Tensor | None, where: tuple[int, int, int]
+        self,
+        grads: list[Tensor],
+        total: float | Tensor,
+        factor: Tensor | None,
+        where: tuple[int, int, int],
     ) -> bool:
         """Multiply the gradients by `factor`; return True where the step must not be taken.
 
-        total  the loss, checked as well; where: (step, epoch, batch), for the explanation
+        total  the loss, checked as well: a number on the host, a detached tensor on a GPU
+        where  (step, epoch, batch), for the explanation
         """
         if factor is not None and grads and grads[0].dtype == torch.float64:
-            torch._foreach_mul_(grads, factor)
+            torch._foreach_mul_(grads, factor)  # noqa: SLF001  the kernel's factor is float32
             factor = None
-        if factor is None and not self.scaled:
-            factor, value = self._one, total.detach()
-        else:  # the kernel multiplies in place: the loss must keep its value
-            factor, value = self._one if factor is None else factor.float(), total.detach().clone()
-            if self.scaled:
-                factor = factor / self.scale
-        if self.on_host:
-            scale_and_check([*grads, value.reshape(1)], factor, self._flag)
-            if self._flag.item() == 0.0:
+        factor = self._one if factor is None else factor.float()
+        if self.scaled:
+            factor = factor / self.scale
+        if isinstance(total, float):
+            scale_and_check(grads, factor, self._flag)
+            if self._flag.item() == 0.0 and math.isfinite(total):
                 self.consecutive = 0
                 return False
             self._flag.zero_()
             self.consecutive += 1
             return True
         self._flag.zero_()
-        scale_and_check([*grads, value.reshape(1).float()], factor, self._flag)
+        # the kernel multiplies in place: the loss of the log must keep its value
+        value = total.float() if factor is self._one else total.float().clone()
+        scale_and_check([*grads, value.reshape(1)], factor, self._flag)
         self.flags.append((*where, self._flag.clone()))
         if self.scaled:
-            torch._amp_update_scale_(self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY)
+            torch._amp_update_scale_(  # noqa: SLF001
+                self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY
+            )
         return False
 
     def read(self) -> list[tuple[int, int, int]]:

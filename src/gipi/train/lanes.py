@@ -85,6 +85,16 @@ def build_lanes(
     return lanes
 
 
+def backward(total: Tensor, seed: Tensor) -> None:
+    """Add ``seed · d total / d w`` to the gradients: `total.backward(seed)` without its checks.
+
+    The checks compare shapes in Python and cost as much as a small layer; both are scalars here.
+    """
+    torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]  # noqa: SLF001
+        (total,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True  # noqa: FBT003
+    )
+
+
 def clip_factor(grads: list[Tensor], clip_norm: float | None) -> tuple[Tensor, Tensor | None]:
     """Return the global gradient norm ‖g‖ and what the gradients must be divided by.
 

@@ -19,7 +19,7 @@ from gipi.train.begin import begin, closure_step, place
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
 from gipi.train.inputs import as_stream, as_task
-from gipi.train.lanes import clip_factor
+from gipi.train.lanes import backward, clip_factor
 from gipi.train.parallel import unsynced
 from gipi.train.signals import StopRequest
 from gipi.train.take import take
@@ -88,7 +88,7 @@ def fit(
     shape = optim.build_schedule(
         recipe.schedule, warmup=recipe.warmup, options=recipe.schedule_options
     )
-    world, micro = dist.world(), recipe.micro_batch
+    world, micro, on_host = dist.world(), recipe.micro_batch, device.type == "cpu"
     seeds: dict[float, torch.Tensor] = {}
     eval_steps = max(1, round(recipe.eval_every * train.steps)) if train.steps else 0
     row_due = state.step + (recipe.log_every or 1)
@@ -107,7 +107,7 @@ def fit(
                     stopping = True
                     break
                 waited += time.perf_counter() - ended
-                batch = place(given, device)
+                batch = given if on_host else place(given, device)
                 if layout is not None:
                     batch.inputs = in_layout(batch.inputs, layout)
                 lr = recipe.lr * shape(progress) * state.lr_scale
@@ -135,8 +135,9 @@ def fit(
                                     seeds[count] = seed
                             else:
                                 seed = (1.0 / count.clamp_min(1e-30)).to(loss.total.dtype)
-                            loss.total.backward(seed * guard.scale if guard.scaled else seed)
-                            window.add(loss, batch.target, batch.weight)
+                            backward(loss.total, seed * guard.scale if guard.scaled else seed)
+                            total = loss.total.item() if on_host else loss.total.detach()
+                            window.add(total, loss, batch.target, batch.weight)
                         else:  # the global count is known after the last forward pass
                             pieces = batch.split(micro) if micro else [batch]
                             counts = torch.zeros((), dtype=torch.float64, device=device)
@@ -146,12 +147,13 @@ def fit(
                                         loss = lane.phase.loss(net, piece)
                                     (loss.total * (world / batch.rows) * guard.scale).backward()
                                 counts += loss.count
-                                window.add(loss, piece.target, piece.weight)
+                                total = loss.total.item() if on_host else loss.total.detach()
+                                window.add(total, loss, piece.target, piece.weight)
                             dist.sum_over_ranks(counts)
                             factor = batch.rows / counts.clamp_min(1e-30)
                         grads = [p.grad for p in lane.params if p.grad is not None]
                         where = (state.step, state.epoch, state.batch)
-                        bad = guard.check(grads, loss.total, factor, where)
+                        bad = guard.check(grads, total, factor, where)
                         if bad:
                             run.skip(bad, lane, batch)
                             continue

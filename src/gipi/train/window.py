@@ -10,6 +10,8 @@ import torch
 from gipi.core import dist
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
     from gipi.core.schema import Schema
@@ -27,7 +29,7 @@ class Window:
     schema: Schema | None
     metrics: list[Metric]
     device: torch.device
-    totals: list[Tensor] = field(default_factory=list)
+    totals: list[float | Tensor] = field(default_factory=list)
     counts: list[float | Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
@@ -36,9 +38,14 @@ class Window:
     rows: int = 0
     elements: int = 0
 
-    def add(self, loss: Loss, target: Tensor | None, weight: Tensor | None) -> None:
-        """Remember one (micro-)batch by reference; its outputs were computed for the loss."""
-        self.totals.append(loss.total.detach())
+    def add(
+        self, total: float | Tensor, loss: Loss, target: Tensor | None, weight: Tensor | None
+    ) -> None:
+        """Remember one (micro-)batch by reference; its outputs were computed for the loss.
+
+        total  the loss's total, a number where it lies on the host anyway
+        """
+        self.totals.append(total)
         self.counts.append(loss.count)
         if target is None or not self.metrics:
             return
@@ -74,14 +81,22 @@ class Window:
     def close(self) -> dict[str, float]:
         """Return mean loss and metrics of the window, over all ranks, and begin a new one."""
         self.flush()
-        total = torch.stack([t.double().reshape(()) for t in self.totals]).sum()
-        count = sum(self.counts)
-        pair = torch.stack([total, torch.as_tensor(count, device=total.device).double()])
+        pair = torch.stack([_sum(self.totals, self.device), _sum(self.counts, self.device)])
         dist.sum_over_ranks(pair)
         row = {"train/loss": float(pair[0] / pair[1])}  # sync
         row.update(read_metrics(self.metrics, self._states(), "train"))
         self.totals, self.counts, self.states = [], [], []
         return row
+
+
+def _sum(values: Sequence[float | Tensor], device: torch.device) -> Tensor:
+    """Return the sum of numbers and scalar tensors in float64, on the device."""
+    tensors = [v for v in values if isinstance(v, torch.Tensor)]
+    total = torch.tensor(
+        sum(v for v in values if not isinstance(v, torch.Tensor)),
+        dtype=torch.float64, device=device,
+    )  # fmt: skip
+    return total + torch.stack(tensors).double().sum() if tensors else total
 
 
 def measure(
