@@ -51,6 +51,7 @@ def test_plain(read):
         "a\tb\n1\té\n".encode(),
         "a|b\n1|é\n".encode(),
         "a,b\r1,é\r".encode(),
+        "a,b\r1,é\n".encode(),
         "# made by a machine\na,b\n1,é\n".encode(),
         'a,b\n 1 ," é "\n'.encode(),
     ],
@@ -250,6 +251,23 @@ def test_fingerprint_follows_the_content(read):
 def test_shapes_of_dates():
     assert all(map(looks_like_date, ("2020-01-02", "1.2.2020", "1-Feb-2020", "Jan 1, 2020")))
     assert not any(map(looks_like_date, ("", "7", "1.5", "a/b/c", "2020", "12-34")))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "1", '"', ",", ";", "\t", "\n", "\r", "NA", "é", "{", "\0"]))
+    | st.binary().map(lambda b: [b.decode("latin-1")]),
+    st.sampled_from(["t.csv", "t.tsv", "t.jsonl", "t.json", "t.parquet", "t.npz", "t.csv.gz"]),
+)
+def test_anything_is_read_or_refused_in_three_parts(tmp_path_factory, pieces, name):
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes("".join(pieces).encode())
+    try:
+        source = read_source(path)
+    except DataError as error:
+        assert all(error.as_dict().values())  # noqa: PT017  some files are fine
+    else:
+        assert {len(c) for c in source.columns.values()} == {source.rows}
 
 
 CELL = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=8)

@@ -156,7 +156,7 @@ def _without_comments(data: bytes, notes: list[str]) -> bytes:
 
 
 def _head(data: bytes, separator: str, quoted: bool) -> list[list[str]]:  # noqa: FBT001
-    text = data[:HEAD_BYTES].decode(errors="ignore")
+    text = data[:HEAD_BYTES].decode(errors="ignore").replace("\r\n", "\n").replace("\r", "\n")
     if len(data) > HEAD_BYTES and "\n" in text:
         text = text[: text.rindex("\n")]
     reader = csv.reader(
@@ -206,6 +206,8 @@ def _has_header(rows: list[list[str]]) -> bool:
     have numbers or dates too (0, 1, 2, ... in order are names), or, among text only, when half of
     its values come again below them.
     """
+    if not rows:
+        return False
     first, rest = rows[0], rows[1:]
     if not rest:
         return not any(looks_like_number(v) or looks_like_date(v) for v in first)
