@@ -19,6 +19,7 @@ from gipi.data.augment import (
     transform_masks,
     transform_points,
 )
+from gipi.data.augment.geometry import apply_exact, apply_windows
 from gipi.data.augment.mix import beta_quantile, beta_table
 
 H, W = 12, 10
@@ -104,6 +105,22 @@ def test_crop_is_pad_and_slice(padding: str) -> None:
         wanted = padded[i, :, 3 - dy : 3 - dy + H, 3 - dx : 3 - dx + W]
         assert torch.allclose(result[i], wanted, atol=1e-6)
     assert {d for pair in seen for d in pair} == set(range(-3, 4))
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("flips", [(), ("flip",), ("flip", {"name": "flip", "axis": "vertical"})])
+def test_gathered_runs_are_gathered_pixels(flips: tuple[str, ...], last: bool) -> None:
+    images = pictures()
+    images = images.contiguous(memory_format=torch.channels_last) if last else images
+    augment = built({"name": "shift", "pixels": 3}, *flips, {"name": "crop", "pixels": 2})
+    matrix = augment.matrix(IDS, key=KEY, height=H, width=W)
+    fill = torch.tensor([0.1, 0.2, 0.3])
+    slow = apply_exact(images, matrix, fill=fill, padding="zero")
+    fast = apply_windows(images, matrix, fill=fill, reach=5, mirrors=bool(flips))
+    assert torch.equal(slow, fast)
+    assert fast.is_contiguous(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
 
 
 def test_sampled_agrees_with_exact_on_whole_pixels() -> None:

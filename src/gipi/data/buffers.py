@@ -1,8 +1,8 @@
 """Memory that is used again: fresh pages cost more than the rows that are copied into them.
 
 The system hands out memory page by page, on first touch, and takes freed blocks back; a chunk that
-is allocated anew every few steps can cost several times its copy. A `Ring` lends the same few blocks
-again, but only a block that nobody looks at any more: batches that are kept stay as they are.
+is allocated anew every few steps can cost several times its copy. A `Ring` lends the same few
+blocks again, but only where nobody looks at them any more: batches that are kept stay as they are.
 """
 
 from __future__ import annotations

@@ -9,7 +9,13 @@ import torch
 
 from gipi.core.seed import uniform
 from gipi.data.augment import mix
-from gipi.data.augment.geometry import Geometric, apply_exact, apply_sampled, identity
+from gipi.data.augment.geometry import (
+    Geometric,
+    apply_exact,
+    apply_sampled,
+    apply_windows,
+    identity,
+)
 from gipi.data.augment.mix import Mixing
 from gipi.data.augment.pixels import Erasing, Photometric, apply_gain_bias, rectangle
 
@@ -78,10 +84,8 @@ class Augment:
         moving = [step for step in self.steps if isinstance(step, Geometric)]
         if moving:
             matrix = self.matrix(ids, key=key, height=h, width=w)
-            move = apply_exact if self.exact else apply_sampled
-            padding = next((s.padding for s in moving if s.padding != "zero"), "zero")
-            images = move(images, matrix, fill=-mean / std if self.clip else 0 * mean,
-                          padding=padding)  # fmt: skip
+            fill = -mean / std if self.clip else 0 * mean  # black; the mean where 0 is no black
+            images = _move(images, moving, matrix, fill=fill)
         gain: Tensor | None = None
         bias: Tensor | None = None
         for at, step in enumerate(self.steps):
@@ -93,7 +97,8 @@ class Augment:
         for at, step in enumerate(self.steps):
             if isinstance(step, Erasing):
                 box = step.box(_draws(key, ids, at), h, w)
-                images = images.masked_fill(rectangle(box, h, w), 0.0)
+                kept = ~rectangle(box, h, w)
+                images = images * kept.to(images.dtype)  # faster than masked_fill
         return images
 
     def matrix(self, ids: Tensor, *, key: int, height: int, width: int) -> Tensor:
@@ -135,6 +140,18 @@ class Augment:
             mine = target if keep is None else target[keep]
             target = mix.mix_targets(mine, target[partner], total, classes=self.classes)
         return mixed, target
+
+
+def _move(images: Tensor, steps: list[Geometric], matrix: Tensor, *, fill: Tensor) -> Tensor:
+    """Return images moved by the matrices of these steps, in the fastest way that is exact."""
+    padding = next((step.padding for step in steps if step.padding != "zero"), "zero")
+    reaches = [step.reach for step in steps if step.reach is not None]
+    if len(reaches) < len(steps):
+        return apply_sampled(images, matrix, fill=fill, padding=padding)
+    if padding != "zero":
+        return apply_exact(images, matrix, fill=fill, padding=padding)
+    mirrors = any(step.mirrors for step in steps)
+    return apply_windows(images, matrix, fill=fill, reach=sum(reaches), mirrors=mirrors)
 
 
 def _draws(key: int, ids: Tensor, at: int) -> Callable[[int], Tensor]:

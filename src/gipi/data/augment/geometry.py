@@ -29,12 +29,20 @@ class Geometric:
 
     draw(k)   the k-th uniform number in [0, 1) of each sample, (B,) float64
     exact     True for flips and whole-pixel shifts
+    reach     for exact steps the largest shift in pixels; None where the step is not exact
+    mirrors   True where the picture may be mirrored left-right
     """
 
     name: str
     matrix: Callable[[Callable[[int], Tensor], int, int], Tensor]
-    exact: bool
+    reach: int | None = None
+    mirrors: bool = False
     padding: str = "zero"
+
+    @property
+    def exact(self) -> bool:
+        """Whether only whole pixels are moved."""
+        return self.reach is not None
 
 
 def identity(like: Tensor) -> Tensor:
@@ -54,7 +62,7 @@ def flip(*, p: float = 0.5, axis: str = "horizontal") -> Geometric:
         m[:, at, 2] = mirrored * (width if at == 0 else height)
         return m
 
-    return Geometric("flip", matrix, exact=True)
+    return Geometric("flip", matrix, reach=0, mirrors=at == 0)
 
 
 def shift(*, pixels: int, padding: str = "zero", name: str = "shift") -> Geometric:
@@ -68,7 +76,7 @@ def shift(*, pixels: int, padding: str = "zero", name: str = "shift") -> Geometr
         m[:, 1, 2] = torch.floor(draw(1) * (2 * pixels + 1)) - pixels
         return m
 
-    return Geometric(name, matrix, exact=True, padding=padding)
+    return Geometric(name, matrix, reach=pixels, padding=padding)
 
 
 def rotate(*, degrees: float = 10.0, padding: str = "zero") -> Geometric:
@@ -81,7 +89,7 @@ def rotate(*, degrees: float = 10.0, padding: str = "zero") -> Geometric:
         m[:, 0, 1], m[:, 1, 0] = -angle.sin(), angle.sin()
         return about(m, width / 2, height / 2)
 
-    return Geometric("rotate", matrix, exact=False, padding=padding)
+    return Geometric("rotate", matrix, padding=padding)
 
 
 def zoom(*, strength: float = 0.1, padding: str = "zero") -> Geometric:
@@ -93,7 +101,7 @@ def zoom(*, strength: float = 0.1, padding: str = "zero") -> Geometric:
         m[:, 0, 0] = m[:, 1, 1] = factor
         return about(m, width / 2, height / 2)
 
-    return Geometric("zoom", matrix, exact=False, padding=padding)
+    return Geometric("zoom", matrix, padding=padding)
 
 
 def about(matrix: Tensor, x: float, y: float) -> Tensor:
@@ -136,6 +144,52 @@ def apply_exact(images: Tensor, matrix: Tensor, *, fill: Tensor, padding: str) -
         return out
     inside = row_inside[:, None, :, None] & col_inside[:, None, None, :]
     return torch.where(inside, out, fill.to(out.dtype).view(-1, 1, 1))
+
+
+def apply_windows(
+    images: Tensor, matrix: Tensor, *, fill: Tensor, reach: int, mirrors: bool
+) -> Tensor:
+    """Return what `apply_exact` with padding "zero" returns, several times faster.
+
+    The pictures are copied once into a frame of `reach` pixels (and once more mirrored); every row
+    of the result is then one contiguous run of that memory, so that whole rows are gathered.
+
+    reach     no picture is shifted by more than this, mirrored ones after mirroring
+    mirrors   False where no matrix mirrors left-right
+    """
+    b, c, h, w = images.shape
+    last = c > 1 and images.stride(1) == 1  # channels last: a run holds all channels of a row
+    high, wide = h + 2 * reach, w + 2 * reach
+    inner = slice(reach, reach + h), slice(reach, reach + w)
+    sides = 2 if mirrors else 1
+    level = fill.to(images.dtype)
+    if last:
+        frame = level.expand(sides, b, high, wide, c).contiguous()
+        pixels, axis = images.permute(0, 2, 3, 1), 2
+        frame[0][:, inner[0], inner[1]] = pixels
+    else:
+        frame = level.view(c, 1, 1).expand(sides, b, c, high, wide).contiguous()
+        pixels, axis = images, 3
+        frame[0][:, :, inner[0], inner[1]] = pixels
+    if mirrors:
+        place = frame[1][:, inner[0], inner[1]] if last else frame[1][:, :, inner[0], inner[1]]
+        place.copy_(pixels.flip(axis))
+    sign, offset = matrix[:, 0, 0], matrix[:, 0, 2]
+    mirrored = sign < 0
+    start = (reach - torch.where(mirrored, offset - w, offset)).long()  # (B,) first column of a run
+    centres = torch.arange(h, device=images.device, dtype=torch.float64) + 0.5
+    rows = torch.floor(matrix[:, 1, 1, None] * (centres - matrix[:, 1, 2, None])).long() + reach
+    which = torch.arange(b, device=images.device) + mirrored * b
+    if last:
+        run = w * c
+        first = ((which[:, None] * high + rows) * wide + start[:, None]) * c
+    else:
+        run = w
+        planes = which[:, None] * c + torch.arange(c, device=images.device)
+        first = (planes[:, :, None] * high + rows[:, None]) * wide + start[:, None, None]
+    runs = frame.as_strided((frame.numel() - run + 1, run), (1, 1))
+    moved = runs.index_select(0, first.flatten())
+    return moved.view(b, h, w, c).permute(0, 3, 1, 2) if last else moved.view(b, c, h, w)
 
 
 def apply_sampled(
