@@ -1,7 +1,7 @@
 """Your own torch Dataset: items (x, y), here made on the fly.
 
-gipi cannot know whether `__getitem__` is random, so such data is never cached, and the output says
-which promises that weakens.
+A few items are asked for twice: as they stay the same, the data is read once into columns and is
+then like any other. One with random items goes to `gipi.fit` as a stream of its own.
 """
 
 from __future__ import annotations
