@@ -110,6 +110,26 @@ def test_frame_with_categories_zones_and_equal_names():
 
 
 @pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"c": pd.Categorical([1, 2, 1]), "n": [1, 2, 1]}),
+        pl.DataFrame({"c": pl.Series(["1", "2", "1"], dtype=pl.Categorical), "n": [1, 2, 1]}),
+        pa.table({"c": pa.array(["1", "2", "1"]).dictionary_encode(), "n": [1, 2, 1]}),
+    ],
+    ids=["pandas", "polars", "arrow"],
+)
+def test_a_category_of_a_frame_stays_one(frame):
+    assert read_source(frame).schema_hints == {"c": "category"}
+
+
+def test_durations_are_seconds():
+    source = read_source(pd.DataFrame({"d": pd.to_timedelta(["1 min", None])}))
+    assert source.columns["d"][0] == 60
+    assert np.isnan(source.columns["d"][1])
+    assert "seconds" in source.notes[0]
+
+
+@pytest.mark.parametrize(
     "names",
     [("x_train", "y_train", "x_test", "y_test"),
      ("train_x", "train_y", "test_x", "test_y")],

@@ -306,7 +306,7 @@ def infer_column(source: Source, name: str, column: Column, options: DataOptions
         kind = "number" if column.dtype.kind in "iufb" else "category"
         return Field(name, kind, "ignored", f"constant: every row is {_shown(column[0])}")
     if hint in ("number", "category", "date"):
-        return Field(name, hint, "input", "known from the data set")
+        return Field(name, hint, "input", f"the data says that it is a {hint}")
     if column.dtype.kind in "mM":
         return Field(name, "date", "input", "dates")
     if column.dtype.kind == "b":
@@ -391,7 +391,8 @@ def _words(name: str, present: np.ndarray) -> Field:
         )  # fmt: skip
     if _ID_NAME.search(name) and len(present) > 1 and len(distinct) == len(present):
         return Field(name, "category", "ignored", "identifier: by its name, and all values differ")
-    return Field(name, "category", "input", f"{len(distinct):,} different labels")
+    count = "1 label" if len(distinct) == 1 else f"{len(distinct):,} different labels"
+    return Field(name, "category", "input", count)
 
 
 def _without_row_numbers(source: Source, fields: list[Field], options: DataOptions) -> list[Field]:

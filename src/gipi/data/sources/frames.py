@@ -28,9 +28,12 @@ def read_frame(frame: Any, *, name: str = "frame") -> Source:
     library = _library(frame)
     names, notes = unique_names([str(c) for c in _names(frame, library)])
     columns: dict[str, Column] = {}
+    hints: dict[str, str] = {}
     for i, column in enumerate(names):
         columns[column], said = _column(frame, i, library)
         notes += [f"column '{column}': {sentence}" for sentence in said]
+        if _is_category(frame, i, library):
+            hints[column] = "category"
     rows = len(frame)
     if not rows or not columns:
         raise DataError(
@@ -42,9 +45,18 @@ def read_frame(frame: Any, *, name: str = "frame") -> Source:
         name=name,
         columns=columns,
         rows=rows,
+        schema_hints=hints,
         fingerprint=hash_columns(columns),
         notes=tuple(notes),
     )
+
+
+def _is_category(frame: Any, i: int, library: str | None) -> bool:
+    """Return whether the frame itself says that a column holds labels."""
+    if library == "pyarrow":
+        return str(frame.schema.types[i]).startswith("dictionary")
+    kind = frame.dtypes[i] if library == "polars" else frame.dtypes.iloc[i]
+    return str(kind).partition("(")[0] in ("category", "Categorical", "Enum")
 
 
 def _names(frame: Any, library: str | None) -> list[Any]:

@@ -84,6 +84,9 @@ def tidy_objects(values: list[Any]) -> tuple[np.ndarray, list[str]]:
     if all(isinstance(v, dt.date | np.datetime64) for v in present):
         moments = [None if _is_missing(v) else _moment(v) for v in values]
         return np.array(moments, dtype="datetime64[us]"), []
+    if all(isinstance(v, dt.timedelta) for v in present):
+        seconds = [np.nan if _is_missing(v) else v.total_seconds() for v in values]
+        return np.array(seconds), ["durations read as seconds"]
     vectors = _vectors(values, present)
     if vectors is not None:
         return vectors, []
