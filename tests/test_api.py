@@ -118,6 +118,16 @@ def test_a_resumed_run_keeps_the_origins_of_its_values():
     assert (origins["lr"], origins["steps"]) == ("argument lr", "argument steps")
 
 
+def test_a_value_that_equals_the_default_outlives_the_recipe():
+    """The recipe for a table decays weights and clips; the caller wants neither, now or later."""
+    plain = small(weight_decay=0, clip_norm=None)
+    gipi.train("diabetes", steps=2, out="r", settings=plain, quiet=True)
+    gipi.resume("r", steps=3, quiet=True)
+    values, _, _ = read_config(gipi.load("r").path)
+    assert values["weight_decay"] == 0
+    assert values["clip_norm"] is None
+
+
 def test_the_files_own_budget_gives_way_to_the_call(tmp_path):
     file = tmp_path / "t.yaml"
     file.write_text("epochs: 50\nmodel: {name: mlp, widths: [4]}\n")
@@ -161,7 +171,7 @@ def test_the_recipe_gives_way_to_another_optimizer():
     values, origins, _ = read_config(run.path)
     assert origins["optimizer"] == "argument optimizer"
     assert values["lr"] == 0.1
-    assert "weight_decay" not in values
+    assert values["weight_decay"] == 0
 
 
 @pytest.mark.slow

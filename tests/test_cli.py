@@ -140,9 +140,9 @@ def test_the_run_folder_and_its_configuration_start_the_same_run_again(place, ca
     one, _ = last_json(capsys)
     files = {p.name for p in (place / "one").iterdir()}
     assert {"config.yaml", "rows.jsonl", "split.json", "model", "report.html"} <= files
-    again = ["train", "--config", "one/config.yaml", "--out", "two", "--json", "--quiet"]
-    assert main(again) == 0
+    assert main(["train", "--config", "one/config.yaml", "--json", "--quiet"]) == 0
     two, _ = last_json(capsys)
+    assert two["run"] != one["run"]
     assert two["weights_sha256"] == one["weights_sha256"]
 
 

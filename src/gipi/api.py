@@ -142,7 +142,7 @@ def train(
             "out": out}  # fmt: skip
     named, own = _separate(flat)
     layers = [] if config is None else [resolve.layer_from_file(Path(config))]
-    layers.append(resolve.layer_from_values({**named, **(settings or {})}))
+    layers.append(resolve.layer_from_values(named, settings=settings))
     return train_layers(layers, own=own, observers=observers, quiet=quiet)
 
 
@@ -236,7 +236,7 @@ def evaluate(
     subject  a run or model folder; with `weights`, the data
     Returns {"data", "rows", "metrics", ...}. Raises `RequestError` where something is missing.
     """
-    layer = resolve.layer_from_values({"model": model, "target": target, **(settings or {})})
+    layer = resolve.layer_from_values({"model": model, "target": target}, settings=settings)
     where = subject.path if isinstance(subject, Run) else subject
     return evaluate_layers(where, layer, data=data, weights=weights)
 
@@ -258,7 +258,7 @@ def open(  # noqa: A001  the README's name; the built-in is not used here
 
     settings  any data key of the configuration, such as {"schema.age": "number", "val": 0.2}
     """
-    layer = resolve.layer_from_values({"target": target, **(settings or {})})
+    layer = resolve.layer_from_values({"target": target}, settings=settings)
     return data_.open_data(data, data_options(resolve.resolve(layer).config))
 
 

@@ -122,12 +122,16 @@ def layer_from_flags(flags: Mapping[str, str | None], settings: Iterable[str]) -
     return layer("flags", items)
 
 
-def layer_from_values(values: Mapping[str, Any], where: str = "argument") -> Layer:
-    """Build the layer of a Python call; None means not given."""
-    return layer(
-        where,
-        [(key, value, f"{where} {key}") for key, value in values.items() if value is not None],
-    )
+def layer_from_values(
+    values: Mapping[str, Any], where: str = "argument", *, settings: Mapping[str, Any] | None = None
+) -> Layer:
+    """Build the layer of a Python call.
+
+    values    None means not given; settings: any key, and None is a value like any other
+    """
+    given = [(k, v) for k, v in values.items() if v is not None]
+    given += (settings or {}).items()
+    return layer(where, [(key, value, f"{where} {key}") for key, value in given])
 
 
 def typed(key: str, text: str) -> Any:
@@ -190,14 +194,18 @@ def resolve(*layers: Layer) -> Resolved:
 
 
 def to_values(config: Config) -> dict[str, Any]:
-    """Return `config` as plain values for YAML, without what equals its default."""
-    return config.model_dump(mode="json", exclude_defaults=True)
+    """Return every value of `config` for YAML, defaults and nulls included.
+
+    A run that is resumed takes all of them from its file: neither a recipe below nor the defaults
+    of another version can change it.
+    """
+    return config.model_dump(mode="json")
 
 
 def _from_document(values: dict[str, Any], lines: dict[str, int], name: str) -> Layer:
     prefix = ""
     if set(values) == RUN_FILE and isinstance(values["config"], dict):
-        values, prefix = values["config"], "config."
+        values, prefix = {k: v for k, v in values["config"].items() if k != "out"}, "config."
     return layer(
         name, [(k, v, f"{name} line {lines.get(prefix + k, 0)}") for k, v in values.items()]
     )

@@ -60,7 +60,7 @@ def read_start(folder: Path) -> tuple[Layer, dict[str, Any]]:
     Raises `ConfigError` where the file is damaged.
     """
     values, origins, about = rundir.read_config(folder)
-    layer = resolve.layer_from_values(values, "run")
+    layer = resolve.layer("run", [(key, value, "run") for key, value in values.items()])
     where = {key: origins.get(key, place) for key, place in layer.where.items()}
     if not isinstance(about.get("fingerprint"), str):
         raise ConfigError(
