@@ -53,7 +53,7 @@ class Guard:
         where  (step, epoch, batch), for the explanation
         """
         if factor is not None and grads and grads[0].dtype == torch.float64:
-            torch._foreach_mul_(grads, factor)  # noqa: SLF001  the kernel's factor is float32
+            torch._foreach_mul_(grads, factor)
             factor = None
         factor = self._one if factor is None else factor.float()
         if self.scaled:
@@ -72,7 +72,7 @@ class Guard:
         scale_and_check([*grads, value.reshape(1)], factor, self._flag)
         self.flags.append((*where, self._flag.clone()))
         if self.scaled:
-            torch._amp_update_scale_(  # noqa: SLF001
+            torch._amp_update_scale_(
                 self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY
             )
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +34,7 @@ class Lane:
 
 def build_optimizer(model: nn.Module, recipe: Recipe, *, pattern: str = "*") -> Optimizer:
     """Return the recipe's optimizer over the parameters whose names match `pattern`."""
-    optimizer = optim.build_optimizer(
+    return optim.build_optimizer(
         recipe.optimizer,
         model,
         lr=recipe.lr,
@@ -44,18 +43,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, pattern: str = "*") -> 
         momentum=recipe.momentum,
         options=recipe.optimizer_options,
         freeze=recipe.freeze,
+        params=pattern,
     )
-    if pattern != "*":
-        wanted = {id(p) for n, p in model.named_parameters() if fnmatchcase(n, pattern)}
-        for group in optimizer.param_groups:
-            group["params"] = [p for p in group["params"] if id(p) in wanted]
-    if not any(group["params"] for group in optimizer.param_groups):
-        raise ConfigError(
-            f"no trainable parameter matches '{pattern}'",
-            "at least one parameter to train",
-            "drop freeze patterns, or correct the phase's pattern",
-        )
-    return optimizer
 
 
 def build_lanes(
@@ -90,7 +79,7 @@ def backward(total: Tensor, seed: Tensor) -> None:
 
     The checks compare shapes in Python and cost as much as a small layer; both are scalars here.
     """
-    torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]  # noqa: SLF001
+    torch.autograd.Variable._execution_engine.run_backward(  # noqa: SLF001
         (total,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True  # noqa: FBT003
     )
 
