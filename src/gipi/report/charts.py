@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from gipi.report.svg import CHAR, Axes, close, number, open_axes, text
 
@@ -31,15 +32,23 @@ def short(name: str, length: int) -> str:
     return f"{name[:head]}…{name[len(name) - (length - 1 - head) :]}"
 
 
+def drawn(name: str) -> float:
+    """Return about how many pixels wide a name is drawn; East Asian letters take two places."""
+    return CHAR * sum(2 if east_asian_width(c) in "WF" else 1 for c in name)
+
+
 def confusion_chart(counts: Sequence[Sequence[float]], classes: Sequence[str], width: int) -> str:
     """Return the confusion matrix: truth down, prediction across; shade = share of the true row."""
     k = len(classes)
     length = 14 if width > 450 else 9
     names = [short(name, length) for name in classes]
-    left = 22 + CHAR * max(map(len, names))
-    tilted = max(map(len, names)) * CHAR > (width - left) / k - 4
-    top = 24 + (min(CHAR * max(map(len, names)) * 0.75, 70) if tilted else 8)
-    cell = min((width - left - 6) / k, 56)
+    widest = max(map(drawn, names))
+    left = 24 + widest
+    tilted = widest > (width - left) / k - 4
+    headed = not tilted or (width - left) / k > 18  # else the rows' names must do for both
+    tilted = tilted and headed
+    top = 24 + (widest * 0.66 + 4 if tilted else 8)
+    cell = min((width - left - (widest * 0.72 if tilted else 6)) / k, 56)
     height = int(top + cell * k + 8)
     axes = Axes(width, height, left, 0, top, 0, (0, 1), (0, 1))
     out = axes.parts
@@ -50,11 +59,12 @@ def confusion_chart(counts: Sequence[Sequence[float]], classes: Sequence[str], w
     )
     for i, name in enumerate(names):
         x, y = left + (i + 0.5) * cell, top + (i + 0.5) * cell
+        head = name if headed else ""
         turn = f' transform="rotate(-40 {x:.1f} {top - 6:.1f})"' if tilted else ""
         anchor = "start" if tilted else "middle"
         out.append(
             f'<text class="tick" x="{x:.1f}" y="{top - 6:.1f}" text-anchor="{anchor}"{turn}>'
-            f'{text(name)}</text><text class="tick" x="{left - 6:.1f}" y="{y + 4:.1f}" '
+            f'{text(head)}</text><text class="tick" x="{left - 6:.1f}" y="{y + 4:.1f}" '
             f'text-anchor="end">{text(name)}</text>'
         )
     for i, row in enumerate(counts):
@@ -67,7 +77,7 @@ def confusion_chart(counts: Sequence[Sequence[float]], classes: Sequence[str], w
             x, y = left + j * cell, top + i * cell
             out.append(_cell((x + 1, y + 1, cell - 2, cell - 2), css, strength, title))
             said = number(count)
-            if count and CHAR * len(said) < cell - 1:
+            if count and CHAR * len(said) < cell - 3:
                 strong = " on" if strength > 0.5 else ""
                 out.append(
                     f'<text class="count{strong}" x="{x + cell / 2:.1f}" '
@@ -159,7 +169,7 @@ def layer_chart(
     span = max(high - low, 1e-9)
     length = 26 if width > 450 else 14
     names = {name: short(name, length) for name in layers}
-    left = 10 + CHAR * max(map(len, names.values()), default=1)
+    left = 10 + max(map(drawn, names.values()), default=CHAR)
     row = 18.0
     height = int(row * len(layers) + 44)
     xs = [x for points in layers.values() for x, _ in points]

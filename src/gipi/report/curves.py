@@ -97,7 +97,7 @@ def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
     if not lines:
         return ""
     values = [v for line in lines for v in line.y if math.isfinite(v) and v > 0]
-    log = name == "loss" and bool(values) and max(values) / min(values) > 30
+    log = name == "loss" and bool(values) and max(values) / min(values) > 10
     percent = name in SHARES
     note = "Logarithmic scale. " if log else ""
     lost = sum(not math.isfinite(v) for line in lines for v in line.y)

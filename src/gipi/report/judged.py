@@ -316,7 +316,7 @@ def _classes(run: RunData) -> str:
         return "–" if v is None else f"{v * 100:.1f} %{share_bar(v)}"
 
     body = "".join(
-        f"<tr><th scope=row>{text(r.get('class', '?'))}</th>"
+        f"<tr><th scope=row>{text(short(str(r.get('class', '?')), 36))}</th>"
         f"<td>{number(finite(r.get('rows')) or 0)}</td>"
         f"<td>{cell(r.get('recall'))}</td><td>{cell(r.get('precision'))}</td></tr>"
         for r in shown
