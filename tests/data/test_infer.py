@@ -52,6 +52,7 @@ def test_kinds(values, kind, role, reason):
 @pytest.mark.parametrize(
     ("name", "ignored"),
     [("id", True), ("PassengerId", True), ("user_id", True), ("ID", True), ("index", True),
+     ("price_index", False),
      ("humid", False), ("width", False), ("video", False), ("idea", False), ("paid", False)],
 )  # fmt: skip
 def test_identifiers_by_name(name, ignored):

@@ -290,12 +290,28 @@ def server():
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
-def test_download_keeps_a_checked_file(server, tmp_path):
+def test_download_keeps_a_checked_file(server, tmp_path, capsys):
     remote = Remote("t.csv.gz", (server + "missing", server + "t.csv.gz"), SHA)
     path = fetch(remote, tmp_path / "new", set_name="t")
+    assert capsys.readouterr().err == "downloading t.csv.gz, 0.0 MB\n"
     assert gzip.decompress(path.read_bytes()) == CONTENT
     assert fetch(Remote("t.csv.gz", (), SHA), tmp_path / "new", set_name="t") == path
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["t.csv.gz"]
+
+
+def test_the_progress_line_of_a_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    body = b"x" * 3_000_000
+    got = b"".join(download._with_progress(io.BytesIO(body), "set.gz", len(body), out))
+    assert got == body
+    assert "of 3.0 MB" in out.getvalue()
+    assert out.getvalue().endswith("done, 3.0 MB      \n")
+    with pytest.raises(OSError, match="after 3,000,000 of 3,000,001 bytes"):
+        list(download._with_progress(io.BytesIO(body), "set.gz", len(body) + 1, out))
 
 
 @pytest.mark.parametrize(

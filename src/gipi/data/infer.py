@@ -34,7 +34,9 @@ FEW = 20  # whole numbers with at most this many values are taken as classes of 
 MOSTLY = 0.9  # share of different values from which a column of labels looks like an identifier
 WORDS = 4.0  # words a value from which different labels look like free text
 SAMPLE = 2_000  # values looked at where the answer needs no more
-_ID_NAME = re.compile(r"([a-z](Id|ID)|^ID|(^|[\W_])([iI][dD]|[uUgG][uU][iI][dD]|index|key|rowid))$")
+_ID_NAME = re.compile(
+    r"([a-z](Id|ID)|^ID|(^|[\W_])([iI][dD]|[uUgG][uU][iI][dD]))$|^(index|key|rowid|row_number)$"
+)
 
 
 def infer_schema(source: Source, options: DataOptions) -> Schema:

@@ -154,9 +154,14 @@ def _check_connection(url: str) -> None:
 def _with_progress(
     reply: http.client.HTTPResponse, name: str, size: int, out: TextIO
 ) -> Iterator[bytes]:
-    """Yield the chunks; redraw one line at most ten times a second where `out` is a terminal."""
+    """Yield the chunks; redraw one line at most ten times a second where `out` is a terminal.
+
+    Elsewhere one plain line says that a download began.
+    """
     done, last = 0, 0.0
     shown = out.isatty()
+    if not shown:
+        out.write(f"downloading {name}" + (f", {size / 1e6:.1f} MB\n" if size else "\n"))
     while chunk := reply.read(CHUNK):
         yield chunk
         done += len(chunk)
