@@ -163,14 +163,20 @@ def configuration(run: RunData) -> str:
     if not run.config:
         return ""
     origins = {str(k): str(v) for k, v in run.origins.items()}
-    chosen = {str(k): v for k, v in run.config.items()}
-    rest = {
-        k: f.get_default(call_default_factory=True)
-        for k, f in Config.model_fields.items()
-        if k not in chosen
+    usual = {k: f.get_default(call_default_factory=True) for k, f in Config.model_fields.items()}
+    chosen = {
+        str(k): v
+        for k, v in run.config.items()
+        if _where(str(k), v, origins) or k not in usual or v not in (usual[k], _listed(usual[k]))
     }
+    rest = {k: v for k, v in usual.items() if k not in chosen}
     out = _options(chosen, origins)
     return out + f"<details><summary>{len(rest)} defaults</summary>{_options(rest, {})}</details>"
+
+
+def _listed(value: Any) -> Any:
+    """Return a tuple as the list that YAML makes of it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _where(key: str, value: Any, origins: dict[str, str]) -> str:

@@ -2,9 +2,9 @@
 
 What is read, and the keys that the page knows (all of them may be missing):
 
-    config.yaml      config (what is no default), origins, and about: data, fingerprint, licence,
-                     rows {split: n}, split, notes, choices, citations, parameters, versions,
-                     machine
+    config.yaml      config (every value), origins (of what is no default), and about: data,
+                     fingerprint, licence, rows {split: n}, split, notes, choices, citations,
+                     parameters, versions, machine
     setup.json       measured choices; "trial" holds (candidate, seconds per step)
     rows.jsonl       see core.rundir
     result.json      of a finished run: model, steps, epochs, seconds
