@@ -10,7 +10,7 @@ from torch import nn
 
 import gipi
 from gipi import api
-from gipi.core.errors import ConfigError, RequestError
+from gipi.core.errors import ConfigError, ModelError, RequestError
 from gipi.core.rundir import read_config
 
 # Nothing is left to be measured: every test takes the same arithmetic.
@@ -91,6 +91,22 @@ def test_own_module_and_task_and_resume_with_the_same_objects():
         gipi.resume("r", steps=8, data=(data[0] + 1, data[1]), model=build(), quiet=True)
     longer = gipi.resume("r", steps=8, data=data, model=build(), quiet=True)
     assert longer.result["steps"] == 8
+
+
+def test_a_run_of_an_own_module_answers_and_is_loaded_into_the_module():
+    net, fresh, other = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(5, 2)
+    x, y = arrays()
+    run = gipi.train((x, y), model=net, steps=4, settings=FIXED, quiet=True)
+    assert run.model is net
+    assert not net.training
+    labels = run.predict(x[:5]).labels
+    again = gipi.load(run.path, model=fresh)
+    assert torch.equal(fresh.weight, net.weight)
+    assert again.predict(x[:5]).labels == labels
+    with pytest.raises(ModelError, match="module of your own"):
+        gipi.load(run.path).predict(x[:5])
+    with pytest.raises(ModelError):
+        gipi.load(run.path, model=other)
 
 
 def test_a_resumed_run_ends_with_the_weights_of_the_uninterrupted_one():

@@ -59,10 +59,12 @@ class Run:
 
     path    the folder
     result  what `gipi train --json` prints; empty while the run is not finished
+    module  the user's own module, where the model has no name
     """
 
     path: Path
     result: dict[str, Any] = field(default_factory=dict)
+    module: nn.Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -82,11 +84,13 @@ class Run:
     @cached_property
     def predictor(self) -> Predictor:
         """The trained model with all that prediction needs."""
-        return load_predictor(self.path)
+        return load_predictor(self.path, module=self.module)
 
     @property
     def model(self) -> nn.Module:
         """The trained model: a plain `torch.nn.Module` in evaluation mode."""
+        if self.module is not None and self.result:
+            return self.module.eval()
         return self.predictor.model
 
     def predict(self, data: Any) -> Predictions:
@@ -241,14 +245,20 @@ def evaluate(
     return evaluate_layers(where, layer, data=data, weights=weights)
 
 
-def load(run: str | Path) -> Run:
+def load(run: str | Path, *, model: nn.Module | None = None) -> Run:
     """Open a run: its folder, its name in runs/, or "runs/last".
 
-    Raises `RequestError` with the nearest name when there is none.
+    model  a module of your own that the run was started with, to be filled with its weights
+
+    Raises `RequestError` with the nearest name when there is none, `ModelError` where the weights
+    do not fit the module.
     """
     folder = rundir.resolve_run(run)
     result = folder / RESULT
-    return Run(folder, json.loads(result.read_text()) if result.exists() else {})
+    opened = Run(folder, json.loads(result.read_text()) if result.exists() else {}, model)
+    if model is not None:
+        _ = opened.predictor  # fills it now, not when it is first asked
+    return opened
 
 
 def open(  # noqa: A001  the README's name; the built-in is not used here
@@ -333,7 +343,7 @@ def _conclude(
     facts["seconds"] = round(time_.time() - began, 2)
     write_file(folder / RESULT, json.dumps(facts, indent=1))
     _say(quiet, *_summary(facts, primary, state, page))
-    return Run(folder, facts)
+    return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
 def _streams(
