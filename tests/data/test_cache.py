@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -112,13 +113,14 @@ def test_info_and_clear(tmp_path: Path) -> None:
     assert cache_info(tmp_path / "not there") == []
 
 
-def _race(folder: Path, log: Path) -> None:
+def _race(folder: Path, log: Path, start: Barrier) -> None:
     def fill(columns: dict[str, np.ndarray]) -> None:
         with log.open("a") as f:
             f.write("filled\n")
-        time.sleep(0.2)
+        time.sleep(0.2)  # long enough for the others to arrive; the result does not depend on it
         columns["pixels"][:] = 5
 
+    start.wait()
     opened = Cache(folder, 1 << 20).open("k", {"pixels": ((9,), "uint8")}, fill, name="x")
     assert opened.columns["pixels"].tolist() == [5] * 9
 
@@ -126,7 +128,8 @@ def _race(folder: Path, log: Path) -> None:
 def test_one_process_decodes_while_others_wait(tmp_path: Path) -> None:
     log = tmp_path / "log"
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_race, args=(tmp_path / "c", log)) for _ in range(3)]
+    start = spawn.Barrier(3)
+    workers = [spawn.Process(target=_race, args=(tmp_path / "c", log, start)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
