@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
-from gipi.core.errors import ConfigError, DataError
+from gipi.core.errors import ConfigError, DataError, RunError
 from gipi.data import modes
 from gipi.data.decode import Decoder
 from gipi.data.modes import Reader, ahead, choose_mode
@@ -136,4 +138,17 @@ def test_a_reader_that_is_ahead_gives_what_was_asked() -> None:
     handles = [reader.submit(np.array(rows)) for rows in ([4, 0], [2])]
     assert np.array_equal(reader.result(handles[1]), pixels[[2]])
     assert np.array_equal(reader.result(handles[0]), pixels[[4, 0]])
+    reader.close()
+
+
+def test_a_dead_worker_is_an_error_not_a_wait() -> None:
+    pixels = np.zeros((5, 1, 2, 2), np.uint8)
+    reader = Reader(Pictures(pixels, Decoder(1, 2, 2), (0.0,), (1.0,)), workers=1, threaded=False)
+    assert reader.result(reader.submit(np.array([1, 2]))).shape == (2, 1, 2, 2)
+    assert isinstance(reader._pool, ProcessPoolExecutor)
+    for process in list(reader._pool._processes.values()):
+        process.kill()
+        process.join()
+    with pytest.raises(RunError, match="a data worker process died"):
+        reader.result(reader.submit(np.array([0])))
     reader.close()
