@@ -158,12 +158,22 @@ def test_pictures(tmp_path):
     codes = {f.code: f for f in result.findings}
     assert codes["broken"].rows == ("cat/broken.jpg", "개/cut.png")
     assert codes["broken"].level == "error"
+    assert result.sampled == ""
     assert result.pictures["height"] == [10, 12, 15]
     assert result.pictures["forms"] == {"PNG RGB": 6}
     assert "20×10 to 20×15" in codes["sizes"].message
     assert result.classes == {"cat": 4, "개": 4}
     (tmp_path / "cat" / "copy.png").write_bytes(whole)
     assert "cat/copy.png" in {f.code: f for f in audit(tmp_path).findings}["duplicates"].message
+
+
+def test_broken_pictures_are_found_in_every_part(tmp_path):
+    picture_folder(tmp_path / "train")
+    picture_folder(tmp_path / "test")
+    (tmp_path / "test" / "cat" / "broken.png").write_bytes(b"")
+    result = audit(tmp_path)
+    assert [f.rows for f in result.findings if f.code == "broken"] == [("test/cat/broken.png",)]
+    assert result.splits == {"train": 6, "test": 7}
 
 
 def test_regression_facts_and_json():

@@ -1,7 +1,8 @@
 """The audit: what is in the data, and what is wrong with it, before anything is trained.
 
 Counts are over all rows. What is costly (decoding pictures, how well one column alone predicts the
-target) is done on at most 10,000 training rows drawn by a fixed seed, and the audit says so.
+target) is done on at most 10,000 rows drawn by a fixed seed, and the audit says so. Columns are
+judged as predictors on training rows only.
 """
 
 from __future__ import annotations
@@ -91,9 +92,9 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     chosen = options or DataOptions()
     source = read_source(data)
     schema, found = _schema(source, chosen)
-    sample = _sample(source)
+    train, some = _sample(source, TRAIN), _sample(source, None)
     classes = find.class_counts(source, schema)
-    pictures, broken = _pictures(source, sample)
+    pictures, broken = _pictures(source, some)
     found += [
         *broken,
         *find.missing(source, schema),
@@ -102,12 +103,12 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
         *find.same_columns(source, schema),
         *find.imbalance(schema, classes),
         *find.duplicates(source, schema),
-        *find.leaks(source, schema, sample),
+        *find.leaks(source, schema, train),
     ]
     split = source.given_split
     counts = {} if split is None else {name: int((split == p).sum()) for name, p in SPLITS}
-    what = _costly(source)
-    sampled = f"{what} checked on {len(sample):,} of {source.rows:,} rows"
+    what, looked_at = _costly(source, train, some)
+    sampled = f"{what} checked on {looked_at:,} of {source.rows:,} rows"
     return Audit(
         name=source.name,
         rows=source.rows,
@@ -121,7 +122,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
         pictures=pictures,
         findings=tuple(sorted(found, key=lambda f: LEVELS.index(f.level))),
         notes=source.notes,
-        sampled=sampled if what and len(sample) < source.rows else "",
+        sampled=sampled if what and looked_at < source.rows else "",
         fingerprint=source.fingerprint,
         citation=source.citation,
         licence=source.licence,
@@ -138,24 +139,24 @@ def _schema(source: Source, options: DataOptions) -> tuple[Schema, list[Finding]
         return Schema(tuple(fields), "classify", ""), [finding]
 
 
-def _sample(source: Source) -> np.ndarray:
-    """Return at most `SAMPLE` row ids that are no given validation or test rows, sorted."""
+def _sample(source: Source, part: int | None) -> np.ndarray:
+    """Return at most `SAMPLE` row ids, sorted; of one part only, where a split was given."""
     rows = np.arange(source.rows)
-    if source.given_split is not None and (source.given_split == TRAIN).any():
-        rows = rows[source.given_split == TRAIN]
+    if part is not None and source.given_split is not None and (source.given_split == part).any():
+        rows = rows[source.given_split == part]
     if len(rows) > SAMPLE:
         rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
     return rows
 
 
-def _costly(source: Source) -> str:
-    """Return what is looked at in the rows of the sample only."""
+def _costly(source: Source, train: np.ndarray, some: np.ndarray) -> tuple[str, int]:
+    """Return what was looked at in a sample of the rows, and in how many."""
     columns = source.columns.values()
     files = any(isinstance(c, ImageFiles) for c in columns)
     plain = sum(isinstance(c, np.ndarray) and c.ndim < 3 for c in columns)
     if files:
-        return "pictures were"
-    return "single columns as predictors were" if plain > 1 else ""
+        return "pictures were", len(some)
+    return ("single columns as predictors were", len(train)) if plain > 1 else ("", 0)
 
 
 def _field_facts(f: Field, column: Column) -> FieldFacts:
