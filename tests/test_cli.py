@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gipi.cli import entry, main
+from gipi.cli import checks, entry, main
 
 # A training without the trial of the real step: nothing is left to be measured.
 FIXED = [
@@ -234,3 +234,22 @@ def test_a_signal_saves_and_exits_75_and_the_run_can_be_resumed(place):
     process.communicate(timeout=60)
     assert process.returncode == 75
     assert any((place / "r" / "checkpoints").iterdir())
+
+
+def test_a_reader_that_leaves_ends_nothing_in_an_error():
+    code = f"{sys.executable} -m gipi list optimizers | head -n 1"
+    done = subprocess.run(
+        ["/bin/sh", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.startswith("sgd")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_busy_machine_makes_waiting_threads_sleep(monkeypatch):
+    monkeypatch.setattr(checks, "busy_share", lambda: 0.9)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    checks.prepare_environment()
+    assert os.environ.pop("OMP_WAIT_POLICY") == "PASSIVE"
+    monkeypatch.setattr(checks, "busy_share", lambda: 0.1)
+    checks.prepare_environment()
+    assert "OMP_WAIT_POLICY" not in os.environ

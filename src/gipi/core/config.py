@@ -76,7 +76,7 @@ class Config(Recipe):
 
     None means "inferred" for `target`, `task` and `model`; the choice is printed with its reason.
     `*_options` hold what is written `model.widths=[256, 128]`, `task.label_smoothing=0.1`,
-    `optimizer.beta1=0.8`, `schedule.drop=0.2`; `schema_overrides` holds `schema.age=number`.
+    `optimizer.eps=1e-6`, `schedule.peak=0.2`; `schema_overrides` holds `schema.age=number`.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
