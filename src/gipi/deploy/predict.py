@@ -68,7 +68,7 @@ class Predictor:
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
         """
-        rows = self._rows(data)
+        rows = self._rows(data, target=False)
         return Predictions(*self._answers(rows, batch_size), self.classes)
 
     @torch.inference_mode()
@@ -91,7 +91,7 @@ class Predictor:
 
         Raises `DataError` where the target column is missing.
         """
-        rows = self._rows(data)
+        rows = self._rows(data, target=True)
         stream = rows.stream("all", batch_size=batch_size, shuffle=False)
         if next(iter(stream.epoch(0))).target is None:
             name = self.schema.target.name if self.schema.target else "target"
@@ -104,8 +104,8 @@ class Predictor:
             self.model, self.task, stream, schema=self.schema, device=self.device, keep=True
         )
 
-    def _rows(self, data: Any) -> Dataset:
-        return data_.read_rows(one_row(data, self.schema), self.schema)
+    def _rows(self, data: Any, *, target: bool) -> Dataset:
+        return data_.read_rows(one_row(data, self.schema), self.schema, target=target)
 
 
 def load(
