@@ -134,6 +134,13 @@ def test_a_resumed_run_keeps_the_origins_of_its_values():
     assert (origins["lr"], origins["steps"]) == ("argument lr", "argument steps")
 
 
+def test_a_smaller_budget_is_refused():
+    gipi.train("iris", steps=9, out="r", settings=small(), quiet=True)
+    for budget in ({"steps": 8}, {"epochs": 0.5}):
+        with pytest.raises(ConfigError, match="already done 9 steps"):
+            gipi.resume("r", **budget, quiet=True)
+
+
 def test_a_value_that_equals_the_default_outlives_the_recipe():
     """The recipe for a table decays weights and clips; the caller wants neither, now or later."""
     plain = small(weight_decay=0, clip_norm=None)

@@ -33,7 +33,7 @@ from gipi.train import evaluate as evaluate_
 from gipi.train.precision import autocast
 from gipi.train.prepare import Own, Prepared, data_options, prepare
 from gipi.train.progress import Progress
-from gipi.train.record import RESULT, check_same, read_start, result, write_start
+from gipi.train.record import RESULT, check_larger, check_same, read_start, result, write_start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -216,6 +216,8 @@ def resume_layers(
     given, about = read_start(folder)
     prepared = prepare([given, budget], own)
     check_same(prepared, own, about)
+    if budget.values:
+        check_larger(folder, prepared)
     dist.start(pick_device(prepared.config.device))
     first = dist.rank() == 0
     quiet = quiet or not first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,23 @@ def check_same(prepared: Prepared, own: Own, about: Mapping[str, Any]) -> None:
             f"the model {type(prepared.model).__name__} has other weights than the run's",
             "the same names and shapes",
             "build it with the same options as at the start",
+        )
+
+
+def check_larger(folder: Path, prepared: Prepared) -> None:
+    """Raise `ConfigError` when a new budget is smaller than what the run has already done."""
+    config, rows = prepared.config, len(prepared.dataset.splits["train"])
+    size = rows if config.batch_size == "full" else min(int(config.batch_size), rows)
+    total = config.steps
+    if config.epochs is not None:
+        total = math.ceil(config.epochs * math.ceil(rows / size))
+    logged = rundir.read_rows(folder / rundir.ROWS)
+    done = max((int(r["step"]) for r in logged if "train/loss" in r), default=0)
+    if total is not None and total < done:
+        raise ConfigError(
+            f"the run has already done {done} steps and the new budget is {total}",
+            "a budget larger than what is done",
+            f"for instance --steps {2 * done}",
         )
 
 
