@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.house.source import files, is_public, tree
@@ -105,3 +106,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_the_types_of_the_package_are_shipped() -> None:
+    assert (Path(gipi.__file__).parent / "py.typed").is_file()
