@@ -72,9 +72,7 @@ class Guard:
         scale_and_check([*grads, value.reshape(1)], factor, self._flag)
         self.flags.append((*where, self._flag.clone()))
         if self.scaled:
-            torch._amp_update_scale_(
-                self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY
-            )
+            torch._amp_update_scale_(self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY)
         return False
 
     def read(self) -> list[tuple[int, int, int]]:

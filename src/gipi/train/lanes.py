@@ -80,7 +80,13 @@ def backward(total: Tensor, seed: Tensor) -> None:
     The checks compare shapes in Python and cost as much as a small layer; both are scalars here.
     """
     torch.autograd.Variable._execution_engine.run_backward(  # noqa: SLF001
-        (total,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True  # noqa: FBT003
+        (total,),
+        (seed,),
+        False,
+        False,
+        (),
+        allow_unreachable=True,
+        accumulate_grad=True,  # noqa: FBT003
     )
 
 
