@@ -79,15 +79,11 @@ def backward(total: Tensor, seed: Tensor) -> None:
 
     The checks compare shapes in Python and cost as much as a small layer; both are scalars here.
     """
+    keep_graph = create_graph = False
     torch.autograd.Variable._execution_engine.run_backward(  # noqa: SLF001
-        (total,),
-        (seed,),
-        False,
-        False,
-        (),
-        allow_unreachable=True,
-        accumulate_grad=True,  # noqa: FBT003
-    )
+        (total,), (seed,), keep_graph, create_graph, (),
+        allow_unreachable=True, accumulate_grad=True,
+    )  # fmt: skip
 
 
 def clip_factor(grads: list[Tensor], clip_norm: float | None) -> tuple[Tensor, Tensor | None]:
