@@ -108,9 +108,11 @@ class Turns:
         self.steps = self.inner.steps
         self.began = self.evaluated = self.waited = 0.0
 
-    def store(self, *, half: bool, channels_last: bool) -> bool:
+    can_store = True
+
+    def store(self, *, half: bool, channels_last: bool) -> None:
         """Let the stream keep its rows as `fit` wants them."""
-        return self.inner.store(half=half, channels_last=channels_last)
+        self.inner.store(half=half, channels_last=channels_last)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield the batches of the library's stream, with a turn of the other loop at borders."""

@@ -192,15 +192,17 @@ class RowStream:
         size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
         return max(1, size // (row * -(-self.batch_size // self.world)))
 
-    def store(self, *, half: bool, channels_last: bool) -> bool:
+    @property
+    def can_store(self) -> bool:
+        """Whether `store` works: rows are resident, and not augmented in float32."""
+        return self.mode == "resident" and self.augment is None
+
+    def store(self, *, half: bool, channels_last: bool) -> None:
         """Keep resident float rows in bf16 (`half`), and images in channels-last storage.
 
         Batches then need no conversion in each step. Rows stored in bf16 before are made anew from
-        the columns when they are wanted as they are. Returns False, with nothing changed, where
-        rows are not resident or are augmented in float32.
+        the columns when they are wanted as they are. Only where `can_store`.
         """
-        if self.mode != "resident" or self.augment is not None:
-            return False
         if self._half and not half:
             columns = self._columns.inputs.items()
             self._gathers = {k: self._gather_of(v, self._workers) for k, v in columns}
@@ -214,7 +216,6 @@ class RowStream:
             if half:
                 gather.data = gather.data.bfloat16()
             gather.ring = Ring(self._chunk_rows, gather.data)
-        return True
 
     def close(self) -> None:
         """End worker processes and threads; the stream cannot be read afterwards."""

@@ -14,6 +14,7 @@ import torch
 from gipi import optim
 from gipi.core import dist
 from gipi.core.atomic import storage_error, write_file
+from gipi.core.device import memory_bytes
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 SAVE_S = 30.0
 """Seconds between checkpoints where `save_every` leaves it open."""
+MEMORY_S = 1.0
 EXPLAINED = 3
 """Skipped steps that are run again to be explained; further ones are only counted."""
 
@@ -77,6 +79,8 @@ class Run:
     saved_at: float = field(default_factory=time.perf_counter)
     save_cost_s: float = 0.0
     explained: int = 0
+    memory: int = 0
+    memory_at: float = -1e9
 
     def tell(self, when: When, row: Mapping[str, Any]) -> list[Action]:
         """Write a row, show it to every observer and return what they ask for."""
@@ -125,6 +129,13 @@ class Run:
                 reason = f"step {step}: " + explain(self.model, self.lanes[0].phase, batch, names)
             self.note("skipped: loss or gradient not finite", reason)
         self.guard.give_up("see the rows of this run")
+
+    def memory_in_use(self) -> int:
+        """Return the memory in use, asked of the system once in `MEMORY_S` seconds."""
+        now = time.perf_counter()
+        if now - self.memory_at > MEMORY_S:
+            self.memory, self.memory_at = memory_bytes(self.device), now
+        return self.memory
 
     def save_due(self, *, at_row: bool) -> bool:
         """Whether a checkpoint is due: every `save_every` steps, or by time at bounded cost.
@@ -184,6 +195,9 @@ def begin(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(mode=True)
     model.to(device).train()
+    can_store = bool(getattr(train, "can_store", False))
+    if can_store:
+        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
     first = place(next(iter(train.epoch(0))), device)
     if recipe.micro_batch:
         first = first.slice(0, min(recipe.micro_batch, len(first)))
@@ -196,16 +210,16 @@ def begin(
     if chosen is None:
         chosen = choose(
             model, task, first, recipe, device=device, run_s=recipe.time,
-            run_steps=clock.total_steps, optimizer=lambda net: build_optimizer(net, recipe),
+            run_steps=clock.total_steps, stored=can_store,
+            optimizer=lambda net: build_optimizer(net, recipe),
         )  # fmt: skip
     if dist.world() > 1:  # every rank must compute alike
         chosen = Setup.from_dict(json.loads(dist.from_first(json.dumps(chosen.to_dict()))))
     apply_threads_and_gemm(chosen, device)
     if chosen.memory_format is not None:
         model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
-    store = getattr(train, "store", None)
-    if store is not None:
-        store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)
+    if can_store:
+        train.store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)  # type: ignore[attr-defined]
     lanes = build_lanes(model, task, recipe)
     state = State(model, {lane.phase.name: lane.optimizer for lane in lanes})
     if recipe.ema is not None and recipe.swa is not None:

@@ -38,10 +38,12 @@ class Crowd:
         """Answer a note when the machine is crowded, then a change of threads if allowed."""
         if step.when != "row":
             return None
-        wall, delay = time.perf_counter(), run_delay_s()
-        span, waited, steps = wall - self._wall, delay - self._delay, step.step - self._step
+        wall = time.perf_counter()
+        span, steps = wall - self._wall, step.step - self._step
         if span < MIN_WALL_S or steps == 0:
             return None
+        delay = run_delay_s()
+        waited = delay - self._delay
         self._wall, self._delay, self._step = wall, delay, step.step
         pace = steps / span
         if self._before is not None:

@@ -13,7 +13,7 @@ import torch
 
 from gipi import optim
 from gipi.core import dist
-from gipi.core.device import memory_bytes, pick_device
+from gipi.core.device import pick_device
 from gipi.core.errors import DataError, Interrupted
 from gipi.train.begin import begin, closure_step, place
 from gipi.train.evaluate import in_layout
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from gipi.train.precision import Setup
     from gipi.train.state import State
 
-ROW_S = 0.25
-"""Seconds between rows that the loop aims at where `log_every` leaves it open."""
+ROW_S, ROW_SHARE = 0.1, 0.003
+"""Where `log_every` is open, rows come this many seconds apart, and cost this share of the time."""
 
 
 def fit(
@@ -93,7 +93,7 @@ def fit(
     eval_steps = max(1, round(recipe.eval_every * train.steps)) if train.steps else 0
     row_due = state.step + (recipe.log_every or 1)
     window_began, window_step = time.perf_counter(), state.step
-    waited, ended, stopping = 0.0, time.perf_counter(), state.finished
+    row_cost, waited, ended, stopping = 0.0, 0.0, time.perf_counter(), state.finished
     net.train()
 
     with StopRequest() as stop, run.recorder:
@@ -180,15 +180,16 @@ def fit(
                         "step": state.step, "epoch": state.epoch, "progress": round(progress, 6),
                         "lr": lr, **window.close(), "grad_norm": float(run.norm),  # sync
                         "samples_per_s": steps * batch.rows / seconds,
-                        "data_wait": waited / seconds, "memory_bytes": memory_bytes(device),
+                        "data_wait": waited / seconds, "memory_bytes": run.memory_in_use(),
                         "seconds": round(clock.elapsed(), 3), "remaining_s":
                         round(clock.remaining_s(state.step, steps / seconds), 1),
                         **run.layers.read(),
                     }  # fmt: skip
                     run.explain_skipped(train)
                     actions += run.tell("row", row)
-                    pace = seconds / steps
-                    every = recipe.log_every or max(1, min(1000, round(ROW_S / pace)))
+                    row_cost += 0.2 * (time.perf_counter() - now + run.layers.cost_s - row_cost)
+                    wait = max(ROW_S, row_cost / ROW_SHARE) * steps / seconds
+                    every = recipe.log_every or max(1, min(10_000, round(wait)))
                     row_due = state.step + dist.largest(every, device)
                     window_step, window_began, waited = state.step, time.perf_counter(), 0.0
                     if world > 1 and dist.any_rank(bool(stop.asked), device):

@@ -24,6 +24,7 @@ from torch import nn
 from gipi.core import device as machine_facts
 from gipi.core.atomic import write_file
 from gipi.core.errors import StorageError
+from gipi.train.evaluate import in_layout
 from gipi.train.precision import (
     Setup,
     apply_threads_and_gemm,
@@ -71,11 +72,13 @@ def choose(
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     run_s: float | None = None,
     run_steps: int | None = None,
+    stored: bool = False,
 ) -> Setup:
     """Return the fastest setup for this model, batch and machine.
 
     batch      one real training batch (rows of one optimizer or micro step), on the device
     optimizer  builds the run's optimizer for a copy of the model
+    stored     the stream can keep its rows in the layout and precision of the setup
     run_s, run_steps  length of the whole run where known: the trial may take 1 % of it
 
     What the recipe gives by name is not tried but taken. The model and the global random state are
@@ -85,8 +88,9 @@ def choose(
     open_choices = candidates(model, recipe, base, device)
     if len(open_choices) == 1:
         given = replace(open_choices[0], origin="given")
-        return replace(given, rows=row_storage(model, task, batch, given, device))
-    key = _key(model, batch, recipe, open_choices)
+        rows = row_storage(model, task, batch, given, device) if stored else "fp32"
+        return replace(given, rows=rows)
+    key = _key(model, batch, recipe, open_choices, stored=stored)
     cached = _read_cache(key)
     if cached is not None:
         return cached
@@ -94,11 +98,14 @@ def choose(
     before = torch.get_rng_state()
     threads = torch.get_num_threads()
     try:
-        found = _compete(model, task, batch, open_choices, device, optimizer, budget)
+        if stored:
+            open_choices = [
+                replace(s, rows=row_storage(model, task, batch, s, device)) for s in open_choices
+            ]
+        found = _compete(model, task, batch, open_choices, device, optimizer, budget, stored=stored)
         expected = run_s or (run_steps or 0) * found.step_s
         if recipe.compile == "auto" and 0.01 * expected >= COMPILE_S:
             found = _compiled(model, task, batch, found, device, optimizer, expected)
-        found = replace(found, rows=row_storage(model, task, batch, found, device))
     finally:
         torch.set_rng_state(before)
         torch.set_num_threads(threads)
@@ -158,11 +165,13 @@ def _compete(
     device: torch.device,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     budget: float,
+    *,
+    stored: bool,
 ) -> Setup:
     """Let the candidates step in turn and return the winner."""
     began, queued = time.perf_counter(), machine_facts.run_delay_s()
     batch = _affordable(model, task, batch, setups[0], device, optimizer)
-    trials = [_trial(model, task, batch, s, device, optimizer) for s in setups]
+    trials = [_trial(model, task, batch, s, device, optimizer, stored=stored) for s in setups]
     for trial in trials:
         trial.loss = trial.step()
     rounds = 0
@@ -246,31 +255,32 @@ def _trial(
     setup: Setup,
     device: torch.device,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    *,
+    stored: bool = False,
 ) -> _Trial:
     net = copy.deepcopy(model).train()
-    inputs = dict(batch.inputs)
+    given = dict(batch.inputs)
     if setup.memory_format is not None:
         net = net.to(memory_format=setup.memory_format)  # type: ignore[call-overload]
     steps = optimizer(net)
     ready: Any = torch.compile(net) if setup.compile else net
-    phase, context = task.phases[0], autocast(setup, device)
+    phase, context, layout = task.phases[0], autocast(setup, device), setup.memory_format
+    kept = given  # as the stream would hand them out
+    if setup.rows == "bf16":
+        kept = {k: v.bfloat16() if v.is_floating_point() else v for k, v in given.items()}
+    if stored and layout is not None:
+        kept = in_layout(kept, layout)
 
     def step() -> float:
         apply_threads_and_gemm(setup, device)
-        if setup.memory_format is not None:
-            batch.inputs = {
-                k: v.contiguous(memory_format=setup.memory_format) if v.ndim == 4 else v
-                for k, v in inputs.items()
-            }
-        else:
-            batch.inputs = inputs
+        batch.inputs = kept if layout is None else in_layout(kept, layout)
         steps.zero_grad(set_to_none=True)
         with context:
             loss = phase.loss(ready, batch)
         (loss.total / loss.count).backward()
         steps.step()
         machine_facts.synchronize(device)
-        batch.inputs = inputs
+        batch.inputs = given
         return float(loss.total.detach()) / float(loss.count)
 
     return _Trial(setup, step, [])
@@ -322,11 +332,13 @@ def _cores() -> int:
     return max(1, min(available or os.cpu_count() or 1, torch.get_num_threads()))
 
 
-def _key(model: nn.Module, batch: Batch, recipe: Recipe, setups: list[Setup]) -> str:
+def _key(
+    model: nn.Module, batch: Batch, recipe: Recipe, setups: list[Setup], *, stored: bool
+) -> str:
     """Name of a cached choice: machine, architecture, batch shape, optimizer and candidates."""
     shape = {k: list(v.shape) for k, v in batch.inputs.items()}
     parts = [machine_facts.machine(), repr(model), shape, recipe.optimizer, recipe.micro_batch,
-             [s.name for s in setups]]  # fmt: skip
+             stored, [s.name for s in setups]]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

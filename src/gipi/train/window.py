@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from gipi.metrics import Metric
     from gipi.tasks import Loss, Task
 
-FLUSH_ELEMENTS = 1 << 20
+MEASURED_ROWS = 8192
+"""The training metrics of a row are those of the last rows before it, this many at most."""
 
 
 @dataclass
@@ -36,7 +38,6 @@ class Window:
     weights: list[Tensor | None] = field(default_factory=list)
     states: list[dict[str, Tensor]] = field(default_factory=list)
     rows: int = 0
-    elements: int = 0
 
     def add(
         self, total: float | Tensor, loss: Loss, target: Tensor | None, weight: Tensor | None
@@ -53,14 +54,24 @@ class Window:
         self.outputs.append(out)
         self.targets.append(target)
         self.weights.append(weight)
-        self.elements += out.numel()
-        if self.elements > FLUSH_ELEMENTS:
-            self.flush()
+        self.rows += len(out)
+        if self.rows > 2 * MEASURED_ROWS and len(self.outputs) > 1:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the oldest outputs as long as enough rows remain."""
+        first = 0
+        while self.rows - len(self.outputs[first]) >= MEASURED_ROWS:
+            self.rows -= len(self.outputs[first])
+            first += 1
+        for kept in (self.outputs, self.targets, self.weights):
+            del kept[:first]
 
     def flush(self) -> None:
         """Move the remembered outputs into the metric states and let them go."""
         if not self.outputs:
             return
+        self._forget()
         out, target = torch.cat(self.outputs), torch.cat(self.targets)
         weight = None
         if any(w is not None for w in self.weights):
@@ -70,7 +81,7 @@ class Window:
                     for o, w in zip(self.outputs, self.weights, strict=True)
                 ]
             )
-        self.outputs, self.targets, self.weights, self.elements = [], [], [], 0
+        self.outputs, self.targets, self.weights, self.rows = [], [], [], 0
         measure(self.task, self.schema, self.metrics, self._states(), out, target, weight)
 
     def _states(self) -> list[dict[str, Tensor]]:
@@ -79,7 +90,10 @@ class Window:
         return self.states
 
     def close(self) -> dict[str, float]:
-        """Return mean loss and metrics of the window, over all ranks, and begin a new one."""
+        """Return mean loss and metrics of the window, over all ranks, and begin a new one.
+
+        The loss is that of every row of every step; metrics are of the last `MEASURED_ROWS`.
+        """
         self.flush()
         pair = torch.stack([_sum(self.totals, self.device), _sum(self.counts, self.device)])
         dist.sum_over_ranks(pair)
@@ -133,14 +147,16 @@ class Layers:
     params: dict[str, nn.Parameter]
     every: int = 5
     calls: int = 0
+    cost_s: float = 0.0
     before: list[Tensor] = field(default_factory=list)
 
     def begin(self) -> None:
         """Copy the weights before a step, if this row is one of the sampled ones."""
-        self.before = []
+        began, self.before = time.perf_counter(), []
         if self.calls % self.every == 0:
             self.before = [p.detach().clone() for p in self.params.values()]
         self.calls += 1
+        self.cost_s = time.perf_counter() - began
 
     def read(self) -> dict[str, Any]:
         """Return ``{"layers": {name: {"grad_norm", "update_ratio"}}}``, or nothing."""
