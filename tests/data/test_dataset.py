@@ -242,3 +242,37 @@ def test_official_test_rows_stay_as_they_are(data_folder: Path, name: str, test_
     assert len(data.splits["test"]) == test_rows
     assert data.source.given_split is not None
     assert np.array_equal(data.splits["test"], np.flatnonzero(data.source.given_split == TEST))
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y"])
+def test_one_date_is_read_in_the_form_of_training(tmp_path: Path, form: str) -> None:
+    days = np.datetime64("2020-01-01", "D") + 5 * np.arange(60)
+    texts = [day.item().strftime(form) for day in days]
+    table = tmp_path / "t.csv"
+    lines = (f"{text},{i % 7},{i % 2}" for i, text in enumerate(texts))
+    table.write_text("day,x,y\n" + "\n".join(lines) + "\n")
+    data = open_data(table, DataOptions(target="y"))
+    schema = Schema.from_dict(json.loads(json.dumps(data.schema.to_dict())))
+    place = texts.index(np.datetime64("2020-01-06").item().strftime(form))  # 6 January, or 1 June?
+    few = tmp_path / "few.csv"
+    few.write_text(f"day,x\n{texts[place]},{place % 7}\n")
+    for rows in (few, {"day": [texts[place]], "x": [place % 7]}):
+        again = read_rows(rows, schema, target=False).columns.inputs["numbers"]
+        assert torch.equal(again[0], data.columns.inputs["numbers"][place])
+
+
+def test_a_date_in_another_form_than_in_training_is_named() -> None:
+    days = [f"{1 + i % 12:02}/{13 + i % 15}/2020" for i in range(60)]
+    data = open_data({"day": days, "x": RNG.rand(60), "y": ["a", "b"] * 30})
+    with pytest.raises(DataError, match=r"row 1: 'day' is no date in the form month/day/year"):
+        read_rows({"day": ["25/12/2020"], "x": [0.5]}, data.schema)
+
+
+def test_prediction_needs_no_weights() -> None:
+    data = open_data(
+        {"x": RNG.rand(40), "w": np.ones(40), "y": ["a", "b"] * 20}, DataOptions(weight="w")
+    )
+    few = {"x": [0.5], "w": [None]}
+    assert read_rows(few, data.schema, target=False).columns.weight is None
+    with pytest.raises(DataError, match="weight 'w'"):
+        read_rows({**few, "y": ["a"]}, data.schema)

@@ -215,3 +215,20 @@ def test_a_fitted_schema_survives_json() -> None:
     a = prepare.encode_inputs(fitted, columns, row_name=name)
     b = prepare.encode_inputs(back, columns, row_name=name)
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_number_far_beyond_training_stays_finite() -> None:
+    schema = prepare.fit(
+        table(x="number"), {"x": RNG.rand(9), "y": words(*"abc" * 3)}, np.arange(9)
+    )
+    found = numbers(schema, {"x": np.array([1e300, -1e300])})
+    assert np.isfinite(found).all()
+    assert found[0, 0] > 1e9 > -1e9 > found[1, 0]
+
+
+def test_labels_like_numbers_are_known_in_a_file_of_numbers_alone() -> None:
+    columns = {"c": words(*["1.0", "2.50", "x"] * 30), "y": words(*"ab" * 45)}
+    schema = prepare.fit(table(c="category"), columns, np.arange(90))
+    for given in (words("1.0", "2.50"), np.array([1.0, 2.5])):
+        found = prepare.encode_inputs(schema, {"c": given}, row_name=name)["categories"]
+        assert found[:, 0].tolist() == [1, 2]

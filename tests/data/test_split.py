@@ -129,6 +129,9 @@ def test_only_validation_is_cut_where_a_test_set_was_given() -> None:
     found = split_rows(rows(100, given=with_val))
     assert list(found.ids) == ["train", "val"]
     assert "no test rows were given" in found.notes[0]
+    found = split_rows(rows(100, given=with_val), test=0.2, val=0.3)  # what was asked for is done
+    assert {k: len(v) for k, v in found.ids.items()} == {"train": 72, "val": 10, "test": 18}
+    assert found.notes == ("val=0.3 has no effect: val rows were given",)
 
 
 def test_a_class_too_small_for_the_split_is_named() -> None:

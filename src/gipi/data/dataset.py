@@ -21,6 +21,7 @@ from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is
 from gipi.data.sources import read_source
 from gipi.data.split import SplitRows, split_rows
 from gipi.data.stream import Columns, RowStream
+from gipi.data.transforms import dates_as_in_training, form_of_dates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,7 +185,9 @@ def open_data(
     if lost:
         notes.append(f"{lost} rows without a value of '{wanted.name}' take no part")
     train = split.ids["train"]
-    schema = prepare.fit(schema, source.columns, train, classes=source.classes)
+    schema = _with_date_forms(
+        prepare.fit(schema, source.columns, train, classes=source.classes), source
+    )
     inputs: dict[str, Any] = {}
     for field in schema.inputs:
         if field.kind == "image":
@@ -214,7 +217,7 @@ def read_rows(
     Raises `DataError` naming the row for a label that training did not know.
     """
     chosen = options or DataOptions()
-    source = _renamed(read_source(data), schema)
+    source = _dates_as_trained(_renamed(read_source(data), schema), schema)
     inputs: dict[str, Any] = {}
     for field in schema.inputs:
         if field.kind == "image":
@@ -245,7 +248,7 @@ def read_rows(
             values = prepare.encode_target(
                 schema, source.columns[field_y.name], rows=rows, row_name=source.row_name
             )
-    weighted = [f for f in schema.of("weight") if f.name in source.columns]
+    weighted = target and any(f.name in source.columns for f in schema.of("weight"))
     columns = Columns(inputs, values, _weight(source, schema) if weighted else None)
     splits = {"all": rows}
     if source.given_split is not None:
@@ -350,6 +353,27 @@ def _renamed(source: Source, schema: Schema) -> Source:
         (inputs[0].name if name == others[0] else name): column
         for name, column in source.columns.items()
     }
+    return replace(source, columns=columns)
+
+
+def _with_date_forms(schema: Schema, source: Source) -> Schema:
+    """Record in which form dates were read, so that they are read so in prediction."""
+    for field in schema.inputs:
+        form = form_of_dates(source.notes, field.name) if field.kind == "date" else ""
+        if form:
+            schema = schema.with_field(replace(field, stats={**field.stats, "form": form}))
+    return schema
+
+
+def _dates_as_trained(source: Source, schema: Schema) -> Source:
+    columns = dict(source.columns)
+    for field in schema.inputs:
+        column = columns.get(field.name)
+        if "form" in field.stats and isinstance(column, np.ndarray) and column.dtype.kind == "M":
+            columns[field.name] = dates_as_in_training(
+                column, field.name, now=form_of_dates(source.notes, field.name),
+                then=field.stats["form"], row_name=source.row_name,
+            )  # fmt: skip
     return replace(source, columns=columns)
 
 

@@ -23,6 +23,7 @@ import torch
 from gipi.core.errors import DataError
 from gipi.core.schema import Field, Schema, Signature
 from gipi.data.source import Column, ImageFiles, as_labels, class_order, is_missing
+from gipi.data.sources.arrow import looks_like_number
 from gipi.data.transforms import (
     as_dates,
     as_numbers,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RARE = 5  # training rows below which a label is pooled with the unseen ones (code 0)
+FARTHEST = 1e15  # spreads from the mean: beyond it the layers of a net would overflow float32
 MOST_LABELS = 10_000  # labels of one column that get their own code
 
 
@@ -188,7 +190,8 @@ def encode_inputs(
         return {}
     rows = len(next(iter(columns.values())))
     joined = np.concatenate(numbers, axis=1) if numbers else np.zeros((rows, 0))
-    inputs = {"numbers": torch.from_numpy(joined.astype(np.float32))}
+    safe = np.clip(joined, -FARTHEST, FARTHEST)
+    inputs = {"numbers": torch.from_numpy(safe.astype(np.float32))}
     if categories:
         inputs["categories"] = torch.from_numpy(np.stack(categories, axis=1))
     return inputs
@@ -210,6 +213,10 @@ def _number_columns(field: Field, values: np.ndarray) -> np.ndarray:
 
 def _category_codes(field: Field, column: np.ndarray) -> np.ndarray:
     index = {name: i + 1 for i, name in enumerate(field.classes)}
+    if column.dtype.kind == "f":  # a file of "1.0" alone is read as numbers, "1.0" and "x" as text
+        for name, code in list(index.items()):
+            if "." in name and looks_like_number(name):
+                index.setdefault(str(as_labels(np.array([float(name)]))[0]), code)
     labels = as_labels(column)
     return np.fromiter((index.get(label, 0) for label in labels), np.int64, len(labels))
 

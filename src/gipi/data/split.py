@@ -119,13 +119,16 @@ def _around_given(
     given = [name for name in ("train", "val", "test") if name == "train" or has[name]]
     reason = f"{' and '.join(n for n in given if n != 'train') or 'training'} rows were given"
     keep_val = val if not has["val"] else 0.0
-    keep_test = 0.0 if has["test"] or has["val"] else test
+    keep_test = 0.0 if has["test"] or (has["val"] and test is None) else test
     counts = _counts(rows, train, val=keep_val, test=keep_test)
     parts, how, more = _cut(rows, train, counts, seed=seed)
     if counts["val"] or counts["test"]:
         held_back = " and ".join(n for n in ("val", "test") if counts[n])
         reason += f"; {held_back} cut from the training rows: {how}"
-    if has["val"] and not has["test"]:
+    for name, share in (("val", val), ("test", test)):
+        if has[name] and share is not None:
+            notes.append(f"{name}={share:g} has no effect: {name} rows were given")
+    if has["val"] and not has["test"] and not counts["test"]:
         notes.append("no test rows were given: the score is measured on validation rows")
     parts["val"] = pool[part == VAL] if has["val"] else parts["val"]
     parts["test"] = pool[part == TEST] if has["test"] else parts["test"]

@@ -19,7 +19,7 @@ import torch
 from gipi.core.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 HEAVY = 6.0  # largest |x - median| in units of the middle-half spread before tails are heavy
 SKEWED = 1.0  # |skewness| above which a number counts as skewed
@@ -75,6 +75,42 @@ def as_dates(
             where = row_name(i) if row_name is not None else f"row {i + 1}"
             raise DataError(
                 f"{where}: '{name}' is {value!r}", "a date such as 2024-01-31", "correct the value"
+            ) from None
+    return out
+
+
+def form_of_dates(notes: Sequence[str], name: str) -> str:
+    """Return how a reader said that it read the dates of a column, "" for ISO 8601.
+
+    >>> form_of_dates(["column 'day': dates read as day/month/year"], "day")
+    'day/month/year'
+    """
+    begin = f"column '{name}': dates read as "
+    return next((n.removeprefix(begin).partition(";")[0] for n in notes if n.startswith(begin)), "")
+
+
+def dates_as_in_training(
+    dates: np.ndarray, name: str, *, now: str, then: str, row_name: Callable[[int], str]
+) -> np.ndarray:
+    """Return dates that were read in the form `now`, read in the form `then` of training instead.
+
+    A few rows may not show whether the day or the month comes first; the training rows did, or
+    were read in one way, and the same text must mean the same day. Other forms are not ambiguous.
+    Raises `DataError` naming a row that is no date in the form of training.
+    """
+    orders = [("day/month/year", "month/day/year"), ("month/day/year", "day/month/year")]
+    if (now[:14], then[:14]) not in orders:
+        return dates
+    out = dates.copy()
+    for i in np.flatnonzero(~np.isnat(dates)):
+        moment = dates[i].item()
+        try:
+            out[i] = np.datetime64(moment.replace(month=moment.day, day=moment.month), "us")
+        except ValueError:
+            raise DataError(
+                f"{row_name(int(i))}: '{name}' is no date in the form {then[:14]} of training",
+                "dates in the form of training, or as 2024-01-31",
+                "write the dates of this column as year-month-day",
             ) from None
     return out
 

@@ -77,6 +77,7 @@ def link_pictures(source: Source, folder: Path) -> Source:
     Raises `DataError` naming the first row whose picture does not exist.
     """
     columns, hints = dict(source.columns), dict(source.schema_hints)
+    total = hashlib.sha256(source.fingerprint.encode())
     for name, column in source.columns.items():
         if not isinstance(column, np.ndarray) or column.dtype.kind != "O" or column[0] is None:
             continue
@@ -93,10 +94,15 @@ def link_pictures(source: Source, folder: Path) -> Source:
                     f"a picture file below {folder}",
                     "restore the file or remove the row",
                 )
+            stat = path.stat()
+            total.update(repr((column[i], stat.st_size, stat.st_mtime_ns)).encode())
         columns[name], hints[name] = ImageFiles(tuple(paths), folder.absolute()), "image"
     if hints == source.schema_hints:
         return source
-    return replace(source, columns=columns, schema_hints=hints)
+    return replace(
+        source, columns=columns, schema_hints=hints, fingerprint=total.hexdigest(),
+        fingerprint_of="paths, sizes and times",
+    )  # fmt: skip
 
 
 def _entries(folder: Path) -> list[Path]:
