@@ -15,6 +15,7 @@ from gipi.core.config import Recipe
 from gipi.core.errors import ConfigError
 from gipi.train import Setup, choose
 from gipi.train import setup as trial
+from gipi.train import trial as measure
 from gipi.train.lanes import build_optimizer
 from gipi.train.precision import gemm_is_exact, onednn_usable, set_gemm
 
@@ -88,21 +89,21 @@ def test_candidates_know_the_model() -> None:
 
 
 def test_a_candidate_with_another_loss_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_agrees", lambda loss, reference: loss is reference)
+    monkeypatch.setattr(measure, "agrees", lambda loss, reference: False)
     found = pick(conv(), images())
     assert found.name == next(iter(dict(found.trial)))
 
 
 def test_the_loss_must_agree() -> None:
-    assert trial._agrees(1.001, 1.0)
-    assert not trial._agrees(1.1, 1.0)
-    assert not trial._agrees(float("nan"), 1.0)
+    assert measure.agrees(1.001, 1.0)
+    assert not measure.agrees(1.1, 1.0)
+    assert not measure.agrees(float("nan"), 1.0)
 
 
 def test_the_choice_is_cached_and_a_damaged_cache_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "CROWDED", 2.0)
+    monkeypatch.setattr(measure, "CROWDED", 2.0)
     first = pick(conv(), images())
     again = pick(conv(), images())
     assert (first.origin, again.origin) == ("trial", "cache")
@@ -116,7 +117,7 @@ def test_the_choice_is_cached_and_a_damaged_cache_is_ignored(
 def test_a_trial_on_a_crowded_machine_is_not_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "CROWDED", -1.0)
+    monkeypatch.setattr(measure, "CROWDED", -1.0)
     assert "crowded" in pick(conv(), images()).origin
     assert not (tmp_path / "setup").exists()
 
@@ -144,12 +145,37 @@ def test_fp16_needs_a_gpu() -> None:
         trial.baseline(Recipe(precision="fp16"), CPU)
 
 
+def stored(model: nn.Module, batch: Batch, setup: Setup) -> str:
+    asked = Recipe()
+    work = measure.Work(
+        model, tasks.classify(), CPU, lambda net: build_optimizer(net, asked), stored=True
+    )
+    return measure.row_storage(work, batch, setup)
+
+
+def test_few_rows_decide_only_what_is_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow step is tried on few rows first; only what is close is measured with more."""
+    sizes: list[int] = []
+    feed = measure.Candidate.feed
+
+    def count(self: measure.Candidate, batch: Batch) -> None:
+        sizes.append(len(batch))
+        feed(self, batch)
+
+    monkeypatch.setattr(measure.Candidate, "feed", count)
+    monkeypatch.setattr(trial, "BUDGET_S", 0.01)
+    found = pick(conv(), images(64))
+    assert sizes[0] == measure.FEW_ROWS
+    assert len(dict(found.trial)) >= 2
+    assert found.name in dict(found.trial)
+
+
 def test_rows_are_stored_in_bf16_only_where_no_bit_changes() -> None:
     bf16, batch = Setup("bf16"), images()
-    assert trial.row_storage(conv(), tasks.classify(), batch, bf16, CPU) == "bf16"
-    assert trial.row_storage(conv(), tasks.classify(), batch, Setup(), CPU) == "fp32"
+    assert stored(conv(), batch, bf16) == "bf16"
+    assert stored(conv(), batch, Setup()) == "fp32"
     looks_first = nn.Sequential(nn.GroupNorm(1, 1), conv())
-    assert trial.row_storage(looks_first, tasks.classify(), batch, bf16, CPU) == "fp32"
+    assert stored(looks_first, batch, bf16) == "fp32"
 
 
 def test_stored_rows_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gipi import data, models, optim, tasks
@@ -17,7 +18,6 @@ from gipi.core.resolve import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from torch import nn
 
@@ -48,11 +48,20 @@ def write_start(folder: Path, prepared: Prepared, own: Own) -> None:
         "model": model_fingerprint(prepared.model),
         "own": [name for name in ("data", "model", "task") if getattr(own, name) is not None],
     }
-    rundir.write_config(
-        folder, resolve.to_values(prepared.config), origins=prepared.origins, about=about
-    )
+    values = resolve.to_values(prepared.config)
+    if own.data is None and isinstance(values.get("data"), str):
+        values["data"] = _from_anywhere(values["data"])
+    rundir.write_config(folder, values, origins=prepared.origins, about=about)
     ids = {name: [int(i) for i in rows] for name, rows in dataset.splits.items()}
     write_file(folder / rundir.SPLIT, json.dumps({"reason": dataset.split_reason, "rows": ids}))
+
+
+def _from_anywhere(name: str) -> str:
+    """Return a path of data as an absolute one, so that a run resumes from any folder."""
+    if name in data.SOURCES:
+        return name
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
 
 
 def read_start(folder: Path) -> tuple[Layer, dict[str, Any]]:
