@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from torch import nn
 
 from gipi import tasks
 from gipi.core.config import Recipe
-from gipi.core.errors import CheckpointError
+from gipi.core.errors import CheckpointError, ConfigError
+from gipi.core.events import Action, Step
 from gipi.core.schema import Field, Schema
 from gipi.data.stream import Columns, RowStream
 from gipi.train import Setup, checkpoint, fit
@@ -26,7 +29,10 @@ from gipi.train import Setup, checkpoint, fit
 SCHEMA = Schema((Field("y", "category", "target", classes=tuple("abc")),))
 
 
-def work(out: Path, *, steps: int, resume: bool = False, **recipe: object) -> nn.Module:
+def work(
+    out: Path, *, steps: int, resume: bool = False, observers: tuple[Any, ...] = (),
+    **recipe: object,
+) -> nn.Module:  # fmt: skip
     """Train a small net with dropout, EMA and a ragged last batch; return it."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(70, 6, generator=generator)
@@ -39,7 +45,7 @@ def work(out: Path, *, steps: int, resume: bool = False, **recipe: object) -> nn
     options = {"optimizer": "adamw", "lr": 0.01, "save_every": 5, "ema": 0.9, **recipe}
     fit(
         model, tasks.classify(), stream, Recipe(steps=steps, **options), val=val, out=out,
-        schema=SCHEMA, setup=Setup(), resume=resume, device="cpu",
+        schema=SCHEMA, setup=Setup(), resume=resume, device="cpu", observers=observers,
     )  # fmt: skip
     return model
 
@@ -150,6 +156,80 @@ def test_no_good_checkpoint_is_an_error_never_a_fresh_start(tmp_path: Path) -> N
         (path / "state.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="damaged"):
         work(tmp_path, steps=9, resume=True)
+
+
+def test_a_run_without_its_checkpoints_does_not_start_afresh(tmp_path: Path) -> None:
+    work(tmp_path, steps=5)
+    shutil.rmtree(tmp_path / "checkpoints")
+    rows = (tmp_path / "rows.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        work(tmp_path, steps=9, resume=True)
+    assert (tmp_path / "rows.jsonl").read_bytes() == rows
+
+
+def test_two_runs_do_not_share_a_folder_one_after_the_other(tmp_path: Path) -> None:
+    work(tmp_path, steps=5)
+    with pytest.raises(ConfigError, match="step-5"):
+        work(tmp_path, steps=4)
+
+
+def test_resume_without_a_folder_is_refused() -> None:
+    x = torch.randn(8, 3)
+    with pytest.raises(ConfigError, match="without a run folder"):
+        fit(nn.Linear(3, 1), tasks.regress(), (x, x[:, 0]), Recipe(steps=1), resume=True)
+
+
+def test_what_was_just_written_is_kept_beside_a_damaged_later_one(tmp_path: Path) -> None:
+    work(tmp_path, steps=10, keep=2)
+    (tmp_path / "checkpoints" / "step-10" / "state.json").write_bytes(b"")
+    work(tmp_path, steps=8, resume=True, keep=1)
+    assert [p.name for p in checkpoint.list_checkpoints(tmp_path)] == ["step-8"]
+    assert checkpoint.newest_good(tmp_path)[1]["step"] == 8
+
+
+def test_a_checkpoint_killed_between_two_renames_is_found(tmp_path: Path) -> None:
+    work(tmp_path, steps=5, keep=1)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-5").rename(folder / ".step-5.123.old")
+    assert checkpoint.newest_good(tmp_path)[1]["step"] == 5
+
+
+@pytest.mark.parametrize("when", ["save", "end"])
+def test_a_run_killed_after_it_decided_to_stop_stays_stopped(tmp_path: Path, when: str) -> None:
+    options: dict[str, object] = {
+        "steps": 200, "patience": 1, "save_every": 4, "lr": 0.05, "ema": None,
+        "optimizer": "sgd", "schedule": "constant",
+    }  # fmt: skip
+
+    def kill(step: Step) -> None:
+        if step.when == when and step.state.extras.get("stopped"):
+            raise Kill
+
+    whole = work(tmp_path / "whole", **options)
+    with pytest.raises(Kill):
+        work(tmp_path / "cut", observers=(kill,), **options)
+    again = work(tmp_path / "cut", resume=True, **options)
+    ends = [checkpoint.newest_good(tmp_path / name)[1]["step"] for name in ("whole", "cut")]
+    assert ends[0] == ends[1] < 200
+    assert torch.equal(vector(whole), vector(again))
+
+
+def test_what_an_observer_changed_is_still_so_after_a_resume(tmp_path: Path) -> None:
+    def clip(step: Step) -> Action | None:
+        if step.when == "row" and step.step == 2 and "event" not in step.row:
+            return Action("change", "x", 0.01, "clip_norm")
+        return None
+
+    def kill(step: Step) -> None:
+        if step.when == "save" and step.step == 5:
+            raise Kill
+
+    options: dict[str, object] = {"steps": 12, "optimizer": "sgd", "log_every": 1}
+    whole = work(tmp_path / "whole", observers=(clip,), **options)
+    with pytest.raises(Kill):
+        work(tmp_path / "cut", observers=(clip, kill), **options)
+    again = work(tmp_path / "cut", resume=True, **options)
+    assert torch.equal(vector(whole), vector(again))
 
 
 def test_pruning_keeps_the_newest_and_leaves_no_debris(tmp_path: Path) -> None:

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gipi import tasks
+from gipi.core.config import Recipe
 from gipi.core.errors import NonFiniteError
+from gipi.train import Setup, fit
 from gipi.train.guard import Guard
 from tests.train.work import columns, net, rows_of, run
 
@@ -114,3 +117,26 @@ def test_float64_gradients_are_scaled_in_float64() -> None:
     third = torch.tensor(1.0, dtype=torch.float64) / 3
     guard.check(grads, 1.0, third, (0, 0, 0))
     assert grads[0][0] == third
+
+
+def test_a_bad_loss_in_any_micro_batch_is_caught_though_gradients_are_finite() -> None:
+    x, y = torch.randn(32, 3), torch.randn(32)
+    y[0] = torch.inf  # huber's gradient stays within its delta
+    model = nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    recipe = Recipe(steps=4, batch_size="full", micro_batch=8, optimizer="sgd", lr=0.1)
+    state = fit(
+        model, tasks.regress(loss="huber"), (x, y), recipe, setup=Setup(), device="cpu"
+    )  # fmt: skip
+    assert state.skipped == 4
+    assert torch.equal(model.weight, before)
+
+
+def test_the_row_of_a_skipped_step_has_no_norm_of_another(tmp_path: Path) -> None:
+    data = columns()
+    data.inputs["numbers"][3] = torch.nan
+    run(net(), data, out=tmp_path, log_every=1, steps=8)
+    rows = [r for r in rows_of(tmp_path) if "lr" in r]
+    bad = [set(r["nonfinite"]) for r in rows if "nonfinite" in r]
+    assert bad
+    assert all({"train/loss", "grad_norm"} <= names for names in bad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import Any
 
 import torch
 from torch import distributed as td
@@ -60,6 +61,23 @@ def largest(value: int, device: torch.device) -> int:
     votes = torch.tensor(value, device=device)
     td.all_reduce(votes, op=td.ReduceOp.MAX)
     return int(votes.item())  # sync
+
+
+def latest(value: float, device: torch.device) -> float:
+    """Return the largest of the ranks' numbers, the same float64 on all of them."""
+    if world() == 1:
+        return value
+    votes = torch.tensor(value, device=device, dtype=torch.float64)
+    td.all_reduce(votes, op=td.ReduceOp.MAX)
+    return float(votes.item())  # sync
+
+
+def gather(value: Any) -> list[Any]:
+    """Return what each rank passes, in the order of the ranks."""
+    found: list[Any] = [value] * world()
+    if world() > 1:
+        td.all_gather_object(found, value)
+    return found
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:  # noqa: FBT001  one flag is the question

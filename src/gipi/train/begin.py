@@ -15,9 +15,9 @@ from gipi import optim
 from gipi.core import dist
 from gipi.core.atomic import storage_error, write_file
 from gipi.core.device import memory_bytes
-from gipi.core.errors import ConfigError, DataError
+from gipi.core.errors import CheckpointError, ConfigError, DataError
 from gipi.core.events import Action, Step
-from gipi.core.rundir import ROWS, SETUP, Rows, truncate_rows
+from gipi.core.rundir import ROWS, SETUP, Rows, read_rows, truncate_rows
 from gipi.core.seed import derive
 from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span
@@ -25,11 +25,12 @@ from gipi.train.crowd import Crowd
 from gipi.train.evaluate import evaluate, in_layout
 from gipi.train.finite import explain
 from gipi.train.guard import Guard
+from gipi.train.kept import Kept, check_last_batch, kept_of
 from gipi.train.lanes import Lane, build_lanes, build_optimizer
 from gipi.train.parallel import check_separable, wrap
 from gipi.train.precision import Setup, apply_threads_and_gemm, autocast
 from gipi.train.setup import baseline, choose
-from gipi.train.state import State
+from gipi.train.state import State, rng_state, set_rng_state
 from gipi.train.stopping import EarlyStopping, Plateau
 from gipi.train.window import Layers, Window
 
@@ -79,6 +80,8 @@ class Run:
     saved_at: float = field(default_factory=time.perf_counter)
     save_cost_s: float = 0.0
     explained: int = 0
+    kept: Kept | None = None
+    rewound: bool = False
     memory: int = 0
     memory_at: float = -1e9
 
@@ -107,6 +110,9 @@ class Run:
         if not bad:
             return
         self.state.skipped += 1
+        self.norm = torch.tensor(torch.nan)  # a row must not show the norm of another step
+        if self.kept is not None:
+            self.kept.restore()
         reason = "not explained: more than enough were"
         if self.explained < EXPLAINED:
             self.explained += 1
@@ -160,6 +166,8 @@ class Run:
         self.state.elapsed = self.clock.elapsed()
         self.state.extras["observers"] = observer_states(self.observers)
         self.state.extras["guard"] = self.guard.state()
+        if dist.world() > 1:  # each rank draws its own dropout
+            self.state.extras["ranks"] = dist.gather(rng_state())
         if dist.rank() == 0:
             if self.rows is not None:
                 self.rows.sync()
@@ -189,6 +197,8 @@ def begin(
     """Check the request, build everything, choose the setup, restore the past."""
     check_separable(model, task, recipe)
     clock = make_clock(recipe, train)
+    clock.device = device if dist.world() > 1 else None
+    check_folder(out, resume=resume)
     if not train.rows and train.steps == 0:
         raise DataError("the training stream has no rows", "rows to learn from", "check the split")
     if recipe.deterministic:
@@ -199,6 +209,7 @@ def begin(
     if can_store:
         train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
     first = place(next(iter(train.epoch(0))), device)
+    check_last_batch(model, task, train, recipe, first)
     if recipe.micro_batch:
         first = first.slice(0, min(recipe.micro_batch, len(first)))
     pinned = _pinned(out) if resume else None
@@ -239,7 +250,12 @@ def begin(
         load_observers(watchers, state.extras.get("observers", {}))
         if "guard" in state.extras:
             guard.load_state(state.extras["guard"])
-        state.finished = False
+        if len(state.extras.get("ranks", ())) == dist.world() > 1:
+            set_rng_state(state.extras["ranks"][dist.rank()])
+        if "changed" in state.extras:  # by an observer, while the run went on
+            recipe = recipe.model_copy(update=state.extras["changed"])
+            lanes = build_lanes(model, task, recipe, optimizers=state.optimizers)
+        state.finished = state.extras.get("stopped") == clock.budget
     net: Any = torch.compile(model) if chosen.compile else model
     names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
     run = Run(
@@ -247,6 +263,7 @@ def begin(
         out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
         window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
         context=autocast(chosen, device), observers=watchers, recorder=ExitStack(),
+        kept=kept_of(model),
     )  # fmt: skip
     if out is not None and dist.rank() == 0:
         make_folder(out)
@@ -263,6 +280,36 @@ def begin(
     if state.step == 0 and out is not None:
         run.save()
     return run
+
+
+def check_folder(out: Path | None, *, resume: bool) -> None:
+    """Raise where a run would start afresh in silence, or mix its checkpoints with another's."""
+    if out is None:
+        if resume:
+            raise ConfigError(
+                "resume without a run folder", "the folder of the run", "give out=..."
+            )
+        return
+    saved = checkpoint.list_checkpoints(out)
+    if saved and not resume:
+        raise ConfigError(
+            f"{out} holds a run that is at {saved[0].name}",
+            "a folder of its own for each run",
+            "go on with resume=True, or choose another folder",
+        )
+    if resume and not saved and any("train/loss" in row for row in read_rows(out / ROWS)):
+        raise CheckpointError(
+            f"{out} has trained and holds no checkpoint",
+            "at least one undamaged checkpoint to go on from",
+            "put its checkpoints back, or start a new run",
+        )
+
+
+def schedule_of(recipe: Recipe) -> optim.Schedule:
+    """Return progress -> multiplier of the learning rate."""
+    return optim.build_schedule(
+        recipe.schedule, warmup=recipe.warmup, options=recipe.schedule_options
+    )
 
 
 def make_folder(out: Path) -> None:

@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 TENSORS, TREE = "state.safetensors", "state.json"
 FORMAT_VERSION = 1
 _NAME = re.compile(r"^step-(\d+)$")
+_ASIDE = re.compile(r"^\.(step-\d+)\.\d+\.old$")
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Return the checkpoint folders of a run, newest first."""
     folder = run / CHECKPOINTS
-    found = [p for p in folder.iterdir() if _NAME.match(p.name)] if folder.is_dir() else []
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    found = {folder / name for name in names if _NAME.match(name)}
+    # killed while a step was written a second time: the first copy lies beside its place
+    found |= {folder / m[1] for name in names if (m := _ASIDE.match(name))}
     return sorted(found, key=lambda p: int(p.name[5:]), reverse=True)
 
 
@@ -51,15 +55,20 @@ def save(run: Path, state: State, *, keep: int = 2) -> Path:
     header = {"format_version": FORMAT_VERSION, "tree": tree, "alias": alias}
     write_folder(path, {TENSORS: save_tensors(kept), TREE: json.dumps(header).encode()})
     read_folder(path)  # verified before anything older goes
-    prune(run, keep)
+    prune(run, keep, newest=state.step)
     return path
 
 
-def prune(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what interrupted writes left behind."""
+def prune(run: Path, keep: int, *, newest: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints, and what interrupted writes left behind.
+
+    newest  step of the one just written: later ones are damaged or were rolled back, and go too
+    """
     folder = run / CHECKPOINTS
     try:
-        for old in list_checkpoints(run)[keep:]:
+        saved = [p for p in list_checkpoints(run) if p.exists()]
+        valid = [p for p in saved if newest is None or int(p.name[5:]) <= newest]
+        for old in [p for p in saved if p not in valid[:keep]]:
             old.rename(old.with_name(f".{old.name}.deleted"))
         for leftover in folder.glob(".step-*"):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -7,10 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gipi.core import dist
 from gipi.core.device import process_start
 from gipi.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from gipi.core.batch import Stream
     from gipi.core.config import Recipe
 
@@ -23,12 +26,21 @@ class Clock:
 
     total_steps  length of the run in optimizer steps; None under a time budget
     span_s       seconds between the first step and the last under a time budget
+    asked_s      the time budget as it was given
+    device       where several ranks agree on the time; None: there is one
     """
 
     total_steps: int | None
     span_s: float = 0.0
+    asked_s: float | None = None
+    device: torch.device | None = None
     earlier_s: float = 0.0
     began: float = 0.0
+
+    @property
+    def budget(self) -> float | None:
+        """The length of the run: steps, or seconds as they were asked for."""
+        return self.total_steps if self.total_steps is not None else self.asked_s
 
     def start(self, earlier_s: float = 0.0) -> None:
         """Begin counting; `earlier_s` seconds were used by former processes of this run."""
@@ -42,7 +54,10 @@ class Clock:
         """Return the share of the budget used before step number `step`, within [0, 1]."""
         if self.total_steps is not None:
             return min(step / self.total_steps, 1.0)
-        return min(self.elapsed() / self.span_s, 1.0)
+        share = self.elapsed() / self.span_s
+        if self.device is not None:  # clocks differ, the learning rate and the end must not
+            share = dist.latest(share, self.device)
+        return min(share, 1.0)
 
     def done(self, step: int) -> bool:
         """Whether the budget is used up before step number `step`."""
@@ -76,7 +91,7 @@ def make_clock(recipe: Recipe, train: Stream) -> Clock:
     if recipe.steps is not None:
         return Clock(recipe.steps)
     if recipe.time is not None:
-        return Clock(None)
+        return Clock(None, asked_s=recipe.time)
     epochs = recipe.epochs if recipe.epochs is not None else DEFAULT_EPOCHS
     if not train.steps:
         raise ConfigError(

@@ -14,6 +14,7 @@ from gipi.train.evaluate import Evaluation, evaluate
 from gipi.train.state import Best
 
 if TYPE_CHECKING:
+    from gipi.core.batch import Stream
     from gipi.core.events import Action
     from gipi.train.begin import Run
 
@@ -46,12 +47,13 @@ def validate(run: Run) -> list[Action]:
     return run.tell("evaluate", row)
 
 
-def finish(run: Run) -> None:
+def finish(run: Run, train: Stream) -> None:
     """End a run: last row and evaluation, last checkpoint, best weights back, and their proof.
 
     Raises `RunError` when the restored weights do not score what was recorded for them.
     """
     state = run.state
+    run.explain_skipped(train)
     if run.window.totals:
         row = {"step": state.step, "epoch": state.epoch, "progress": 1.0, **run.window.close(),
                "seconds": round(run.clock.elapsed(), 3)}  # fmt: skip

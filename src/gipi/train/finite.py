@@ -34,7 +34,8 @@ def explain(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
     and random state stay as they are. `names` maps id(parameter) -> name.
     """
     buffers = {name: value.clone() for name, value in net.named_buffers()}
-    with torch.random.fork_rng(devices=[]):
+    devices = {p.device.index for p in net.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=[d for d in devices if d is not None]):
         said = _search(net, phase, batch, names)
     with torch.no_grad():
         for name, value in net.named_buffers():

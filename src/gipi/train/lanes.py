@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gipi import optim
+from gipi.core import dist
 from gipi.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ def build_lanes(
                 f"optimizer={recipe.optimizer} with clip_norm or fp16",
                 "the plain gradient: a line search evaluates the loss itself",
                 "drop clip_norm and fp16, or use another optimizer",
+            )
+        if closure and (recipe.micro_batch is not None or dist.world() > 1):
+            raise ConfigError(
+                f"optimizer={recipe.optimizer} with micro_batch or several ranks",
+                "the loss of all rows in one forward pass: the line search compares its values",
+                "drop micro_batch and train in one process, or use another optimizer",
             )
         lanes.append(Lane(phase, params, optimizer, optim.bind(optimizer), add_l1, closure))
     return lanes

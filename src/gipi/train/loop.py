@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gipi import optim
 from gipi.core import dist
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, Interrupted
-from gipi.train.begin import begin, closure_step, place
+from gipi.train.begin import begin, closure_step, place, schedule_of
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
 from gipi.train.inputs import as_stream, as_task
 from gipi.train.lanes import backward, clip_factor
 from gipi.train.parallel import unsynced
 from gipi.train.signals import StopRequest
-from gipi.train.take import take
+from gipi.train.take import in_order, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,9 +84,7 @@ def fit(
     )  # fmt: skip
     state, clock, guard, window = run.state, run.clock, run.guard, run.window
     net, context, layout = run.net, run.context, run.setup.memory_format
-    shape = optim.build_schedule(
-        recipe.schedule, warmup=recipe.warmup, options=recipe.schedule_options
-    )
+    recipe, shape = run.recipe, schedule_of(run.recipe)
     world, micro, on_host = dist.world(), recipe.micro_batch, device.type == "cpu"
     seeds: dict[float, torch.Tensor] = {}
     eval_steps = max(1, round(recipe.eval_every * train.steps)) if train.steps else 0
@@ -119,6 +116,8 @@ def fit(
                     for _ in range(lane.phase.repeats):
                         for p in lane.params:
                             p.grad = None
+                        if run.kept is not None:
+                            run.kept.keep()
                         factor = None
                         if lane.closure:
                             bad = closure_step(lane, net, batch, context, lr, window)
@@ -140,23 +139,27 @@ def fit(
                             window.add(total, loss, batch.target, batch.weight)
                         else:  # the global count is known after the last forward pass
                             pieces = batch.split(micro) if micro else [batch]
-                            counts = torch.zeros((), dtype=torch.float64, device=device)
+                            sums = torch.zeros(2, dtype=torch.float64, device=device)
                             for i, piece in enumerate(pieces):
                                 with unsynced(net, last=i == len(pieces) - 1):
                                     with context:
                                         loss = lane.phase.loss(net, piece)
                                     (loss.total * (world / batch.rows) * guard.scale).backward()
-                                counts += loss.count
+                                sums[0] += loss.count
+                                sums[1] += loss.total.detach()
                                 total = loss.total.item() if on_host else loss.total.detach()
                                 window.add(total, loss, piece.target, piece.weight)
-                            dist.sum_over_ranks(counts)
-                            factor = batch.rows / counts.clamp_min(1e-30)
+                            dist.sum_over_ranks(sums)  # a bad loss anywhere is bad everywhere
+                            factor = batch.rows / sums[0].clamp_min(1e-30)
+                            total = sums[1].item() if on_host else sums[1]
                         grads = [p.grad for p in lane.params if p.grad is not None]
                         where = (state.step, state.epoch, state.batch)
                         bad = guard.check(grads, total, factor, where)
                         if bad:
                             run.skip(bad, lane, batch)
                             continue
+                        if run.kept is not None and not on_host:
+                            run.kept.restore(guard.found_inf)
                         if lane.add_l1 is not None:
                             lane.add_l1()
                         divisor = None
@@ -197,23 +200,27 @@ def fit(
 
                 if eval_steps and state.step % eval_steps == 0 and val is not None:
                     actions += validate(run)
-                for action in actions:
+                for action in in_order(actions) if actions else ():
                     stopping |= take(run, action)
+                if run.recipe is not recipe:
+                    recipe, shape = run.recipe, schedule_of(run.recipe)
                 if run.save_due(at_row=logging):
                     run.save()
                 if (stop.asked and world == 1) or (stop.asked and logging):
                     run.save()
                     raise Interrupted(
-                        f"stopped by {stop.asked} at step {state.step}, everything is saved",
+                        f"stopped by {stop.asked} at step {state.step}, "
+                        + ("everything is saved" if out is not None else "nothing was to be saved"),
                         "nothing; the run can go on",
-                        f"gipi resume {out}" if out is not None else "fit(..., resume=True)",
+                        f"gipi resume {out}" if out is not None else "start again, with out=...",
                     )
                 ended = time.perf_counter()
-                if stopping:
+                if stopping or run.rewound:
+                    run.rewound = False
                     break
             else:
                 state.epoch, state.batch = state.epoch + 1, 0
                 if first == batches == 0:
                     raise DataError("the stream yielded no batch", "rows", "check the data set")
-        finish(run)
+        finish(run, train)
     return state
