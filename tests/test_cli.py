@@ -253,3 +253,40 @@ def test_a_busy_machine_makes_waiting_threads_sleep(monkeypatch):
     monkeypatch.setattr(checks, "busy_share", lambda: 0.1)
     checks.prepare_environment()
     assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_flags_that_would_do_nothing_are_refused(place, capsys):
+    for args in (
+        ["runs/last", "--target", "y"], ["runs/last", "--set", "val=0.5"],
+        ["runs/last", "--data", "t.csv", "--set", "normalise=none"],
+    ):  # fmt: skip
+        (place / "t.csv").write_text("a,y\n1,2\n")
+        rundir = place / "runs" / "r"
+        rundir.mkdir(parents=True, exist_ok=True)
+        (rundir / "config.yaml").write_text("run: {}\n")
+        (place / "runs" / "last").write_text("r\n")
+        assert main(["evaluate", *args]) == 2
+        assert "has no effect here" in capsys.readouterr().err
+    (place / "w.safetensors").write_bytes(b"")
+    assert main(["evaluate", "iris", "--weights", "w.safetensors", "--data", "t.csv"]) == 2
+    assert "--data has no effect here" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_any_folder_and_names_the_tables_of_its_answers(
+    place, capsys, monkeypatch
+):
+    rows = "".join(f"{i % 9},{'hi' if i % 9 > 3 else 'lo'}\n" for i in range(90))
+    (place / "t.csv").write_text("a,y\n" + rows)
+    (place / "u.csv").write_text("a\n1\n2\n")
+    args = ["train", "--set", "data=~/t.csv", "--steps", "2", "--out", "r", "--quiet", *FIXED]
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("USERPROFILE", str(place))
+    assert main([*args, "--set", "model.widths=[8]"]) == 0
+    assert main(["predict", "r", "t.csv", "u.csv", "--json"]) == 0
+    said = [r["row"] for r in last_json(capsys)[0]["predictions"]]
+    assert (said[0], said[90]) == ("t.csv row 1", "u.csv row 1")
+    assert main(["predict", "r", "u.csv", "--out", "p.tsv"]) == 2
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert main(["resume", "../r", "--steps", "4", "--quiet", "--json"]) == 0
+    assert last_json(capsys)[0]["steps"] == 4

@@ -449,6 +449,9 @@ def predict_inputs(where: str | Path, inputs: Sequence[str]) -> Predictions:
     predictor = load_predictor(where)
     found = [predictor.predict(item) for item in inputs]
     rows = tuple(name for answers in found for name in answers.rows)
+    if len(set(rows)) < len(rows):  # "row 1" of two tables
+        rows = tuple(f"{item} {r}" for item, said in zip(inputs, found, strict=True)
+                     for r in said.rows)  # fmt: skip
     values = joined([answers.values for answers in found])
     return Predictions(rows, values, predictor.classes)
 
@@ -457,6 +460,14 @@ def evaluate_layers(
     subject: str | Path, layer: Layer, *, data: Any = None, weights: str | Path | None = None
 ) -> dict[str, Any]:
     """Score what a configuration layer asks for; `evaluate` and the command line end here."""
+    useless = [*layer.where] if weights is None else ["data"] if data is not None else []
+    if useless:
+        raise RequestError(
+            f"{layer.where.get(useless[0], '--data')} has no effect here",
+            "--model, --target and --set with --weights, where the data comes first; --data with a "
+            "run, which is scored as it was trained",
+            f"leave {useless[0]} out",
+        )
     if weights is not None:
         return _evaluate_weights(subject, layer, Path(weights))
     if data is not None or is_model_folder(Path(subject)):

@@ -287,3 +287,20 @@ def test_one_row_leaves_tables_alone(shop):
     assert one_row(columns, dataset.schema) is columns
     assert one_row(np.zeros((4, 3)), dataset.schema).shape == (4, 3)
     assert one_row(np.zeros(3), dataset.schema).shape == (1, 3)
+
+
+def test_evaluation_says_that_targets_are_missing_in_some_rows(shop):
+    frame, *_, predictor = shop
+    with pytest.raises(DataError, match="1 of 60 rows have no 'bought'"):
+        predictor.evaluate(frame.assign(bought=[None, *frame["bought"][1:]]))
+
+
+def test_evaluation_scores_only_the_test_rows_that_data_brings_along(photos, tmp_path):
+    *_, predictor = photos
+    draw = np.random.default_rng(2)
+    for i in range(8):
+        pixels = draw.integers(0, 255, (12, 10, 3)).astype(np.uint8)
+        path = tmp_path / "set" / ("test" if i < 2 else "train") / ("hund", "katze")[i % 2]
+        path.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+    assert predictor.evaluate(tmp_path / "set").rows == 2

@@ -10,7 +10,7 @@ from gipi.core.errors import ConfigError, DataError, RequestError, nearest
 from gipi.core.rundir import is_run, resolve_run
 
 MODEL_FILE = "model.json"
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+TABLES = (".csv", ".json", ".jsonl", ".parquet")
 
 
 def data_exists(data: str | None) -> None:
@@ -20,11 +20,11 @@ def data_exists(data: str | None) -> None:
     """
     if data is None or not _is_path(data):
         return
-    path = Path(data)
     try:
+        path = Path(data).expanduser()
         if path.exists():
             return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"the path {data[:80]!r} cannot be read: {error}", "a path to data", "correct it"
         ) from error

@@ -89,14 +89,19 @@ class Predictor:
     def evaluate(self, data: Any, *, batch_size: int = BATCH_SIZE) -> Evaluation:
         """Return loss and metrics on rows with known targets, and the outputs.
 
-        Raises `DataError` where the target column is missing.
+        Of data that comes with test rows of its own (a named set, a folder with train and test
+        in it) only these are scored; of other data, all rows.
+
+        Raises `DataError` where a target is missing.
         """
         rows = self._rows(data, target=True)
-        stream = rows.stream("all", batch_size=batch_size, shuffle=False)
+        split = "test" if "test" in rows.splits else "all"
+        stream = rows.stream(split, batch_size=batch_size, shuffle=False)
         if next(iter(stream.epoch(0))).target is None:
             name = self.schema.target.name if self.schema.target else "target"
+            gaps = next((n for n in rows.notes if n.endswith("not compared")), "")
             raise DataError(
-                f"{rows.name} has no column '{name}'",
+                gaps.partition(":")[0] or f"{rows.name} has no column '{name}'",
                 "known targets: an evaluation compares with them",
                 "add the column, or use `gipi predict`",
             )
