@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -154,3 +155,18 @@ def test_ragged_rows_come_back() -> None:
     taken, at = ragged_take(values, offsets, np.array([2, 1, 0, 2]))
     for i, row in enumerate((2, 1, 0, 2)):
         assert np.array_equal(taken[at[i] : at[i + 1]], rows[row])
+
+
+def test_an_entry_that_vanishes_while_it_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanishing(path: Path) -> Iterator[Path]:
+        yield from ()
+        raise FileNotFoundError(path)
+
+    entry = tmp_path / "key"
+    entry.mkdir()
+    (entry / "entry.json").write_text('{"name": "x", "layout": {}, "sha256": ""}')
+    assert len(cache_info(tmp_path)) == 1
+    monkeypatch.setattr(type(tmp_path), "iterdir", vanishing)
+    assert cache_info(tmp_path) == []

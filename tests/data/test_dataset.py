@@ -276,3 +276,9 @@ def test_prediction_needs_no_weights() -> None:
     assert read_rows(few, data.schema, target=False).columns.weight is None
     with pytest.raises(DataError, match="weight 'w'"):
         read_rows({**few, "y": ["a"]}, data.schema)
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    table = {"x": RNG.rand(40), "w": np.zeros(40), "y": ["a", "b"] * 20}
+    with pytest.raises(DataError, match="every weight of the train rows in 'w' is 0"):
+        open_data(table, DataOptions(weight="w"))

@@ -175,3 +175,11 @@ def test_keys_are_equal_exactly_for_equal_rows(tmp_path) -> None:  # type: ignor
     paths[1].unlink()
     with pytest.raises(DataError, match="1.png"):
         row_keys([ImageFiles(tuple(paths))], 4)
+
+
+@pytest.mark.parametrize(("groups", "parts"), [(1, ["train"]), (2, ["train", "val"])])
+def test_a_part_that_gets_no_rows_is_said(groups: int, parts: list[str]) -> None:
+    found = split_rows(rows(100, groups=np.arange(100) % groups))
+    assert list(found.ids) == parts
+    said = [note.partition(":")[0] for note in found.notes]
+    assert said == [f"no {name} rows" for name in ("val", "test") if name not in parts]

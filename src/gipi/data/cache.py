@@ -82,7 +82,10 @@ def cache_info(folder: Path | None = None) -> list[CacheEntry]:
     for path in sorted(root.glob("*")) if root.is_dir() else []:
         meta = _read_meta(path)
         if meta is not None:
-            size = sum(f.stat().st_size for f in path.iterdir())
+            try:
+                size = sum(f.stat().st_size for f in path.iterdir())
+            except FileNotFoundError:  # another process has just deleted it
+                continue
             found.append(CacheEntry(path.name, meta["name"], size, _used(path)))
     return sorted(found, key=lambda e: -e.used)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from gipi.core.errors import DataError, did_you_mean
 from gipi.data import images, prepare
@@ -25,8 +26,6 @@ from gipi.data.transforms import dates_as_in_training, form_of_dates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import torch
 
     from gipi.core.schema import Field, Schema, Signature
 
@@ -199,7 +198,15 @@ def open_data(
     target = prepare.encode_target(
         schema, source.columns[wanted.name], rows=used, row_name=source.row_name
     )
-    columns = Columns(inputs, target, _weight(source, schema))
+    weight = _weight(source, schema)
+    for name, ids in split.ids.items():
+        if weight is not None and not weight[torch.from_numpy(ids)].any():
+            raise DataError(
+                f"every weight of the {name} rows in '{chosen.weight}' is 0",
+                "rows that count",
+                "correct the weight column, or leave it out",
+            )
+    columns = Columns(inputs, target, weight)
     return Dataset(source, schema, columns, split.ids, split.reason, tuple(notes), chosen)
 
 

@@ -87,7 +87,7 @@ def split_rows(
         return _around_given(rows, pool, seed=seed, val=val, test=test)
     counts = _counts(rows, pool, val=val, test=test)
     parts, reason, notes = _cut(rows, pool, counts, seed=seed)
-    return _finish(parts, reason, notes)
+    return _finish(parts, reason, [*notes, *_left_out(parts, counts)])
 
 
 def _around_given(
@@ -122,6 +122,7 @@ def _around_given(
     keep_test = 0.0 if has["test"] or (has["val"] and test is None) else test
     counts = _counts(rows, train, val=keep_val, test=keep_test)
     parts, how, more = _cut(rows, train, counts, seed=seed)
+    more += _left_out(parts, counts)
     if counts["val"] or counts["test"]:
         held_back = " and ".join(n for n in ("val", "test") if counts[n])
         reason += f"; {held_back} cut from the training rows: {how}"
@@ -133,6 +134,15 @@ def _around_given(
     parts["val"] = pool[part == VAL] if has["val"] else parts["val"]
     parts["test"] = pool[part == TEST] if has["test"] else parts["test"]
     return _finish(parts, reason, [*notes, *more])
+
+
+def _left_out(parts: dict[str, np.ndarray], counts: dict[str, int]) -> list[str]:
+    """Say which parts were wanted and got no rows, for instance because there are two groups."""
+    return [
+        f"no {name} rows: too few rows or groups that can be told apart for every part"
+        for name in ("val", "test")
+        if counts[name] and not len(parts[name])
+    ]
 
 
 def _finish(parts: dict[str, np.ndarray], reason: str, notes: Sequence[str]) -> Split:
@@ -167,7 +177,8 @@ def _cut(
     """Deal `pool` out; return the parts, the rule in words and notes."""
     if not counts["val"] and not counts["test"]:
         few = len(pool) < FEWEST or len(np.unique(rows.keys[pool])) < FEWEST
-        notes = [f"only {len(pool)} rows: none were held back"] if few else []
+        distinct = len(np.unique(rows.keys[pool]))
+        notes = [f"only {distinct} different rows: none were held back"] if few else []
         none = np.empty(0, dtype=np.int64)
         return {"train": pool, "val": none, "test": none}, "all rows train", notes
     if rows.times is not None:
