@@ -373,3 +373,14 @@ def test_hints_name_what_the_curves_show(tmp_path):
 )
 def test_durations_carry_over(seconds, said):
     assert duration(seconds) == said
+
+
+def test_the_verdict_says_which_rows_were_judged():
+    run = judged("accuracy", 0.95, 0.93, 0.97, 0.5, greater=True)
+    run.evaluation["split"] = "train"
+    assert "trained on" in verdict(run)
+    assert "95.0 % of unseen" not in verdict(run)
+    run.evaluation["split"] = "val"
+    assert "also chose the best weights" in verdict(run)
+    run.evaluation["split"] = "test"
+    assert "chose" not in verdict(run)

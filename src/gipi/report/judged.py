@@ -59,7 +59,7 @@ def _big(run: RunData) -> str:
         return '<p class="score missing">score not recorded</p>'
     name = str(primary.get("name", "score"))
     value, low, high = (finite(primary.get(k)) for k in ("value", "low", "high"))
-    split = {"test": "test rows", "val": "validation rows"}.get(
+    split = {"test": "test rows", "val": "validation rows", "train": "training rows"}.get(
         str(run.evaluation.get("split")), "rows"
     )
     rows = finite(run.evaluation.get("rows"))
@@ -152,6 +152,19 @@ def verdict(run: RunData) -> str:
     name, value = dig(primary, "name"), finite(dig(primary, "value"))
     if value is None or not isinstance(name, str):
         return "This run has no recorded evaluation, so nothing can be said about unseen rows."
+    if run.evaluation.get("split") == "train":
+        return (
+            f"On the rows that it was trained on the {metric_name(name)} is {score(name, value)}: "
+            "none were held back, so nothing can be said about unseen rows."
+        )
+    said = _beside_the_rule(run, name, value)
+    if run.evaluation.get("split") == "val":
+        said += " These validation rows also chose the best weights: expect a little less."
+    return said
+
+
+def _beside_the_rule(run: RunData, name: str, value: float) -> str:
+    primary = run.evaluation.get("primary")
     base = finite(dig(run.evaluation, "baseline", "value"))
     rule = str(dig(run.evaluation, "baseline", "rule") or "the simplest rule")
     same = dig(run.evaluation, "baseline", "metric") == name
