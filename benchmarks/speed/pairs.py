@@ -193,6 +193,7 @@ def measure(
     shared = Setup(
         precision="bf16" if settings.bf16 else "fp32", threads=settings.threads,
         layout="channels_last" if settings.channels_last else "contiguous",
+        rows="bf16" if settings.bf16 else "fp32",
     )  # fmt: skip
     recipe = recipe_of(work, steps=warm + PATIENCE * pairs * chunk + 1)
     if setup == "shared":  # a given number of threads is not adapted on a crowded machine either

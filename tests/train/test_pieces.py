@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -62,42 +63,75 @@ def test_plateau_lowers_the_rate_once_per_plateau() -> None:
     assert [a.kind if a else None for a in answers] == [None, None, "scale_lr", None, None]
 
 
-def rows(monkeypatch: pytest.MonkeyPatch, crowd: Crowd, waits: list[float], paces: list[int]):
-    """What `crowd` answers when rows come two seconds apart."""
-    from gipi.train import crowd as module
+class Machine:
+    """A machine with two threads, seen through a `Crowd`, with a row every two seconds."""
 
-    now, delay, step, answers = 100.0, 0.0, 0, []
-    crowd._wall, crowd._delay = now, delay
-    for wait, pace in zip(waits, paces, strict=True):
-        now, delay, step = now + 2.0, delay + 2.0 * wait, step + pace
-        monkeypatch.setattr(module.time, "perf_counter", lambda now=now: now)
-        monkeypatch.setattr(module, "run_delay_s", lambda delay=delay: delay)
-        answers.append(crowd(Step("row", step, 0, 0.1, {})))
-    return answers
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, adapt: bool) -> None:
+        from gipi.train import crowd as module
+
+        self.now, self.delay, self.step, self.threads = 100.0, 0.0, 0, 2
+        monkeypatch.setattr(module.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(module, "run_delay_s", lambda: self.delay)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: self.threads)
+        self.crowd = Crowd(adapt=adapt, _wall=self.now, _delay=self.delay)
+
+    def row(self, wait: float, pace: dict[int, int]) -> str:
+        """Let two seconds pass; `pace` is steps per window by number of threads."""
+        self.now, self.delay = self.now + 2.0, self.delay + 2.0 * wait
+        self.step += pace[self.threads]
+        action = self.crowd(Step("row", self.step, 0, 0.1, {}))
+        if action is None:
+            return "-"
+        if action.kind == "change":
+            self.threads = int(action.value)
+            return f"threads {action.value}"
+        return action.kind
+
+
+QUIET, BUSY = {1: 50, 2: 90}, {1: 30, 2: 5}
 
 
 def test_a_quiet_machine_is_never_called_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert rows(monkeypatch, Crowd(adapt=True), [0.0, 0.05, 0.1], [9, 9, 9]) == [None] * 3
+    machine = Machine(monkeypatch, adapt=True)
+    assert {machine.row(w, QUIET) for w in (0.0, 0.05, 0.1, 0.6, 0.0, 0.6)} == {"-"}
 
 
 def test_a_crowded_machine_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = rows(monkeypatch, Crowd(adapt=False), [0.6, 0.6], [9, 9])
-    assert first.kind == "note"
-    assert "crowded" in first.reason
-    assert second is None
+    machine = Machine(monkeypatch, adapt=False)
+    assert [machine.row(0.6, BUSY) for _ in range(4)] == ["-", "note", "-", "-"]
 
 
-@pytest.mark.parametrize(("pace", "kind"), [(30, "note"), (8, "change")])
-def test_one_thread_is_tried_and_kept_only_if_faster(
-    monkeypatch: pytest.MonkeyPatch, pace: int, kind: str
+def test_one_thread_is_kept_while_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, adapt=True)
+    crowded = [machine.row(0.6, BUSY) for _ in range(4)]
+    assert crowded == ["-", "threads 1", "-", "note"]
+    later = [machine.row(0.0, QUIET) for _ in range(12)]  # the neighbours leave
+    assert [x for x in later if x != "-"] == ["threads 2", "note"]
+    assert machine.threads == 2
+
+
+def test_what_is_not_faster_is_taken_back_and_tried_less_and_less(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    tried, judged = rows(monkeypatch, Crowd(adapt=True), [0.6, 0.5], [9, pace])
-    assert (tried.kind, tried.field, tried.value) == ("change", "threads", 1)
-    assert "bit-identical" in tried.reason
-    assert judged.kind == kind
-    if kind == "change":
-        assert judged.value == 2
+    machine = Machine(monkeypatch, adapt=True)
+    even = {1: 10, 2: 10}
+    said = [machine.row(0.6, even) for _ in range(60)]
+    tries = [i for i, x in enumerate(said) if x == "threads 1"]
+    gaps = [b - a for a, b in itertools.pairwise(tries)]
+    assert said.count("threads 1") == said.count("threads 2") >= 3
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > gaps[0]
+    assert machine.threads == 2
+
+
+def test_the_word_says_that_resuming_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, adapt=True)
+    machine.row(0.6, BUSY)
+    machine.now, machine.delay, machine.step = machine.now + 2, machine.delay + 1.2, 99
+    action = machine.crowd(Step("row", 99, 0, 0.1, {}))
+    assert action is not None
+    assert "60% of the time" in action.reason
+    assert "no longer bit-identical" in action.reason
 
 
 def test_trees_survive_packing() -> None:
