@@ -252,3 +252,11 @@ def test_bfloat16_outputs_are_close_to_double(name):
     assert gradient.dtype == torch.bfloat16
     expected, _ = call(name, small.detach().double(), target, W, **options)
     torch.testing.assert_close(total.double(), expected, rtol=0.03, atol=0.03)
+
+
+def test_class_weights_are_counted_in_full_precision() -> None:
+    weights, half = torch.tensor([0.3, 1.7]), torch.randn(300, 2, generator=G).bfloat16()
+    classes = torch.arange(300) % 2
+    found = losses.cross_entropy(half, classes, class_weights=weights)
+    expected = losses.cross_entropy(half.float(), classes, class_weights=weights)
+    torch.testing.assert_close(found, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gipi import tasks
+from gipi.core.batch import Batch
 from gipi.core.config import Recipe
 from gipi.core.errors import NonFiniteError
 from gipi.train import Setup, fit
+from gipi.train.begin import begin
 from gipi.train.guard import Guard
 from tests.train.work import columns, net, rows_of, run
 
@@ -140,3 +143,34 @@ def test_the_row_of_a_skipped_step_has_no_norm_of_another(tmp_path: Path) -> Non
     bad = [set(r["nonfinite"]) for r in rows if "nonfinite" in r]
     assert bad
     assert all({"train/loss", "grad_norm"} <= names for names in bad)
+
+
+class Found:
+    """A stream whose first batch is bad and whose second is not."""
+
+    rows, batch_size, steps = 4, 2, 2
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Yield from batch `skip` on."""
+        x = torch.ones(4, 6)
+        x[0, 0] = torch.nan
+        for i in range(skip, 2):
+            yield Batch({"numbers": x[2 * i : 2 * i + 2]}, torch.zeros(2, dtype=torch.long), rows=2)
+
+
+def test_fp16_overflow_is_no_finding_and_nan_is_one() -> None:
+    recipe = Recipe(steps=2, batch_size=2)
+    prepared = begin(
+        net(), tasks.classify(), Found(), recipe, val=None, observers=(), out=None, schema=None,
+        setup=Setup(), resume=False, device=torch.device("cpu"), reserve_s=0.0, reserve_rows=0,
+    )  # fmt: skip
+    prepared.guard.scaled = True
+    prepared.guard.scale.fill_(1024.0)
+    one = torch.ones(())
+    prepared.guard.flags = [(0, 0, 0, one), (1, 0, 1, one)]
+    seen: list[str] = []
+    prepared.observers = [lambda step: seen.append(step.row["reason"])]
+    prepared.explain_skipped(Found())
+    assert prepared.state.skipped == 1
+    assert len(seen) == 1
+    assert "input 'numbers' holds NaN" in seen[0]

@@ -46,7 +46,10 @@ def cross_entropy(
             outputs, target, reduction="sum", label_smoothing=label_smoothing
         ), float(len(outputs))
     if class_weights is not None:
-        class_weights = class_weights.to(outputs)
+        # never in half precision: the count is a sum over all rows
+        dtype = torch.promote_types(outputs.dtype, torch.float32)
+        class_weights = class_weights.to(outputs.device, dtype)
+        outputs = outputs.to(dtype)
     rows = F.cross_entropy(
         outputs, target, class_weights, reduction="none", label_smoothing=label_smoothing
     )

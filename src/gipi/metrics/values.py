@@ -29,6 +29,13 @@ def columns(outputs: Tensor, target: Tensor, state: State) -> tuple[Tensor, Tens
     return outputs.reshape(len(target), -1).to(dtype), target.reshape(len(target), -1).to(dtype)
 
 
+def widen(state: State, width: int) -> None:
+    """Give every column of the target a place of its own, once its number T is known."""
+    for name, value in state.items():
+        if value.ndim == 1 and len(value) != width:
+            state[name] = value.new_zeros(width)
+
+
 def _error(name: str, of: Callable[[Tensor], Tensor], root: bool) -> Metric:  # noqa: FBT001
     def update(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
         guess, truth = columns(outputs, target, state)
@@ -63,14 +70,16 @@ def rmse(classes: int = 0) -> Metric:  # noqa: ARG001
     return _error("rmse", lambda r: r.square(), root=True)
 
 
-def r2(classes: int = 1) -> Metric:
+def r2(classes: int = 0) -> Metric:
     """Return the share of the variance explained, 1 - Σ(y - ŷ)² / Σ(y - ȳ)², mean over columns.
 
-    A constant column scores 1 when predicted exactly, else 0. `classes` is T. Wright 1921.
+    A constant column scores 1 when predicted exactly, else 0. Wright 1921. `classes` is T; where
+    it is not known the first batch says it.
     """
 
     def update(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
         guess, y = columns(outputs, target, state)
+        widen(state, y.shape[1])
         w = 1.0 if weight is None else weight.to(y.dtype).unsqueeze(1)
         state["residual"].add_((w * (y - guess).square()).sum(0))
         state["y"].add_((w * y).sum(0))
@@ -96,15 +105,16 @@ def r2(classes: int = 1) -> Metric:
     )
 
 
-def pearson(classes: int = 1) -> Metric:
+def pearson(classes: int = 0) -> Metric:
     """Return Pearson's correlation of prediction and truth, mean over columns. Pearson 1895.
 
-    NaN where one of the two is constant. `classes` is T.
+    NaN where one of the two is constant. `classes` is T, or the first batch says it.
     """
     names = ("y", "p", "yy", "pp", "yp")
 
     def update(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
         p, y = columns(outputs, target, state)
+        widen(state, y.shape[1])
         w = 1.0 if weight is None else weight.to(y.dtype).unsqueeze(1)
         for name, values in zip(names, (y, p, y * y, p * p, y * p), strict=True):
             state[name].add_((w * values).sum(0))

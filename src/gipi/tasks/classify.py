@@ -110,11 +110,16 @@ def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
 
         return perceptron
 
+    placed = weights
+
     def cross_entropy(model: nn.Module, batch: Batch) -> Loss:
+        nonlocal placed
         assert batch.target is not None
         out = model(*batch.inputs.values())
+        if placed is not None and placed.device != out.device:
+            placed = placed.to(out.device)  # once: a copy in each step would wait for the device
         total, count = losses.cross_entropy(
-            out, batch.target, batch.weight, label_smoothing=smoothing, class_weights=weights
+            out, batch.target, batch.weight, label_smoothing=smoothing, class_weights=placed
         )
         return Loss(total, count, out)
 

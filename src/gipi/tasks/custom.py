@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gipi.core.errors import ModelError
 from gipi.tasks.task import Loss, Phase, Task, call_model
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def custom(
         value = loss(out, batch.target)  # type: ignore[arg-type]
         if value.ndim == 0:
             rows = len(batch)
+            if batch.weight is not None:
+                raise ModelError(
+                    "a loss of one number for rows that have weights",
+                    "one value for each row, so that the weights can be applied",
+                    "return the values of the rows, for instance with reduction='none'",
+                )
             return Loss(value * rows, float(rows), out)
         value = value.reshape(len(batch), -1).mean(1)
         if batch.weight is None:

@@ -23,7 +23,7 @@ from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
 from gipi.train.evaluate import evaluate, in_layout
-from gipi.train.finite import explain
+from gipi.train.finite import explain, is_finite
 from gipi.train.guard import Guard
 from gipi.train.kept import Kept, check_last_batch, kept_of
 from gipi.train.lanes import Lane, build_lanes, build_optimizer
@@ -124,15 +124,21 @@ class Run:
     def explain_skipped(self, train: Stream) -> None:
         """Explain the steps that the device skipped since the last row (GPU)."""
         for step, epoch, index in self.guard.read():
-            if self.guard.scaled and float(self.guard.scale) >= 1.0:
+            again = None
+            if train.steps and (self.guard.scaled or self.explained < EXPLAINED):
+                again = place(next(iter(train.epoch(epoch, index))), self.device)
+            if (
+                self.guard.scaled
+                and float(self.guard.scale) >= 1.0
+                and (again is None or is_finite(self.model, self.lanes[0].phase, again))
+            ):
                 continue  # fp16 looks for its largest scale: an overflow is no finding
             self.state.skipped += 1
             reason = "not explained: more than enough were"
-            if self.explained < EXPLAINED and train.steps:
+            if self.explained < EXPLAINED and again is not None:
                 self.explained += 1
-                batch = place(next(iter(train.epoch(epoch, index))), self.device)
                 names = {id(p): n for n, p in self.model.named_parameters()}
-                reason = f"step {step}: " + explain(self.model, self.lanes[0].phase, batch, names)
+                reason = f"step {step}: " + explain(self.model, self.lanes[0].phase, again, names)
             self.note("skipped: loss or gradient not finite", reason)
         self.guard.give_up("see the rows of this run")
 

@@ -43,6 +43,17 @@ def explain(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
     return said
 
 
+def is_finite(net: nn.Module, phase: Phase, batch: Batch) -> bool:
+    """Whether the loss of this batch is finite in full precision; nothing is changed."""
+    buffers = {name: value.clone() for name, value in net.named_buffers()}
+    devices = {p.device.index for p in net.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad():
+        finite = bool(phase.loss(net, batch).total.isfinite())
+        for name, value in net.named_buffers():
+            value.copy_(buffers[name])
+    return finite
+
+
 def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -> str:
     culprit: list[str] = []
 

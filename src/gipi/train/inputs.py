@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gipi.core import dist
+from gipi.core.errors import DataError
 from gipi.data import ForeignStream
 from gipi.data.stream import Columns, RowStream
 from gipi.tasks import Task, custom
@@ -42,7 +43,13 @@ def as_stream(
         stream: Stream = data
         return stream
     if isinstance(data, tuple) and len(data) in (2, 3):
-        x, y, *weight = (torch.as_tensor(np.asarray(part)) for part in data)
+        x, y, *weight = (_tensor(part) for part in data)
+        if len({len(x), len(y), *map(len, weight)}) > 1:
+            raise DataError(
+                f"arrays of {', '.join(str(len(part)) for part in (x, y, *weight))} rows",
+                "a target (and a weight) for each row",
+                "cut them to the same rows",
+            )
         name = "image" if x.ndim == 4 else "numbers"
         y = y if y.is_floating_point() else y.long()
         columns = Columns({name: x}, y, weight[0] if weight else None)
@@ -52,3 +59,10 @@ def as_stream(
         )  # fmt: skip
     size = recipe.batch_size if isinstance(recipe.batch_size, int) else len(data)
     return ForeignStream(data, batch_size=size, seed=recipe.seed, shuffle=shuffle, device=device)
+
+
+def _tensor(part: Any) -> Tensor:
+    """Return an array or tensor as a plain tensor in host memory."""
+    if torch.is_tensor(part):
+        return part.detach().cpu()
+    return torch.as_tensor(np.asarray(part))
