@@ -218,3 +218,13 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
     assert found[0]["steps"] == found[1]["steps"] == 5
+
+
+def test_a_run_on_data_of_ones_own_asks_for_it_again():
+    x, y = arrays()
+    run = gipi.train((x, y), steps=2, quiet=True, settings=small())
+    with pytest.raises(RequestError, match="started with its own data"):
+        gipi.resume(run, steps=4)
+    with pytest.raises(RequestError, match="started with its own data"):
+        gipi.evaluate(run)
+    assert gipi.evaluate(run, data=(x, y))["data"] == "tuple"

@@ -33,7 +33,15 @@ from gipi.train import evaluate as evaluate_
 from gipi.train.precision import autocast
 from gipi.train.prepare import Own, Prepared, data_options, prepare
 from gipi.train.progress import Progress
-from gipi.train.record import RESULT, check_larger, check_same, read_start, result, write_start
+from gipi.train.record import (
+    RESULT,
+    check_larger,
+    check_own,
+    check_same,
+    read_start,
+    result,
+    write_start,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,8 +222,9 @@ def resume_layers(
         _say(quiet, f"{folder} is finished; a larger budget goes on, for instance --epochs")
         return load(folder)
     given, about = read_start(folder)
+    check_own(own, about)
     prepared = prepare([given, budget], own)
-    check_same(prepared, own, about)
+    check_same(prepared, about)
     if budget.values:
         check_larger(folder, prepared)
     dist.start(pick_device(prepared.config.device))
@@ -478,11 +487,13 @@ def evaluate_layers(
                 f"gipi evaluate {subject} --data DATA",
             )
         judged = load_predictor(subject).evaluate(data)
-        return {"data": str(data), "rows": judged.rows, "metrics": judged.metrics}
+        name = str(data) if isinstance(data, (str, Path)) else type(data).__name__
+        return {"data": name, "rows": judged.rows, "metrics": judged.metrics}
     folder = rundir.resolve_run(subject)
     given, about = read_start(folder)
+    check_own(Own(), about)
     prepared = prepare([given], Own())
-    check_same(prepared, Own(), about)
+    check_same(prepared, about)
     loaded = load_predictor(folder)
     split = _held_back(prepared.dataset)
     stream = prepared.dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False)

@@ -304,3 +304,14 @@ def test_evaluation_scores_only_the_test_rows_that_data_brings_along(photos, tmp
         path.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path / f"{i}.png")
     assert predictor.evaluate(tmp_path / "set").rows == 2
+
+
+def test_a_row_of_a_frame_is_one_row(shop):
+    frame, *_, predictor = shop
+    (answer,) = predictor.predict(frame.iloc[5])
+    assert answer["label"] == predictor.predict(frame).labels[5]
+
+
+def test_what_cannot_be_data_is_named(shop):
+    with pytest.raises(DataError, match="data of type Index"):
+        shop[-1].predict(pd.Index([1, 2, 3]))

@@ -148,9 +148,11 @@ def load(
 def one_row(data: Any, schema: Schema) -> Any:
     """Return a single sample as a table or batch of one; anything else unchanged.
 
-    A dictionary of scalars is one row of a table; an array with the axes of one picture (H, W) or
-    (H, W, C), or of one table row (F,), is a batch of one.
+    A dictionary of scalars, or a pandas Series of them, is one row of a table; an array with the
+    axes of one picture (H, W) or (H, W, C), or of one table row (F,), is a batch of one.
     """
+    if type(data).__name__ == "Series" and hasattr(data, "to_dict"):  # a row of a pandas frame
+        data = {str(key): value for key, value in data.to_dict().items()}
     if isinstance(data, dict) and data and not any(_is_column(v) for v in data.values()):
         return {key: [value] for key, value in data.items()}
     if isinstance(data, torch.Tensor):

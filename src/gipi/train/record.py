@@ -81,8 +81,8 @@ def read_start(folder: Path) -> tuple[Layer, dict[str, Any]]:
     return Layer("run", layer.values, where), about
 
 
-def check_same(prepared: Prepared, own: Own, about: Mapping[str, Any]) -> None:
-    """Raise `RequestError` when data or objects are not those that the run was started with."""
+def check_own(own: Own, about: Mapping[str, Any]) -> None:
+    """Raise `RequestError` when an object that the run was started with was not given again."""
     missing = [name for name in about.get("own", ()) if getattr(own, name) is None]
     if missing:
         raise RequestError(
@@ -90,6 +90,10 @@ def check_same(prepared: Prepared, own: Own, about: Mapping[str, Any]) -> None:
             "the same objects again",
             f"gipi.resume(run, {', '.join(f'{m}=...' for m in missing)})",
         )
+
+
+def check_same(prepared: Prepared, about: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` when data or model are not those that the run was started with."""
     if prepared.dataset.fingerprint != about["fingerprint"]:
         raise ConfigError(
             f"the data {prepared.dataset.name} has changed since the run was started",

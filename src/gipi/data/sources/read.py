@@ -81,7 +81,7 @@ def _read(data: Any) -> Source:
         _, _, is_image = arrays.column_of(data, "x")
         return arrays.read_arrays({"image" if is_image else "x": data})
     raise DataError(
-        f"data of type {type(data).__name__}" + (" without rows" if data == [] else ""),
+        f"data of type {type(data).__name__}" + (" without rows" if isinstance(data, list) else ""),
         "a name, a path, a frame, arrays, or a torch Dataset",
         "see the documentation of gipi.data.open_data",
     )
