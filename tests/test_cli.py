@@ -290,3 +290,15 @@ def test_a_run_goes_on_from_any_folder_and_names_the_tables_of_its_answers(
     monkeypatch.chdir(place / "elsewhere")
     assert main(["resume", "../r", "--steps", "4", "--quiet", "--json"]) == 0
     assert last_json(capsys)[0]["steps"] == 4
+
+
+def test_what_the_columns_are_is_printed_with_the_reason(place, capsys):
+    rows = "".join(f"{i},{i % 9},same,{'hi' if i % 9 > 3 else 'lo'}\n" for i in range(90))
+    (place / "t.csv").write_text("id,a,b,y\n" + rows)
+    args = ["train", "t.csv", "--target", "y", "--steps", "2", "--out", "r", *FIXED]
+    assert main([*args, "--set", "model.widths=[8]"]) == 0
+    said = capsys.readouterr().out
+    assert "ignored 'id' (identifier: by its name, and nearly all values differ)" in said
+    assert "ignored 'b' (constant: every row is 'same')" in said
+    assert "number 'a' (whole numbers)" in said
+    assert "target 'y' (named as the target)" in said

@@ -31,7 +31,7 @@ from gipi.deploy.weights import load_weights
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
 from gipi.train.precision import autocast
-from gipi.train.prepare import Own, Prepared, data_options, prepare
+from gipi.train.prepare import Own, Prepared, columns, data_options, prepare
 from gipi.train.progress import Progress
 from gipi.train.record import (
     RESULT,
@@ -178,7 +178,8 @@ def train_layers(
     with rundir.lock(folder) if first else nullcontext():
         if first:
             write_start(folder, prepared, own)
-        _say(quiet, f"run: {folder}", *prepared.choices, _origins(prepared))
+        fields = columns(prepared.dataset.schema)
+        _say(quiet, f"run: {folder}", *fields, *prepared.choices, _origins(prepared))
         return _work(folder, prepared, observers, quiet=quiet, began=began, again=False)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gipi.core.resolve import Layer
     from gipi.core.schema import Schema, Signature, TaskKind
 
+SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {"classify": "classify", "regress": "regress"}
 
 
@@ -111,6 +112,27 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     )
     named = config.model_copy(update={"task": task.name, "model": model_name})
     return Prepared(named, resolved.origins, dataset, task, model, model_name, signature, choices)
+
+
+def columns(schema: Schema) -> list[str]:
+    """Return what each column is and why, one line for columns that are the same for one reason.
+
+    >>> from gipi.core.schema import Field, Schema
+    >>> both = [Field(name, "number", "input", "numbers") for name in ("a", "b")]
+    >>> columns(Schema((*both, Field("id", "number", "ignored", "identifier"))))
+    ["number 'a', 'b' (numbers)", "ignored 'id' (identifier)"]
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in schema.fields:
+        what = one.kind if one.role == "input" else one.role
+        groups.setdefault((what, one.reason), []).append(f"'{one.name}'")
+    lines = []
+    for (what, reason), names in groups.items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        lines.append(
+            f"{what} {', '.join(names[:SHOWN])}{more}" + (f" ({reason})" if reason else "")
+        )
+    return lines
 
 
 def _names_exist(config: Config) -> None:
