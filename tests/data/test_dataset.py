@@ -282,3 +282,16 @@ def test_weights_that_are_all_zero_are_refused() -> None:
     table = {"x": RNG.rand(40), "w": np.zeros(40), "y": ["a", "b"] * 20}
     with pytest.raises(DataError, match="every weight of the train rows in 'w' is 0"):
         open_data(table, DataOptions(weight="w"))
+
+
+@pytest.mark.parametrize(("form", "fine"), [("week {}", False), ("{:02}/2020", False),
+                                            ("2020-{:02}", True)])  # fmt: skip
+def test_text_without_an_order_in_time_is_refused(form: str, fine: bool) -> None:
+    moments = [form.format(1 + i // 5) for i in range(60)]
+    table = {"x": RNG.rand(60), "t": moments, "y": ["a", "b"] * 30}
+    if fine:
+        found = open_data(table, DataOptions(target="y", time_column="t"))
+        assert found.splits["test"].tolist() == [*range(45, 60)]
+    else:
+        with pytest.raises(DataError, match="no order in time"):
+            open_data(table, DataOptions(target="y", time_column="t"))

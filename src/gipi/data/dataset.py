@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from dataclasses import field as made
 from functools import cached_property
@@ -337,6 +338,13 @@ def _times(source: Source, name: str, usable: np.ndarray) -> np.ndarray:
         )
     values = np.asarray(column)
     if values.dtype.kind == "O":
+        shapes = {re.sub(r"\d", "0", str(v)) for v in values[usable]}
+        if len(shapes) > 1 or not next(iter(shapes), "0000").startswith("0000"):
+            raise DataError(
+                f"the time column '{name}' holds text that has no order in time: {values[0]!r}",
+                "dates, numbers, or text that begins with the year, such as 2024-01",
+                "write its values as 2024-01-31",
+            )
         return np.unique(values.astype(str), return_inverse=True)[1].reshape(-1)
     return values
 
