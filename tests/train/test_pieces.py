@@ -16,7 +16,7 @@ from gipi.core.config import Recipe
 from gipi.core.errors import ConfigError
 from gipi.core.events import Step
 from gipi.data.stream import RowStream
-from gipi.train import evaluate
+from gipi.train import clock, evaluate
 from gipi.train.clock import make_clock, set_span
 from gipi.train.crowd import Crowd
 from gipi.train.stopping import EarlyStopping, Plateau
@@ -40,6 +40,17 @@ def test_a_time_too_short_to_train_is_refused() -> None:
     recipe = Recipe(time=0.001)
     with pytest.raises(ConfigError, match="before the first step"):
         set_span(make_clock(recipe, train), recipe, 1.0)
+
+
+def test_a_budget_counts_from_what_people_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "process_start", lambda: 100.0)
+    monkeypatch.setattr(clock, "interactive", lambda: False)
+    monkeypatch.setattr(clock, "ENDED", [])
+    assert clock.counted_from(500.0) == 100.0
+    monkeypatch.setattr(clock, "ENDED", [300.0])  # a second run of the same process
+    assert clock.counted_from(500.0) == 300.0
+    monkeypatch.setattr(clock, "interactive", lambda: True)
+    assert clock.counted_from(500.0) == 500.0
 
 
 def seen(value: float, key: str = "val/accuracy") -> Step:

@@ -133,6 +133,11 @@ def process_start() -> float:
     return _IMPORTED
 
 
+def interactive() -> bool:
+    """Return whether a person types into this process: Python's prompt, or a notebook's kernel."""
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
+
+
 def run_delay_s() -> float:
     """Return how long this thread has waited for a processor that others held, in seconds.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gipi.core import dist
-from gipi.core.device import process_start
+from gipi.core.device import interactive, process_start
 from gipi.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gipi.core.config import Recipe
 
 DEFAULT_EPOCHS = 10.0
+ENDED: list[float] = []
+"""When runs under a time budget ended in this process."""
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Clock:
     span_s: float = 0.0
     asked_s: float | None = None
     device: torch.device | None = None
+    called: float = field(default_factory=time.time)
     earlier_s: float = 0.0
     began: float = 0.0
 
@@ -68,6 +71,15 @@ class Clock:
         if self.total_steps is None:
             return max(self.span_s - self.elapsed(), 0.0)
         return max(self.total_steps - step, 0) / max(steps_per_s, 1e-9)
+
+
+def counted_from(called: float) -> float:
+    """Return when the seconds of a time budget begin: with the process, as a command is timed.
+
+    A second run of the same process begins with the end of the one before it, and a run in an
+    interactive session (a notebook) with the call that asked for it, at `called`.
+    """
+    return called if interactive() else max([process_start(), *ENDED])
 
 
 def make_clock(recipe: Recipe, train: Stream) -> Clock:
@@ -105,11 +117,11 @@ def make_clock(recipe: Recipe, train: Stream) -> Clock:
 def set_span(clock: Clock, recipe: Recipe, reserve_s: float) -> None:
     """Fix the training span of a time budget: from now to the deadline less `reserve_s`.
 
-    The deadline counts from the start of the process. Raises `ConfigError` when nothing is left.
+    The deadline counts from `counted_from`. Raises `ConfigError` when nothing is left.
     """
     if recipe.time is None:
         return
-    used = time.time() - process_start()
+    used = time.time() - counted_from(clock.called)
     clock.span_s = recipe.time - used - reserve_s
     if clock.span_s <= 0:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import torch
 
 from gipi.core.errors import RunError
 from gipi.train.begin import primary
+from gipi.train.clock import ENDED
 from gipi.train.evaluate import Evaluation, evaluate
 from gipi.train.state import Best
 
@@ -77,6 +79,8 @@ def finish(run: Run, train: Stream) -> None:
         state.metrics = {f"val/{key}": value for key, value in again.items()}
     elif state.average is not None:
         state.average.swap()
+    if run.recipe.time is not None:
+        ENDED[:] = [time.time()]
     run.tell("end", {"step": state.step, "epoch": state.epoch, **state.metrics})
 
 
