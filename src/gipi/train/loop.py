@@ -190,7 +190,8 @@ def fit(
                     }  # fmt: skip
                     run.explain_skipped(train)
                     actions += run.tell("row", row)
-                    row_cost += 0.2 * (time.perf_counter() - now + run.layers.cost_s - row_cost)
+                    cost = time.perf_counter() - now + run.layers.cost_s
+                    row_cost += (cost - row_cost) * (0.2 if row_cost else 1.0)
                     wait = max(ROW_S, row_cost / ROW_SHARE) * steps / seconds
                     every = recipe.log_every or max(1, min(10_000, round(wait)))
                     row_due = state.step + dist.largest(every, device)
