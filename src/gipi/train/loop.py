@@ -191,7 +191,7 @@ def fit(
                     run.explain_skipped(train)
                     actions += run.tell("row", row)
                     cost = time.perf_counter() - now + run.layers.cost_s
-                    row_cost += (cost - row_cost) * (0.2 if row_cost else 1.0)
+                    row_cost += 0.2 * (cost - row_cost)  # the first rows come closer together
                     wait = max(ROW_S, row_cost / ROW_SHARE) * steps / seconds
                     every = recipe.log_every or max(1, min(10_000, round(wait)))
                     row_due = state.step + dist.largest(every, device)
