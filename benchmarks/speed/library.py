@@ -50,11 +50,15 @@ def stream_of(work: Work, x: Tensor, y: Tensor, *, train: bool, seed: int = 0) -
 
 
 def recipe_of(work: Work, *, steps: int | None = None, epochs: float | None = None) -> Recipe:
-    """Return the recipe of a work; everything that is not the work itself is a default."""
+    """Return the recipe of a work; everything that is not the work itself is a default.
+
+    Weight decay in SGD is torch's coupled penalty there, which is called l2 here.
+    """
+    coupled = work.optimizer in ("sgd", "momentum", "nesterov")
+    decay = {"l2" if coupled else "weight_decay": work.weight_decay}
     return Recipe(
         steps=steps, epochs=epochs, batch_size=work.batch_size, optimizer=work.optimizer,
-        lr=work.lr, momentum=work.momentum or None, weight_decay=work.weight_decay,
-        schedule="constant",
+        lr=work.lr, momentum=work.momentum or None, schedule="constant", **decay,
     )  # fmt: skip
 
 

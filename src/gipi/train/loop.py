@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gipi.train.precision import Setup
     from gipi.train.state import State
 
-ROW_S, ROW_SHARE = 0.1, 0.003
+ROW_S, ROW_SHARE = 0.1, 0.002
 """Where `log_every` is open, rows come this many seconds apart, and cost this share of the time."""
 
 
