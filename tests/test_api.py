@@ -228,3 +228,13 @@ def test_a_run_on_data_of_ones_own_asks_for_it_again():
     with pytest.raises(RequestError, match="started with its own data"):
         gipi.evaluate(run)
     assert gipi.evaluate(run, data=(x, y))["data"] == "tuple"
+
+
+def test_tensorboard_is_a_switch():
+    pytest.importorskip("tensorboard")
+    run = gipi.train(
+        arrays(), epochs=1, quiet=True, settings=small(tensorboard=True), out="with-board"
+    )
+    assert list((run.path / "tensorboard").glob("events.out.tfevents.*"))
+    plain = gipi.train(arrays(), epochs=1, quiet=True, settings=small(), out="without")
+    assert not (plain.path / "tensorboard").exists()

@@ -28,6 +28,7 @@ from gipi.deploy.folder import is_model_folder, save_model_folder
 from gipi.deploy.predict import load as load_predictor
 from gipi.deploy.predictions import Predictions, joined
 from gipi.deploy.weights import load_weights
+from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
 from gipi.train.precision import autocast
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from gipi.core.config import Config
     from gipi.core.events import Observer
     from gipi.core.resolve import Layer
     from gipi.deploy.predict import Predictor
@@ -322,7 +324,7 @@ def _work(
     device = pick_device(config.device)
     stream, val = _streams(prepared, device)
     split = _held_back(dataset)
-    watchers = [*observers] if quiet else [*observers, Progress()]
+    watchers = _watchers(folder, config, observers, quiet=quiet)
     state = fit(
         prepared.model, prepared.task, stream, config, val=val, observers=watchers, out=folder,
         schema=dataset.schema, device=device, resume=again, reserve_s=RESERVE_S,
@@ -373,6 +375,16 @@ def _streams(
         val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device,
                              rank=dist.rank(), world=dist.world())  # fmt: skip
     return stream, val
+
+
+def _watchers(
+    folder: Path, config: Config, observers: Sequence[Observer], *, quiet: bool
+) -> list[Observer]:
+    """Return the user's observers, the progress line and the sink for TensorBoard."""
+    watchers = [*observers] if quiet else [*observers, Progress()]
+    if config.tensorboard and dist.rank() == 0:
+        watchers.append(TensorBoard(folder / "tensorboard"))
+    return watchers
 
 
 def _judge(

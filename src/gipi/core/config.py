@@ -113,6 +113,9 @@ class Config(Recipe):
     device: str = Field("auto", min_length=1, description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     out: str | None = Field(None, min_length=1, description="run folder; None: runs/NAME-DATE")
     samples: bool = Field(default=True, description="show data rows in the report")
+    tensorboard: bool = Field(
+        default=False, description="also write the rows for TensorBoard (extra `track`)"
+    )
 
     @field_validator("batch_size", "threads")
     @classmethod

@@ -70,7 +70,10 @@ def choose(
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
         setups = [replace(s, rows=row_storage(work, batch, s)) for s in setups]
-        found = compete(work, batch, setups, max(BUDGET_S, 0.01 * (run_s or 0.0)))
+        found = compete(
+            work, batch, setups, max(BUDGET_S, 0.01 * (run_s or 0.0)),
+            run_s=run_s, run_steps=run_steps,
+        )  # fmt: skip
         expected = run_s or (run_steps or 0) * found.step_s
         if recipe.compile == "auto" and 0.01 * expected >= COMPILE_S:
             found = compiled(work, batch, found, expected)

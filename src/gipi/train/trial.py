@@ -9,6 +9,7 @@ are measured with as many rows as the budget allows.
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ CROWDED = 0.15
 STILL_OPEN = 1.3
 """After the first round a candidate this many times slower than the best is out."""
 FEW_ROWS = 8
+LEAST_S, SHORT = 0.3, 0.05
 TURN_S = 0.02
 """A turn is two timed steps, or as many as fill this time."""
 
@@ -110,13 +112,27 @@ class Candidate:
         return statistics.median(self.times)
 
 
-def compete(work: Work, batch: Batch, setups: list[Setup], budget_s: float) -> Setup:
-    """Return the fastest of `setups` (the first is plain fp32) with what was measured."""
+def compete(
+    work: Work,
+    batch: Batch,
+    setups: list[Setup],
+    budget_s: float,
+    *,
+    run_s: float | None = None,
+    run_steps: int | None = None,
+) -> Setup:
+    """Return the fastest of `setups` (the first is plain fp32) with what was measured.
+
+    budget_s          seconds at most; a run that is known to be short (`run_s`, `run_steps`) gets
+                      `SHORT` of its length, but at least `LEAST_S`
+    """
     began, queued = time.perf_counter(), machine_facts.run_delay_s()
     rivals = [Candidate(work, setup) for setup in setups]
     plain, table = rivals[0], dict.fromkeys(setup.name for setup in setups)
     few = batch.slice(0, min(FEW_ROWS, len(batch)))
     per_row = _pace(plain, few)
+    expected = run_s or (run_steps * per_row * len(batch) if run_steps else math.inf)
+    budget_s = min(budget_s, max(LEAST_S, SHORT * expected))
     if per_row * len(batch) * len(rivals) * (MIN_STEPS + 1) > budget_s:
         for rival in rivals:
             rival.feed(few)
