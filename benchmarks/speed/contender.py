@@ -39,14 +39,16 @@ PACKAGES = ("torch", "gipi", "keras", "jax", "lightning", "fastai", "skorch", "n
 
 @dataclass
 class Clock:
-    """Marks of the epochs; `paused` seconds (evaluation on the way) are known but not taken out."""
+    """Marks of the epochs. `paused` are the seconds of passes over validation rows on the way: only
+    gipi makes them, so they are left out of the epochs (not of the time from the start)."""
 
     marks: list[float] = field(default_factory=list)
     settings: str = ""
+    paused: float = 0.0
 
     def mark(self) -> None:
         """Note the end of an epoch, or the beginning of the first."""
-        self.marks.append(time.time())
+        self.marks.append(time.time() - self.paused)
 
 
 Train = Callable[["Work", "Data", int, Clock, int], float]
