@@ -32,7 +32,7 @@ from stats import Results, bootstrap
 HERE = Path(__file__).parent
 OWN = ("textbook", "handwritten", "gipi", "gipi-cold")
 PEERS = ("keras-torch", "keras-jax", "lightning", "fastai", "skorch")
-EPOCHS = {"mlp": 4, "lenet": 3, "tiny": 8, "resnet": 2}
+EPOCHS = {"mlp": 4, "lenet": 3, "tiny": 8, "resnet": 4}
 LIMIT_S = 600
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gipi.tasks import Task
 
 BUDGET_S = 2.0
+QUICK_S = 0.05
+"""One thread can only win where a step is shorter than this, or on a crowded machine."""
 COMPILE_S = 20.0
 """Seconds that compiling a net of the usual size takes; tried where that is 1 % of the run."""
 
@@ -61,7 +63,8 @@ def choose(
     base = baseline(recipe, device)
     setups = candidates(model, recipe, base, device)
     work = Work(model, task, device, optimizer, stored)
-    if len(setups) == 1:
+    threads_open = device.type == "cpu" and recipe.threads == "auto" and base.threads > 1
+    if len(setups) == 1 and not threads_open:
         return replace(setups[0], rows=row_storage(work, batch, setups[0]), origin="given")
     key = _key(model, batch, recipe, setups, stored=stored)
     cached = _read_cache(key)
@@ -70,10 +73,12 @@ def choose(
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
         setups = [replace(s, rows=row_storage(work, batch, s)) for s in setups]
-        found = compete(
-            work, batch, setups, max(BUDGET_S, 0.01 * (run_s or 0.0)),
-            run_s=run_s, run_steps=run_steps,
-        )  # fmt: skip
+        budget = max(BUDGET_S, 0.01 * (run_s or 0.0))
+        found = compete(work, batch, setups, budget, run_s=run_s, run_steps=run_steps)
+        if threads_open and (found.step_s < QUICK_S or found.origin != "trial"):
+            pair = [found, replace(found, threads=1)]
+            better = compete(work, batch, pair, budget / 4, run_s=run_s, run_steps=run_steps)
+            found = replace(better, trial=tuple(dict([*found.trial, *better.trial]).items()))
         expected = run_s or (run_steps or 0) * found.step_s
         if recipe.compile == "auto" and 0.01 * expected >= COMPILE_S:
             found = compiled(work, batch, found, expected)
@@ -116,16 +121,13 @@ def candidates(model: nn.Module, recipe: Recipe, base: Setup, device: torch.devi
         layouts.append("channels_last")
     if recipe.gemm == "auto" and in_fp32 and has_products and onednn_usable(device):
         gemms.append("onednn")
-    found = [
+    return [
         replace(base, precision=p, layout=lay, gemm=g)
         for p in precisions
         for lay in layouts
         for g in gemms
         if g == base.gemm or p == "fp32"
     ]
-    if device.type == "cpu" and recipe.threads == "auto" and base.threads > 1:
-        found += [replace(s, threads=1) for s in found]
-    return found
 
 
 # ---------------------------------------------------------------------------- cache
