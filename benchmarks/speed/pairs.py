@@ -185,6 +185,8 @@ def measure(
         pace = statistics.median([next(hand) for _ in range(3 if work.name == "resnet" else 30)])
         next(hand)
     chunk = max(1, round(chunk_s / pace))
+    if 4 * chunk >= work.steps:  # whole epochs: the hand-written loop gathers once in each
+        chunk = work.steps * -(-chunk // work.steps)
     warm = max(2, round(WARM_S / pace))
     val = Evaluated(stream_of(work, data.x_val, data.y_val, train=False))
     inner = stream_of(work, data.x, data.y, train=True, seed=seed)
