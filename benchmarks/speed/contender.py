@@ -39,8 +39,11 @@ PACKAGES = ("torch", "gipi", "keras", "jax", "lightning", "fastai", "skorch", "n
 
 @dataclass
 class Clock:
-    """Marks of the epochs. `paused` are the seconds of passes over validation rows on the way: only
-    gipi makes them, so they are left out."""
+    """Marks of the epochs.
+
+    paused   seconds of passes over validation rows on the way: only gipi makes them, so they are
+             left out
+    """
 
     marks: list[float] = field(default_factory=list)
     settings: str = ""

@@ -201,9 +201,10 @@ def test_a_time_budget_ends_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
         if "lr" in step.row:
             seen.append(step.row["lr"])
 
+    recipe = Recipe(time=spent + 2.0, optimizer="adam", lr=0.01, log_every=50)
     state = fit(
-        net(), tasks.classify(), train,
-        Recipe(time=spent + 2.0, optimizer="adam", lr=0.01, log_every=50), val=held, schema=SCHEMA, setup=Setup(), observers=(watch,), device="cpu",
+        net(), tasks.classify(), train, recipe, val=held, schema=SCHEMA, setup=Setup(),
+        observers=(watch,), device="cpu",
     )  # fmt: skip
     assert state.progress == 1.0
     assert seen[-1] < 0.3 * max(seen)
