@@ -22,7 +22,7 @@ from gipi.core.seed import derive
 from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
-from gipi.train.evaluate import evaluate, in_layout
+from gipi.train.evaluate import evaluate
 from gipi.train.finite import explain, is_finite
 from gipi.train.guard import Guard
 from gipi.train.kept import Kept, check_last_batch, kept_of
@@ -80,6 +80,7 @@ class Run:
     saved_at: float = field(default_factory=time.perf_counter)
     save_cost_s: float = 0.0
     explained: int = 0
+    epoch_steps: int = 0
     kept: Kept | None = None
     rewound: bool = False
     memory: int = 0
@@ -92,7 +93,7 @@ class Run:
         seen = Step(
             when=when, step=self.state.step, epoch=self.state.epoch, progress=self.state.progress,
             row=row, model=self.model, state=self.state, total_steps=self.clock.total_steps,
-            steps_per_epoch=0, history=self.state.history,
+            steps_per_epoch=self.epoch_steps, history=self.state.history,
         )  # fmt: skip
         answers = [observer(seen) for observer in self.observers]
         return [a for a in answers if a is not None]
@@ -269,7 +270,7 @@ def begin(
         out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
         window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
         context=autocast(chosen, device), observers=watchers, recorder=ExitStack(),
-        kept=kept_of(model),
+        kept=kept_of(model), epoch_steps=train.steps,
     )  # fmt: skip
     if out is not None and dist.rank() == 0:
         make_folder(out)
@@ -442,4 +443,4 @@ def closure_step(
     return not good
 
 
-__all__ = ["Run", "begin", "closure_step", "in_layout", "place", "primary"]
+__all__ = ["Run", "begin", "closure_step", "place", "primary"]
