@@ -206,7 +206,7 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     found = []
     for out, before in (
         ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--nproc-per-node=2"]),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]),
     ):
         done = subprocess.run(
             [sys.executable, *before, *args, out, *options],

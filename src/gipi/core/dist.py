@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from typing import Any
 
 import torch
 from torch import distributed as td
+
+
+LEAVE_S = 0.5
 
 
 def rank() -> int:
@@ -38,6 +42,7 @@ def stop() -> None:
     if td.is_initialized():
         td.barrier()
         gc.collect()  # DDP's reducer must be gone before the group is
+        time.sleep(LEAVE_S)  # a rank may close its sockets only once all have left the barrier
         td.destroy_process_group()
 
 
