@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import distributed as td
 
-
 LEAVE_S = 0.5
 
 
