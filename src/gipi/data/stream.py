@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gipi.data.augment import Augment
 
-HOST_CHUNK, DEVICE_CHUNK = 2 << 20, 256 << 20  # bytes gathered at once
+HOST_CHUNK, DEVICE_CHUNK = 8 << 20, 256 << 20  # bytes gathered at once
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gipi.core.atomic import storage_error, write_file
 from gipi.core.device import memory_bytes
 from gipi.core.errors import CheckpointError, ConfigError, DataError
 from gipi.core.events import Action, Step
+from gipi.core.memory import keep_freed_pages
 from gipi.core.rundir import ROWS, SETUP, Rows, read_rows, truncate_rows
 from gipi.core.seed import derive
 from gipi.train import checkpoint
@@ -212,6 +213,8 @@ def begin(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(mode=True)
     model.to(device).train()
+    if device.type == "cpu":
+        keep_freed_pages()
     can_store = bool(getattr(train, "can_store", False))
     if can_store:
         train.store(half=False, channels_last=False)  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ def finish(run: Run, train: Stream) -> None:
     """
     state = run.state
     run.explain_skipped(train)
-    if run.window.totals:
+    if run.window.losses:
         row = {"step": state.step, "epoch": state.epoch, "progress": 1.0, **run.window.close(),
                "seconds": round(run.clock.elapsed(), 3)}  # fmt: skip
         run.tell("row", row)

@@ -52,12 +52,8 @@ class Guard:
         total  the loss, checked as well: a number on the host, a detached tensor on a GPU
         where  (step, epoch, batch), for the explanation
         """
-        if factor is not None and grads and grads[0].dtype == torch.float64:
-            torch._foreach_mul_(grads, factor)
-            factor = None
-        factor = self._one if factor is None else factor.float()
-        if self.scaled:
-            factor = factor / self.scale
+        plain = factor is None and not self.scaled
+        factor = self._one if plain else self._combined(grads, factor)
         if isinstance(total, float):
             scale_and_check(grads, factor, self._flag)
             if self._flag.item() == 0.0 and math.isfinite(total):
@@ -74,6 +70,14 @@ class Guard:
         if self.scaled:
             torch._amp_update_scale_(self.scale, self._growth, self._flag, 2.0, 0.5, GROWTH_EVERY)
         return False
+
+    def _combined(self, grads: list[Tensor], factor: Tensor | None) -> Tensor:
+        """Return the factor over the loss scale; float64 gradients are multiplied at once."""
+        if factor is not None and grads and grads[0].dtype == torch.float64:
+            torch._foreach_mul_(grads, factor)
+            factor = None
+        factor = self._one if factor is None else factor.float()
+        return factor / self.scale if self.scaled else factor
 
     def read(self) -> list[tuple[int, int, int]]:
         """Return (step, epoch, batch) of the steps that the device skipped since the last call."""

@@ -91,6 +91,7 @@ def fit(
     row_due = state.step + (recipe.log_every or 1)
     window_began, window_step = time.perf_counter(), state.step
     row_cost, waited, ended, stopping = 0.0, 0.0, time.perf_counter(), state.finished
+    save_anywhere = recipe.save_every is not None or recipe.log_every is not None
     net.train()
 
     with StopRequest() as stop, run.recorder:
@@ -114,6 +115,7 @@ def fit(
 
                 for lane in run.lanes:
                     for _ in range(lane.phase.repeats):
+                        grads: list[torch.Tensor] = []  # a second reference would keep the memory
                         for p in lane.params:
                             p.grad = None
                         if run.kept is not None:
@@ -201,13 +203,13 @@ def fit(
 
                 if eval_steps and state.step % eval_steps == 0 and val is not None:
                     actions += validate(run)
-                for action in in_order(actions) if actions else ():
-                    stopping |= take(run, action)
-                if run.recipe is not recipe:
+                if actions:
+                    for action in in_order(actions):
+                        stopping |= take(run, action)
                     recipe, shape = run.recipe, schedule_of(run.recipe)
-                if run.save_due(at_row=logging):
+                if (logging or save_anywhere) and run.save_due(at_row=logging):
                     run.save()
-                if (stop.asked and world == 1) or (stop.asked and logging):
+                if stop.asked and (world == 1 or logging):
                     run.save()
                     raise Interrupted(
                         f"stopped by {stop.asked} at step {state.step}, "

@@ -31,11 +31,8 @@ class Window:
     schema: Schema | None
     metrics: list[Metric]
     device: torch.device
-    totals: list[float | Tensor] = field(default_factory=list)
-    counts: list[float | Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-    targets: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor | None] = field(default_factory=list)
+    losses: list[tuple[float | Tensor, float | Tensor]] = field(default_factory=list)
+    seen: list[tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=list)
     states: list[dict[str, Tensor]] = field(default_factory=list)
     rows: int = 0
 
@@ -46,42 +43,36 @@ class Window:
 
         total  the loss's total, a number where it lies on the host anyway
         """
-        self.totals.append(total)
-        self.counts.append(loss.count)
-        if target is None or not self.metrics:
-            return
-        out = loss.outputs.detach()
-        self.outputs.append(out)
-        self.targets.append(target)
-        self.weights.append(weight)
-        self.rows += len(out)
-        if self.rows > 2 * MEASURED_ROWS and len(self.outputs) > 1:
-            self._forget()
+        self.losses.append((total, loss.count))
+        if target is not None and self.metrics:
+            self.seen.append((loss.outputs.detach(), target, weight))
+            self.rows += target.shape[0]
+            if self.rows > 2 * MEASURED_ROWS:
+                self._forget()
 
     def _forget(self) -> None:
         """Let go of the oldest outputs as long as enough rows remain."""
         first = 0
-        while self.rows - len(self.outputs[first]) >= MEASURED_ROWS:
-            self.rows -= len(self.outputs[first])
+        while self.rows - len(self.seen[first][1]) >= MEASURED_ROWS:
+            self.rows -= len(self.seen[first][1])
             first += 1
-        for kept in (self.outputs, self.targets, self.weights):
-            del kept[:first]
+        del self.seen[:first]
 
     def flush(self) -> None:
         """Move the remembered outputs into the metric states and let them go."""
-        if not self.outputs:
+        if not self.seen:
             return
         self._forget()
-        out, target = torch.cat(self.outputs), torch.cat(self.targets)
-        weight = None
-        if any(w is not None for w in self.weights):
+        outputs, targets, weights = zip(*self.seen, strict=True)
+        out, target, weight = torch.cat(outputs), torch.cat(targets), None
+        if any(w is not None for w in weights):
             weight = torch.cat(
                 [
                     torch.ones(len(o), device=o.device) if w is None else w
-                    for o, w in zip(self.outputs, self.weights, strict=True)
+                    for o, w in zip(outputs, weights, strict=True)
                 ]
             )
-        self.outputs, self.targets, self.weights, self.rows = [], [], [], 0
+        self.seen, self.rows = [], 0
         measure(self.task, self.schema, self.metrics, self._states(), out, target, weight)
 
     def _states(self) -> list[dict[str, Tensor]]:
@@ -95,11 +86,11 @@ class Window:
         The loss is that of every row of every step; metrics are of the last `MEASURED_ROWS`.
         """
         self.flush()
-        pair = torch.stack([_sum(self.totals, self.device), _sum(self.counts, self.device)])
+        pair = torch.stack([_sum(values, self.device) for values in zip(*self.losses, strict=True)])
         dist.sum_over_ranks(pair)
         row = {"train/loss": float(pair[0] / pair[1])}  # sync
         row.update(read_metrics(self.metrics, self._states(), "train"))
-        self.totals, self.counts, self.states = [], [], []
+        self.losses, self.states = [], []
         return row
 
 
