@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gipi.data.augment import Augment
 
 HOST_CHUNK, DEVICE_CHUNK = 8 << 20, 256 << 20  # bytes gathered at once
+MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class RowStream:
             return 1
         row = 8 + _float_bytes(columns, 1)
         size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
-        return max(1, size // (row * -(-self.batch_size // self.world)))
+        return min(MOST_BATCHES, max(1, size // (row * -(-self.batch_size // self.world))))
 
     @property
     def can_store(self) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.core import dist
+from gipi.train.mode import eval_mode
 from gipi.train.window import measure, read_metrics
 
 if TYPE_CHECKING:
@@ -62,25 +63,21 @@ def evaluate(
     states = [m.init(device) for m in metrics]
     totals = torch.zeros(2, dtype=torch.float64, device=device)
     kept: list[tuple[Tensor | None, ...]] = []
-    training, rows = model.training, 0
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast or nullcontext():
-            for given in stream.epoch(0):
-                batch = given if device.type == "cpu" else given.to(device)
-                if layout is not None:
-                    batch.inputs = in_layout(batch.inputs, layout)
-                loss = task.phases[0].loss(model, batch)
-                totals[0] += loss.total
-                totals[1] += loss.count
-                rows += len(batch)
-                if batch.target is not None:
-                    measure(task, schema, metrics, states, loss.outputs, batch.target, batch.weight)
-                if keep:
-                    found = (loss.outputs.float(), batch.target, batch.weight, batch.ids)
-                    kept.append(tuple(None if t is None else t.cpu() for t in found))
-    finally:
-        model.train(training)
+    rows = 0
+    with eval_mode(model), torch.inference_mode(), autocast or nullcontext():
+        for given in stream.epoch(0):
+            batch = given if device.type == "cpu" else given.to(device)
+            if layout is not None:
+                batch.inputs = in_layout(batch.inputs, layout)
+            loss = task.phases[0].loss(model, batch)
+            totals[0] += loss.total
+            totals[1] += loss.count
+            rows += len(batch)
+            if batch.target is not None:
+                measure(task, schema, metrics, states, loss.outputs, batch.target, batch.weight)
+            if keep:
+                found = (loss.outputs.float(), batch.target, batch.weight, batch.ids)
+                kept.append(tuple(None if t is None else t.cpu() for t in found))
     dist.sum_over_ranks(totals)
     values = {"loss": float(totals[0] / totals[1])}  # sync
     for name, value in read_metrics(metrics, states, "m").items():

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gipi.train.mode import eval_mode
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -105,10 +107,5 @@ def _search(net: nn.Module, phase: Phase, batch: Batch, names: dict[int, str]) -
 
 def _row_is_finite(net: nn.Module, phase: Phase, batch: Batch, i: int) -> bool:
     """Whether row `i` alone (in evaluation mode, so that one row is enough) has a finite loss."""
-    mode = net.training
-    net.eval()
-    try:
-        with torch.no_grad():
-            return bool(phase.loss(net, batch.slice(i, i + 1)).total.isfinite())
-    finally:
-        net.train(mode)
+    with eval_mode(net), torch.no_grad():
+        return bool(phase.loss(net, batch.slice(i, i + 1)).total.isfinite())

@@ -19,6 +19,7 @@ from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
 from gipi.train.inputs import as_stream, as_task
 from gipi.train.lanes import backward, clip_factor
+from gipi.train.mode import train_mode
 from gipi.train.parallel import unsynced
 from gipi.train.signals import StopRequest
 from gipi.train.take import in_order, take
@@ -92,7 +93,7 @@ def fit(
     window_began, window_step = time.perf_counter(), state.step
     row_cost, waited, ended, stopping = 0.0, 0.0, time.perf_counter(), state.finished
     save_anywhere = recipe.save_every is not None or recipe.log_every is not None
-    net.train()
+    train_mode(net)
 
     with StopRequest() as stop, run.recorder:
         run.tell("start", {"step": state.step, "epoch": state.epoch})
