@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gipi.core.svg import Line, Mark, line_chart, log_ticks, number, thinned, ticks
 from gipi.report.charts import (
     confusion_chart,
     histogram_chart,
@@ -17,7 +18,6 @@ from gipi.report.charts import (
     share_bar,
     short,
 )  # fmt: skip
-from gipi.report.svg import Line, Mark, line_chart, log_ticks, number, thinned, ticks
 
 FINITE = st.floats(-1e12, 1e12, allow_nan=False, allow_infinity=False)
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
-from gipi.report.svg import CHAR, Axes, close, number, open_axes, text
+from gipi.core.svg import CHAR, Axes, close, number, open_axes, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,14 +6,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.config import Recipe
+from gipi.core.page import both, card
+from gipi.core.svg import Line, Mark, line_chart, number
 from gipi.report.charts import layer_chart
 from gipi.report.read import RunData, column, dig, finite, layer_columns
-from gipi.report.svg import Line, Mark, line_chart, number, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-WIDE, NARROW = 540, 340
 SHARES = ("accuracy", "top5", "f1", "balanced_accuracy", "auc", "precision", "recall")
 MOST_LINES = 5
 
@@ -21,19 +21,6 @@ _RATIO_NOTE = (
     "One step moves a weight by about a thousandth of its size when the learning rate fits; the "
     "shaded band is the usual range."
 )
-
-
-def both(draw: Callable[[int], str]) -> str:
-    """Return a chart drawn twice: for a desktop's card and for a phone."""
-    return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
-
-
-def card(title: str, body: str, note: str = "", *, legend: Sequence[tuple[str, int]] = ()) -> str:
-    """Return a titled box. `body` and `note` are HTML, `title` and the legend are text."""
-    keys = "".join(f'<span class="key c{c}">{text(name)}</span>' for name, c in legend)
-    head = f"<h3>{text(title)}{f'<span class=legend>{keys}</span>' if keys else ''}</h3>"
-    foot = f"<figcaption>{note}</figcaption>" if note else ""
-    return f'<figure class="card">{head}{body}{foot}</figure>'
 
 
 def horizontal(run: RunData) -> tuple[float, str]:
@@ -110,9 +97,7 @@ def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
             percent=percent, marks=_marks(run, per), label=f"{name} over {unit}s",
         )  # fmt: skip
 
-    return card(
-        name.replace("_", " "), both(draw), note + _last(lines, percent=percent), legend=keys
-    )
+    return card(name.replace("_", " "), both(draw), note + _last(lines, percent=percent), keys=keys)
 
 
 def _last(lines: list[Line], *, percent: bool) -> str:
@@ -184,7 +169,7 @@ def layer_cards(run: RunData) -> list[str]:
             for colour, (name, points) in enumerate(layers.items(), 1)
         ]
         keys = [(line.name, line.colour) for line in lines]
-        out.append(card(title, both(_layers(lines, unit, title, band)), note, legend=keys))
+        out.append(card(title, both(_layers(lines, unit, title, band)), note, keys=keys))
     return out
 
 

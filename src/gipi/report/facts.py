@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.config import Config
+from gipi.core.svg import number, text
 from gipi.report.charts import share_bar
 from gipi.report.curves import events
 from gipi.report.read import RunData, dig, finite, listed
-from gipi.report.svg import number, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,6 +6,8 @@ import base64
 import math
 from typing import TYPE_CHECKING, Any
 
+from gipi.core.page import both, card
+from gipi.core.svg import number, text
 from gipi.report.charts import (
     MOST_CLASSES,
     confusion_chart,
@@ -15,9 +17,8 @@ from gipi.report.charts import (
     share_bar,
     short,
 )  # fmt: skip
-from gipi.report.curves import SHARES, both, card, lost_rows
+from gipi.report.curves import SHARES, lost_rows
 from gipi.report.read import RunData, column, dig, finite, listed, num
-from gipi.report.svg import number, text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.atomic import write_file
+from gipi.core.page import page
 from gipi.core.rundir import REPORT
+from gipi.core.svg import text
 from gipi.report import curves, facts, judged
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
-from gipi.report.svg import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 MISSING = '<p class="missing">not recorded</p>'
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(run: Path, *, samples: bool = True) -> Path:
@@ -53,12 +53,12 @@ def render(run: RunData, *, samples: bool = True) -> str:
     ]
     if run.problems:
         sections.insert(1, _section("Not readable", facts.bullets(run.problems)))
-    return _PAGE.format(
-        title=text(f"{data} · gipi report"),
-        policy=_POLICY,
+    return page(
+        f"{data} · gipi report",
+        run.name,
+        "\n".join(sections),
         style=STYLE,
-        name=text(run.name),
-        body="\n".join(sections),
+        foot="Written by gipi from the files of the run folder.",
     )
 
 
@@ -102,28 +102,6 @@ def _worst(run: RunData, *, samples: bool) -> str:
     if not samples or run.evaluation.get("samples") is False:
         return '<p class="missing">left out: this report holds no data rows</p>'
     return _guard(judged.worst_rows, run)
-
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header><span class="brand">gipi</span><span class="run">{name}</span></header>
-<main>
-{body}
-</main>
-<footer>Written by gipi from the files of the run folder. This page loads nothing from outside.
-</footer>
-</body>
-</html>
-"""
 
 
 def summary_lines(run: Path) -> list[str]:
