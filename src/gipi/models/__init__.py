@@ -8,11 +8,13 @@ import torch
 
 from gipi.core.registry import Record, Registry
 from gipi.core.seed import derive
+from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.lenet5 import LeNet5Config, lenet5
 from gipi.models.linear import LinearConfig, linear
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
+from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +23,19 @@ if TYPE_CHECKING:
 
     from gipi.core.schema import Signature
 
-__all__ = ["MODELS", "LeNet5Config", "LinearConfig", "MLPConfig", "PerceptronConfig", "build"]
+__all__ = [
+    "BACKBONES",
+    "MODELS",
+    "Backbone",
+    "CifarResNetConfig",
+    "LeNet5Config",
+    "LinearConfig",
+    "MLPConfig",
+    "PerceptronConfig",
+    "ResNetConfig",
+    "backbone",
+    "build",
+]
 
 MODELS = Registry(
     "models",
@@ -37,7 +51,8 @@ MODELS = Registry(
                "errors", ("table", "image"), {"config": MLPConfig}),
         Record("lenet5", lenet5, "two convolutions and three dense layers, as in 1998 or now",
                "LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to "
-               "document recognition", ("image",), {"config": LeNet5Config}),
+               "document recognition", ("image",), {"config": LeNet5Config, "image": (1, 28, 28)}),
+        *RECORDS,
     ),
 )  # fmt: skip
 
