@@ -15,9 +15,14 @@ Kind = Literal[
     "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress"]
+TaskKind = Literal["classify", "regress", "segment", "detect", "pose"]
+DENSE = ("mask", "boxes", "keypoints")
+"""Kinds of targets that are drawn on a picture and move with it."""
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
+TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
+IGNORED = 255
+"""The label of a mask's pixels that count neither in the loss nor in the score."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,19 @@ class Field:
     """One column: `kind`, `role`, why, and what preparation needs.
 
     shape    per-row shape of the prepared tensor: (C, H, W) for an image, () for a scalar column
+             (H, W) for a mask, (M, 6) for boxes, (K, 3) for keypoints, (K,) for several labels
     classes  the vocabulary of a category in index order; an input category maps everything else
              (missing or unseen) to index 0, so its codes are 1..len(classes); a target's begin at 0
+             Masks and boxes have the names of their classes, keypoints those of their points.
     stats    numbers fitted on training rows only (mean, std, missing, ...), JSON-able
+
+    Targets in a batch, coordinates in pixels of the prepared picture (x right, y down, pixel (i, j)
+    covers [j, j + 1) x [i, i + 1)):
+        mask        uint8 (B, H, W) class index, `IGNORED` where nothing is known
+        boxes       float32 (B, M, 6) x0, y0, x1, y1, class, crowd; unused rows have class -1
+        keypoints   float32 (B, K, 3) x, y, visible (0 missing, 1 hidden, 2 visible); stats may hold
+                    "flip" (pairs of points that a mirror swaps) and "sigmas" (spread per point)
+        category    int64 (B,), or float32 (B, K) of 0 and 1 where `multi` is true
     """
 
     name: str
@@ -54,6 +69,16 @@ class Field:
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     stats: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def multi(self) -> bool:
+        """Whether a row may have several classes of this category at once."""
+        return bool(self.stats.get("multi", False))
+
+    @property
+    def dense(self) -> bool:
+        """Whether the values are drawn on a picture: masks, boxes, keypoints."""
+        return self.kind in DENSE
 
 
 @dataclass(frozen=True)

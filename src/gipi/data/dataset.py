@@ -14,12 +14,21 @@ import torch
 from gipi.core.errors import DataError, did_you_mean
 from gipi.data import images, prepare
 from gipi.data.augment import build_augment
-from gipi.data.decode import as_array, open_picture, to_pixels
+from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
 from gipi.data.infer import infer_schema
 from gipi.data.keys import codes, row_keys
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
-from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
+from gipi.data.source import (
+    TEST,
+    TRAIN,
+    VAL,
+    Annotations,
+    ImageFiles,
+    Source,
+    as_labels,
+    is_missing,
+)
 from gipi.data.sources import read_source
 from gipi.data.split import SplitRows, split_rows
 from gipi.data.stream import Columns, RowStream
@@ -45,6 +54,7 @@ class Dataset:
     split_reason  the rule of the split in words
     notes         what was inferred, dropped or repaired, and why
     columns       all rows as tensors
+    sizes         (N, 2) height and width of the original pictures, where they are known already
     """
 
     source: Source
@@ -54,6 +64,7 @@ class Dataset:
     split_reason: str = ""
     notes: tuple[str, ...] = ()
     options: DataOptions = made(default_factory=DataOptions)
+    sizes: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -115,6 +126,36 @@ class Dataset:
     def signature(self, outputs: int) -> Signature:
         """Return what a model builder must know, with a head of width `outputs`."""
         return prepare.signature(self.schema, self.columns.inputs, outputs=outputs)
+
+    def original_size(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return (n, 2) int64 height and width of pictures as a viewer shows them."""
+        rows = np.asarray(ids, dtype=np.int64)
+        if self.sizes is not None:
+            return self.sizes[rows]
+        column = self._picture_column
+        if isinstance(column, ImageFiles):
+            found = [header(column.paths[i], column.name(i))[1:] for i in rows.tolist()]
+            return np.array(found, dtype=np.int64).reshape(-1, 2)
+        return np.tile(np.array(column.shape[1:3], dtype=np.int64), (len(rows), 1))
+
+    def placement(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return (n, 3, 3) float64: from pixels of the original to pixels that the model sees.
+
+        Exact: its inverse takes what was predicted back to the picture of the file.
+        """
+        rows = np.asarray(ids, dtype=np.int64)
+        column = self._picture_column
+        assert self._image is not None
+        return placements(column, self._image[1].decoder, rows, self.original_size(rows))
+
+    @property
+    def _picture_column(self) -> ImageFiles | np.ndarray:
+        if self._image is None:
+            raise DataError(f"{self.name} has no pictures", "picture data", "use raw(ids) instead")
+        name = next(f.name for f in self.schema.inputs if f.kind == "image")
+        column = self.source.columns[name]
+        assert not isinstance(column, Annotations)
+        return column
 
     def row_names(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Return what people call these rows: file names, or "row 17" counted from 1."""

@@ -8,7 +8,8 @@ What becomes of unusual files:
     CMYK, YCbCr, Lab converted to RGB
     EXIF orientation applied: the picture is as a viewer shows it
     animation        the first frame
-    another size     scaled so that it covers the target (anti-aliased), middle part kept
+    another size     scaled (anti-aliased) as `placement` says: to cover the target for pictures
+                     with a label each, with all of it kept where something is drawn on it
 
 Torch is not imported here, so that worker processes start fast.
 """
@@ -24,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from gipi.core.errors import DataError
+from gipi.data.placement import Box, Fit, Placed, place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +42,15 @@ _GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
 
 @dataclass(frozen=True)
 class Decoder:
-    """Target of every decoded picture: `channels` 1 (grey) or 3 (RGB), and its size in pixels."""
+    """Target of every decoded picture: `channels` 1 (grey) or 3 (RGB), its size, how it gets there.
+
+    fit   one of `placement.FITS`
+    """
 
     channels: int
     height: int
     width: int
+    fit: Fit = "cover"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -91,11 +97,21 @@ def to_pixels(image: Image.Image, channels: int) -> Image.Image:
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Return the picture scaled to cover (height, width), the middle part of it."""
-    if image.size == (width, height):
+def lay(image: Image.Image, placed: Placed, height: int, width: int) -> Image.Image:
+    """Return (height, width) pixels with the picture where `placed` says, black elsewhere."""
+    size = (placed.width, placed.height)
+    x0, y0, x1, y1 = placed.part
+    if (x0, y0) == (0, 0) and (x1, y1) == image.size == (width, height) == size:
         return image
-    return ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    if x0 < 0 or y0 < 0 or x1 > image.width or y1 > image.height:  # a part that reaches beyond
+        image = image.crop((int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1))))
+        x0, y0, x1, y1 = 0.0, 0.0, x1 - int(x0), y1 - int(y0)
+    scaled = image.resize(size, Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+    if size == (width, height):
+        return scaled
+    whole = Image.new(image.mode, (width, height))
+    whole.paste(scaled, (placed.left, placed.top))
+    return whole
 
 
 def as_array(image: Image.Image) -> np.ndarray:
@@ -129,17 +145,45 @@ def open_picture(
     return image
 
 
-def decode(path: Path | bytes, decoder: Decoder, name: str) -> np.ndarray:
-    """Return uint8 (C, H, W) of one file (or its bytes), as the decoder wants it."""
-    image = open_picture(path, name, near=(decoder.height, decoder.width))
-    return as_array(fit(to_pixels(image, decoder.channels), decoder.height, decoder.width))
+def decode(
+    path: Path | bytes, decoder: Decoder, name: str, *, crop: Box | None = None
+) -> np.ndarray:
+    """Return uint8 (C, H, W) of one file (or its bytes), as the decoder wants it.
+
+    crop   part of the picture to use, in its pixels
+    """
+    whole = decoder.fit != "cover" or crop is not None  # what is drawn on it must stay in place
+    near = None if whole else (decoder.height, decoder.width)
+    image = to_pixels(open_picture(path, name, near=near), decoder.channels)
+    return as_array(_fitted(image, decoder, crop))
+
+
+def _fitted(image: Image.Image, decoder: Decoder, crop: Box | None = None) -> Image.Image:
+    target = (decoder.height, decoder.width)
+    placed = place((image.height, image.width), target, decoder.fit, crop=crop)
+    return lay(image, placed, *target)
 
 
 def decode_files(files: ImageFiles, rows: np.ndarray, decoder: Decoder) -> np.ndarray:
     """Return uint8 (n, C, H, W) of these rows of a column of files."""
     out = np.empty((len(rows), *decoder.shape), dtype=np.uint8)
     for i, row in enumerate(rows.tolist()):
-        out[i] = decode(files.paths[row], decoder, files.name(row))
+        out[i] = decode(files.paths[row], decoder, files.name(row), crop=files.crop(row))
+    return out
+
+
+def placements(
+    column: ImageFiles | np.ndarray, decoder: Decoder, rows: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+    """Return (n, 3, 3) float64 from original to prepared pixels of these rows.
+
+    sizes   (n, 2) height and width of their originals
+    """
+    out = np.empty((len(rows), 3, 3))
+    target = (decoder.height, decoder.width)
+    for i, (row, (h, w)) in enumerate(zip(rows.tolist(), sizes.tolist(), strict=True)):
+        crop = None if isinstance(column, np.ndarray) else column.crop(row)
+        out[i] = place((h, w), target, decoder.fit, crop=crop).matrix
     return out
 
 
@@ -161,8 +205,7 @@ def decode_array(pixels: np.ndarray, decoder: Decoder) -> np.ndarray:
     out = np.empty((n, *decoder.shape), dtype=np.uint8)
     for i in range(n):
         image = Image.fromarray(pixels[i, :, :, 0] if c == 1 else pixels[i])
-        image = fit(to_pixels(image, decoder.channels), decoder.height, decoder.width)
-        out[i] = as_array(image)
+        out[i] = as_array(_fitted(to_pixels(image, decoder.channels), decoder))
     return out
 
 
@@ -188,7 +231,7 @@ def choose(files: ImageFiles, rows: Sequence[int], *, size: tuple[int, int] | No
     looked = 0
     for row in probed:
         path, name = files.paths[row], files.name(row)
-        mode, height, width = _header(path, name)
+        mode, height, width = header(path, name)
         sizes.append((height, width))
         if grey and mode not in _GREY and looked < _LOOKED_INTO:
             looked += 1
@@ -200,7 +243,7 @@ def choose(files: ImageFiles, rows: Sequence[int], *, size: tuple[int, int] | No
     return Choice(Decoder(1 if grey else 3, *target), f"{shown}; {why}")
 
 
-def _header(path: Path, name: str) -> tuple[str, int, int]:
+def header(path: Path, name: str) -> tuple[str, int, int]:
     """Return mode, height and width of a file as a viewer shows it, without decoding it."""
     try:
         with warnings.catch_warnings(), path.open("rb") as f:

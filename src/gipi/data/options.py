@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gipi.core.schema import TaskKind
+
 
 @dataclass(frozen=True)
 class DataOptions:
     """Choices about data; None means that gipi decides and says why.
 
     target              column to predict
-    task                "classify" or "regress"
+    task                "classify", "regress", "segment", "detect" or "pose"
     group               column of rows that must stay on one side of the split
     time_column         column to split by: the latest rows are held back
     weight              column of row weights
@@ -22,16 +24,19 @@ class DataOptions:
     val, test           shares held back (0 for none)
     overrides           column -> kind ("number", "category", ...) or "ignored"
     seed                seed of the split
-    image_size          side, or (height, width), of pictures in pixels
+    image_size          side, or (height, width), of pictures in pixels; for masks, boxes and
+                        keypoints one number is the longer side
     normalise           None (mean and spread of the training pictures), "imagenet" or "none"
     cache               folder for decoded pictures; None: the platform's cache folder
     cache_budget_bytes  disk that the cache may take; None: a tenth of the disk's free space
     mode                where rows live: "auto", "resident", "mapped" or "streaming"
     workers             processes that decode in streaming mode
+    bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
+                        (an error that names them) or "skip" (left out, and said)
     """
 
     target: str | None = None
-    task: Literal["classify", "regress"] | None = None
+    task: TaskKind | None = None
     group: str | None = None
     time_column: str | None = None
     weight: str | None = None
@@ -46,3 +51,4 @@ class DataOptions:
     cache_budget_bytes: int | None = None
     mode: str = "auto"
     workers: int = 0
+    bad_rows: Literal["refuse", "skip"] = "refuse"

@@ -10,7 +10,9 @@ Column forms
     dates        datetime64[us] (NaT = missing)
     text, labels object array of str, None = missing (white space at both ends removed)
     vectors      float32 or float64 (N, F): one column of F numbers a row
+    labels       bool (N, K): any number of K labels a row
     images       uint8 or float32 (N, H, W, C), or `ImageFiles`
+    drawn        masks, boxes or keypoints of the pictures in the same rows: `Annotations`
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +32,7 @@ __all__ = [
     "TEST",
     "TRAIN",
     "VAL",
+    "Annotations",
     "Column",
     "ImageFiles",
     "Source",
@@ -45,17 +48,30 @@ TRAIN, VAL, TEST = 0, 1, 2
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """A column of pictures that are still files: absolute paths, and the folder that names them."""
+    """A column of pictures that are still files: absolute paths, and the folder that names them.
+
+    crops   (N, 4) float64 x0, y0, x1, y1 of the part of each picture that is the row (whole pixels,
+            may reach beyond the picture), or None: whole pictures
+    """
 
     paths: tuple[Path, ...]
     root: Path | None = None
+    crops: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageFiles:
         """Return the files of these rows."""
-        return ImageFiles(tuple(self.paths[int(i)] for i in rows), self.root)
+        crops = None if self.crops is None else self.crops[np.asarray(rows, dtype=np.int64)]
+        return ImageFiles(tuple(self.paths[int(i)] for i in rows), self.root, crops)
+
+    def crop(self, row: int) -> tuple[float, float, float, float] | None:
+        """Return the part of one picture that is the row, None for all of it."""
+        if self.crops is None:
+            return None
+        x0, y0, x1, y1 = self.crops[row].tolist()
+        return x0, y0, x1, y1
 
     def name(self, row: int) -> str:
         """Return the path of one file relative to `root`, with forward slashes."""
@@ -65,7 +81,43 @@ class ImageFiles:
         return path.as_posix()
 
 
-Column = np.ndarray | ImageFiles
+@dataclass(frozen=True)
+class Annotations:
+    """A column of what is drawn on the pictures of the same rows, in their original pixels.
+
+    kind     "mask", "boxes" or "keypoints"
+    items    one a row, None where the picture has no annotation:
+             mask       a file, or a `masks.Drawing` of polygons and runs
+             boxes      float64 (n, 6) x0, y0, x1, y1, class, crowd; class -1 is not in `classes`
+             keypoints  float64 (K, 3) x, y, visible (0 missing, 1 hidden, 2 visible)
+    classes  names of the class codes, of the points for keypoints; () for masks: not yet known
+    sizes    (N, 2) int64 height and width that the annotation states for its picture, 0 unknown
+    names    where each item was read, for errors
+    facts    mask: "values" (label of each class), "ignored" (labels that count nowhere) and
+             "colours" ((r, g, b) of each class) where they are known; keypoints: "flip", "sigmas"
+    """
+
+    kind: str
+    items: tuple[Any, ...]
+    classes: tuple[str, ...] = ()
+    sizes: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Annotations:
+        """Return the annotations of these rows."""
+        return replace(
+            self,
+            items=tuple(self.items[int(i)] for i in rows),
+            sizes=None if self.sizes is None else self.sizes[np.asarray(rows, dtype=np.int64)],
+            names=tuple(self.names[int(i)] for i in rows) if self.names else (),
+        )
+
+
+Column = np.ndarray | ImageFiles | Annotations
 
 
 @dataclass(frozen=True)
@@ -80,7 +132,8 @@ class Source:
     parts           (file name, rows) in order where several tables were put one below the other
     given_split     (N,) int8 of TRAIN, VAL, TEST where the data came with a split, else None
     target          the column that this data set is known for, where it is known
-    task            "classify" or "regress" where it is known
+    task            "classify", "regress", "segment", "detect" or "pose" where it is known
+    task_reason     why, in words; empty: because the set is known for it
     classes         column -> its labels in the official order, where there is one
     schema_hints    column -> kind, known from the format ("image", "category", ...)
     fingerprint     SHA-256 in hex of what `fingerprint_of` says
@@ -97,6 +150,7 @@ class Source:
     given_split: np.ndarray | None = None
     target: str | None = None
     task: str | None = None
+    task_reason: str = ""
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     schema_hints: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
@@ -123,7 +177,7 @@ class Source:
         return replace(
             self,
             columns={
-                k: v.take(rows) if isinstance(v, ImageFiles) else v[rows]
+                k: v[rows] if isinstance(v, np.ndarray) else v.take(rows)
                 for k, v in self.columns.items()
             },
             rows=len(rows),
@@ -136,6 +190,8 @@ def is_missing(column: Column) -> np.ndarray:
     """Return (N,) bool: True where a value is missing (NaN, NaT, None; any NaN of a vector)."""
     if isinstance(column, ImageFiles):
         return np.zeros(len(column), dtype=bool)
+    if isinstance(column, Annotations):
+        return np.fromiter((v is None for v in column.items), dtype=bool, count=len(column))
     if column.dtype.kind == "O":
         return np.fromiter((v is None for v in column), dtype=bool, count=len(column))
     if column.dtype.kind in "fcmM":
@@ -210,6 +266,12 @@ def hash_columns(columns: dict[str, Column]) -> str:
     for name, column in columns.items():
         if isinstance(column, ImageFiles):
             total.update(repr((name, [str(p) for p in column.paths])).encode())
+            continue
+        if isinstance(column, Annotations):
+            total.update(repr((name, column.kind, column.classes)).encode())
+            for item in column.items:
+                raw = item.tobytes() if isinstance(item, np.ndarray) else repr(item).encode()
+                total.update(raw + b"\0")
             continue
         total.update(repr((name, column.dtype.str, column.shape)).encode())
         if column.dtype.kind == "O":
