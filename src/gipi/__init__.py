@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from inspect import Signature, signature
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,11 @@ __all__ = [
 
 class _Callable(ModuleType):
     """`gipi.train` is a folder of this package and also the function of the README."""
+
+    @property
+    def __signature__(self) -> Signature:
+        """The signature of `gipi.api.train`, which help and editors show."""
+        return signature(import_module("gipi.api").train)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Run:
         """Call `gipi.api.train`."""

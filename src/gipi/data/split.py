@@ -101,9 +101,10 @@ def _around_given(
     copies = np.isin(rows.keys[train], rows.keys[held])
     if copies.any():
         train = train[~copies]
+        one = int(copies.sum()) == 1
         notes.append(
-            f"{int(copies.sum())} training rows repeat a given validation or test row and were "
-            "dropped from training"
+            f"{int(copies.sum())} training {'row repeats' if one else 'rows repeat'} a given "
+            f"validation or test row and {'was' if one else 'were'} dropped from training"
         )
     if rows.groups is not None:
         shared = np.isin(rows.groups[train], rows.groups[held])
@@ -207,7 +208,8 @@ def _duplicate_note(rows: SplitRows, pool: np.ndarray) -> list[str]:
     repeated = len(pool) - len(np.unique(rows.keys[pool]))
     if not repeated:
         return []
-    return [f"{repeated} rows repeat another row exactly; copies are kept on one side of the split"]
+    found = "1 row repeats" if repeated == 1 else f"{repeated} rows repeat"
+    return [f"{found} another row exactly; copies are kept on one side of the split"]
 
 
 def _units(rows: SplitRows, pool: np.ndarray) -> np.ndarray:
@@ -312,7 +314,8 @@ def _by_time(
     parts["train"] = parts["train"][~copies]
     dropped = int(copies.sum()) + int(late.sum())
     if dropped:
-        notes.append(f"{dropped} earlier rows repeat a later validation or test row: dropped")
+        found = "1 earlier row repeats" if dropped == 1 else f"{dropped} earlier rows repeat"
+        notes.append(f"{found} a later validation or test row: dropped")
     if rows.groups is not None:
         notes.append("the split by time does not keep groups together")
     return parts, "by time: the latest rows are held back", notes

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gipi.core.errors import ModelError
-from gipi.nn import OneHotLinear, zero_linear
+from gipi.models.flat import flat_layer, flat_scores
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -35,15 +33,7 @@ class Linear(nn.Module):
     def __init__(self, config: LinearConfig, signature: Signature) -> None:
         super().__init__()
         self.config = config
-        width = math.prod(signature.image) if signature.image else signature.numbers
-        if width + len(signature.cardinalities) == 0:
-            raise ModelError("no input column", "at least one number, category or image",
-                             "check the roles of the columns")  # fmt: skip
-        self.head = zero_linear(width, signature.outputs)
-        self.codes = (
-            OneHotLinear(signature.cardinalities, signature.outputs)
-            if signature.cardinalities else None
-        )  # fmt: skip
+        self.head, self.codes = flat_layer(signature)
         self.choices = (
             f"linear, {sum(p.numel() for p in self.parameters())} weights",
             "all weights start at zero: the loss is convex, so the start does not decide the end",
@@ -51,10 +41,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return (B, outputs)."""
-        z: Tensor = self.head(x.flatten(1) if x.ndim > 2 else x)
-        if self.codes is not None:
-            z = z + self.codes(categories)
-        return z
+        return flat_scores(self.head, self.codes, x, categories)
 
 
 def linear(config: LinearConfig, signature: Signature, generator: Generator) -> Linear:  # noqa: ARG001

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gipi.core.errors import ModelError
-from gipi.nn import OneHotLinear, Step, zero_linear
+from gipi.models.flat import flat_layer, flat_scores
+from gipi.nn import Step
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -61,15 +60,7 @@ class Perceptron(nn.Module):
     def __init__(self, config: PerceptronConfig, signature: Signature) -> None:
         super().__init__()
         self.config = config
-        width = math.prod(signature.image) if signature.image else signature.numbers
-        if width + len(signature.cardinalities) == 0:
-            raise ModelError("no input column", "at least one number, category or image",
-                             "check the roles of the columns")  # fmt: skip
-        self.scores = zero_linear(width, signature.outputs)
-        self.codes = (
-            OneHotLinear(signature.cardinalities, signature.outputs)
-            if signature.cardinalities else None
-        )  # fmt: skip
+        self.scores, self.codes = flat_layer(signature)
         self.threshold = Step()
         self.choices = (
             "threshold units from zero weights, learning by their own rule (loss 'perceptron')",
@@ -77,10 +68,7 @@ class Perceptron(nn.Module):
 
     def forward(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return the scores before the threshold, (B, outputs)."""
-        s: Tensor = self.scores(x.flatten(1) if x.ndim > 2 else x)
-        if self.codes is not None:
-            s = s + self.codes(categories)
-        return s
+        return flat_scores(self.scores, self.codes, x, categories)
 
     def decide(self, x: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return the class of each row, (B,) int64: the threshold, or the largest of K scores."""

@@ -81,7 +81,8 @@ def finish(run: Run, train: Stream) -> None:
         state.average.swap()
     if run.recipe.time is not None:
         ENDED[:] = [time.time()]
-    run.tell("end", {"step": state.step, "epoch": state.epoch, **state.metrics})
+    best = {} if state.best is None else {"best_step": state.best.step}
+    run.tell("end", {"step": state.step, "epoch": state.epoch, **best, **state.metrics})
 
 
 def _look(run: Run) -> Evaluation:

@@ -56,7 +56,9 @@ class Progress:
         if step.when == "row" and "event" in step.row:
             self._note(step)
             return None
-        self._seen.update(step.row)
+        restored = step.when == "end" and "best_step" in step.row
+        if not restored:  # those are the scores of other weights than the last step's
+            self._seen.update(step.row)
         wait = _LIVE_S if self.live else _EVAL_S if step.when == "evaluate" else _PLAIN_S
         if step.when in ("start", "save") or (moment - self._last < wait and step.when != "end"):
             return None
@@ -64,6 +66,8 @@ class Progress:
         self._write(line(step, self._seen, self._eta(step, moment)))
         if step.when == "end":
             self.close()
+        if restored and self.stream is not None:
+            print(best_line(step.row), file=self.stream, flush=True)
         return None
 
     def close(self) -> None:
@@ -121,6 +125,16 @@ def line(step: Step, seen: Mapping[str, Any], eta_s: float | None) -> str:
     if eta_s is not None:
         parts.append(f"ETA {clock(eta_s)}")
     return "  ".join(parts)
+
+
+def best_line(row: Mapping[str, Any]) -> str:
+    """Return what the restored weights score.
+
+    >>> best_line({"step": 900, "best_step": 600, "val/loss": 0.25, "val/accuracy": 0.91})
+    'best weights of step 600, restored: val/loss 0.25  val/accuracy 0.91'
+    """
+    scores = "  ".join(f"{key} {value:.4g}" for key, value in row.items() if key.startswith("val/"))
+    return f"best weights of step {row['best_step']}, restored" + (f": {scores}" if scores else "")
 
 
 def count(value: float) -> str:

@@ -1,0 +1,156 @@
+"""The functions of the README: train, resume, evaluate, load, open, model, fit.
+
+Wherever a name is accepted the object is accepted too: data may be a frame, arrays or a torch
+Dataset, a model any `nn.Module`, a task a `Task`. Nothing here trains or reads by itself; it hands
+what was asked to `train`, `data`, `deploy` and `report`, in that order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gipi import data as data_
+from gipi import models
+from gipi.api.run import Run, load
+from gipi.api.scoring import evaluate_layers, predict_inputs
+from gipi.api.training import resume_layers, train_layers
+from gipi.core import resolve
+from gipi.core.schema import Signature
+from gipi.train import fit
+from gipi.train.prepare import Own, data_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from gipi.core.events import Observer
+    from gipi.tasks import Task
+
+__all__ = [
+    "Run", "evaluate", "evaluate_layers", "fit", "load", "model", "open", "predict_inputs",
+    "resume", "resume_layers", "train", "train_layers",
+]  # fmt: skip
+
+
+def train(
+    data: Any = None,
+    target: str | None = None,
+    *,
+    model: str | nn.Module | None = None,
+    task: str | Task | None = None,
+    epochs: float | None = None,
+    steps: int | None = None,
+    time: float | str | None = None,
+    batch_size: int | str | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    observers: Sequence[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train on `data` and return the finished run.
+
+    data      name, path, DataFrame, (X, y) arrays or torch Dataset; None: the embedded digits
+    time      budget such as "10m"; exactly one of epochs, steps, time, or none of them
+    config    YAML file; settings: any key of it, such as {"model.widths": [256, 128]}
+    observers further watchers of the loop, see `gipi.core.events`
+
+    Raises `RequestError` when the request is wrong, `RunError` when training fails.
+    """
+    flat = {"data": data, "target": target, "model": model, "task": task, "epochs": epochs,
+            "steps": steps, "time": time, "batch_size": batch_size, "lr": lr, "seed": seed,
+            "out": out}  # fmt: skip
+    named, own = _separate(flat)
+    layers = [] if config is None else [resolve.layer_from_file(Path(config))]
+    layers.append(resolve.layer_from_values(named, settings=settings))
+    return train_layers(layers, own=own, observers=observers, quiet=quiet)
+
+
+def resume(
+    run: str | Path | Run,
+    *,
+    epochs: float | None = None,
+    steps: int | None = None,
+    time: float | str | None = None,
+    data: Any = None,
+    model: nn.Module | None = None,
+    task: Task | None = None,
+    observers: Sequence[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Go on with a run from its last good checkpoint, with a new budget where one is given.
+
+    data, model, task  the objects that the run was started with, where they had no name
+
+    Raises `RequestError` when there is no such run or the data has changed.
+    """
+    budget = resolve.layer_from_values({"epochs": epochs, "steps": steps, "time": time})
+    where = run.path if isinstance(run, Run) else run
+    own = Own(data, model, task)
+    return resume_layers(where, budget, own=own, observers=observers, quiet=quiet)
+
+
+def evaluate(
+    subject: str | Path | Run,
+    *,
+    data: Any = None,
+    model: str | None = None,
+    weights: str | Path | None = None,
+    target: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Score a run on its test rows or on `data`; or foreign `weights` of `model` on named data.
+
+    subject  a run or model folder; with `weights`, the data
+    Returns {"data", "rows", "metrics", ...}. Raises `RequestError` where something is missing.
+    """
+    layer = resolve.layer_from_values({"model": model, "target": target}, settings=settings)
+    where = subject.path if isinstance(subject, Run) else subject
+    return evaluate_layers(where, layer, data=data, weights=weights)
+
+
+def open(  # noqa: A001  the README's name; the built-in is not used here
+    data: Any, target: str | None = None, *, settings: Mapping[str, Any] | None = None
+) -> data_.Dataset:
+    """Open data as `train` would: schema inferred, split, ready to stream.
+
+    settings  any data key of the configuration, such as {"schema.age": "number", "val": 0.2}
+    """
+    layer = resolve.layer_from_values({"target": target}, settings=settings)
+    return data_.open_data(data, data_options(resolve.resolve(layer).config))
+
+
+def model(
+    name: str,
+    *,
+    classes: int = 1,
+    image: tuple[int, int, int] | None = None,
+    numbers: int = 0,
+    cardinalities: tuple[int, ...] = (),
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a model by name for inputs of a known shape.
+
+    classes  width of the head; image: (C, H, W); numbers: float columns of a table
+
+    >>> type(model("lenet5", classes=10, image=(1, 28, 28))).__name__
+    'LeNet5'
+    """
+    signature = Signature(image, numbers, cardinalities, classes)
+    return models.build(name, signature, seed=seed, options=dict(options or {}))
+
+
+def _separate(given: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:
+    """Part a call into configuration values and a user's own objects."""
+    named = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+    own: dict[str, Any] = {}
+    for key in ("data", "model", "task"):
+        if named[key] is not None and not isinstance(named[key], str):
+            own[key] = named[key]
+            named[key] = None
+    return named, Own(**own)

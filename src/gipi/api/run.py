@@ -1,0 +1,98 @@
+"""A run folder and what can be asked of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from gipi import report as report_
+from gipi.core import rundir
+from gipi.deploy.predict import load as load_predictor
+from gipi.train.record import RESULT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from gipi.deploy.predict import Predictor
+    from gipi.deploy.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what can be asked of it.
+
+    path    the folder
+    result  what `gipi train --json` prints; empty while the run is not finished
+    module  the user's own module, where the model has no name
+    """
+
+    path: Path
+    result: dict[str, Any] = field(default_factory=dict)
+    module: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores such as {"test/accuracy": 0.98}; of the last evaluation while unfinished."""
+        if self.result:
+            return dict(self.result["metrics"])
+        last: dict[str, Any] = next(
+            (r for r in reversed(self.rows) if any(k.startswith("val/") for k in r)), {}
+        )
+        return {k: v for k, v in last.items() if k.startswith("val/")}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything that was logged, one dictionary a row."""
+        return rundir.read_rows(self.path / rundir.ROWS)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The trained model with all that prediction needs."""
+        return load_predictor(self.path, module=self.module)
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model: a plain `torch.nn.Module` in evaluation mode."""
+        if self.module is not None and self.result:
+            return self.module.eval()
+        return self.predictor.model
+
+    def predict(self, data: Any) -> Predictions:
+        """Return the answers for a file, folder, table, frame, arrays, or one row."""
+        return self.predictor.predict(data)
+
+    def report(self, *, samples: bool = True) -> Path:
+        """Write report.html again and return its path; `samples` False hides data rows."""
+        return report_.write_report(self.path, samples=samples)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return self.result or {"run": str(self.path), "metrics": self.metrics}
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook."""
+        page = self.path / rundir.REPORT
+        if not page.exists():
+            return f"<code>{self.path}</code>"
+        text = page.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
+        return f'<iframe srcdoc="{text}" width="100%" height="640" style="border:0"></iframe>'
+
+
+def load(run: str | Path, *, model: nn.Module | None = None) -> Run:
+    """Open a run: its folder, its name in runs/, or "runs/last".
+
+    model  a module of your own that the run was started with, to be filled with its weights
+
+    Raises `RequestError` with the nearest name when there is none, `ModelError` where the weights
+    do not fit the module.
+    """
+    folder = rundir.resolve_run(run)
+    result = folder / RESULT
+    opened = Run(folder, json.loads(result.read_text()) if result.exists() else {}, model)
+    if model is not None:
+        _ = opened.predictor  # fills it now, not when it is first asked
+    return opened

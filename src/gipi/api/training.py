@@ -1,0 +1,243 @@
+"""Training from configuration layers: what `train`, `resume` and the command line end in."""
+
+from __future__ import annotations
+
+import json
+import time as time_
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gipi import data as data_
+from gipi import report as report_
+from gipi.api.run import Run, load
+from gipi.core import dist, resolve, rundir
+from gipi.core.atomic import write_file
+from gipi.core.device import pick_device
+from gipi.deploy.evidence import write_evidence
+from gipi.deploy.folder import save_model_folder
+from gipi.report.tensorboard import TensorBoard
+from gipi.train import Setup, fit
+from gipi.train import evaluate as evaluate_
+from gipi.train.precision import autocast
+from gipi.train.prepare import Own, Prepared, columns, prepare
+from gipi.train.progress import Progress
+from gipi.train.record import (
+    RESULT,
+    check_larger,
+    check_own,
+    check_same,
+    read_start,
+    result,
+    write_start,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from gipi.core.config import Config
+    from gipi.core.events import Observer
+    from gipi.core.resolve import Layer
+    from gipi.train import State
+
+RESERVE_S = 0.8  # seconds that the model folder, the report and the exit take after the evaluation
+EVAL_BATCH = 256
+
+
+def train_layers(
+    layers: Sequence[Layer],
+    *,
+    own: Own | None = None,
+    observers: Sequence[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train what configuration layers ask for; `train` and the command line end here."""
+    began = time_.time()
+    own = own or Own()
+    prepared = prepare(layers, own)
+    config = prepared.config
+    dist.start(pick_device(config.device))
+    first, folder = dist.rank() == 0, Path()
+    if first:
+        folder = rundir.create_run(_path(config.out), prepared.dataset.name)
+    folder, quiet = Path(dist.from_first(str(folder))), quiet or not first
+    with rundir.lock(folder) if first else nullcontext():
+        if first:
+            write_start(folder, prepared, own)
+        fields = columns(prepared.dataset.schema)
+        _say(quiet, f"run: {folder}", *fields, *prepared.choices, _origins(prepared))
+        return _work(folder, prepared, observers, quiet=quiet, began=began, again=False)
+
+
+def resume_layers(
+    where: str | Path,
+    budget: Layer,
+    *,
+    own: Own | None = None,
+    observers: Sequence[Observer] = (),
+    quiet: bool = False,
+) -> Run:
+    """Go on with the run `where`; `resume` and the command line end here."""
+    began = time_.time()
+    folder = rundir.resolve_run(where)
+    own = own or Own()
+    if (folder / RESULT).exists() and not budget.values:
+        _say(quiet, f"{folder} is finished; a larger budget goes on, for instance --epochs")
+        return load(folder)
+    given, about = read_start(folder)
+    check_own(own, about)
+    prepared = prepare([given, budget], own)
+    check_same(prepared, about)
+    if budget.values:
+        check_larger(folder, prepared)
+    dist.start(pick_device(prepared.config.device))
+    first = dist.rank() == 0
+    quiet = quiet or not first
+    with rundir.lock(folder) if first else nullcontext():
+        if first and budget.values:
+            write_start(folder, prepared, own)
+        _say(quiet, f"run: {folder} (resumed)")
+        return _work(folder, prepared, observers, quiet=quiet, began=began, again=True)
+
+
+def _work(
+    folder: Path,
+    prepared: Prepared,
+    observers: Sequence[Observer],
+    *,
+    quiet: bool,
+    began: float,
+    again: bool,
+) -> Run:
+    """Train, judge once on the test rows, and write model, evaluation and report."""
+    config, dataset = prepared.config, prepared.dataset
+    device = pick_device(config.device)
+    stream, val = _streams(prepared, device)
+    split = held_back(dataset)
+    watchers = _watchers(folder, config, observers, quiet=quiet)
+    state = fit(
+        prepared.model, prepared.task, stream, config, val=val, observers=watchers, out=folder,
+        schema=dataset.schema, device=device, resume=again, reserve_s=RESERVE_S,
+        reserve_rows=len(dataset.splits.get(split, ())),
+    )  # fmt: skip
+    first = dist.rank() == 0
+    dist.stop()  # what follows is the work of one process
+    if not first:
+        return Run(folder)
+    return _conclude(folder, prepared, state, steps=stream.steps, quiet=quiet, began=began)
+
+
+def _conclude(
+    folder: Path, prepared: Prepared, state: State, *, steps: int, quiet: bool, began: float
+) -> Run:
+    """Judge the restored weights once and write what a finished run leaves behind."""
+    config, dataset = prepared.config, prepared.dataset
+    split, device = held_back(dataset), pick_device(config.device)
+    rows = rundir.read_rows(folder / rundir.ROWS)
+    facts = result(folder, prepared, state, rows=rows, steps=steps)
+    facts["metrics"], primary = _judge(folder, prepared, state, split, device)
+    facts["weights_sha256"] = save_model_folder(
+        folder / rundir.MODEL, model=prepared.model, model_name=prepared.model_name,
+        options=config.model_options, signature=prepared.signature, schema=dataset.schema,
+        task_spec=prepared.task.spec, extra={"data": dataset.name, "metrics": facts["metrics"]},
+    )  # fmt: skip
+    facts["seconds"] = round(time_.time() - began, 2)
+    write_file(folder / RESULT, json.dumps(facts, indent=1))
+    page = report_.write_report(folder, samples=config.samples)
+    facts["seconds"] = round(time_.time() - began, 2)
+    write_file(folder / RESULT, json.dumps(facts, indent=1))
+    _say(quiet, *_summary(facts, primary, page))
+    return Run(folder, facts, prepared.model if prepared.model_name is None else None)
+
+
+def _streams(
+    prepared: Prepared, device: torch.device
+) -> tuple[data_.RowStream, data_.RowStream | None]:
+    """Return this rank's stream of training rows, and that of validation rows where there are."""
+    config, dataset = prepared.config, prepared.dataset
+    size = _batch_size(config.batch_size, len(dataset.splits["train"]))
+    stream = dataset.stream(
+        "train", batch_size=size, seed=config.seed, augment=config.augment or (), device=device,
+        mode=config.stream, workers=config.workers, rank=dist.rank(), world=dist.world(),
+    )  # fmt: skip
+    val = None
+    if len(dataset.splits.get("val", ())):
+        val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device,
+                             rank=dist.rank(), world=dist.world())  # fmt: skip
+    return stream, val
+
+
+def _watchers(
+    folder: Path, config: Config, observers: Sequence[Observer], *, quiet: bool
+) -> list[Observer]:
+    """Return the user's observers, the progress line and the sink for TensorBoard."""
+    watchers = [*observers] if quiet else [*observers, Progress()]
+    if config.tensorboard and dist.rank() == 0:
+        watchers.append(TensorBoard(folder / "tensorboard"))
+    return watchers
+
+
+def _judge(
+    folder: Path, prepared: Prepared, state: State, split: str, device: torch.device
+) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """Score the restored weights on the rows held back; write the evaluation folder."""
+    dataset, setup = prepared.dataset, Setup.from_dict(state.setup)
+    stream = dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False, device=device)
+    judged = evaluate_(
+        prepared.model, prepared.task, stream, schema=dataset.schema, device=device,
+        autocast=autocast(setup, device), layout=setup.memory_format, keep=True,
+    )  # fmt: skip
+    found = write_evidence(
+        folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
+        rows=dataset if prepared.config.samples else None, samples=prepared.config.samples,
+    )  # fmt: skip
+    metrics = {f"{split}/{name}": value for name, value in judged.metrics.items()}
+    return {**state.metrics, **metrics}, found.get("primary")
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def held_back(dataset: data_.Dataset) -> str:
+    """Return the split that judges: test, else val, else (nothing was held back) train."""
+    return next(s for s in ("test", "val", "train") if len(dataset.splits.get(s, ())))
+
+
+def _batch_size(wanted: int | str, rows: int) -> int:
+    """Return the rows of a step: all of them for "full", never more than there are."""
+    return rows if wanted == "full" else min(int(wanted), rows)
+
+
+def _say(quiet: bool, *lines: str) -> None:  # noqa: FBT001
+    """Print what people want to know, unless they asked for quiet."""
+    if not quiet:
+        print("\n".join(line for line in lines if line), flush=True)  # noqa: T201
+
+
+def _origins(prepared: Prepared) -> str:
+    """Return one line with every value that is no default, and where it is from."""
+    parts = []
+    for key, place in prepared.origins.items():
+        head, _, option = key.partition(".")
+        value = getattr(prepared.config, head)
+        options = getattr(prepared.config, resolve.SECTIONS[head]) if option else {}
+        value = options.get(option) if option else value
+        whole = isinstance(value, float) and value.is_integer()
+        parts.append(f"{key}={int(value) if whole else value} ({place})")
+    return "settings: " + ", ".join(parts) if parts else ""
+
+
+def _summary(facts: dict[str, Any], primary: dict[str, Any] | None, page: Path) -> list[str]:
+    """Return the last lines: the scores, the interval, the cost, the report."""
+    lines = ["  ".join(f"{name} {value:.5g}" for name, value in facts["metrics"].items())]
+    if primary is not None:
+        low, high = primary["low"], primary["high"]
+        lines.append(
+            f"{primary['name']} {primary['value']:.5g}, 95 % interval {low:.5g}-{high:.5g}"
+        )
+    lines.append(f"{facts['seconds']:.1f} s, {facts['steps']} steps, {facts['precision']}")
+    lines.append(f"report: {page}")
+    return lines
