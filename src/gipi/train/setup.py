@@ -75,10 +75,13 @@ def choose(
         setups = [replace(s, rows=row_storage(work, batch, s)) for s in setups]
         budget = max(BUDGET_S, 0.01 * (run_s or 0.0))
         found = compete(work, batch, setups, budget, run_s=run_s, run_steps=run_steps)
+        if len(setups) > 1 and setups[0].gemm == setups[-1].gemm and found.precision == "fp32":
+            others = [replace(found, gemm="onednn")] if gemm_open(model, recipe, device) else []
+            found = _also(work, batch, found, others, budget / 4, run_s, run_steps)
         if threads_open and (found.step_s < QUICK_S or found.origin != "trial"):
-            pair = [found, replace(found, threads=1)]
-            better = compete(work, batch, pair, budget / 4, run_s=run_s, run_steps=run_steps)
-            found = replace(better, trial=tuple(dict([*found.trial, *better.trial]).items()))
+            found = _also(
+                work, batch, found, [replace(found, threads=1)], budget / 4, run_s, run_steps
+            )
         expected = run_s or (run_steps or 0) * found.step_s
         if recipe.compile == "auto" and 0.01 * expected >= COMPILE_S:
             found = compiled(work, batch, found, expected)
@@ -88,6 +91,17 @@ def choose(
     if found.origin == "trial":
         _write_cache(key, found)
     return found
+
+
+def _also(
+    work: Work, batch: Batch, found: Setup, others: list[Setup], budget_s: float,
+    run_s: float | None, run_steps: int | None,
+) -> Setup:  # fmt: skip
+    """Return the best of what was found and its variants, with everything that was measured."""
+    if not others:
+        return found
+    better = compete(work, batch, [found, *others], budget_s, run_s=run_s, run_steps=run_steps)
+    return replace(better, trial=tuple(dict([*found.trial, *better.trial]).items()))
 
 
 def baseline(recipe: Recipe, device: torch.device) -> Setup:
@@ -119,15 +133,22 @@ def candidates(model: nn.Module, recipe: Recipe, base: Setup, device: torch.devi
         precisions.append("bf16")
     if recipe.layout == "auto" and has_images:
         layouts.append("channels_last")
-    if recipe.gemm == "auto" and in_fp32 and has_products and onednn_usable(device):
+    if has_products and not has_images and gemm_open(model, recipe, device):
         gemms.append("onednn")
+    last = device.type == "cpu" and len(layouts) > 1  # bf16 convolutions are made for that layout
     return [
         replace(base, precision=p, layout=lay, gemm=g)
         for p in precisions
-        for lay in layouts
+        for lay in (layouts[1:] if last and p == "bf16" else layouts)
         for g in gemms
         if g == base.gemm or p == "fp32"
     ]
+
+
+def gemm_open(model: nn.Module, recipe: Recipe, device: torch.device) -> bool:
+    """Whether the library of fp32 products may be chosen."""
+    in_fp32 = all(p.dtype == torch.float32 for p in model.parameters())
+    return recipe.gemm == "auto" and in_fp32 and onednn_usable(device)
 
 
 # ---------------------------------------------------------------------------- cache

@@ -140,6 +140,8 @@ def compete(
             table[rival.setup.name] = rival.seconds
         best = min(r.seconds for r in rivals)
         rivals = [r for r in rivals if r.seconds < STILL_OPEN * best]
+        if len(rivals) == 1 and agrees(rivals[0].loss, plain.loss):
+            return _told(rivals[0], best / len(few) * len(batch), table, began, queued)
         left = max(budget_s - (time.perf_counter() - began), 0.4 * budget_s)
         rows = int(left / (best / len(few) * len(rivals) * MIN_STEPS))
         batch = batch.slice(0, max(len(few), min(rows, len(batch))))
@@ -155,10 +157,17 @@ def compete(
     for rival in rivals:
         table[rival.setup.name] = rival.seconds
     winner = _winner(plain, rivals)
+    return _told(winner, winner.seconds if winner.times else 0.0, table, began, queued)
+
+
+def _told(
+    winner: Candidate, step_s: float, table: dict[str, Any], began: float, queued: float
+) -> Setup:
+    """Return the winner's setup with what was measured, and whether the machine was crowded."""
     waited = (machine_facts.run_delay_s() - queued) / (time.perf_counter() - began)
     return replace(
         winner.setup,
-        step_s=winner.seconds * (1 if winner.times else 0),
+        step_s=step_s,
         origin="trial" if waited < CROWDED else "trial on a crowded machine",
         trial=tuple((name, seconds) for name, seconds in table.items() if seconds is not None),
     )
