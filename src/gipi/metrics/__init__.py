@@ -8,7 +8,10 @@ from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
 from gipi.metrics.auc import auc
 from gipi.metrics.classes import accuracy, balanced_accuracy, ece, f1, log_loss
+from gipi.metrics.labels import exact_match, label_f1_macro, label_f1_micro, label_map
+from gipi.metrics.masks import mean_dice, mean_iou, pixel_accuracy
 from gipi.metrics.metric import Metric
+from gipi.metrics.points import nme, oks, pck
 from gipi.metrics.values import mae, mse, pearson, r2, rmse
 
 if TYPE_CHECKING:
@@ -48,6 +51,31 @@ METRICS = Registry(
                "Wright 1921, Correlation and causation", ("regress",), _UP),
         Record("pearson", pearson, "correlation of prediction and truth",
                "Pearson 1895, Notes on regression and inheritance", ("regress",), _UP),
+        Record("label_map", label_map, "several labels a row: mean average precision",
+               "Salton and McGill 1983, Introduction to modern information retrieval",
+               ("multi-label",), _UP),
+        Record("label_f1_macro", label_f1_macro, "several labels a row: mean F1 of the labels",
+               "van Rijsbergen 1979, Information retrieval", ("multi-label",), _UP),
+        Record("label_f1_micro", label_f1_micro, "several labels a row: F1 of all pairs together",
+               "van Rijsbergen 1979, Information retrieval", ("multi-label",), _UP),
+        Record("exact_match", exact_match, "share of rows whose labels are all right",
+               "Tsoumakas and Katakis 2007, Multi-label classification", ("multi-label",), _UP),
+        Record("mean_iou", mean_iou, "mean over classes of intersection over union",
+               "Everingham et al. 2010, The Pascal visual object classes challenge",
+               ("segment",), _UP),
+        Record("dice", mean_dice, "mean over classes of the Dice coefficient",
+               "Dice 1945, Measures of the amount of ecologic association", ("segment",), _UP),
+        Record("pixel_accuracy", pixel_accuracy, "share of labelled pixels classified rightly",
+               "Long, Shelhamer and Darrell 2015, arXiv:1411.4038", ("segment",), _UP),
+        Record("nme", nme, "mean distance of points, divided by the size of the subject",
+               "Sagonas et al. 2013, 300 faces in-the-wild challenge",
+               ("pose",), {**_DOWN, "options": ("points", "size")}),
+        Record("pck", pck, "share of points within a tenth of the subject's size",
+               "Yang and Ramanan 2013, Articulated human detection",
+               ("pose",), {**_UP, "options": ("share", "points", "size")}),
+        Record("oks", oks, "mean object keypoint similarity",
+               "Ronchi and Perona 2017, arXiv:1707.05388",
+               ("pose",), {**_UP, "options": ("sigmas", "size")}),
     ),
 )  # fmt: skip
 

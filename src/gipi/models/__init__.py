@@ -9,12 +9,18 @@ import torch
 from gipi.core.registry import Record, Registry
 from gipi.core.seed import derive
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
+from gipi.models.deeplab import DeepLabV3Config, deeplabv3
+from gipi.models.fcn import FCNConfig, fcn
+from gipi.models.heatmap import HeatmapConfig, heatmap
+from gipi.models.landmarks import LandmarksConfig, landmarks
 from gipi.models.lenet5 import LeNet5Config, lenet5
+from gipi.models.lightnet import LightNetConfig
 from gipi.models.linear import LinearConfig, linear
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
+from gipi.models.unet import UNetConfig, unet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +34,22 @@ __all__ = [
     "MODELS",
     "Backbone",
     "CifarResNetConfig",
+    "DeepLabV3Config",
+    "FCNConfig",
+    "HeatmapConfig",
+    "LandmarksConfig",
     "LeNet5Config",
+    "LightNetConfig",
     "LinearConfig",
     "MLPConfig",
     "PerceptronConfig",
     "ResNetConfig",
+    "UNetConfig",
     "backbone",
     "build",
 ]
+
+STREET, FACE = (3, 180, 240), (3, 96, 96)
 
 MODELS = Registry(
     "models",
@@ -53,6 +67,21 @@ MODELS = Registry(
                "LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to "
                "document recognition", ("image",), {"config": LeNet5Config, "image": (1, 28, 28)}),
         *RECORDS,
+        Record("unet", unet, "segmentation: decoder with skips on any backbone, or as in 2015",
+               "Ronneberger, Fischer and Brox 2015, U-Net, arXiv:1505.04597",
+               ("image", "segment"), {"config": UNetConfig, "image": STREET}),
+        Record("deeplabv3", deeplabv3, "segmentation: dilated backbone and a pyramid of dilations",
+               "Chen, Papandreou, Schroff and Adam 2017, arXiv:1706.05587",
+               ("image", "segment"), {"config": DeepLabV3Config, "image": STREET}),
+        Record("fcn", fcn, "segmentation: scores of several strides, added",
+               "Long, Shelhamer and Darrell 2015, arXiv:1411.4038",
+               ("image", "segment"), {"config": FCNConfig, "image": STREET}),
+        Record("heatmap", heatmap, "points: one map a point, on any backbone",
+               "Xiao, Wu and Wei 2018, Simple baselines for human pose estimation, "
+               "arXiv:1804.06208", ("image", "pose"), {"config": HeatmapConfig, "image": FACE}),
+        Record("landmarks", landmarks, "points: their coordinates, by soft-argmax or dense layers",
+               "Sun et al. 2018, Integral human pose regression, arXiv:1711.08229",
+               ("image", "pose"), {"config": LandmarksConfig, "image": FACE}),
     ),
 )  # fmt: skip
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from gipi.core.registry import Record, Registry
+from gipi.models.lightnet import LightNetConfig, lightnet
 from gipi.models.options import read_options
 from gipi.models.resnet import (
     CifarResNetConfig,
@@ -73,7 +74,9 @@ RECORDS = (
     _resnet(50, resnet50),
     _resnet(101, resnet101),
     _resnet(152, resnet152),
-)
+    Record("lightnet", lightnet, "small residual net for dense tasks on processors", RESNET,
+           ("image",), {"config": LightNetConfig, "image": (3, 180, 240)}),
+)  # fmt: skip
 BACKBONES = Registry("backbones", RECORDS)
 
 

@@ -9,7 +9,9 @@ from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
+from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
+from gipi.tasks.segment import segment
 from gipi.tasks.task import Loss, Phase, Task, call_model
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "call_model",
     "classify",
     "custom",
+    "pose",
     "regress",
+    "segment",
 ]
 
 TASKS = Registry(
@@ -29,6 +33,15 @@ TASKS = Registry(
     (
         Record("classify", classify, "name the class of each row", "Bridle 1990 (softmax)"),
         Record("regress", regress, "predict numbers", "Legendre 1805 (least squares)"),
+        Record(
+            "segment",
+            segment,
+            "name the class of each pixel",
+            "Long, Shelhamer and Darrell 2015, arXiv:1411.4038",
+        ),
+        Record(
+            "pose", pose, "find named points", "Toshev and Szegedy 2014, DeepPose, arXiv:1312.4659"
+        ),
     ),
 )
 

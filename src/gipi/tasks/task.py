@@ -66,6 +66,8 @@ class Task:
     units          (outputs, target, schema) -> the pair that the metrics compare, in user's units
     metrics        Schema -> metrics; the first is not necessarily the primary one
     decode         (outputs, schema) -> named arrays for people, one entry per row
+    decode_original  (outputs, schema, placement (n, 3, 3), sizes (n, 2) of H and W) -> the same
+                   answers in pixels of the original pictures; None where answers have no place
     primary        name of the metric that decides which weights are best
     row_separable  the loss of a batch is the sum of the losses of its rows
     after_step     called with the model after each optimizer step (target nets, teachers)
@@ -82,6 +84,9 @@ class Task:
     primary: str = "loss"
     row_separable: bool = True
     after_step: Callable[[nn.Module], None] | None = None
+    decode_original: (
+        Callable[[Tensor, Schema, np.ndarray, np.ndarray], dict[str, np.ndarray]] | None
+    ) = None
 
 
 def call_model(model: nn.Module, batch: Batch) -> Tensor:
