@@ -25,9 +25,11 @@ from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
 from gipi.train.evaluate import evaluate
 from gipi.train.finite import explain, is_finite
+from gipi.train.fits import check_fits
 from gipi.train.guard import Guard
 from gipi.train.kept import Kept, check_last_batch, kept_of
 from gipi.train.lanes import Lane, build_lanes, build_optimizer
+from gipi.train.look import first_look
 from gipi.train.parallel import check_separable, wrap
 from gipi.train.precision import Setup, apply_threads_and_gemm, autocast
 from gipi.train.setup import baseline, choose
@@ -218,7 +220,10 @@ def begin(
     can_store = bool(getattr(train, "can_store", False))
     if can_store:
         train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
+    if not (resume and out is not None and checkpoint.list_checkpoints(out)):
+        first_look(model, train, device)
     first = place(next(iter(train.epoch(0))), device)
+    check_fits(model, task, train, first)
     check_last_batch(model, task, train, recipe, first)
     if recipe.micro_batch:
         first = first.slice(0, min(recipe.micro_batch, len(first)))
