@@ -8,10 +8,13 @@ import torch
 
 from gipi.core.registry import Record, Registry
 from gipi.core.seed import derive
+from gipi.models.alexnet import AlexNetConfig, alexnet
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
+from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fcn import FCNConfig, fcn
+from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
 from gipi.models.lenet5 import LeNet5Config, lenet5
@@ -33,11 +36,15 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKBONES",
     "MODELS",
+    "AlexNetConfig",
     "Backbone",
     "CifarResNetConfig",
     "DeepLabV3Config",
+    "DenseNetBCConfig",
+    "DenseNetConfig",
     "FCNConfig",
     "FastNetConfig",
+    "GoogLeNetConfig",
     "HeatmapConfig",
     "LandmarksConfig",
     "LeNet5Config",
@@ -71,6 +78,10 @@ MODELS = Registry(
         Record("lenet5", lenet5, "two convolutions and three dense layers, as in 1998 or now",
                "LeCun, Bottou, Bengio and Haffner 1998, Gradient-based learning applied to "
                "document recognition", ("image",), {"config": LeNet5Config, "image": (1, 28, 28)}),
+        Record("alexnet", alexnet, "five convolutions, large dense layers",
+               "Krizhevsky, Sutskever and Hinton 2012, ImageNet classification with deep "
+               "convolutional neural networks", ("image",),
+               {"config": AlexNetConfig, "image": (3, 224, 224)}),
         *RECORDS,
         Record("unet", unet, "segmentation: decoder with skips on any backbone, or as in 2015",
                "Ronneberger, Fischer and Brox 2015, U-Net, arXiv:1505.04597",

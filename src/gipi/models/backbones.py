@@ -6,6 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from gipi.core.registry import Record, Registry
+from gipi.models.densenet import (
+    DenseNetBCConfig,
+    DenseNetConfig,
+    densenet121,
+    densenet161,
+    densenet169,
+    densenet201,
+    densenet_bc,
+)
+from gipi.models.googlenet import GoogLeNetConfig, googlenet
 from gipi.models.lightnet import LightNetConfig, lightnet
 from gipi.models.options import read_options
 from gipi.models.resnet import (
@@ -32,6 +42,10 @@ if TYPE_CHECKING:
 
 RESNET = (
     "He, Zhang, Ren and Sun 2016, Deep residual learning for image recognition, arXiv:1512.03385"
+)
+DENSENET = (
+    "Huang, Liu, van der Maaten and Weinberger 2017, Densely connected convolutional networks, "
+    "arXiv:1608.06993"
 )
 PHOTO, SMALL = (3, 224, 224), (3, 32, 32)
 
@@ -63,7 +77,15 @@ def _small(depth: int, build: Any) -> Record:
                   RESNET, ("image",), {"config": CifarResNetConfig, "image": SMALL})  # fmt: skip
 
 
+def _densenet(depth: int, build: Any) -> Record:
+    return Record(f"densenet{depth}", build, f"densely connected net of {depth} layers", DENSENET,
+                  ("image",), {"config": DenseNetConfig, "image": PHOTO})  # fmt: skip
+
+
 RECORDS = (
+    Record("googlenet", googlenet, "inception blocks: filters of several sizes side by side",
+           "Szegedy et al. 2015, Going deeper with convolutions, arXiv:1409.4842", ("image",),
+           {"config": GoogLeNetConfig, "image": PHOTO}),
     _small(20, resnet20),
     _small(32, resnet32),
     _small(44, resnet44),
@@ -74,6 +96,12 @@ RECORDS = (
     _resnet(50, resnet50),
     _resnet(101, resnet101),
     _resnet(152, resnet152),
+    _densenet(121, densenet121),
+    _densenet(161, densenet161),
+    _densenet(169, densenet169),
+    _densenet(201, densenet201),
+    Record("densenet-bc", densenet_bc, "densely connected net for small pictures", DENSENET,
+           ("image",), {"config": DenseNetBCConfig, "image": SMALL}),
     Record("lightnet", lightnet, "small residual net for dense tasks on processors", RESNET,
            ("image",), {"config": LightNetConfig, "image": (3, 180, 240)}),
 )  # fmt: skip
