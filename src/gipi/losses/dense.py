@@ -49,16 +49,22 @@ def pixel_cross_entropy(
     (1.3863, 1.0)
     """
     logits, truth = _matched(outputs, target)
+    return _cross_entropy_of(logits.log_softmax(1), truth, weight, class_weights, label_smoothing)
+
+
+def _cross_entropy_of(
+    log_p: Tensor, truth: Tensor, weight: Tensor | None, class_weights: Tensor | None,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     if class_weights is not None:
-        class_weights = class_weights.to(logits)
+        class_weights = class_weights.to(log_p)
     single = weight is None
-    values = _flat_cross_entropy(
-        logits, truth, class_weights, label_smoothing, reduction="sum" if single else "none"
-    )
-    counts = _pixels(truth, class_weights, per_row=not single)
-    if weight is None:
-        return values, counts
-    return (values.flatten(1).sum(1) * weight).sum(), (counts * weight).sum()
+    values = _nll(log_p, truth, class_weights, reduction="sum" if single else "none")
+    if label_smoothing:
+        spread = _smoothed(log_p, truth, class_weights)
+        values = (1 - label_smoothing) * values
+        values = values + label_smoothing * (spread.sum() if single else spread)
+    return _summed(values, _pixels(truth, class_weights, per_row=not single), weight)
 
 
 def pixel_focal(
@@ -78,16 +84,14 @@ def pixel_focal(
     class; this is its softmax form.
     """
     logits, truth = _matched(outputs, target)
-    minus_log_p = _flat_cross_entropy(logits, truth, None, 0.0, reduction="none")
+    minus_log_p = _nll(logits.log_softmax(1), truth, None, reduction="none")
     # For γ < 1 the power's gradient at p = 1 is 0 · ∞: the clamp keeps it finite.
     values = (-torch.expm1(-minus_log_p)).clamp_min(1e-12) ** gamma * minus_log_p
     if class_weights is not None:
         alpha = class_weights.to(logits)[truth.clamp_max(len(class_weights) - 1)]
         values = values * alpha
     counts = _pixels(truth, None, per_row=weight is not None)
-    if weight is None:
-        return values.sum(), counts
-    return (values.flatten(1).sum(1) * weight).sum(), (counts * weight).sum()
+    return _summed(values.sum() if weight is None else values, counts, weight)
 
 
 def dice(
@@ -115,7 +119,7 @@ def dice(
     logits, truth = _matched(outputs, target)
     counts = _pixels(truth, None, per_row=True)
     count = counts.sum() if weight is None else (counts * weight).sum()
-    value = _dice_of(logits, truth, weight, squared=squared, generalised=generalised)
+    value = _dice_of(logits.softmax(1), truth, weight, squared=squared, generalised=generalised)
     return value * count, count
 
 
@@ -132,39 +136,37 @@ def ce_dice(
 
     Isensee et al. 2021, nnU-Net, arXiv:1809.10486. Not a sum over rows, see `dice`.
     """
-    total, count = pixel_cross_entropy(
-        outputs, target, weight, class_weights=class_weights, label_smoothing=label_smoothing
-    )
     logits, truth = _matched(outputs, target)
-    value = _dice_of(logits, truth, weight, squared=False, generalised=False)
+    log_p = logits.log_softmax(1)  # one for both
+    total, count = _cross_entropy_of(log_p, truth, weight, class_weights, label_smoothing)
+    p = log_p.exp()
+    value = _dice_of(p, truth, weight, squared=False, generalised=False)
     return total + dice_weight * value * count, count
 
 
 def _dice_of(
-    logits: Tensor, truth: Tensor, weight: Tensor | None, *, squared: bool, generalised: bool
+    p: Tensor, truth: Tensor, weight: Tensor | None, *, squared: bool, generalised: bool
 ) -> Tensor:
-    """Return 1 - D, a scalar; 0 where every pixel is ignored."""
-    classes = logits.shape[1]
+    """Return 1 - D of probabilities (B, K, H, W), a scalar; 0 where every pixel is ignored."""
     valid = truth != IGNORE
-    share = valid.unsqueeze(1).to(logits.dtype)
+    share = valid.unsqueeze(1).to(p.dtype)
     if weight is not None:
-        share = share * weight.to(logits.dtype).view(-1, 1, 1, 1)
-    p = logits.softmax(1)
+        share = share * weight.to(p.dtype).view(-1, 1, 1, 1)
     one_hot = torch.zeros_like(p).scatter_(1, truth.masked_fill(~valid, 0).unsqueeze(1), 1.0)
     g = one_hot * share  # p and g meet the row's weight once
     axes = (0, 2, 3)
     both = (p * g).sum(axes)
-    sizes = ((p.square() if squared else p) * share).sum(axes) + g.sum(axes)
     present = g.sum(axes)
-    seen = (present > 0).to(logits.dtype)
+    sizes = ((p.square() if squared else p) * share).sum(axes) + present
+    seen = (present > 0).to(p.dtype)
     if generalised:
-        v = seen / present.clamp_min(torch.finfo(logits.dtype).tiny ** 0.25).square()
-        v = v / v.sum().clamp_min(torch.finfo(logits.dtype).tiny)
+        tiny = torch.finfo(p.dtype).tiny
+        v = seen / present.clamp_min(tiny**0.25).square()
+        v = v / v.sum().clamp_min(tiny)  # a scale that cancels, so that no square underflows
         below = (v * sizes).sum()
         value = 1 - 2 * (v * both).sum() / below.masked_fill(below == 0, 1.0)
         return value * seen.amax()
     each = 2 * both / sizes.masked_fill(sizes == 0, 1.0)
-    assert len(each) == classes
     return ((1 - each) * seen).sum() / seen.sum().clamp_min(1.0)
 
 
@@ -183,18 +185,29 @@ def _matched(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return (outputs.float() if outputs.dtype in HALVES else outputs), target.long()
 
 
-def _flat_cross_entropy(
-    logits: Tensor, truth: Tensor, class_weights: Tensor | None, smoothing: float, *, reduction: str
-) -> Tensor:
-    """Return the sum, or (B, H, W) values that are 0 where ignored."""
-    if torch.are_deterministic_algorithms_enabled() and logits.is_cuda:
+def _nll(log_p: Tensor, truth: Tensor, class_weights: Tensor | None, *, reduction: str) -> Tensor:
+    """Return -cₜ log pₜ: the sum, or (B, H, W) values that are 0 where ignored."""
+    if log_p.is_cuda and torch.are_deterministic_algorithms_enabled():
         # the kernel for pictures adds in no fixed order there; that for rows does
-        flat = logits.permute(0, 2, 3, 1).reshape(-1, logits.shape[1])
-        found = F.cross_entropy(flat, truth.reshape(-1), class_weights, ignore_index=IGNORE,
-                                reduction=reduction, label_smoothing=smoothing)  # fmt: skip
+        flat = log_p.permute(0, 2, 3, 1).reshape(-1, log_p.shape[1])
+        found = F.nll_loss(
+            flat, truth.reshape(-1), class_weights, ignore_index=IGNORE, reduction=reduction
+        )
         return found if reduction == "sum" else found.view(truth.shape)
-    return F.cross_entropy(logits, truth, class_weights, ignore_index=IGNORE,
-                           reduction=reduction, label_smoothing=smoothing)  # fmt: skip
+    return F.nll_loss(log_p, truth, class_weights, ignore_index=IGNORE, reduction=reduction)
+
+
+def _smoothed(log_p: Tensor, truth: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Return the mean over classes of -cₖ log pₖ, (B, H, W), 0 where ignored."""
+    each = log_p if class_weights is None else log_p * class_weights.view(-1, 1, 1)
+    return -each.mean(1) * (truth != IGNORE)
+
+
+def _summed(values: Tensor, counts: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return (total, count) of a sum and a count, or of (B, H, W) values and (B,) counts."""
+    if weight is None:
+        return values, counts
+    return (values.flatten(1).sum(1) * weight).sum(), (counts * weight).sum()
 
 
 def _pixels(truth: Tensor, class_weights: Tensor | None, *, per_row: bool) -> Tensor:
