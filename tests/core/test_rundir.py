@@ -13,19 +13,8 @@ import pytest
 import torch
 
 from gipi.core.errors import ConfigError, RequestError, StorageError
-from gipi.core.rundir import (
-    NONFINITE,
-    Rows,
-    create_run,
-    encode_row,
-    is_run,
-    lock,
-    read_config,
-    read_rows,
-    resolve_run,
-    truncate_rows,
-    write_config,
-)  # fmt: skip
+from gipi.core.rows import NONFINITE, Rows, encode_row, read_rows, truncate_rows
+from gipi.core.rundir import create_run, is_run, lock, read_config, resolve_run, write_config
 
 
 @pytest.fixture(autouse=True)
@@ -317,7 +306,7 @@ def test_a_row_is_one_write_and_no_flush_to_the_disk(home, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
 def test_rows_written_before_kill_9_are_there(home):
     code = (
-        "import sys, os, signal\nfrom pathlib import Path\nfrom gipi.core.rundir import Rows\n"
+        "import sys, os, signal\nfrom pathlib import Path\nfrom gipi.core.rows import Rows\n"
         "rows = Rows(Path(sys.argv[1]))\n"
         "for i in range(100): rows.write({'step': i})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

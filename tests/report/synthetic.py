@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from gipi.core import rundir
+from gipi.core.rows import Rows
 from gipi.core.schema import Field, Schema
 from gipi.deploy.evidence import write_evidence
 from gipi.tasks import classify, regress
@@ -54,7 +55,7 @@ class FakeRows:
 def write_rows(run, *, task="classify", epochs=20, per_epoch=30, broken=False):
     draw = np.random.default_rng(0)
     score, top = ("accuracy", 0.98) if task == "classify" else ("rmse", 40.0)
-    with rundir.Rows(run / rundir.ROWS) as rows:
+    with Rows(run / rundir.ROWS) as rows:
         for step in range(3, epochs * per_epoch + 1, 3):
             share = step / (epochs * per_epoch)
             loss = 2.2 * math.exp(-5 * share) + 0.03 + 0.03 * draw.random()

@@ -14,6 +14,7 @@ from tests.report.synthetic import classify_run, regress_run
 
 from gipi.core import rundir
 from gipi.core.atomic import read_folder, write_folder
+from gipi.core.rows import Rows, read_rows
 from gipi.report import summary_lines, write_report
 from gipi.report.judged import duration, verdict
 from gipi.report.page import render
@@ -146,7 +147,7 @@ def test_non_finite_losses_are_marked_not_hidden(digits):
 
 
 def test_the_best_epoch_is_marked(digits):
-    rows = rundir.read_rows(digits.run / "rows.jsonl")
+    rows = read_rows(digits.run / "rows.jsonl")
     best = max((r["val/accuracy"], -r["step"]) for r in rows if "val/accuracy" in r)
     from gipi.report.curves import best_step
 
@@ -159,7 +160,7 @@ def test_a_resumed_run_counts_each_step_once(tmp_path):
     run = classify_run(tmp_path / "r").run
     before = render(read_run(run))
     lines = (run / "rows.jsonl").read_text().splitlines()
-    with rundir.Rows(run / "rows.jsonl") as rows:
+    with Rows(run / "rows.jsonl") as rows:
         for line in lines[-40:]:
             rows.write(json.loads(line))
     assert render(read_run(run)) == before
@@ -213,7 +214,7 @@ def test_an_attack_in_every_text_of_every_file_stays_text(tmp_path, make):
         path = run / name
         path.write_text(json.dumps(poisoned(json.loads(path.read_text()))))
     (run / "findings.json").write_text(json.dumps([EVIL, {"title": EVIL, "reason": EVIL}]))
-    with rundir.Rows(run / "rows.jsonl") as rows:
+    with Rows(run / "rows.jsonl") as rows:
         rows.write({"step": 1, "event": EVIL, "reason": EVIL})
         rows.write({"step": 1, f"train/{EVIL}": 1.0, "layers": {EVIL: {"grad_norm": 1.0}}})
     files = read_folder(run / "evaluation")

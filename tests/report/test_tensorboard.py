@@ -7,7 +7,8 @@ import pytest
 
 from gipi.core.errors import MissingExtra
 from gipi.core.events import Step
-from gipi.core.rundir import ROWS, Rows
+from gipi.core.rows import Rows
+from gipi.core.rundir import ROWS
 from gipi.report.tensorboard import TensorBoard, board_of, scalars
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # tensorboard's own

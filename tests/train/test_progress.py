@@ -80,3 +80,16 @@ def test_events_stand_on_lines_of_their_own():
 
 def test_units():
     assert (count(950), count(2.5e6), clock(75), clock(3700)) == ("950", "2.5M", "1:15", "1:01:40")
+
+
+def test_the_scores_of_restored_weights_are_not_those_of_the_last_step():
+    hand, out = Hand(), io.StringIO()
+    progress = Progress(out, now=hand)
+    seen = {"val/loss": 0.9, "val/accuracy": 0.5}
+    progress(Step("evaluate", 100, 5, 1.0, seen, total_steps=100, steps_per_epoch=20))
+    best = {"step": 100, "epoch": 5, "best_step": 60, "val/loss": 0.4, "val/accuracy": 0.8}
+    progress(Step("end", 100, 5, 1.0, best, total_steps=100, steps_per_epoch=20))
+    *_, last, restored = out.getvalue().splitlines()
+    assert "val/accuracy 0.5" in last
+    assert "0.8" not in last
+    assert restored == "best weights of step 60, restored: val/loss 0.4  val/accuracy 0.8"

@@ -128,21 +128,51 @@ def model(
     name: str,
     *,
     classes: int = 1,
+    channels: int | None = None,
     image: tuple[int, int, int] | None = None,
     numbers: int = 0,
     cardinalities: tuple[int, ...] = (),
+    variant: str | None = None,
+    weights: str | Path | None = None,
+    partial: bool = False,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """Build a model by name for inputs of a known shape.
+    """Build a model by name for inputs of a known shape: a plain `torch.nn.Module`.
 
-    classes  width of the head; image: (C, H, W); numbers: float columns of a table
+    classes  width of the head; image: (C, H, W), else the size that the net was published for with
+             `channels`; numbers: float columns of a table
+    variant  short for options={"variant": ...}
+    weights  file to fill it with, see `gipi.models.load_weights`; what happened to every tensor is
+             printed, and `partial` accepts differences, such as a head for other classes
 
     >>> type(model("lenet5", classes=10, image=(1, 28, 28))).__name__
     'LeNet5'
     """
-    signature = Signature(image, numbers, cardinalities, classes)
-    return models.build(name, signature, seed=seed, options=dict(options or {}))
+    table = numbers or cardinalities
+    shape = None if table else _picture(name, image, channels)
+    chosen = {**(options or {}), **({} if variant is None else {"variant": variant})}
+    signature = Signature(shape, numbers, cardinalities, classes)
+    built = models.build(name, signature, seed=seed, options=chosen)
+    if weights is not None:
+        _say(False, *models.load_weights(built, weights, partial=partial).lines())  # noqa: FBT003
+    return built
+
+
+def _picture(
+    name: str, image: tuple[int, int, int] | None, channels: int | None
+) -> tuple[int, int, int] | None:
+    """Return the shape of the picture: as given, else the one that the net was published for."""
+    usual: tuple[int, int, int] | None = models.MODELS.get(name).facts.get("image")
+    if image is None and usual is not None:
+        return (usual[0] if channels is None else channels, *usual[1:])
+    if channels is not None and (image is None or image[0] != channels):
+        raise ConfigError(
+            f"channels={channels} with image={image}",
+            "one of them, or both in agreement",
+            "give image=(channels, height, width) alone",
+        )
+    return image
 
 
 def _separate(given: Mapping[str, Any]) -> tuple[dict[str, Any], Own]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi import report as report_
 from gipi.core import rundir
+from gipi.core.rows import read_rows
 from gipi.deploy.predict import load as load_predictor
 from gipi.train.record import RESULT
 
@@ -47,7 +48,7 @@ class Run:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Everything that was logged, one dictionary a row."""
-        return rundir.read_rows(self.path / rundir.ROWS)
+        return read_rows(self.path / rundir.ROWS)
 
     @cached_property
     def predictor(self) -> Predictor:

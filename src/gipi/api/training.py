@@ -14,6 +14,7 @@ from gipi.api.run import Run, load
 from gipi.core import dist, resolve, rundir
 from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
+from gipi.core.rows import read_rows
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.report.tensorboard import TensorBoard
@@ -135,7 +136,7 @@ def _conclude(
     """Judge the restored weights once and write what a finished run leaves behind."""
     config, dataset = prepared.config, prepared.dataset
     split, device = held_back(dataset), pick_device(config.device)
-    rows = rundir.read_rows(folder / rundir.ROWS)
+    rows = read_rows(folder / rundir.ROWS)
     facts = result(folder, prepared, state, rows=rows, steps=steps)
     facts["metrics"], primary = _judge(folder, prepared, state, split, device)
     facts["weights_sha256"] = save_model_folder(

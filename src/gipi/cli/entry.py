@@ -11,19 +11,23 @@ import atexit
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
+import textwrap
+import threading
 import traceback
-from contextlib import nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gipi.core.errors import GipiError, RequestError, did_you_mean, nearest
+from gipi.core.errors import GipiError, Interrupted, RequestError, did_you_mean, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DONE, FAILED, WRONG, RESUMABLE, INTERRUPTED = 0, 1, 2, 75, 130
 _LINES = 11  # an error message never gets longer than this
+_WIDTH = 98
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,13 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = args[: args.index("--")] if "--" in args else args
     as_json = "--json" in options
     try:
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with terminable(), redirect_stdout(sys.stderr) if as_json else nullcontext():
             result = _dispatch(args)
     except GipiError as error:
         return _report(error, as_json=as_json)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return _interrupted(str(stop) or "SIGINT", as_json=as_json)
     except BrokenPipeError:  # the reader of a pipe left, as `gipi list models | head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -107,14 +110,54 @@ def _usage(error: Any, command: Any, verb: str) -> RequestError:
 
 def _report(error: GipiError, *, as_json: bool) -> int:
     """Print an error for people, and for programs where they asked."""
-    lines = [f"error: {error.found}", f"  needed: {error.needed}", f"  do:     {error.do}"]
-    text = "\n".join(lines).splitlines()
-    if len(text) > _LINES:
-        text = [*text[: _LINES - 3], "    ...", *text[-2:]]
-    print("\n".join(text), file=sys.stderr)
+    found = _wrapped("error: ", error.found, indent=4)
+    rest = [*_wrapped("  needed: ", error.needed), *_wrapped("  do:     ", error.do)]
+    room = max(_LINES - len(rest), 1)
+    if len(found) > room:
+        found = [*found[: max(room - 1, 1)], "    ..."]
+    print("\n".join([*found, *rest]), file=sys.stderr)
     if as_json:
         print(json.dumps({"error": error.as_dict()}))
     return error.exit_code
+
+
+def _wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
+    """Return labelled text in lines of at most `_WIDTH` characters; a long address stays whole."""
+    lines: list[str] = []
+    for line in (label + text).splitlines():
+        lines += textwrap.wrap(
+            line, _WIDTH, subsequent_indent=" " * indent, break_long_words=False,
+            break_on_hyphens=False, drop_whitespace=True,
+        ) or [""]  # fmt: skip
+    return lines
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the command in words, also while data is read and nothing can be resumed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted(name: str, *, as_json: bool) -> int:
+    """Say that a signal ended the command where it could not save first."""
+    error = Interrupted(
+        f"interrupted by {name} outside the training steps",
+        "to run to its end",
+        "run the command again; a run that had begun goes on with `gipi resume runs/last`",
+    )
+    _report(error, as_json=as_json)
+    return INTERRUPTED
 
 
 def _defect(error: Exception, *, as_json: bool) -> int:

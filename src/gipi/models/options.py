@@ -40,6 +40,9 @@ def read_options(model: str, config: type[ConfigT], options: Mapping[str, Any]) 
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else "options"
+        needed = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
         raise ConfigError(
-            f"model option {key}={options.get(key)!r}", f"{first['msg']}", f"change {key}"
+            f"model.{key}={options.get(key)!r} is no value for the model '{model}'",
+            needed,
+            f"set model.{key} to such a value, or leave it out",
         ) from error

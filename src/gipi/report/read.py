@@ -26,6 +26,7 @@ import numpy as np
 
 from gipi.core.atomic import read_folder
 from gipi.core.errors import GipiError
+from gipi.core.rows import read_rows
 from gipi.core.rundir import (
     EVALUATION,
     FINDINGS,
@@ -33,7 +34,6 @@ from gipi.core.rundir import (
     ROWS,
     SETUP,
     read_config,
-    read_rows,
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import missing_extra
-from gipi.core.rundir import ROWS, read_rows
+from gipi.core.rows import read_rows
+from gipi.core.rundir import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,7 +18,8 @@ from gipi.core.device import memory_bytes
 from gipi.core.errors import CheckpointError, ConfigError, DataError
 from gipi.core.events import Action, Step
 from gipi.core.memory import keep_freed_pages
-from gipi.core.rundir import ROWS, SETUP, Rows, read_rows, truncate_rows
+from gipi.core.rows import Rows, read_rows, truncate_rows
+from gipi.core.rundir import ROWS, SETUP
 from gipi.core.seed import derive
 from gipi.train import checkpoint
 from gipi.train.clock import Clock, make_clock, set_span

@@ -15,6 +15,7 @@ from gipi.core import resolve, rundir
 from gipi.core.atomic import write_file
 from gipi.core.errors import ConfigError, RequestError
 from gipi.core.resolve import Layer
+from gipi.core.rows import read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,7 +116,7 @@ def check_larger(folder: Path, prepared: Prepared) -> None:
     total = config.steps
     if config.epochs is not None:
         total = math.ceil(config.epochs * math.ceil(rows / size))
-    logged = rundir.read_rows(folder / rundir.ROWS)
+    logged = read_rows(folder / rundir.ROWS)
     done = max((int(r["step"]) for r in logged if "train/loss" in r), default=0)
     if total is not None and total < done:
         raise ConfigError(

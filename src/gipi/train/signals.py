@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Self
@@ -10,11 +9,11 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
-TWICE = 130
-
 
 class StopRequest:
-    """A context in which the first signal sets `asked` and the second ends the process (130).
+    """A context in which the first signal sets `asked` and the second raises `KeyboardInterrupt`.
+
+    The command line then ends with 130; what was saved before stays good.
 
     Handlers can only be set in the main thread; elsewhere `asked` stays empty.
     """
@@ -41,5 +40,5 @@ class StopRequest:
 
     def _take(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self.asked:
-            os._exit(TWICE)
+            raise KeyboardInterrupt
         self.asked = signal.Signals(number).name
