@@ -16,6 +16,7 @@ from gipi.api.run import Run, load
 from gipi.api.scoring import evaluate_layers, predict_inputs
 from gipi.api.training import resume_layers, train_layers
 from gipi.core import resolve
+from gipi.core.errors import ConfigError
 from gipi.core.schema import Signature
 from gipi.train import fit
 from gipi.train.prepare import Own, data_options
@@ -155,7 +156,8 @@ def model(
     signature = Signature(shape, numbers, cardinalities, classes)
     built = models.build(name, signature, seed=seed, options=chosen)
     if weights is not None:
-        _say(False, *models.load_weights(built, weights, partial=partial).lines())  # noqa: FBT003
+        report = models.load_weights(built, weights, partial=partial)
+        print("\n".join(report.lines()), flush=True)  # noqa: T201
     return built
 
 

@@ -11,7 +11,7 @@ from gipi.core.errors import RequestError
 from gipi.deploy.folder import is_model_folder
 from gipi.deploy.predict import load as load_predictor
 from gipi.deploy.predictions import Predictions, joined
-from gipi.deploy.weights import load_weights
+from gipi.models import load_weights
 from gipi.train import evaluate as evaluate_
 from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start
@@ -82,7 +82,7 @@ def _evaluate_weights(subject: str | Path, layer: Layer, weights: Path) -> dict[
             "name it with --model, see `gipi list models`",
         )
     prepared = prepare([layer, resolve.layer_from_values({"data": str(subject)})], Own())
-    load_weights(prepared.model, weights)
+    print("\n".join(load_weights(prepared.model, weights).lines()), flush=True)  # noqa: T201
     split = held_back(prepared.dataset)
     stream = prepared.dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False)
     judged = evaluate_(prepared.model, prepared.task, stream, schema=prepared.dataset.schema)

@@ -25,6 +25,7 @@ from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.unet import UNetConfig, unet
+from gipi.models.weights import LoadReport, compare_weights, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,12 +51,15 @@ __all__ = [
     "LeNet5Config",
     "LightNetConfig",
     "LinearConfig",
+    "LoadReport",
     "MLPConfig",
     "PerceptronConfig",
     "ResNetConfig",
     "UNetConfig",
     "backbone",
     "build",
+    "compare_weights",
+    "load_weights",
 ]
 
 STREET, FACE = (3, 180, 240), (3, 96, 96)
