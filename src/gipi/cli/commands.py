@@ -252,6 +252,20 @@ def show(
     return catalogue.show_one(name)
 
 
+@app.command()
+def lab(
+    name: Annotated[str, typer.Argument(help="activations, init, norm, optimizers, lr or all.")],
+    *,
+    out: Annotated[str, _flag("Folder of the page and the pictures.", metavar="DIR")] = "lab",
+    seed: Annotated[Text, _flag("Seed of weights and order.", metavar="N")] = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Run the small experiments of the textbooks, and draw them on one page."""
+    from gipi.cli import lab as lab_
+
+    return lab_.run(name, out=out, seed=seed)
+
+
 @app.command("data")
 def data_(
     path: Annotated[str, typer.Argument(help="Name, file or folder.")],

@@ -30,8 +30,10 @@ MARKS = """
 svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif;
 fill:var(--soft);font-variant-numeric:tabular-nums}
 svg .axis{font-size:12px}
+svg .title{font-size:12.5px;font-weight:600;fill:var(--ink)}
 svg .grid{stroke:var(--hair);stroke-width:1}
 svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}
+svg .line.c0{stroke:var(--faint)}
 svg .line.c1{stroke:var(--c1)}svg .line.c2{stroke:var(--c2)}svg .line.c3{stroke:var(--c3)}
 svg .line.c4{stroke:var(--c4)}svg .line.c5{stroke:var(--c5)}svg .line.c6{stroke:var(--c6)}
 svg .dot{stroke:var(--card);stroke-width:1}

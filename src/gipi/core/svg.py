@@ -25,7 +25,7 @@ MOST_POINTS = 360
 class Line:
     """One series: `x` ascending, `y` with non-finite values where there was nothing finite.
 
-    colour  number of the palette's colour, 1..6
+    colour  number of the palette's colour, 1..6; 0 is the pale colour of a background
     dots    also draw a dot at each point (few, measured points such as evaluations)
     """
 
@@ -58,11 +58,14 @@ class Axes:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
     log: bool = False
+    log_x: bool = False
     parts: list[str] = field(default_factory=list)
 
     def x(self, value: float) -> float:
         """Return the horizontal position of `value`."""
         low, high = self.x_range
+        if self.log_x:
+            value, low, high = (math.log10(max(v, 1e-300)) for v in (value, low, high))
         return self.left + (value - low) / (high - low) * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
@@ -153,17 +156,22 @@ def open_axes(
     y_range: tuple[float, float],
     x_label: str = "",
     log: bool = False,
+    log_x: bool = False,
     percent: bool = False,
     x_ticks: bool = True,
+    title: str = "",
 ) -> Axes:
-    """Return axes with grid, tick labels and the label of the horizontal axis drawn."""
+    """Return axes with grid, tick labels, title and the label of the horizontal axis drawn."""
     y_range = _widened(y_range, log=log)
     x_range = x_range if x_range[1] > x_range[0] else (x_range[0] - 0.5, x_range[0] + 0.5)
     marks = log_ticks(*y_range) if log else ticks(*y_range, most=max(3, height // 38))
     names = [f"{v * 100:.4g} %" if percent else number(v) for v in marks]
     left = 12 + CHAR * max((len(n) for n in names), default=1)
     bottom = 36.0 if x_label else 22.0
-    axes = Axes(width, height, left, 14, 18, bottom, x_range, y_range, log)
+    top = 30 if title else 18
+    axes = Axes(width, height, left, 14, top, bottom, x_range, y_range, log, log_x)
+    if title:
+        axes.parts.append(f'<text class="title" x="{left:.1f}" y="14">{text(title)}</text>')
     floor = height - bottom
     for value, name in zip(marks, names, strict=True):
         y = axes.y(value)
@@ -173,7 +181,8 @@ def open_axes(
             f"{name}</text>"
         )
     if x_ticks:
-        for value in ticks(*x_range, most=max(3, width // 80)):
+        most = max(3, width // 80)
+        for value in (log_ticks if log_x else ticks)(*x_range, most=most):
             axes.parts.append(
                 f'<text class="tick" x="{axes.x(value):.1f}" y="{floor + 15:.1f}" '
                 f'text-anchor="middle">{number(value)}</text>'
@@ -212,15 +221,21 @@ def line_chart(
     x_label: str,
     label: str,
     log: bool = False,
+    log_x: bool = False,
     percent: bool = False,
     from_zero: bool = False,
     marks: Sequence[Mark] = (),
     band: tuple[float, float] | None = None,
+    title: str = "",
+    y_range: tuple[float, float] | None = None,
 ) -> str:
     """Return a chart of lines over a common axis.
 
     log        logarithmic vertical axis (values of 0 or less sit at its foot)
+    log_x      logarithmic horizontal axis; all x positive
     band       (low, high) shaded as the usual range
+    title      inside the drawing, for a chart among others
+    y_range    of the vertical axis, as it is; values beyond it lie on its edge
     """
     values = [v for s in series for v in s.y if math.isfinite(v) and (v > 0 or not log)]
     xs = [v for s in series for v in s.x]
@@ -234,8 +249,9 @@ def line_chart(
         if percent:
             low, high = max(low, 0.0), min(high, 1.0)
     axes = open_axes(
-        width, height, x_range=(min(xs, default=0), max(xs, default=1)), y_range=(low, high),
-        x_label=x_label, log=log, percent=percent,
+        width, height, x_range=(min(xs, default=0), max(xs, default=1)),
+        y_range=y_range or (low, high), x_label=x_label, log=log, log_x=log_x, percent=percent,
+        title=title,
     )  # fmt: skip
     floor = height - axes.bottom
     if band is not None:
