@@ -25,7 +25,10 @@ LEVELS = {
 FORBIDDEN = {("tasks", "models"), ("report", "models"), ("launch", "train")}
 
 # Third-party packages that are slow or optional: imported where they are needed, in one file each.
-WRAPPED = {"sklearn", "matplotlib", "pyarrow", "pandas", "polars", "tensorboard", "yaml"}
+WRAPPED = {
+    "sklearn", "matplotlib", "pyarrow", "pandas", "polars", "tensorboard", "yaml",
+    "faster_coco_eval", "pycocotools",
+}  # fmt: skip
 # Where an import of anything may stand inside a function: help must answer without torch.
 LAZY = {"cli", "__init__", "__main__"}
 # Modules of the standard library that some platforms do not have.

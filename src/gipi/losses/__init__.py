@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from gipi.core.registry import Record, Registry
+from gipi.losses.boxes import (
+    BACKGROUND,
+    IGNORED,
+    centerness,
+    centerness_of,
+    focal,
+    giou_loss,
+)
 from gipi.losses.classes import binary_cross_entropy, cross_entropy, perceptron
 from gipi.losses.dense import ce_dice, dice, pixel_cross_entropy, pixel_focal
 from gipi.losses.points import (
@@ -16,14 +24,20 @@ from gipi.losses.points import (
 from gipi.losses.values import gaussian_nll, gaussian_std, huber, l1, mse
 
 __all__ = [
+    "BACKGROUND",
+    "IGNORED",
     "LOSSES",
     "binary_cross_entropy",
     "ce_dice",
+    "centerness",
+    "centerness_of",
     "cross_entropy",
     "dice",
+    "focal",
     "gaussian_maps",
     "gaussian_nll",
     "gaussian_std",
+    "giou_loss",
     "heatmap_cross_entropy",
     "heatmap_mse",
     "huber",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
+from gipi.metrics.ap import ap, ap50
 from gipi.metrics.auc import auc
 from gipi.metrics.classes import accuracy, balanced_accuracy, ece, f1, log_loss
 from gipi.metrics.labels import exact_match, label_f1_macro, label_f1_micro, label_map
@@ -67,6 +68,11 @@ METRICS = Registry(
                "Dice 1945, Measures of the amount of ecologic association", ("segment",), _UP),
         Record("pixel_accuracy", pixel_accuracy, "share of labelled pixels classified rightly",
                "Long, Shelhamer and Darrell 2015, arXiv:1411.4038", ("segment",), _UP),
+        Record("ap50", ap50, "average precision of boxes, a hit from IoU 0.5",
+               "Everingham et al. 2010, The Pascal visual object classes challenge",
+               ("detect",), _UP),
+        Record("ap", ap, "average precision of boxes, mean over IoU 0.50 to 0.95",
+               "Lin et al. 2014, Microsoft COCO, arXiv:1405.0312", ("detect",), _UP),
         Record("nme", nme, "mean distance of points, divided by the size of the subject",
                "Sagonas et al. 2013, 300 faces in-the-wild challenge",
                ("pose",), {**_DOWN, "options": ("points", "size")}),

@@ -14,6 +14,7 @@ from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fcn import FCNConfig, fcn
+from gipi.models.fcos import FCOSConfig, fcos
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
@@ -24,6 +25,7 @@ from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
+from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.unet import UNetConfig, unet
 from gipi.models.weights import LoadReport, compare_weights, load_weights
 
@@ -44,6 +46,7 @@ __all__ = [
     "DenseNetBCConfig",
     "DenseNetConfig",
     "FCNConfig",
+    "FCOSConfig",
     "FastNetConfig",
     "GoogLeNetConfig",
     "HeatmapConfig",
@@ -55,6 +58,7 @@ __all__ = [
     "MLPConfig",
     "PerceptronConfig",
     "ResNetConfig",
+    "RetinaNetConfig",
     "UNetConfig",
     "backbone",
     "build",
@@ -62,7 +66,7 @@ __all__ = [
     "load_weights",
 ]
 
-STREET, FACE = (3, 180, 240), (3, 96, 96)
+STREET, FACE, PHOTO = (3, 180, 240), (3, 96, 96), (3, 240, 320)
 
 MODELS = Registry(
     "models",
@@ -96,6 +100,12 @@ MODELS = Registry(
         Record("fcn", fcn, "segmentation: scores of several strides, added",
                "Long, Shelhamer and Darrell 2015, arXiv:1411.4038",
                ("image", "segment"), {"config": FCNConfig, "image": STREET}),
+        Record("fcos", fcos, "detection without anchors: pyramid and one head, on any backbone",
+               "Tian et al. 2019, FCOS: fully convolutional one-stage object detection, "
+               "arXiv:1904.01355", ("image", "detect"), {"config": FCOSConfig, "image": PHOTO}),
+        Record("retinanet", retinanet, "detection with nine anchors a place, on any backbone",
+               "Lin et al. 2017, Focal loss for dense object detection, arXiv:1708.02002",
+               ("image", "detect"), {"config": RetinaNetConfig, "image": PHOTO}),
         Record("heatmap", heatmap, "points: one map a point, on any backbone",
                "Xiao, Wu and Wei 2018, Simple baselines for human pose estimation, "
                "arXiv:1804.06208", ("image", "pose"), {"config": HeatmapConfig, "image": FACE}),

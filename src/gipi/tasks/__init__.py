@@ -9,6 +9,7 @@ from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
+from gipi.tasks.detect import detect
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
@@ -23,6 +24,7 @@ __all__ = [
     "call_model",
     "classify",
     "custom",
+    "detect",
     "pose",
     "regress",
     "segment",
@@ -38,6 +40,12 @@ TASKS = Registry(
             segment,
             "name the class of each pixel",
             "Long, Shelhamer and Darrell 2015, arXiv:1411.4038",
+        ),
+        Record(
+            "detect",
+            detect,
+            "find objects: boxes and their classes",
+            "Tian et al. 2019, FCOS, arXiv:1904.01355",
         ),
         Record(
             "pose", pose, "find named points", "Toshev and Szegedy 2014, DeepPose, arXiv:1312.4659"
