@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gipi.core.errors import ConfigError, did_you_mean
 from gipi.tasks.task import Loss, LossFunction, Phase, Task, call_model
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ def classify(
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
     multi: bool = False,
+    auxiliary: float = 0.3,
     metric: str | None = None,
 ) -> Task:
     """Return the task of naming the class of each row, or with `multi` all labels it has.
@@ -43,6 +45,8 @@ def classify(
     label_smoothing  ε: the target distribution is (1 - ε) one-hot + ε / K (Szegedy et al. 2016)
     class_weights    K factors on the rows of each class; None for all ones
     multi            a row may have several labels, or none
+    auxiliary        factor on the losses of the further heads of a model that in training answers
+                     (B, heads, K), the main head first (Szegedy et al. 2015: 0.3)
     metric           the score that decides which weights are best; None: accuracy, with `multi`
                      label_map
 
@@ -60,6 +64,10 @@ def classify(
     if not 0 <= label_smoothing < 1:
         raise ConfigError(
             f"task.label_smoothing={label_smoothing}", "a number in [0, 1)", "0.1 is usual"
+        )
+    if auxiliary < 0:
+        raise ConfigError(
+            f"task.auxiliary={auxiliary}", "a number that is not negative", "0.3 is usual"
         )
     if multi and (loss != "binary_cross_entropy" or class_weights is not None):
         raise ConfigError(
@@ -79,6 +87,7 @@ def classify(
         "label_smoothing": label_smoothing,
         "class_weights": None if class_weights is None else list(class_weights),
         "multi": multi,
+        "auxiliary": auxiliary,
         "metric": metric,
     }
 
@@ -100,7 +109,7 @@ def classify(
         name="classify",
         spec=("classify", spec),
         outputs=outputs,
-        phases=(Phase("classify", _loss(loss, label_smoothing, weights)),),
+        phases=(Phase("classify", _loss(loss, label_smoothing, weights, auxiliary)),),
         forward=call_model,
         units=_as_they_are if multi else _units,
         metrics=measured,
@@ -109,12 +118,18 @@ def classify(
     )
 
 
-def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
+def _loss(
+    name: str, smoothing: float, weights: Tensor | None, auxiliary: float
+) -> LossFunction:  # fmt: skip
     if name == "binary_cross_entropy":
 
         def binary(model: nn.Module, batch: Batch) -> Loss:
             assert batch.target is not None
             out = model(*batch.inputs.values())
+            if out.ndim == 3:
+                criterion = partial(losses.binary_cross_entropy, target=batch.target,
+                                    weight=batch.weight, label_smoothing=smoothing)  # fmt: skip
+                return _all_heads(out, criterion, auxiliary)
             total, count = losses.binary_cross_entropy(
                 out, batch.target, batch.weight, label_smoothing=smoothing
             )
@@ -139,12 +154,27 @@ def _loss(name: str, smoothing: float, weights: Tensor | None) -> LossFunction:
         out = model(*batch.inputs.values())
         if placed is not None and placed.device != out.device:
             placed = placed.to(out.device)  # once: a copy in each step would wait for the device
+        if out.ndim == 3:
+            criterion = partial(losses.cross_entropy, target=batch.target, weight=batch.weight,
+                                label_smoothing=smoothing, class_weights=placed)  # fmt: skip
+            return _all_heads(out, criterion, auxiliary)
         total, count = losses.cross_entropy(
             out, batch.target, batch.weight, label_smoothing=smoothing, class_weights=placed
         )
         return Loss(total, count, out)
 
     return cross_entropy
+
+
+def _all_heads(
+    out: Tensor, criterion: Callable[[Tensor], tuple[Tensor, float | Tensor]], share: float
+) -> Loss:
+    """Return l(main) + share · Σ l(other) of outputs (B, heads, K); the main head is measured."""
+    main, *others = out.unbind(1)
+    total, count = criterion(main)
+    for other in others:
+        total = total + share * criterion(other)[0]
+    return Loss(total, count, main)
 
 
 def _units(outputs: Tensor, target: Tensor, schema: Schema | None) -> tuple[Tensor, Tensor]:  # noqa: ARG001
