@@ -19,8 +19,8 @@ from gipi.data.augment import (
     transform_masks,
     transform_points,
 )
-from gipi.data.augment.geometry import apply_exact, apply_windows
 from gipi.data.augment.mix import beta_quantile, beta_table
+from gipi.data.augment.move import apply_exact, apply_windows
 
 H, W = 12, 10
 IDS = torch.arange(400, 464)
@@ -33,6 +33,22 @@ def schema(channels: int = 3, classes: tuple[str, ...] = ("a", "b", "c")) -> Sch
     image = Field("image", "image", "input", shape=(channels, H, W), stats=stats)
     kind = "category" if classes else "number"
     return Schema((image, Field("y", kind, "target", classes=classes)))
+
+
+def boxed(*asked: str | dict[str, object]) -> Augment:
+    """Return the augmentation of pictures with boxes."""
+    image = schema().fields[0]
+    target = Field("boxes", "boxes", "target", shape=(2, 6), classes=("a", "b"))
+    found = build_augment(asked, Schema((image, target)))
+    assert found is not None
+    return found
+
+
+def boxes(n: int) -> Tensor:
+    """Return box targets (n, 2, 6): one box, and for every other row a second one."""
+    one = torch.tensor([[1.0, 2, 7, 9, 0, 0], [4, 1, 9, 6, 1, 0]]).repeat(n, 1, 1)
+    one[::2, 1, 4] = -1
+    return one
 
 
 def built(*asked: str | dict[str, object], classes: tuple[str, ...] = ("a", "b", "c")) -> Augment:
@@ -53,27 +69,41 @@ def changed(augment: Augment, images: Tensor, ids: Tensor = IDS) -> Tensor:
     return augment({"image": images}, None, ids, key=KEY)[0]["image"]
 
 
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("record", list(AUGMENTATIONS), ids=lambda r: r.name)
-def test_every_one_is_the_same_whatever_the_batch(record) -> None:  # type: ignore[no-untyped-def]
+def test_every_one_is_the_same_whatever_the_batch(record, last: bool) -> None:  # type: ignore[no-untyped-def]
     images, target = pictures(), torch.arange(64) % 3
-    augment = built(record.name)
+    if last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    asked: dict[str, object] = {"name": record.name}
+    if record.name == "resize":
+        asked["size"] = [9, 7]
+    if record.name == "mosaic":
+        augment, target = boxed(asked), boxes(64)
+    else:
+        augment = built(asked)
     before = images.clone()
-    partner = (torch.arange(64) + 1) % 64
-    whole, labels = augment({"image": images}, target, IDS, key=KEY, partner=partner)
+    ring = [(torch.arange(64) + 1 + k) % 64 for k in range(3)][: max(1, augment.partners)]
+    whole, labels = augment({"image": images}, target, IDS, key=KEY, partner=torch.stack(ring))
     assert torch.equal(images, before), "the rows of the stream are never written to"
-    assert not torch.equal(whole["image"], images)
+    assert whole["image"].shape != images.shape or not torch.equal(whole["image"], images)
+    assert whole["image"].dtype == torch.float32
     assert labels is not None
     for a, b in ((0, 1), (1, 30), (30, 64)):
-        rows = torch.arange(a, b + 1) % 64
+        rows = torch.arange(a, b + len(ring)) % 64
         part, some = augment(
             {"image": images[rows]}, target[rows], IDS[rows], key=KEY,
-            partner=torch.arange(1, b - a + 1), keep=torch.arange(b - a),
+            partner=torch.stack([torch.arange(b - a) + 1 + k for k in range(len(ring))]),
+            keep=torch.arange(b - a),
         )  # fmt: skip
         assert torch.equal(part["image"], whole["image"][a:b])
         assert some is not None
         assert torch.equal(some, labels[a:b])
-    other, _ = augment({"image": images}, target, IDS, key=derive(0, "augment", 4), partner=partner)
-    assert not torch.equal(other["image"], whole["image"])
+    other, _ = augment(
+        {"image": images}, target, IDS, key=derive(0, "augment", 4), partner=torch.stack(ring)
+    )
+    if record.name != "resize":
+        assert not torch.equal(other["image"], whole["image"])
 
 
 @pytest.mark.parametrize(("axis", "dim"), [("horizontal", 3), ("vertical", 2)])
@@ -150,7 +180,7 @@ def test_points_boxes_and_masks_move_with_the_picture() -> None:
         matrix = augment.matrix(IDS, key=KEY, height=H, width=W)
         moved = transform_points(matrix, points)[:, 0]
         box = transform_boxes(matrix, boxes, height=H, width=W)[:, 0]
-        mask = transform_masks(matrix, masks, exact=augment.exact)
+        mask = transform_masks(matrix, masks, exact=augment.exact, outside=0)
         found = image[:, 0].flatten(1).argmax(1)
         at = torch.stack([found % W, found // W], 1) + 0.5
         assert (moved - at).abs().max() <= (0.0 if augment.exact else 0.75)

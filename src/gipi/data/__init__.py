@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gipi.data.audit import Audit, audit
-from gipi.data.augment import AUGMENTATIONS, build_augment
+from gipi.data.augment import AUGMENTATIONS, build_augment, tta_views
 from gipi.data.cache import CacheEntry, cache_info, clear
 from gipi.data.dataset import Dataset, open_data, read_rows
 from gipi.data.options import DataOptions
@@ -29,4 +29,5 @@ __all__ = [
     "open_data",
     "read_rows",
     "read_source",
+    "tta_views",
 ]

@@ -21,6 +21,7 @@ from gipi.core.batch import Batch
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.seed import derive
 from gipi.data.buffers import Ring
+from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, normalise, resident
 
@@ -40,12 +41,13 @@ class Columns:
     """All rows of a data set as the model will see them, on the host.
 
     inputs   name -> (N, ...) float32 or int64 tensor, or `Pictures`
-    target   (N,) int64 classes or float32 standardised values, None where there is none
+    target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
+             (N, K, 3) keypoints, or `Masks`; None where there is none
     weight   (N,) float32 row weights or None
     """
 
     inputs: dict[str, Tensor | Pictures]
-    target: Tensor | None = None
+    target: Tensor | Masks | None = None
     weight: Tensor | None = None
 
 
@@ -103,12 +105,29 @@ class _Fetched:
         return rows.contiguous(memory_format=torch.channels_last) if self.channels_last else rows
 
 
+class _Labels:
+    """Masks fetched by a `Reader`; they stay uint8."""
+
+    def __init__(self, ids: np.ndarray, reader: Reader, device: torch.device) -> None:
+        self.ids, self.reader, self.device = ids, reader, device
+        self.depth = reader.depth
+
+    def start(self, chunk: _Chunk) -> Any:
+        return self.reader.submit(self.ids[chunk.host.numpy()])
+
+    def finish(self, begun: Any) -> Tensor:
+        raw = torch.from_numpy(self.reader.result(begun))
+        if self.device.type == "cuda":
+            raw = raw.pin_memory().to(self.device, non_blocking=True)
+        return raw
+
+
 @dataclass(frozen=True)
 class _Chunk:
     """Consecutive batches gathered together: positions of their rows, sizes, and global rows.
 
     positions, host   the same positions on the device and on the host
-    partner   index within the chunk of the row that each row is mixed with (mixing only)
+    partner   (partners, n) index within the chunk of the rows that each row is mixed with
     keep      index of the rows that belong to this rank where extra partner rows were added
     """
 
@@ -156,18 +175,19 @@ class RowStream:
         self.mode, self.mode_reason = choose_mode(
             asked=mode,
             float_bytes=_float_bytes(columns, self.rows),
-            files=any(p.files is not None for p in pictures),
+            files=any(p.files is not None for p in pictures)
+            or (isinstance(columns.target, Masks) and isinstance(columns.target.labels, MaskFiles)),
             device=self.device,
         )
         self._columns, self._workers, self._half = columns, workers, False
         self._readers: list[Reader] = []
         self._per_chunk = self._batches_per_chunk(columns)
-        share = -(-self.batch_size // world) + (augment is not None and augment.mixing)
+        share = -(-self.batch_size // world) + (0 if augment is None else augment.partners)
         self._chunk_rows = self._per_chunk * share
         self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
         self._ids = rows.to(self.device)
-        self._target = None if columns.target is None else columns.target[rows].to(self.device)
+        self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
     def _gather_of(self, column: Tensor | Pictures, workers: int) -> _Gather:
@@ -186,12 +206,30 @@ class RowStream:
             channels_last=self.channels_last,
         )  # fmt: skip
 
+    def _target_of(
+        self, target: Tensor | Masks | None, rows: Tensor, workers: int
+    ) -> tuple[Tensor | None, _Labels | None]:
+        """Return the targets of the split on the device, or what fetches its masks."""
+        if isinstance(target, Masks):
+            if self.mode == "resident":
+                return torch.from_numpy(target.fetch(self.ids)).to(self.device), None
+            streaming = self.mode == "streaming"
+            reader = Reader(target, workers=workers if streaming else 0, threaded=not streaming)
+            self._readers.append(reader)
+            return None, _Labels(self.ids, reader, self.device)
+        return (None if target is None else target[rows].to(self.device)), None
+
     def _batches_per_chunk(self, columns: Columns) -> int:
         if self.mode == "streaming":
             return 1
         row = 8 + _float_bytes(columns, 1)
         size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
         return min(MOST_BATCHES, max(1, size // (row * -(-self.batch_size // self.world))))
+
+    @property
+    def targets(self) -> Tensor | None:
+        """The targets of all rows of this stream, in the order of `ids`."""
+        return self._target
 
     @property
     def can_store(self) -> bool:
@@ -234,12 +272,14 @@ class RowStream:
         """Yield this rank's share of the batches of one epoch from batch number `skip` on."""
         clock = time.perf_counter
         gathers = self._gathers
+        drawn = self._drawn
         depth = max((g.depth for g in gathers.values()), default=0)
 
-        def start(chunk: _Chunk) -> dict[str, Any] | None:
+        def start(chunk: _Chunk) -> tuple[dict[str, Any], Any] | None:
             if chunk.span is not None:
                 return None
-            return {k: g.start(chunk) for k, g in gathers.items()}
+            begun = {k: g.start(chunk) for k, g in gathers.items()}
+            return begun, None if drawn is None else drawn.start(chunk)
 
         began = clock()
         for chunk, begun in ahead(self._chunks(epoch, skip), start, depth):
@@ -251,7 +291,7 @@ class RowStream:
     def _chunks(self, epoch: int, skip: int) -> Iterator[_Chunk]:
         order = self.order(epoch)
         on_device = order.to(self.device)
-        mixing = self.augment is not None and self.augment.mixing
+        partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
         straight = straight and self.augment is None
         size, per = self.batch_size, self._per_chunk
@@ -263,16 +303,16 @@ class RowStream:
                 yield _Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
                     span=(a, b) if straight else None,
-                    partner=_ring(rows).to(self.device) if mixing else None,
+                    partner=_ring(rows, partners).to(self.device) if partners else None,
                 )  # fmt: skip
             else:
-                yield self._share(order[a:b], rows, mixing=mixing)
+                yield self._share(order[a:b], rows, partners=partners)
 
-    def _share(self, order: Tensor, rows: list[int], *, mixing: bool) -> _Chunk:
+    def _share(self, order: Tensor, rows: list[int], *, partners: int) -> _Chunk:
         """Return this rank's share of consecutive global batches that begin at order[0].
 
-        With mixing, the row that follows a share in its global batch is read too: the partner of
-        row j is row (j + 1) mod n, whatever rank holds it.
+        With mixing, the rows that follow a share in its global batch are read too: partner k of
+        row j is row (j + k) mod n, k = 1 .. partners, whatever rank holds it.
         """
         r, w = self.rank, self.world
         index: list[int] = []
@@ -286,18 +326,20 @@ class RowStream:
                 low, high = 0, 1
             keep.extend(range(len(index), len(index) + high - low))
             index.extend(range(base + low, base + high))
-            if mixing:
-                index.append(base + high % n)
+            index.extend(base + (high + k) % n for k in range(partners))
             sizes.append(high - low)
             base += n
         host = order[torch.tensor(index)]
         positions = host.to(self.device)
-        if not mixing:
+        if not partners:
             return _Chunk(positions, host, sizes, rows, empty)
         kept = torch.tensor(keep, device=self.device)
-        return _Chunk(positions, host, sizes, rows, empty, partner=kept + 1, keep=kept)
+        partner = torch.stack([kept + 1 + k for k in range(partners)])
+        return _Chunk(positions, host, sizes, rows, empty, partner=partner, keep=kept)
 
-    def _batches(self, chunk: _Chunk, begun: dict[str, Any] | None, epoch: int) -> list[Batch]:
+    def _batches(
+        self, chunk: _Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
+    ) -> list[Batch]:
         gathers, positions = self._gathers, chunk.positions
         target, weight = self._target, self._weight
         if begun is None and chunk.span is not None:
@@ -308,9 +350,12 @@ class RowStream:
             weight = None if weight is None else weight[a:b]
         else:
             assert begun is not None
-            inputs = {k: g.finish(begun[k]) for k, g in gathers.items()}
+            inputs = {k: g.finish(begun[0][k]) for k, g in gathers.items()}
             ids = self._ids.index_select(0, positions)
-            target = None if target is None else target.index_select(0, positions)
+            if self._drawn is not None:
+                target = self._drawn.finish(begun[1])
+            else:
+                target = None if target is None else target.index_select(0, positions)
             weight = None if weight is None else weight.index_select(0, positions)
         if self.augment is not None:
             key = derive(self.seed, "augment", epoch)
@@ -355,12 +400,14 @@ def _views(
     ]
 
 
-def _ring(sizes: list[int]) -> Tensor:
-    """Return for rows of consecutive batches the index of the next row of the same batch."""
-    index = torch.arange(sum(sizes)) + 1
-    ends = torch.tensor(sizes).cumsum(0)
-    index[ends - 1] = ends - torch.tensor(sizes)
-    return index
+def _ring(sizes: list[int], partners: int) -> Tensor:
+    """Return (partners, rows): for rows of consecutive batches the next rows of the same batch."""
+    size = torch.tensor(sizes).repeat_interleave(torch.tensor(sizes))
+    first = (torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)).repeat_interleave(
+        torch.tensor(sizes)
+    )
+    within = torch.arange(sum(sizes)) - first
+    return torch.stack([first + (within + 1 + k) % size for k in range(partners)])
 
 
 def _batch_size(asked: int | str, rows: int) -> int:
@@ -380,4 +427,8 @@ def _float_bytes(columns: Columns, rows: int) -> int:
             total += 4 * int(np.prod(column.shape)) * rows
         else:
             total += column[:1].numel() * column.element_size() * rows
+    if isinstance(columns.target, Masks):
+        total += int(np.prod(columns.target.shape)) * rows
+    elif columns.target is not None:
+        total += columns.target[:1].numel() * columns.target.element_size() * rows
     return total

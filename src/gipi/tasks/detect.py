@@ -132,12 +132,12 @@ def detect(
         return found(outputs, schema), target
 
     def decode(outputs: Tensor, schema: Schema) -> dict[str, np.ndarray]:
-        return _answers(found(outputs, schema), schema)
+        return answers_of(found(outputs, schema), schema)
 
     def decode_original(
         outputs: Tensor, schema: Schema, placement: np.ndarray, sizes: np.ndarray
     ) -> dict[str, np.ndarray]:
-        answers = _answers(found(outputs, schema), schema)
+        answers = answers_of(found(outputs, schema), schema)
         for i, (matrix, size) in enumerate(zip(placement, sizes, strict=True)):
             answers["boxes"][i] = boxes_to_original(answers["boxes"][i], matrix, size)
         return answers
@@ -219,7 +219,7 @@ def boxes_to_original(boxes: np.ndarray, matrix: np.ndarray, size: Sequence[int]
     return clipped
 
 
-def _answers(found: Tensor, schema: Schema) -> dict[str, np.ndarray]:
+def answers_of(found: Tensor, schema: Schema) -> dict[str, np.ndarray]:
     """Return ``boxes``, ``scores``, ``index`` and ``labels`` (names): arrays of one array a row."""
     rows = found.cpu().numpy()
     names = np.array(schema.classes, dtype=object)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from gipi.data.augment.apply import Augment
-from gipi.data.augment.build import AUGMENTATIONS, build_augment
-from gipi.data.augment.geometry import transform_boxes, transform_masks, transform_points
+from gipi.data.augment.build import AUGMENTATIONS, build_augment, mirror_order
+from gipi.data.augment.follow import transform_boxes, transform_masks, transform_points
+from gipi.data.augment.views import View, tta_views
 
 __all__ = [
     "AUGMENTATIONS",
     "Augment",
+    "View",
     "build_augment",
+    "mirror_order",
     "transform_boxes",
     "transform_masks",
     "transform_points",
+    "tta_views",
 ]

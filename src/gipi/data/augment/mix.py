@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from gipi.data.augment.pixels import rectangle
+from gipi.data.augment.erasing import rectangle
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,8 +1,4 @@
-"""Steps on values: brightness and contrast as one gain and bias per sample, and erased rectangles.
-
-Pictures are normalised, z = (v - m) / s with channel mean m and spread s of the training pictures
-and v in [0, 1]; steps say what they do to v.
-"""
+"""Erased rectangles: a part of the picture is replaced by the mean colour."""
 
 from __future__ import annotations
 
@@ -19,60 +15,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Photometric:
-    """One step v -> gain v + bias: `gain_bias(draw, mean)` gives gain (B, 1) and bias (B, C)."""
-
-    name: str
-    gain_bias: Callable[[Callable[[int], Tensor], Tensor], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
 class Erasing:
     """One erased rectangle: `box(draw, H, W)` gives (B, 4) int64 y1 y2 x1 x2 (empty: nothing)."""
 
     name: str
     box: Callable[[Callable[[int], Tensor], int, int], Tensor]
-
-
-def brightness(*, strength: float = 0.2) -> Photometric:
-    """Multiply v by a factor uniform in 1 - strength .. 1 + strength."""
-
-    def gain_bias(draw: Callable[[int], Tensor], mean: Tensor) -> tuple[Tensor, Tensor]:
-        gain = 1 + (draw(0)[:, None] * 2 - 1) * strength
-        return gain, torch.zeros_like(gain).expand(-1, len(mean))
-
-    return Photometric("brightness", gain_bias)
-
-
-def contrast(*, strength: float = 0.2) -> Photometric:
-    """Stretch v about the mean colour of the training pictures, v' = m + g (v - m).
-
-    g is uniform in 1 - strength .. 1 + strength. Others stretch about the grey mean of the picture
-    itself; the fixed centre keeps the step a gain and a bias.
-    """
-
-    def gain_bias(draw: Callable[[int], Tensor], mean: Tensor) -> tuple[Tensor, Tensor]:
-        gain = 1 + (draw(0)[:, None] * 2 - 1) * strength
-        return gain, (1 - gain) * mean.double()
-
-    return Photometric("contrast", gain_bias)
-
-
-def apply_gain_bias(
-    images: Tensor, gain: Tensor, bias: Tensor, *, mean: Tensor, std: Tensor, clip: bool
-) -> Tensor:
-    """Return normalised images after v -> gain v + bias, v kept within [0, 1] where `clip`.
-
-    In normalised values: z' = gain z + ((gain - 1) m + bias) / s.
-    """
-    m, s = mean.double(), std.double()
-    offset = ((gain - 1) * m + bias) / s
-    out = images * gain.to(images.dtype)[:, :, None, None]
-    out = out + offset.to(images.dtype)[:, :, None, None]
-    if not clip:
-        return out
-    low, high = (-m / s).to(images.dtype), ((1 - m) / s).to(images.dtype)
-    return out.clamp(low.view(-1, 1, 1), high.view(-1, 1, 1))
 
 
 def cutout(*, size: int, p: float = 1.0) -> Erasing:
