@@ -27,11 +27,13 @@ class FastNetConfig:
     widths      channels of the blocks; () for 64, 256, 256, with 256 again for large pictures
     whiten      the first layer is fixed by the covariance of training patches
     head_scale  the output is multiplied by this: small logits at the start allow a high rate
+    side        larger pictures are averaged down to this longer side before the first layer
     """
 
     widths: tuple[int, ...] = ()
     whiten: bool = True
     head_scale: float = 1 / 9
+    side: int | None = None
 
 
 class Block(nn.Module):
@@ -69,6 +71,11 @@ class FastNet(nn.Module):
         if signature.image is None:
             raise ModelError("fastnet on a table", "images", "use the model 'mlp' for tables")
         channels, height, width = signature.image
+        self.size: tuple[int, int] | None = None
+        if config.side is not None and config.side < max(height, width):
+            shrink = config.side / max(height, width)
+            height, width = max(round(height * shrink), 1), max(round(width * shrink), 1)
+            self.size = (height, width)
         side = 3 if channels == 1 else 2
         least = min(height, width) - side + 1
         most = 0
@@ -91,7 +98,8 @@ class FastNet(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(widths[-1], signature.outputs, bias=False)
         self.feature_channels = tuple(widths)
-        self.feature_strides = tuple(2 ** (i + 1) for i in range(len(widths)))
+        shrunk = 1 if self.size is None else round(signature.image[1] / self.size[0])
+        self.feature_strides = tuple(shrunk * 2 ** (i + 1) for i in range(len(widths)))
         self._draw(generator)
         self.choices = (
             f"GELU, {' - '.join(map(str, widths))} channels, uniform in ±√(3/fan_in)",
@@ -121,7 +129,9 @@ class FastNet(nn.Module):
         if not self.config.whiten:
             return
         side = self.whiten.kernel_size[0]
-        patches = F.unfold(images.float()[:5000], side).transpose(1, 2).reshape(-1, self.patch)
+        patches = (
+            F.unfold(self._shrunk(images.float()), side).transpose(1, 2).reshape(-1, self.patch)
+        )
         patches = patches.double() - patches.double().mean(0)
         covariance = patches.T @ patches / len(patches)
         values, vectors = torch.linalg.eigh(covariance)
@@ -130,9 +140,12 @@ class FastNet(nn.Module):
         filters = filters.reshape(self.patch, -1, side, side).to(self.whiten.weight)
         self.whiten.weight.copy_(torch.cat([filters, -filters]))
 
+    def _shrunk(self, images: Tensor) -> Tensor:
+        return images if self.size is None else F.interpolate(images, self.size, mode="area")
+
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the maps after each block, the largest first."""
-        x = F.gelu(self.whiten(x))
+        x = F.gelu(self.whiten(self._shrunk(x)))
         maps = []
         for block in self.blocks:
             x = block(x)

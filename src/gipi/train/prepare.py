@@ -144,7 +144,7 @@ def _names_exist(config: Config) -> None:
     if config.task is not None:
         tasks.TASKS.get(config.task)
     for step in config.augment or ():
-        name = step if isinstance(step, str) else next(iter(step), "")
+        name = step if isinstance(step, str) else step.get("name", next(iter(step), ""))
         data_.AUGMENTATIONS.get(str(name))
 
 

@@ -1,0 +1,147 @@
+"""What fits into a time budget: network, width, resolution and batch size from measured speed.
+
+A net that sees every picture too few times learns less than a smaller one that sees it often
+enough, and a small one stops learning long before a long budget ends. So the first seconds measure
+training steps of nets of growing width, and the widest that still sees the training rows
+`ENOUGH_EPOCHS` times is taken. The rule was found on rows split off the training rows of
+Fashion-MNIST and CIFAR-10; benchmarks/quality/time_budget.py measures what comes of it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi import models, tasks
+from gipi.core import device as machine_facts
+from gipi.core.batch import Batch
+from gipi.train.lanes import build_optimizer
+from gipi.train.precision import Setup
+from gipi.train.trial import Candidate, Work
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gipi.core.config import Recipe
+    from gipi.core.schema import Signature
+
+WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
+"""Channels of the first block that are tried; the later blocks have 2 and 4 times as many."""
+ENOUGH_EPOCHS = 8.0
+LARGE = 64
+"""Pictures above this side may be made smaller, down to `LARGE`."""
+SMALLER = 1.5
+"""Factor between the resolutions that are tried."""
+UPDATES = 1500
+"""Optimizer steps that a budget is cut into: more rows a step where there is time for more rows."""
+MEASURED_ROWS = 32
+MEASURE_S = 1.5
+RESERVE_S = 4.0
+"""Seconds for what comes after the last step: scores, report, model folder."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen for a budget.
+
+    options    of the model `fastnet`: widths and, for large pictures, side
+    epochs     that the measured speed makes of the seconds
+    tried      (widths, side, rows per second) of everything that was measured
+    """
+
+    options: dict[str, Any]
+    batch_size: int
+    epochs: float
+    tried: tuple[tuple[tuple[int, ...], int, float], ...]
+    reason: str
+
+
+def plan(
+    signature: Signature, rows: int, seconds: float, recipe: Recipe, *, device: torch.device
+) -> Plan | None:
+    """Return the net for `rows` training pictures within `seconds`; None where none can be built.
+
+    signature  of the data: one image input and the classes
+    seconds    for training, what comes before and after taken off
+
+    Nothing but the speed of steps on random pictures is measured: at most about `MEASURE_S`.
+    """
+    assert signature.image is not None
+    began, tried = time.perf_counter(), []
+    best: tuple[dict[str, Any], float] | None = None
+    for side in _sides(signature.image):
+        found: tuple[dict[str, Any], float] | None = None
+        for first in WIDTHS:
+            options = _options(signature.image, first, side)
+            speed = _rows_per_s(signature, options, recipe, device)
+            if speed is None:
+                return None
+            tried.append((tuple(options["widths"]), side, speed))
+            epochs = speed * seconds / rows
+            if found is None or epochs >= ENOUGH_EPOCHS:
+                found = (options, speed)
+            if epochs < ENOUGH_EPOCHS or time.perf_counter() - began > MEASURE_S:
+                break
+        assert found is not None
+        best = found
+        wide = found[0]["widths"][0] >= WIDTHS[2]
+        if wide or time.perf_counter() - began > MEASURE_S:
+            break  # a smaller picture is only worth it where the net would be narrow
+    assert best is not None
+    options, speed = best
+    epochs = speed * seconds / rows
+    batch = 2 ** round(math.log2(max(speed * seconds / UPDATES, 1)))
+    size = max(32, min(512, batch, 2 ** int(math.log2(max(rows / 8, 32)))))
+    shown = "-".join(map(str, options["widths"]))
+    return Plan(
+        options, size, epochs, tuple(tried),
+        f"{speed:.0f} pictures/s were measured with {shown} channels: about {epochs:.1f} passes "
+        f"over {rows} rows in {seconds:.0f} s",
+    )  # fmt: skip
+
+
+def _sides(image: tuple[int, int, int]) -> list[int]:
+    """Return the resolutions to try, the data's own first."""
+    side = max(image[1:])
+    sides = [side]
+    while sides[-1] / SMALLER >= LARGE:
+        sides.append(round(sides[-1] / SMALLER))
+    return sides
+
+
+def _options(image: tuple[int, int, int], first: int, side: int) -> dict[str, Any]:
+    """Return the options of `fastnet`: as many blocks as the resolution takes."""
+    scale = side / max(image[1:])
+    least = round(min(image[1:]) * scale)
+    blocks = max(1, min(5, int(math.log2(max(least / 3, 2)))))
+    widths = [first * min(2**i, 4) for i in range(blocks)]
+    return {"widths": tuple(widths), **({"side": side} if scale < 1 else {})}
+
+
+def _rows_per_s(
+    signature: Signature, options: dict[str, Any], recipe: Recipe, device: torch.device
+) -> float | None:
+    """Return rows per second of training steps in the arithmetic that such a net gets."""
+    assert signature.image is not None
+    try:
+        net: nn.Module = models.build("fastnet", signature, options=options).to(device)
+    except models.ModelError:
+        return None
+    half = recipe.precision in ("auto", "bf16") and machine_facts.supports(device, "bf16")
+    setup = Setup(
+        precision="bf16" if half else "fp32", layout="channels_last",
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    work = Work(net, tasks.classify(), device, lambda copy: build_optimizer(copy, recipe))
+    candidate = Candidate(work, setup)
+    size = MEASURED_ROWS if device.type == "cpu" else 8 * MEASURED_ROWS
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(size, *signature.image, generator=generator).to(device)
+    target = torch.randint(signature.outputs, (size,), generator=generator).to(device)
+    candidate.feed(Batch({"image": pictures}, target, rows=size))
+    candidate.turn()
+    return size / candidate.seconds

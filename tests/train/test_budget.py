@@ -1,0 +1,67 @@
+"""A budget's plan: wider with more time, never by anything but measured speed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gipi.core.config import Recipe
+from gipi.core.schema import Signature
+from gipi.train import budget
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that steps 40,000 pictures of 28x28 a second over the width of the first block."""
+
+    def pretend(signature: Signature, options: dict, recipe: Recipe, device: object) -> float:
+        side = options.get("side", max(signature.image[1:]))
+        return 40_000 * 16 / options["widths"][0] ** 1.2 * (28 / side) ** 2
+
+    monkeypatch.setattr(budget, "_rows_per_s", pretend)
+
+
+def planned(seconds: float, image: tuple[int, int, int] = (1, 28, 28), rows: int = 50_000):
+    """The plan for ten classes."""
+    found = budget.plan(Signature(image=image, outputs=10), rows, seconds, Recipe(), device=CPU)
+    assert found is not None
+    return found
+
+
+@pytest.mark.usefixtures("speeds")
+def test_more_time_buys_a_wider_net_that_still_sees_the_rows_often_enough() -> None:
+    """Widths grow with the budget; epochs stay at or above the least wherever that is possible."""
+    plans = [planned(s) for s in (10, 60, 300, 1200)]
+    firsts = [p.options["widths"][0] for p in plans]
+    assert firsts == sorted(firsts)
+    assert firsts[0] < firsts[-1]
+    assert all(p.epochs >= budget.ENOUGH_EPOCHS for p in plans[1:])
+    sizes = [p.batch_size for p in plans]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.usefixtures("speeds")
+def test_too_little_time_takes_the_narrowest() -> None:
+    """Where nothing sees the rows often enough, the fastest net is taken, and the plan says so."""
+    found = planned(0.5)
+    assert found.options["widths"][0] == budget.WIDTHS[0]
+    assert found.epochs < budget.ENOUGH_EPOCHS
+    assert f"about {found.epochs:.1f} passes" in found.reason
+
+
+@pytest.mark.usefixtures("speeds")
+def test_large_pictures_are_made_smaller_where_time_is_short() -> None:
+    """224 pixels with little time: a smaller side; with much time: as they are."""
+    short = planned(60, (3, 224, 224), rows=20_000)
+    assert short.options["side"] < 224
+    long = planned(20_000, (3, 224, 224), rows=20_000)
+    assert "side" not in long.options
+
+
+def test_the_measured_net_is_the_one_that_is_built() -> None:
+    """With the real clock: the options build a model, and every speed is positive."""
+    found = planned(5, (3, 16, 16), rows=500)
+    assert all(speed > 0 for *_, speed in found.tried)
+    assert found.batch_size >= 32
