@@ -21,6 +21,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "activations": ("gipi.nn", "ACTIVATIONS"),
     "inits": ("gipi.nn", "INITS"),
     "norms": ("gipi.nn", "NORMS"),
+    "layers": ("gipi.nn", "LAYERS"),
+    "advice": ("gipi.nn", "RULES"),
     "losses": ("gipi.losses", "LOSSES"),
     "metrics": ("gipi.metrics", "METRICS"),
     "augmentations": ("gipi.data", "AUGMENTATIONS"),

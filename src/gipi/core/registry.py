@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """One registered thing: its name, what builds it, one line about it and its source."""
+    """One registered thing: its name, what builds it, one line about it and its source.
+
+    Further names by which it may be asked for stand in ``facts["aliases"]``.
+    """
 
     name: str
     build: Callable[..., Any]
@@ -49,15 +52,21 @@ class Registry:
         return iter(self._all().values())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._all()
+        return name in self._all() or name in self.aliases()
 
     def names(self) -> list[str]:
         """Return every registered name."""
         return list(self._all())
 
+    def aliases(self) -> dict[str, str]:
+        """Return every further name with the name that it stands for."""
+        return {a: r.name for r in self for a in r.facts.get("aliases", ())}
+
     def get(self, name: str) -> Record:
         """Return the record called `name`; raise `UnknownName` with the nearest name."""
         records = self._all()
+        if name not in records and name in (aliases := self.aliases()):
+            return records[aliases[name]]
         if name not in records:
             one = self.kind.removesuffix("es" if self.kind.endswith("sses") else "s")
             raise UnknownName(

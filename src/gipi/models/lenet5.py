@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.core.errors import ModelError
-from gipi.nn import ScaledTanh, initialise, why
+from gipi.core.errors import ConfigError, ModelError
+from gipi.nn import ScaledTanh, Situation, initialise, resolve, widening
+from gipi.nn import activation as build_activation
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -31,9 +32,17 @@ C3_INPUTS: tuple[tuple[int, ...], ...] = (
 
 @dataclass(frozen=True)
 class LeNet5Config:
-    """Which LeNet-5: "modern" (ReLU, max pooling, linear output) or "1998" (as published)."""
+    """Which LeNet-5, and what the modern one is made of.
+
+    variant     modern (max pooling, linear output) or 1998 (as published)
+    activation  of the modern net: a name of `gipi list activations`, or auto: by the rules of
+                `gipi list advice`; 1998 has scaled-tanh
+    init        of the modern net: a name of `gipi list inits`, or auto; 1998 has lecun-uniform
+    """
 
     variant: Literal["modern", "1998"] = "modern"
+    activation: str = "auto"
+    init: str = "auto"
 
 
 class Subsample(nn.Module):
@@ -129,28 +138,29 @@ class LeNet5(nn.Module):
         super().__init__()
         if signature.image is None:
             raise ModelError("lenet5 on a table", "images", "use the model 'mlp' for tables")
-        self.config = config
+        self.config, said = _settled(config)
         channels, height, width = signature.image
         pad = 2 if (height, width) == (PADDED, PADDED) else 0
         self.resize = not pad and (height, width) != (SIDE, SIDE)
-        first = nn.Conv2d(channels, 6, 5, padding=pad)
-        make = _layers_1998 if config.variant == "1998" else _layers_modern
+        if config.variant == "1998":
+            layers = _layers_1998(channels, pad, signature.outputs)
+        else:
+            layers = _layers_modern(channels, pad, signature.outputs, self.config.activation)
         self.net = nn.Sequential()
-        for name, layer in make(first, signature.outputs).items():
+        for name, layer in layers.items():
             self.net.add_module(name, layer)
         if config.variant == "1998":
             initialise(self.net, generator, init="lecun-uniform")
             for layer in self.net:
                 if isinstance(layer, SparseConv):
                     layer.draw(generator)
-            said = "the net of 1998: 1.7159 tanh(2x/3), initial weights uniform in ±2.4/in"
         else:
-            initialise(self.net, generator, activation="relu")
+            initialise(self.net, generator,
+                       activation=self.config.activation, init=self.config.init)  # fmt: skip
             initialise(self.net.get_submodule("output"), generator)
-            said = why("relu", "auto")
         shown = f"{channels}x{height}x{width} "
         self.choices = (
-            said,
+            *said,
             shown + ("padded to 32x32" if pad else "resized to 32x32" if self.resize else "as is"),
         )
 
@@ -164,20 +174,40 @@ class LeNet5(nn.Module):
         return out
 
 
-def _layers_modern(first: nn.Module, outputs: int) -> dict[str, nn.Module]:
+def _settled(config: LeNet5Config) -> tuple[LeNet5Config, tuple[str, ...]]:
+    """Return the config with no "auto" left, and why, in sentences."""
+    if config.variant == "1998":
+        fixed = {"activation": "scaled-tanh", "init": "lecun-uniform"}
+        for key, value in fixed.items():
+            if getattr(config, key) not in {"auto", value}:
+                raise ConfigError(f"{key}={getattr(config, key)!r} with the variant 1998",
+                                  f"{value}, as published",
+                                  "leave it out, or use variant=modern")  # fmt: skip
+        said: tuple[str, ...] = (
+            "the net of 1998: 1.7159 tanh(2x/3), initial weights uniform in ±2.4/in",
+        )
+        return replace(config, **fixed), said  # type: ignore[arg-type]
+    settled = resolve({"activation": config.activation, "init": config.init},
+                      Situation("convolution", depth=4))  # fmt: skip
+    return replace(config, **settled.values), settled.sentences  # type: ignore[arg-type]
+
+
+def _layers_modern(channels: int, pad: int, outputs: int, activation: str) -> dict[str, nn.Module]:
+    k = widening(activation)
     return {
-        "c1": first, "relu1": nn.ReLU(), "s2": nn.MaxPool2d(2),
-        "c3": nn.Conv2d(6, 16, 5), "relu3": nn.ReLU(), "s4": nn.MaxPool2d(2),
-        "flatten": nn.Flatten(),
-        "c5": nn.Linear(400, 120), "relu5": nn.ReLU(),
-        "f6": nn.Linear(120, 84), "relu6": nn.ReLU(),
+        "c1": nn.Conv2d(channels, 6 * k, 5, padding=pad), "c1_act": build_activation(activation),
+        "s2": nn.MaxPool2d(2),
+        "c3": nn.Conv2d(6, 16 * k, 5), "c3_act": build_activation(activation),
+        "s4": nn.MaxPool2d(2), "flatten": nn.Flatten(),
+        "c5": nn.Linear(400, 120 * k), "c5_act": build_activation(activation),
+        "f6": nn.Linear(120, 84 * k), "f6_act": build_activation(activation),
         "output": nn.Linear(84, outputs),
     }  # fmt: skip
 
 
-def _layers_1998(first: nn.Module, outputs: int) -> dict[str, nn.Module]:
+def _layers_1998(channels: int, pad: int, outputs: int) -> dict[str, nn.Module]:
     return {
-        "c1": first, "c1_squash": ScaledTanh(),
+        "c1": nn.Conv2d(channels, 6, 5, padding=pad), "c1_squash": ScaledTanh(),
         "s2": Subsample(6), "s2_squash": ScaledTanh(),
         "c3": SparseConv(C3_INPUTS, 6), "c3_squash": ScaledTanh(),
         "s4": Subsample(16), "s4_squash": ScaledTanh(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -12,14 +12,13 @@ from torch import nn
 
 from gipi.core.errors import ModelError
 from gipi.nn import (
-    ACTIVATIONS,
-    INITS,
-    NORMS,
     CategoryEmbeddings,
+    Order,
     PeriodicNumbers,
+    Situation,
     dense_block,
     initialise,
-    why,
+    resolve,
 )
 
 if TYPE_CHECKING:
@@ -38,8 +37,9 @@ class MLPConfig:
 
     widths      units of the hidden layers; None: 256-256 for tables, 512-256 for images; () is
                 a linear model
-    activation  a name of `gipi list activations`
-    norm        normalisation before the activation: none, batch, layer, group
+    activation  a name of `gipi list activations`, or auto: by the rules of `gipi list advice`
+    norm        a name of `gipi list norms`, or auto
+    order       where the norm stands, "conv" being the dense layer, or auto
     dropout     share of hidden units dropped in training
     residual    add a layer's input to its output where the widths are equal
     init        a name of `gipi list inits`, or auto: by the activation
@@ -48,8 +48,9 @@ class MLPConfig:
     """
 
     widths: tuple[Annotated[int, Field(gt=0)], ...] | None = None
-    activation: str = "relu"
-    norm: str = "none"
+    activation: str = "auto"
+    norm: str = "auto"
+    order: Literal["auto"] | Order = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     residual: bool = False
     init: str = "auto"
@@ -72,18 +73,19 @@ class MLP(nn.Module):
         if inputs + len(cards) == 0:
             raise ModelError("no input column", "at least one number, category or image",
                              "check the roles of the columns")  # fmt: skip
-        for registry, name in ((NORMS, config.norm), (ACTIVATIONS, config.activation)):
-            registry.get(name)
-        if config.init != "auto":
-            INITS.get(config.init)
         widths = config.widths
         if widths is None:
             widths = IMAGE_WIDTHS if image else TABLE_WIDTHS
+        settled = resolve(
+            {k: getattr(config, k) for k in ("activation", "init", "norm", "order")},
+            Situation("dense", depth=len(widths), residual=config.residual),
+        )
         numbers: Literal["auto", "plain", "periodic"] = config.numbers
         if numbers == "auto":
             small = image is None and 0 < signature.numbers <= MOST_PERIODIC
             numbers = "periodic" if small else "plain"
-        self.config = replace(config, widths=widths, numbers=numbers)
+        config = replace(config, widths=widths, numbers=numbers, **settled.values)  # type: ignore[arg-type]
+        self.config = config
         self.columns = None
         if numbers == "periodic" and image is None and signature.numbers:
             self.columns = PeriodicNumbers(signature.numbers, generator)
@@ -97,18 +99,19 @@ class MLP(nn.Module):
             block = dense_block(
                 inputs, width, activation=config.activation, norm=config.norm,
                 dropout=config.dropout, residual=config.residual,
+                order=cast("Order", config.order),
             )  # fmt: skip
             self.layers.add_module(str(i), block)
             inputs = width
         self.head = nn.Linear(inputs, signature.outputs)
         initialise(self.layers, generator, activation=config.activation, init=config.init)
         initialise(self.head, generator)
-        self.choices = (f"layers {shape}", *self._choices())
+        self.choices = (
+            f"layers {shape}", *(settled.sentences if widths else ()), *self._choices()
+        )  # fmt: skip
 
     def _choices(self) -> list[str]:
         said = []
-        if self.config.widths:
-            said.append(why(self.config.activation, self.config.init))
         if self.columns is not None:
             said.append("numbers enter with sines and cosines of learned frequencies, so that "
                         "steps along a column can be learned")  # fmt: skip

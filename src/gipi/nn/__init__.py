@@ -1,35 +1,69 @@
-"""Layers: activations, initial weights, normalisation, dense blocks and embeddings of columns."""
+"""The box of parts: activations, initial weights, norms, layers, and the rules that choose."""
 
 from __future__ import annotations
 
-from gipi.nn.activations import ACTIVATIONS, ScaledTanh, Step, activation
+from gipi.nn.activations import (
+    ACTIVATIONS,
+    Maxout,
+    ScaledTanh,
+    Step,
+    activation,
+    widening,
+)
+from gipi.nn.advise import RULES, Resolved, Situation, advise, remarks, resolve, why
+from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual, drop_rates
+from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
 from gipi.nn.embed import (
     CategoryEmbeddings,
     OneHotLinear,
     PeriodicNumbers,
     embedding_width,
 )
-from gipi.nn.init import INITS, init_for, initialise, why
-from gipi.nn.linear import Residual, dense_block, zero_linear
-from gipi.nn.norm import NORMS, mixes_rows, norm
+from gipi.nn.init import INITS, init_for, initialise
+from gipi.nn.layers import LAYERS
+from gipi.nn.linear import ORDERS, Order, dense_block, zero_linear
+from gipi.nn.lsuv import lsuv
+from gipi.nn.norm import NORMS, RowRMSNorm, mixes_rows, norm
 
 __all__ = [
     "ACTIVATIONS",
     "INITS",
+    "LAYERS",
     "NORMS",
+    "ORDERS",
+    "RULES",
+    "Branches",
     "CategoryEmbeddings",
+    "DenseConcat",
+    "DropPath",
+    "Maxout",
     "OneHotLinear",
+    "Order",
     "PeriodicNumbers",
     "Residual",
+    "Resolved",
+    "RowRMSNorm",
     "ScaledTanh",
+    "Situation",
     "Step",
     "activation",
+    "advise",
+    "conv_block",
     "dense_block",
+    "depthwise",
+    "drop_rates",
     "embedding_width",
+    "grouped",
+    "inception",
     "init_for",
     "initialise",
+    "lsuv",
     "mixes_rows",
     "norm",
+    "remarks",
+    "resolve",
+    "separable",
     "why",
+    "widening",
     "zero_linear",
 ]
