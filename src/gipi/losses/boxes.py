@@ -49,7 +49,7 @@ def focal(
     # With s = -z for the true class and z for the others, both lines read σ(s)^γ log(1 + e^s).
     s = torch.where(true, -z, z)
     values = torch.sigmoid(s) ** gamma * F.softplus(s)
-    values = values * torch.where(true, alpha, 1 - alpha)
+    values = values * (true.to(z.dtype) * (2 * alpha - 1) + (1 - alpha))
     rows = (values * (target != IGNORED)[..., None]).flatten(1).sum(1)
     return _weighted(rows, target >= 0, weight)
 
