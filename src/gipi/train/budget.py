@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
 """Channels of the first block that are tried; the later blocks have 2 and 4 times as many."""
 ENOUGH_EPOCHS = 8.0
+LEAST_SIDE = 12
+"""Smaller pictures have no room for two blocks: they keep the usual net."""
 LARGE = 64
 """Pictures above this side may be made smaller, down to `LARGE`."""
 SMALLER = 1.5

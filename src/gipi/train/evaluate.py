@@ -55,7 +55,9 @@ def evaluate(
 
     The loss is Σ w·l / Σ w of the task's first phase; metrics are in the units of the data. Under
     several ranks each sees its share and all get the same answer. The mode of the model is
-    restored. `keep` also returns outputs, targets and row ids on the CPU.
+    restored. `keep` also returns outputs, targets and row ids on the CPU; the outputs of a task
+    whose answers lie on the picture in the form that its metrics compare, for a map of logits of
+    each row would fill the memory.
     """
     began = time.perf_counter()
     device = device or next(iter(model.parameters())).device
@@ -76,7 +78,10 @@ def evaluate(
             if batch.target is not None:
                 measure(task, schema, metrics, states, loss.outputs, batch.target, batch.weight)
             if keep:
-                found = (loss.outputs.float(), batch.target, batch.weight, batch.ids)
+                outputs = loss.outputs.float()
+                if task.decode_original is not None and batch.target is not None:
+                    outputs = task.units(outputs, batch.target, schema)[0]
+                found = (outputs, batch.target, batch.weight, batch.ids)
                 kept.append(tuple(None if t is None else t.cpu() for t in found))
     dist.sum_over_ranks(totals)
     values = {"loss": float(totals[0] / totals[1])}  # sync

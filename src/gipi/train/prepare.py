@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import resolve
+from gipi.core.device import pick_device
+from gipi.train import budget
+from gipi.train.clock import counted_from
 from gipi.train.recipes import guess_model, recipe_for
 
 if TYPE_CHECKING:
@@ -87,10 +91,14 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
+    rows = len(dataset.splits["train"])
+    planned = _for_time(wanted, own, dataset, task_name)
+    if planned is not None:
+        model_name, why = "fastnet", f"for {wanted.time:g} s: {planned.reason}"
     suggestion = recipe_for(
-        task_name, model_name or "", schema, len(dataset.splits["train"]),
+        task_name, model_name or "", schema, rows,
         optimizer=wanted.optimizer if "optimizer" in wanted.model_fields_set else None,
-        loss=wanted.task_options.get("loss"),
+        loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
     recipe = resolve.layer(
         "recipe",
@@ -112,6 +120,25 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     )
     named = config.model_copy(update={"task": task.name, "model": model_name})
     return Prepared(named, resolved.origins, dataset, task, model, model_name, signature, choices)
+
+
+def _for_time(
+    wanted: Config, own: Own, dataset: data_.Dataset, task: str
+) -> budget.Plan | None:  # fmt: skip
+    """Return the plan of a time budget where the net is open and pictures are to be classified."""
+    schema = dataset.schema
+    fixed = own.model is not None or wanted.model not in (None, "fastnet") or wanted.model_options
+    pictures = [f for f in schema.inputs if f.kind == "image"]
+    if wanted.time is None or fixed or task != "classify" or len(schema.inputs) != len(pictures):
+        return None
+    if min(pictures[0].shape[1:]) < budget.LEAST_SIDE:
+        return None
+    used = time.time() - counted_from(time.time())
+    seconds = max(wanted.time - used - budget.RESERVE_S, 0.25 * wanted.time)
+    return budget.plan(
+        dataset.signature(len(schema.classes)), len(dataset.splits["train"]), seconds, wanted,
+        device=pick_device(wanted.device),
+    )  # fmt: skip
 
 
 def columns(schema: Schema) -> list[str]:

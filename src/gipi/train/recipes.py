@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
+    from gipi.train.budget import Plan
 
 SMALL_IMAGE = 64  # pixels of a side up to which LeNet-5 is a sensible first net
 
@@ -48,14 +49,18 @@ def recipe_for(
     *,
     optimizer: str | None = None,
     loss: str | None = None,
+    planned: Plan | None = None,
 ) -> Suggestion:
     """Return the default recipe for a task, a model and `rows` training rows.
 
     schema           tells images from tables
     optimizer, loss  what the user has chosen: the recipe then leaves out what does not go with it
+    planned          network and batch size of a time budget
     """
     images = any(f.kind == "image" for f in schema.inputs)
-    if model in ("perceptron", "linear"):
+    if model == "fastnet":
+        values = _fast(task, rows, planned)
+    elif model in ("perceptron", "linear"):
         values = _convex(task, model, rows)
     else:
         values = _images(task, rows) if images else _tables(task, model, rows)
@@ -80,6 +85,21 @@ def _images(task: str, rows: int) -> dict[str, Any]:
     }  # fmt: skip
     if task == "classify":
         values["task_options"] = {"label_smoothing": 0.05}
+    return values
+
+
+def _fast(task: str, rows: int, planned: Plan | None) -> dict[str, Any]:
+    """AdamW under one cycle with strong smoothing (Jordan 2024), flips and small shifts."""
+    batch = _batch(rows, 256) if planned is None else planned.batch_size
+    values: dict[str, Any] = {
+        "optimizer": "adamw", "lr": round(8e-3 * math.sqrt(batch / 256), 4), "weight_decay": 0.02,
+        "schedule": "one-cycle", "batch_size": batch, "epochs": 10.0,
+    }  # fmt: skip
+    if task == "classify":
+        values["task_options"] = {"label_smoothing": 0.1}
+    if planned is not None:
+        del values["epochs"]
+        values["model_options"] = dict(planned.options)
     return values
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MEASURED_ROWS = 8192
 """The training metrics of a row are those of the last rows before it, this many at most."""
+MEASURED_BYTES = 1 << 25
+"""Fewer where their outputs are large: maps of logits would fill the memory."""
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Window:
     seen: list[tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=list)
     states: list[dict[str, Tensor]] = field(default_factory=list)
     rows: int = 0
+    most: int = 0  # rows worth keeping; known once the first outputs were seen
 
     def add(
         self, total: float | Tensor, loss: Loss, target: Tensor | None, weight: Tensor | None
@@ -47,13 +50,16 @@ class Window:
         if target is not None and self.metrics:
             self.seen.append((loss.outputs.detach(), target, weight))
             self.rows += target.shape[0]
-            if self.rows > 2 * MEASURED_ROWS:
+            if not self.most:
+                row = loss.outputs.numel() * loss.outputs.element_size() // target.shape[0]
+                self.most = min(MEASURED_ROWS, max(1, MEASURED_BYTES // max(row, 1)))
+            if self.rows > 2 * self.most:
                 self._forget()
 
     def _forget(self) -> None:
         """Let go of the oldest outputs as long as enough rows remain."""
         first = 0
-        while self.rows - len(self.seen[first][1]) >= MEASURED_ROWS:
+        while self.rows - len(self.seen[first][1]) >= self.most:
             self.rows -= len(self.seen[first][1])
             first += 1
         del self.seen[:first]
