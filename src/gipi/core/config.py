@@ -16,6 +16,7 @@ from gipi.core.schema import KINDS, ROLES
 
 Switch = Literal["auto", "on", "off"]
 BUDGETS = ("epochs", "steps", "time")
+SIDES = (4, 4096)
 
 
 class Recipe(BaseModel):
@@ -101,8 +102,14 @@ class Config(Recipe):
     val: float | None = Field(None, ge=0, lt=1, description="share of rows for validation")
     test: float | None = Field(None, ge=0, lt=1, description="share of rows for the final test")
 
-    image_size: int | None = Field(None, ge=4, le=4096, description="pixels of a side")
+    image_size: int | tuple[int, int] | None = Field(
+        None,
+        description="pixels of a side, or [height, width]; of annotated pictures the longer side",
+    )
     normalise: str | None = Field(None, description="'imagenet', 'none' or None: from the data")
+    bad_rows: Literal["refuse", "skip"] = Field(
+        "refuse", description="rows with unusable pictures or annotations: refused or left out"
+    )
     stream: Literal["auto", "resident", "mapped", "streaming"] = Field(
         "auto", description="where batches come from"
     )
@@ -122,6 +129,14 @@ class Config(Recipe):
     def _positive(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
             raise ValueError("it must be at least 1")
+        return value
+
+    @field_validator("image_size")
+    @classmethod
+    def _pixels(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        sides = (value,) if isinstance(value, int) else value or ()
+        if any(not SIDES[0] <= side <= SIDES[1] for side in sides):
+            raise ValueError(f"a side has {SIDES[0]} to {SIDES[1]} pixels")
         return value
 
     @field_validator("schema_overrides")

@@ -22,7 +22,7 @@ from gipi.data.decode import open_picture
 from gipi.data.findings import Finding
 from gipi.data.infer import infer_column, infer_schema
 from gipi.data.options import DataOptions
-from gipi.data.source import TEST, TRAIN, VAL, Column, ImageFiles, is_missing
+from gipi.data.source import TEST, TRAIN, VAL, Annotations, Column, ImageFiles, is_missing
 from gipi.data.sources import read_source
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ def _field_facts(f: Field, column: Column) -> FieldFacts:
     distinct: int | None = None
     if isinstance(column, ImageFiles):
         values = column.name(0)
+    elif isinstance(column, Annotations):
+        values = ", ".join(cut(name) for name in column.classes[:3])
     elif column.ndim > 1:
         shape = "×".join(map(str, column.shape[1:]))
         values = f"{short(np.nanmin(column))} to {short(np.nanmax(column))}, {shape} a row"
@@ -198,7 +200,7 @@ def _pictures(source: Source, sample: np.ndarray) -> tuple[dict[str, Any], list[
     for column in source.columns.values():
         if isinstance(column, ImageFiles):
             return _picture_files(column, sample)
-        if column.ndim > 2:
+        if isinstance(column, np.ndarray) and column.ndim > 2:
             rows, height, width, channels = column.shape
             forms = {f"{channels} channel{'s' * (channels > 1)}, {column.dtype}": rows}
             facts = {"checked": rows, "width": [width] * 3, "height": [height] * 3, "forms": forms}

@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,10 @@ else:
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    Layout = Mapping[str, tuple[tuple[int, ...], str]]
+Layout = Mapping[str, tuple[tuple[int, ...], str]]
+Fill = Callable[[dict[str, np.ndarray]], None]
 
 ALIGN = 64
 FORMAT = 1
@@ -140,9 +142,7 @@ class Cache:
             budget_bytes = held + shutil.disk_usage(place).free // 10
         return Cache(root, budget_bytes)
 
-    def open(
-        self, key: str, layout: Layout, fill: Callable[[dict[str, np.ndarray]], None], *, name: str
-    ) -> Opened:
+    def open(self, key: str, layout: Layout, fill: Fill, *, name: str) -> Opened:
         """Return the columns of `key`, calling `fill` to write them where they are not there.
 
         layout   column -> (shape, dtype)
@@ -177,9 +177,7 @@ class Cache:
                 shutil.rmtree(self.folder / entry.key, ignore_errors=True)
                 held -= entry.bytes
 
-    def _write(
-        self, path: Path, layout: Layout, fill: Callable[[dict[str, np.ndarray]], None], name: str
-    ) -> None:
+    def _write(self, path: Path, layout: Layout, fill: Fill, name: str) -> None:
         temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         shutil.rmtree(temp, ignore_errors=True)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from dataclasses import field as made
 from functools import cached_property
@@ -12,11 +11,14 @@ import numpy as np
 import torch
 
 from gipi.core.errors import DataError, did_you_mean
-from gipi.data import images, prepare
+from gipi.data import dense, images, multilabel, prepare
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
+from gipi.data.decoded import decode_all
+from gipi.data.divide import rows_to_split
+from gipi.data.faults import settle
 from gipi.data.infer import infer_schema
-from gipi.data.keys import codes, row_keys
+from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
 from gipi.data.source import (
@@ -26,11 +28,10 @@ from gipi.data.source import (
     Annotations,
     ImageFiles,
     Source,
-    as_labels,
     is_missing,
 )
 from gipi.data.sources import read_source
-from gipi.data.split import SplitRows, split_rows
+from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gipi.core.schema import Field, Schema, Signature
-
-_PART_NAMES = {
-    "train": TRAIN, "training": TRAIN, "fit": TRAIN, "val": VAL, "valid": VAL, "validation": VAL,
-    "dev": VAL, "test": TEST, "testing": TEST, "eval": TEST,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,6 +166,8 @@ class Dataset:
             for name, column in self.source.columns.items():
                 if isinstance(column, ImageFiles):
                     row[name] = column.name(i)
+                elif isinstance(column, Annotations):
+                    row[name] = column.describe(i)
                 elif name in fields and fields[name].kind == "image":
                     row[name] = self.source.row_name(i)
                 else:
@@ -210,7 +208,7 @@ def open_data(
     Raises `DataError` or `UnknownName`, each with what to do.
     """
     chosen = options or DataOptions()
-    source = read_source(data, target=chosen.target)
+    source = read_source(data, target=chosen.target, task=chosen.task)
     schema = infer_schema(source, chosen)
     wanted = schema.target
     if wanted is None:
@@ -219,29 +217,29 @@ def open_data(
             "a target column: one of " + ", ".join(source.columns),
             "name it with --target",
         )
-    rows = _split_rows(source, schema)
+    found = dense.view(source, schema, chosen)
+    notes = list(source.notes)
+    if found is not None:
+        notes += [*found.notes, *settle(found.survey.faults, source, chosen)]
+    rows = rows_to_split(source, schema, found)
     split = split_rows(rows, seed=chosen.seed, val=chosen.val, test=chosen.test)
+    notes += split.notes
     lost = int((~rows.usable).sum())
-    notes = [*source.notes, *split.notes]
-    if lost:
+    if lost and found is None:
         notes.append(f"{lost} rows without a value of '{wanted.name}' take no part")
-    train = split.ids["train"]
     schema = _with_date_forms(
-        prepare.fit(schema, source.columns, train, classes=source.classes), source
+        prepare.fit(schema, source.columns, split.ids["train"], classes=source.classes), source
     )
-    inputs: dict[str, Any] = {}
-    for field in schema.inputs:
-        if field.kind == "image":
-            fitted, pictures, note = _pictures(field, source, train, chosen, progress)
-            schema, inputs["image"] = schema.with_field(fitted), pictures
-            notes.extend([note] if note else [])
+    schema, pictures, masks, splits, more = _pictures(
+        source, schema, split.ids, chosen, progress, found
+    )
+    notes += more
+    inputs: dict[str, Any] = {} if pictures is None else {"image": pictures}
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
-    used = np.sort(np.concatenate(list(split.ids.values())))
-    target = prepare.encode_target(
-        schema, source.columns[wanted.name], rows=used, row_name=source.row_name
-    )
+    used = np.sort(np.concatenate(list(splits.values())))
+    target = masks if masks is not None else _target(source, schema, found, pictures, used)
     weight = _weight(source, schema)
-    for name, ids in split.ids.items():
+    for name, ids in splits.items():
         if weight is not None and not weight[torch.from_numpy(ids)].any():
             raise DataError(
                 f"every weight of the {name} rows in '{chosen.weight}' is 0",
@@ -249,7 +247,8 @@ def open_data(
                 "correct the weight column, or leave it out",
             )
     columns = Columns(inputs, target, weight)
-    return Dataset(source, schema, columns, split.ids, split.reason, tuple(notes), chosen)
+    sizes = None if found is None else found.survey.sizes
+    return Dataset(source, schema, columns, splits, split.reason, tuple(notes), chosen, sizes)
 
 
 def read_rows(
@@ -266,128 +265,135 @@ def read_rows(
     Raises `DataError` naming the row for a label that training did not know.
     """
     chosen = options or DataOptions()
-    source = _dates_as_trained(_renamed(read_source(data), schema), schema)
+    read = _renamed(_joined(read_source(data, task=schema.task), schema), schema)
+    source = _dates_as_trained(read, schema)
+    field_y = schema.target
+    notes = list(source.notes)
+    found = None
+    if target and field_y is not None and _complete(source, field_y, notes):
+        found = dense.view(source, schema, chosen)
+    faults: dict[int, str] = {}
+    if found is not None and field_y is not None:
+        faults = {**dense.strange_labels(found, field_y), **found.survey.faults}
+        notes += [*found.notes, *settle(faults, source, chosen)]
     inputs: dict[str, Any] = {}
+    pictures: Pictures | None = None
+    values: torch.Tensor | Masks | None = None
     for field in schema.inputs:
         if field.kind == "image":
-            column = source.columns.get(field.name)
-            if column is None:
-                raise DataError(
-                    f"{source.name} has no pictures in a column '{field.name}'",
-                    "pictures, as in training",
-                    "give picture files, a folder of them, or an array",
-                )
-            if isinstance(column, np.ndarray) and column.ndim == 3:
-                column = column[..., None]
-            pixels, _ = images.pixels_of(
-                column, images.decoder_of(field), options=chosen,
-                fingerprint=source.fingerprint, name=source.name,
-            )  # fmt: skip
-            inputs["image"] = images.pictures_of(field, pixels)
-    inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
-    rows = np.arange(source.rows, dtype=np.int64)
-    field_y = schema.target
-    values = None
-    notes = list(source.notes)
-    if target and field_y is not None and field_y.name in source.columns:
-        missing = int(is_missing(source.columns[field_y.name]).sum())
-        if missing:
-            notes.append(f"{missing} of {source.rows} rows have no '{field_y.name}': not compared")
-        else:
-            values = prepare.encode_target(
-                schema, source.columns[field_y.name], rows=rows, row_name=source.row_name
+            decoder = images.decoder_of(field)
+            masks = None
+            if found is not None and field_y is not None and field_y.kind == "mask":
+                masks = dense.mask_files(found, field_y, decoder)
+            decoded = decode_all(
+                _picture_column(source, field), decoder, source, chosen, masks=masks, leave=faults
             )
+            notes += [decoded.note] if decoded.note else []
+            notes += settle(decoded.faults, source, chosen)
+            faults |= decoded.faults
+            inputs["image"] = pictures = images.pictures_of(field, decoded.pixels)
+            values = None if decoded.masks is None else Masks(decoded.masks)
+    inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
+    rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
+    if values is None and target and field_y is not None and _complete(source, field_y, []):
+        values = _target(source, schema, found, pictures, rows)
     weighted = target and any(f.name in source.columns for f in schema.of("weight"))
     columns = Columns(inputs, values, _weight(source, schema) if weighted else None)
     splits = {"all": rows}
     if source.given_split is not None:
         parts = (("train", TRAIN), ("val", VAL), ("test", TEST))
-        found = {name: np.flatnonzero(source.given_split == code) for name, code in parts}
-        splits |= {name: ids for name, ids in found.items() if len(ids)}
-    return Dataset(source, schema, columns, splits, "all rows", tuple(notes), chosen)
+        given = {name: rows[source.given_split[rows] == code] for name, code in parts}
+        splits |= {name: ids for name, ids in given.items() if len(ids)}
+    sizes = None if found is None else found.survey.sizes
+    return Dataset(source, schema, columns, splits, "all rows", tuple(notes), chosen, sizes)
+
+
+def _complete(source: Source, field: Field, notes: list[str]) -> bool:
+    """Return whether every row has a target; add a note where only some have."""
+    column = source.columns.get(field.name)
+    if column is None or isinstance(column, Annotations) != field.dense:
+        return False
+    missing = 0 if field.multi else int(is_missing(column).sum())
+    if missing:
+        notes.append(f"{missing} of {source.rows} rows have no '{field.name}': not compared")
+    return not missing
+
+
+def _target(
+    source: Source, schema: Schema, found: dense.View | None, pictures: Pictures | None,
+    rows: np.ndarray,
+) -> torch.Tensor:  # fmt: skip
+    """Return the targets of `rows` as a tensor over all rows."""
+    field = schema.target
+    assert field is not None
+    if found is not None:
+        assert pictures is not None
+        return dense.encode(found, field, pictures.decoder, rows)
+    return prepare.encode_target(
+        schema, source.columns[field.name], rows=rows, row_name=source.row_name
+    )
+
+
+def _picture_column(source: Source, field: Field) -> ImageFiles | np.ndarray:
+    """Return the pictures of a source, (N, H, W, C) where they are in memory."""
+    column = source.columns.get(field.name)
+    if column is None or isinstance(column, Annotations):
+        raise DataError(
+            f"{source.name} has no pictures in a column '{field.name}'",
+            "pictures, as in training",
+            "give picture files, a folder of them, or an array",
+        )
+    return column[..., None] if isinstance(column, np.ndarray) and column.ndim == 3 else column
 
 
 def _pictures(
-    field: Field, source: Source, train: np.ndarray, options: DataOptions,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[Field, Pictures, str]:  # fmt: skip
-    column = source.columns[field.name]
-    if isinstance(column, np.ndarray) and column.ndim == 3:
-        column = column[..., None]
-    decoder, reason = images.choose_decoder(column, train, options)
-    pixels, note = images.pixels_of(
-        column, decoder, options=options, fingerprint=source.fingerprint, name=source.name,
-        progress=progress,
+    source: Source, schema: Schema, splits: dict[str, np.ndarray], options: DataOptions,
+    progress: Callable[[int, int], None] | None, found: dense.View | None,
+) -> tuple[Schema, Pictures | None, Masks | None, dict[str, np.ndarray], list[str]]:  # fmt: skip
+    """Decode; return the fitted schema, pixels, masks, splits without faulty rows, and notes."""
+    field = next((f for f in schema.inputs if f.kind == "image"), None)
+    if field is None:
+        return schema, None, None, splits, []
+    column, train, masks = _picture_column(source, field), splits["train"], None
+    if found is not None:
+        decoder, reason = dense.choose_size(found, train, options, schema.task)
+        used = np.sort(np.concatenate(list(splits.values())))
+        assert schema.target is not None
+        target = dense.fit_target(schema.target, found, decoder, used)
+        schema = schema.with_field(target)
+        if target.kind == "mask":
+            masks = dense.mask_files(found, target, decoder)
+    else:
+        decoder, reason = images.choose_decoder(column, train, options)
+    decoded = decode_all(
+        column, decoder, source, options, masks=masks, progress=progress,
+        leave=() if found is None else found.survey.faults,
     )  # fmt: skip
-    fitted = images.fit_pictures(
-        field, decoder, pixels, train, reason=reason, normalise=options.normalise
-    )
-    return fitted, images.pictures_of(fitted, pixels), note
-
-
-def _split_rows(source: Source, schema: Schema) -> SplitRows:
-    """Return what the split must know of the rows."""
-    target = schema.target
-    assert target is not None
-    column = source.columns[target.name]
-    usable = ~is_missing(column)
-    labels: np.ndarray | None = None
-    names: tuple[str, ...] = ()
-    if schema.task == "classify" and isinstance(column, np.ndarray):
-        labelled = as_labels(column)
-        usable = np.fromiter((v is not None for v in labelled), bool, source.rows)
-        found, inverse = np.unique(np.where(usable, labelled, ""), return_inverse=True)
-        labels, names = inverse.reshape(-1).astype(np.int64), tuple(str(v) for v in found)
-    group, moment, part = (schema.of(role) for role in ("group", "time", "split"))
-    given = source.given_split
-    if part:
-        given = _given(source, part[0].name)
-    return SplitRows(
-        usable=usable,
-        keys=row_keys([source.columns[f.name] for f in schema.inputs], source.rows),
-        labels=labels,
-        classes=names,
-        groups=codes(source.columns[group[0].name]) if group else None,
-        times=_times(source, moment[0].name, usable) if moment else None,
-        given=given,
-    )
-
-
-def _given(source: Source, name: str) -> np.ndarray:
-    labels = as_labels(np.asarray(source.columns[name]))
-    found = np.empty(len(labels), dtype=np.int8)
-    for i, label in enumerate(labels):
-        part = _PART_NAMES.get((label or "").strip().lower())
-        if part is None:
-            raise DataError(
-                f"{source.row_name(i)}: the split column '{name}' says {label!r}",
-                "train, val or test in every row",
-                "correct the value",
-            )
-        found[i] = part
-    return found
-
-
-def _times(source: Source, name: str, usable: np.ndarray) -> np.ndarray:
-    column = source.columns[name]
-    lost = np.flatnonzero(is_missing(column) & usable)
-    if len(lost):
+    notes = [decoded.note] if decoded.note else []
+    notes += settle(decoded.faults, source, options)
+    bad = np.fromiter(decoded.faults, np.int64, len(decoded.faults))
+    splits = {name: np.setdiff1d(ids, bad) for name, ids in splits.items()}
+    splits = {name: ids for name, ids in splits.items() if len(ids)}
+    if "train" not in splits:
         raise DataError(
-            f"{source.row_name(int(lost[0]))}: the time column '{name}' is empty",
-            "a time in every row",
-            "fill it in, or remove the row",
+            "no training picture can be decoded", "pictures to train on", "check the files"
         )
-    values = np.asarray(column)
-    if values.dtype.kind == "O":
-        shapes = {re.sub(r"\d", "0", str(v)) for v in values[usable]}
-        if len(shapes) > 1 or not next(iter(shapes), "0000").startswith("0000"):
-            raise DataError(
-                f"the time column '{name}' holds text that has no order in time: {values[0]!r}",
-                "dates, numbers, or text that begins with the year, such as 2024-01",
-                "write its values as 2024-01-31",
-            )
-        return np.unique(values.astype(str), return_inverse=True)[1].reshape(-1)
-    return values
+    fitted = images.fit_pictures(
+        field, decoder, decoded.pixels, splits["train"], reason=reason, normalise=options.normalise
+    )
+    pictures = images.pictures_of(fitted, decoded.pixels)
+    laid = None if decoded.masks is None else Masks(decoded.masks)
+    return schema.with_field(fitted), pictures, laid, splits, notes
+
+
+def _joined(source: Source, schema: Schema) -> Source:
+    """Return the source with the 0/1 columns of training as one target, where they are there."""
+    field = schema.target
+    if field is None or not field.multi or field.name in source.columns:
+        return source
+    if "separator" in field.stats or not set(field.classes) <= set(source.columns):
+        return source
+    return multilabel.join(source, field.classes, field.name)
 
 
 def _weight(source: Source, schema: Schema) -> torch.Tensor | None:

@@ -16,6 +16,7 @@ Torch is not imported here, so that worker processes start fast.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
 from dataclasses import dataclass
@@ -225,22 +226,37 @@ def choose(files: ImageFiles, rows: Sequence[int], *, size: tuple[int, int] | No
     never above `MAX_SIDE` unless `size` (H, W) is given.
     """
     step = max(1, len(rows) // _PROBED)
-    probed = list(rows)[::step]
     sizes: list[tuple[int, int]] = []
-    grey = True
-    looked = 0
-    for row in probed:
-        path, name = files.paths[row], files.name(row)
-        mode, height, width = header(path, name)
-        sizes.append((height, width))
-        if grey and mode not in _GREY and looked < _LOOKED_INTO:
-            looked += 1
-            grey = _all_grey(open_picture(path, name))
+    for row in list(rows)[::step]:
+        with contextlib.suppress(DataError):  # such rows are found and named when they are decoded
+            sizes.append(header(files.paths[row], files.name(row))[1:])
+    if not sizes:
+        header(files.paths[rows[0]], files.name(rows[0]))  # no picture can be read: says why
+    grey = shade(files, rows) == 1
     shown = "grey" if grey else "RGB"
     if size is not None:
         return Choice(Decoder(1 if grey else 3, *size), f"{shown}; size as asked")
     target, why = _common_size(sizes)
     return Choice(Decoder(1 if grey else 3, *target), f"{shown}; {why}")
+
+
+def shade(files: ImageFiles, rows: Sequence[int]) -> int:
+    """Return the channels that pictures need: 1 where all probed ones are grey, else 3."""
+    step = max(1, len(rows) // _PROBED)
+    looked = 0
+    for row in list(rows)[::step]:
+        path, name = files.paths[row], files.name(row)
+        try:
+            if header(path, name)[0] in _GREY:
+                continue
+            looked += 1
+            if not _all_grey(open_picture(path, name)):
+                return 3
+        except DataError:
+            continue
+        if looked >= _LOOKED_INTO:
+            break
+    return 1
 
 
 def header(path: Path, name: str) -> tuple[str, int, int]:

@@ -15,7 +15,8 @@ from gipi.core.errors import DataError
 from gipi.data.audit_text import counted, listed
 from gipi.data.keys import row_keys
 from gipi.data.leaks import leaks_in
-from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, as_labels, class_order, is_missing
+from gipi.data.multilabel import presence
+from gipi.data.source import TEST, TRAIN, VAL, as_labels, class_order, is_missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ def ignored(schema: Schema) -> Iterator[Finding]:
 def infinite(source: Source) -> Iterator[Finding]:
     """Columns with infinite values."""
     for name, column in source.columns.items():
-        if isinstance(column, ImageFiles) or column.dtype.kind != "f":
+        if not isinstance(column, np.ndarray) or column.dtype.kind != "f":
             continue
         rows = np.flatnonzero(np.isinf(column).reshape(len(column), -1).any(1))
         if len(rows):
@@ -105,7 +106,9 @@ def same_columns(source: Source, schema: Schema) -> Iterator[Finding]:
     seen: dict[tuple[str, Any], str] = {}
     for f in schema.fields:
         column = source.columns[f.name]
-        if f.role not in ("input", "target") or isinstance(column, ImageFiles) or column.ndim > 1:
+        if f.role not in ("input", "target") or not isinstance(column, np.ndarray):
+            continue
+        if column.ndim > 1:
             continue
         content = tuple(column.tolist()) if column.dtype.kind == "O" else column.tobytes()
         first = seen.setdefault((column.dtype.str, content), f.name)
@@ -141,9 +144,13 @@ def leaks(source: Source, schema: Schema, sample: np.ndarray) -> Iterator[Findin
 
 def class_counts(source: Source, schema: Schema) -> dict[str, int]:
     """Return rows by class, in the official order where there is one; empty for a regression."""
-    if schema.target is None or schema.task != "classify":
+    if schema.target is None or schema.target.dense or schema.task != "classify":
         return {}
-    counts = Counter(str(v) for v in as_labels(np.asarray(source.columns[schema.target.name])))
+    column = np.asarray(source.columns[schema.target.name])
+    if schema.target.multi:
+        rows = presence(schema.target, column, row_name=source.row_name).sum(0).tolist()
+        return dict(zip(schema.target.classes, rows, strict=True))
+    counts = Counter(str(v) for v in as_labels(column))
     known = source.classes.get(schema.target.name) or class_order(counts)
     return {name: counts[name] for name in known}
 
@@ -214,7 +221,7 @@ def duplicates(source: Source, schema: Schema) -> Iterator[Finding]:
 
 def _conflicts(source: Source, schema: Schema, keys: np.ndarray) -> Iterator[Finding]:
     """Yield the number of groups that no model can get all right."""
-    if schema.target is None:
+    if schema.target is None or schema.target.dense:
         return
     both = row_keys([keys, source.columns[schema.target.name]], source.rows)
     pairs = np.unique(np.stack([keys, both], 1), axis=0)

@@ -1,35 +1,29 @@
-"""The picture column of a data set: which decoder, cached or not, normalised by what.
-
-Pictures in memory are turned to (N, C, H, W) once. Files are decoded once into the cache where its
-budget allows, and otherwise stay files that the stream decodes again every epoch.
-"""
+"""The picture column of a data set: which decoder, and normalised by what."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gipi.core.errors import ConfigError, DataError
-from gipi.data import cache
-from gipi.data.decode import VERSION, Decoder, choose, decode_array, decode_files
+from gipi.data.decode import VERSION, Decoder, choose, decode_files
 from gipi.data.pictures import Pictures
-from gipi.data.source import Column, ImageFiles
+from gipi.data.source import ImageFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gipi.core.schema import Field
     from gipi.data.options import DataOptions
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MEASURED = 4096  # training pictures that give mean and spread
-_WITHOUT_CACHE = 64 << 20  # decoded bytes that are held in memory instead of in the cache
 _BLOCK = 256
 
 
-def choose_decoder(column: Column, train: np.ndarray, options: DataOptions) -> tuple[Decoder, str]:
+def choose_decoder(
+    column: ImageFiles | np.ndarray, train: np.ndarray, options: DataOptions
+) -> tuple[Decoder, str]:
     """Return how pictures of this column are decoded, and why; from training rows only."""
     size = _size(options.image_size)
     if isinstance(column, ImageFiles):
@@ -61,40 +55,7 @@ def _size(asked: int | tuple[int, int] | None) -> tuple[int, int] | None:
 def decoder_of(field: Field) -> Decoder:
     """Return the decoder that a fitted picture field records."""
     channels, height, width = field.shape
-    return Decoder(channels, height, width)
-
-
-def pixels_of(
-    column: Column, decoder: Decoder, *, options: DataOptions, fingerprint: str, name: str,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[np.ndarray | ImageFiles, str]:  # fmt: skip
-    """Return the pixels (N, C, H, W) of a column, decoded once, or its files; and what was done."""
-    if not isinstance(column, ImageFiles):
-        return decode_array(column, decoder), ""
-    total = len(column) * int(np.prod(decoder.shape))
-    if options.mode == "streaming":
-        return column, "pictures are decoded while training, as asked"
-    if total <= _WITHOUT_CACHE and options.mode != "mapped":
-        return decode_files(column, np.arange(len(column)), decoder), ""
-    store = cache.Cache.of(options.cache, options.cache_budget_bytes)
-    if total > store.budget_bytes:
-        return column, (
-            f"{total / 1e9:.1f} GB of pixels exceed the cache's budget of "
-            f"{store.budget_bytes / 1e9:.1f} GB: pictures are decoded while training"
-        )
-
-    def fill(columns: dict[str, np.ndarray]) -> None:
-        out = columns["pixels"]
-        for start in range(0, len(column), _BLOCK):
-            rows = np.arange(start, min(start + _BLOCK, len(column)))
-            out[start : start + len(rows)] = decode_files(column, rows, decoder)
-            if progress is not None:
-                progress(start + len(rows), len(column))
-
-    key = cache.key_of(fingerprint, decoder, VERSION)
-    layout = {"pixels": ((len(column), *decoder.shape), "uint8")}
-    entry = store.open(key, layout, fill, name=name)
-    return entry.columns["pixels"], entry.note
+    return Decoder(channels, height, width, field.stats.get("fit", "cover"))
 
 
 def fit_pictures(
@@ -122,7 +83,9 @@ def fit_pictures(
         raise ConfigError(
             f"normalise={normalise!r}", "imagenet or none (or nothing: measured)", "correct it"
         )
-    stats = {"mean": mean, "std": std, "range": full, "decoder": VERSION}
+    stats: dict[str, Any] = {"mean": mean, "std": std, "range": full, "decoder": VERSION}
+    if decoder.fit != "cover":
+        stats["fit"] = decoder.fit
     said = "; ".join(part for part in (field.reason, reason) if part)
     return replace(field, shape=decoder.shape, stats=stats, reason=said)
 

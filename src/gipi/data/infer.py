@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
-from gipi.core.schema import Field, Schema
+from gipi.core.schema import TASK_KINDS, Field, Schema
+from gipi.data import multilabel
 from gipi.data.source import (
+    Annotations,
     Column,
     ImageFiles,
     Source,
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 TARGET_NAMES = ("target", "label", "class", "y", "labels", "classes", "outcome")
 OVERRIDES = ("number", "category", "date", "text", "image", "ignored")
-TASKS = ("classify", "regress")
+TASKS = TASK_KINDS
+OF_KIND = {"mask": "segment", "boxes": "detect", "keypoints": "pose"}
 FEW = 20  # whole numbers with at most this many values are taken as classes of a target
 MOSTLY = 0.9  # share of different values from which a column of labels looks like an identifier
 WORDS = 4.0  # words a value from which different labels look like free text
@@ -56,9 +59,7 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     fields = []
     for name, column in source.columns.items():
         if name == target:
-            kind = "category" if task == "classify" else "number"
-            shape = column.shape[1:] if isinstance(column, np.ndarray) and column.ndim > 1 else ()
-            fields.append(Field(name, kind, "target", why_target, shape))
+            fields.append(_target_field(name, column, task, why_target, source))
         elif name in roles:
             role = roles[name]
             kind = {"weight": "number", "time": _time_kind(column)}.get(role, "category")
@@ -157,8 +158,28 @@ def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tupl
     )
 
 
+def _target_field(name: str, column: Column, task: str, why: str, source: Source) -> Field:
+    if isinstance(column, Annotations):
+        return Field(name, column.kind, "target", why, classes=column.classes)
+    sign = multilabel.separator_of(column) if task == "classify" else None
+    if isinstance(column, np.ndarray) and (sign is not None or _is_labels(column)):
+        classes = multilabel.classes_of(column, sign, source.classes.get(name, ()))
+        stats: dict[str, object] = {"multi": True}
+        if sign is not None:
+            stats["separator"] = sign
+        return Field(name, "category", "target", why, (len(classes),), classes, stats)
+    kind = "category" if task == "classify" else "number"
+    shape = column.shape[1:] if isinstance(column, np.ndarray) and column.ndim > 1 else ()
+    return Field(name, kind, "target", why, shape)
+
+
+def _is_labels(column: Column) -> bool:
+    """Return whether a column holds any number of labels a row, as (N, K) of true and false."""
+    return isinstance(column, np.ndarray) and column.ndim == 2 and column.dtype.kind == "b"
+
+
 def _is_picture(column: Column) -> bool:
-    return isinstance(column, ImageFiles) or column.ndim > 2
+    return isinstance(column, ImageFiles) or (isinstance(column, np.ndarray) and column.ndim > 2)
 
 
 def _task(source: Source, target: str, options: DataOptions) -> tuple[str, str]:
@@ -166,6 +187,21 @@ def _task(source: Source, target: str, options: DataOptions) -> tuple[str, str]:
     if _is_picture(column):
         raise DataError(
             f"target '{target}' holds pictures", "labels or numbers", "name another target"
+        )
+    if isinstance(column, Annotations):
+        known = OF_KIND[column.kind]
+        if options.task not in (None, known):
+            raise ConfigError(
+                f"task={options.task} for a target of {column.kind}",
+                f"task={known}, or data with another target",
+                f"leave --task out, or use --task {known}",
+            )
+        return known, "asked for" if options.task else source.task_reason
+    if options.task in OF_KIND.values():
+        raise DataError(
+            f"{source.name} has nothing to {options.task}",
+            "masks, boxes or keypoints beside the pictures",
+            "see the layouts in docs/data.md, or use another task",
         )
     override = options.overrides.get(target)
     if override in ("ignored", "date", "text", "image"):
@@ -180,7 +216,12 @@ def _task(source: Source, target: str, options: DataOptions) -> tuple[str, str]:
         task = "classify" if override == "category" else "regress"
         return task, f"the target is set to {override}"
     if source.task is not None and target == source.target:
-        return source.task, f"the known task of {source.name}"
+        return source.task, source.task_reason or f"the known task of {source.name}"
+    sign = multilabel.separator_of(column)
+    if sign is not None:
+        return "classify", f"the target lists several labels a row, with '{sign}' between them"
+    if _is_labels(column):
+        return "classify", "the target has any number of labels a row"
     return _task_of(np.asarray(column))
 
 
@@ -209,7 +250,12 @@ def _task_of(column: np.ndarray) -> tuple[str, str]:
 
 def check_target(source: Source, target: str, task: str) -> None:
     """Raise `DataError` where the target cannot be learned: see the message of each case."""
-    column = np.asarray(source.columns[target])
+    found = source.columns[target]
+    if isinstance(found, Annotations) or _is_labels(found):
+        return  # rows without an annotation are found and named by the survey
+    if task == "classify" and multilabel.separator_of(found) is not None:
+        return
+    column = np.asarray(found)
     lost = is_missing(column)
     if lost.any():
         where = _rows(source, lost)
@@ -294,6 +340,8 @@ def infer_column(source: Source, name: str, column: Column, options: DataOptions
     override = options.overrides.get(name)
     if override is not None:
         return _overridden(name, column, override)
+    if isinstance(column, Annotations):
+        return Field(name, column.kind, "ignored", "drawn on the pictures, but not the target")
     if isinstance(column, ImageFiles):
         return Field(name, "image", "input", "picture files")
     hint = source.schema_hints.get(name)
@@ -331,6 +379,11 @@ def _overridden(name: str, column: Column, kind: str) -> Field:
         )
     if isinstance(column, ImageFiles):
         return Field(name, "image", "input", "set to image")
+    if isinstance(column, Annotations):
+        raise DataError(
+            f"schema.{name}={kind}, but column '{name}' is drawn on the pictures",
+            "ignored, or no setting", "remove this setting",
+        )  # fmt: skip
     if column.ndim == 2 and kind != "number":
         raise DataError(
             f"schema.{name}={kind}, but column '{name}' holds {column.shape[1]} numbers a row",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gipi.core.errors import DataError
-from gipi.data.source import Column, ImageFiles
+from gipi.data.source import Annotations, Column, ImageFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,8 +42,14 @@ def codes(column: Column) -> np.ndarray:
 
 def _words(column: Column) -> np.ndarray:
     """Return (N, W) uint32 words that are equal exactly where the values are."""
+    if isinstance(column, Annotations):
+        raise TypeError("annotations are no inputs")
     if isinstance(column, ImageFiles):
-        return _file_codes(column)
+        found = _file_codes(column)
+        if column.crops is None:
+            return found
+        parts = np.ascontiguousarray(column.crops, dtype=np.float64).view(np.uint32)
+        return np.concatenate([found, parts.reshape(len(column), -1)], axis=1)
     if column.dtype.kind in "OUS":
         seen: dict[object, int] = {}
         numbered = np.fromiter(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gipi.data.source import ImageFiles, as_labels, is_missing
+from gipi.data.source import as_labels, is_missing
 
 if TYPE_CHECKING:
     from gipi.core.schema import Field, Schema
@@ -41,8 +41,8 @@ def leaks_in(source: Source, schema: Schema) -> list[Leak]:
     """Return the columns of `source` that alone predict the target, best first."""
     if schema.target is None or source.rows < FEWEST:
         return []
-    target = np.asarray(source.columns[schema.target.name])
-    if target.ndim > 1 or target.dtype.kind in "mM":
+    target = source.columns[schema.target.name]
+    if not isinstance(target, np.ndarray) or target.ndim > 1 or target.dtype.kind in "mM":
         return []
     fold = np.random.default_rng(0).permutation(source.rows) % FOLDS
     classify = schema.task == "classify"
@@ -67,7 +67,7 @@ def _single(fields: list[Field], source: Source) -> list[tuple[str, np.ndarray]]
     out: list[tuple[str, np.ndarray]] = []
     for f in fields:
         name, column = f.name, source.columns[f.name]
-        if isinstance(column, ImageFiles) or column.ndim > 2:
+        if not isinstance(column, np.ndarray) or column.ndim > 2:
             continue
         if column.ndim == 2:
             out += [(f"{name}[{j}]", column[:, j]) for j in range(min(column.shape[1], COLUMNS))]

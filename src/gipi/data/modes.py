@@ -24,6 +24,7 @@ from gipi.core.errors import ConfigError, RunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from gipi.data.masks import Masks
     from gipi.data.pictures import Pictures
 
 Mode = Literal["auto", "resident", "mapped", "streaming"]
@@ -86,13 +87,13 @@ def ahead(items: Iterable[T], submit: Callable[[T], R], depth: int) -> Iterator[
 
 
 class Reader:
-    """Fetches raw pixels by row for the modes that are not resident.
+    """Fetches raw pixels (or masks) by row for the modes that are not resident.
 
     workers = 0: in this process (mapped: by one thread ahead). workers > 0: decoded by that many
     spawned processes. `submit(rows)` starts, `result` waits; order is the caller's.
     """
 
-    def __init__(self, pictures: Pictures, *, workers: int, threaded: bool) -> None:
+    def __init__(self, pictures: Pictures | Masks, *, workers: int, threaded: bool) -> None:
         self.pictures = pictures
         self.depth = 0
         self._pool: ProcessPoolExecutor | ThreadPoolExecutor | None = None
@@ -146,10 +147,10 @@ def _worker_died() -> RunError:
     )
 
 
-_held: Pictures | None = None  # what this worker process decodes from
+_held: Pictures | Masks | None = None  # what this worker process decodes from
 
 
-def _receive(pictures: Pictures) -> None:
+def _receive(pictures: Pictures | Masks) -> None:
     global _held  # noqa: PLW0603  one per worker process
     _held = pictures
 

@@ -22,7 +22,8 @@ import torch
 
 from gipi.core.errors import DataError
 from gipi.core.schema import Field, Schema, Signature
-from gipi.data.source import Column, ImageFiles, as_labels, class_order, is_missing
+from gipi.data import multilabel
+from gipi.data.source import Annotations, Column, ImageFiles, as_labels, class_order, is_missing
 from gipi.data.sources.arrow import looks_like_number
 from gipi.data.transforms import (
     as_dates,
@@ -71,9 +72,9 @@ def fit(
 def _fit_input(field: Field, column: Column, train: np.ndarray) -> Field:
     if field.kind == "image":
         return field
-    values = column.take(train) if isinstance(column, ImageFiles) else column[train]
-    if isinstance(values, ImageFiles):
-        raise _no_encoding(field, "picture files")
+    if not isinstance(column, np.ndarray):
+        raise _no_encoding(field, "pictures or what is drawn on them")
+    values = column[train]
     if field.kind == "category":
         return _fit_category(field, values)
     if field.kind == "date":
@@ -127,8 +128,13 @@ def _fit_category(field: Field, values: np.ndarray) -> Field:
 def _fit_target(
     field: Field, task: str, column: Column, train: np.ndarray, known: Mapping[str, Sequence[str]]
 ) -> Field:
+    if isinstance(column, Annotations):
+        return field  # fitted where the pictures are, once their size is known
     if isinstance(column, ImageFiles):
         raise _no_encoding(field, "picture files")
+    if field.multi:
+        names = field.classes or tuple(known.get(field.name, ()))
+        return replace(field, classes=names, shape=(len(names),))
     if task == "classify":
         labels = as_labels(column)
         found = {label for label in labels if label is not None}
@@ -174,7 +180,7 @@ def encode_inputs(
                 "add the column (empty where its values are unknown)",
             )
         column = columns[field.name]
-        if isinstance(column, ImageFiles):
+        if not isinstance(column, np.ndarray):
             raise _no_encoding(field, "picture files")
         if field.kind == "category":
             categories.append(_category_codes(field, column))
@@ -226,13 +232,17 @@ def encode_target(
 ) -> Tensor:
     """Return (N,) targets: int64 class codes from 0, or float32 (y - mean) / std.
 
+    Several labels a row give (N, K) float32 of 0 and 1.
+
     rows   ids that must have a target; others get class 0 or the mean and are never trained on
     Raises `DataError` naming the row for a class never seen, or a value that is no finite number.
     """
     field = schema.target
     assert field is not None
-    if isinstance(column, ImageFiles):
-        raise _no_encoding(field, "picture files")
+    if not isinstance(column, np.ndarray):
+        raise _no_encoding(field, "pictures or what is drawn on them")
+    if field.multi:
+        return multilabel.encode(field, column, row_name=row_name)
     if schema.task == "classify":
         index = {name: i for i, name in enumerate(field.classes)}
         labels = as_labels(column)

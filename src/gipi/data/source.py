@@ -94,7 +94,8 @@ class Annotations:
     sizes    (N, 2) int64 height and width that the annotation states for its picture, 0 unknown
     names    where each item was read, for errors
     facts    mask: "values" (label of each class), "ignored" (labels that count nowhere) and
-             "colours" ((r, g, b) of each class) where they are known; keypoints: "flip", "sigmas"
+             "colours" ((r, g, b) of each class) where they are known; keypoints: "flip", "sigmas";
+             "unreadable": row -> why its annotation could not be read
     """
 
     kind: str
@@ -115,6 +116,20 @@ class Annotations:
             sizes=None if self.sizes is None else self.sizes[np.asarray(rows, dtype=np.int64)],
             names=tuple(self.names[int(i)] for i in rows) if self.names else (),
         )
+
+    def describe(self, row: int) -> Any:
+        """Return one annotation as JSON-able values; a mask by the name of its file."""
+        item = self.items[row]
+        if item is None:
+            return None
+        if self.kind == "mask":
+            return self.names[row] if self.names else "drawn"
+        if self.kind == "keypoints":
+            return item.tolist()
+        return [
+            {"class": self.classes[int(b[4])] if b[4] >= 0 else None, "box": b[:4]}
+            for b in item.tolist()
+        ]
 
 
 Column = np.ndarray | ImageFiles | Annotations

@@ -49,6 +49,7 @@ class SplitRows:
     groups   int64 codes of rows that must stay together, or None
     times    sortable values (latest last), or None
     given    int8 of TRAIN, VAL, TEST, or None
+    rule     how labels are used, in words
     """
 
     usable: np.ndarray
@@ -58,6 +59,7 @@ class SplitRows:
     groups: np.ndarray | None = None
     times: np.ndarray | None = None
     given: np.ndarray | None = None
+    rule: str = "stratified by class"
 
 
 def split_rows(
@@ -197,7 +199,7 @@ def _cut(
             name = rows.classes[code] if code < len(rows.classes) else str(code)
             notes.append(f"class '{name}' has {count} rows: too few for every part of the split")
     parts = _deal(pool, units, labels, counts, seed=seed)
-    return parts, _words("stratified by class", rows), notes
+    return parts, _words(rows.rule, rows), notes
 
 
 def _words(rule: str, rows: SplitRows) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".gz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompress}
 WHOLE_FILE = 1 << 30  # larger files are recognised by path, size and time instead of contents
+QUICK_BYTES, QUICK_FILES = 256 << 20, 10_000  # pictures whose contents are read in under a second
 
 
 def kind_of(path: Path) -> str:
@@ -77,11 +78,25 @@ def find_file(folder: Path, name: str) -> Path | None:
     return None
 
 
-def fingerprint_files(paths: list[Path], root: Path) -> tuple[str, str]:
-    """Return (SHA-256, what of): contents, or paths, sizes and times where there is over 1 GB."""
+def fingerprint_files(paths: list[Path], root: Path, *, quick: bool = False) -> tuple[str, str]:
+    """Return (SHA-256, what of): contents, or paths, sizes and times where there is over 1 GB.
+
+    quick   contents only where they are read in under a second: folders of many pictures
+    Raises `DataError` for a file that is not there or may not be read.
+    """
+    try:
+        return _fingerprint(paths, root, QUICK_BYTES if quick else WHOLE_FILE, quick=quick)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror or error}",
+            "files that this user may read", "check them and their permissions",
+        ) from error  # fmt: skip
+
+
+def _fingerprint(paths: list[Path], root: Path, most: int, *, quick: bool) -> tuple[str, str]:
     sizes = [path.stat() for path in paths]
     total = hashlib.sha256()
-    whole = sum(s.st_size for s in sizes) <= WHOLE_FILE
+    whole = sum(s.st_size for s in sizes) <= most and not (quick and len(paths) > QUICK_FILES)
     for path, stat in zip(paths, sizes, strict=True):
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
         total.update(repr((name, stat.st_size)).encode())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.source import TEST, TRAIN, VAL, Column, ImageFiles, Source
+from gipi.data.sources.compressed import fingerprint_files
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 SPLITS = {
@@ -71,38 +73,52 @@ def read_folder(folder: Path) -> Source:
     return _source(root.name, whole, labels=labelled, split=split, root=root, notes=notes)
 
 
-def link_pictures(source: Source, folder: Path) -> Source:
+def link_pictures(source: Source, folder: Path, table: Path | None = None) -> Source:
     """Return a table in which columns of picture paths (relative to `folder`) are pictures.
 
+    table   the file itself: pictures may lie in a folder that is named after it
     Raises `DataError` naming the first row whose picture does not exist.
     """
     columns, hints = dict(source.columns), dict(source.schema_hints)
-    total = hashlib.sha256(source.fingerprint.encode())
+    found: list[Path] = []
     for name, column in source.columns.items():
         if not isinstance(column, np.ndarray) or column.dtype.kind != "O" or column[0] is None:
             continue
-        first = Path(str(column[0]))
-        if not is_image(first) or not (folder / first).is_file():
+        if not is_image(Path(str(column[0]))):
             continue
-        if not all(v is not None and is_image(Path(v)) for v in column):
+        place = pictures_beside(table or folder / source.name, column)
+        if place is None or not all(v is not None and is_image(Path(v)) for v in column):
             continue
-        paths = [(folder / v).absolute() for v in column]
+        paths = [(place / v).absolute() for v in column]
         for i, path in enumerate(paths):
             if not path.is_file():
                 raise DataError(
                     f"{source.row_name(i)}: the picture '{column[i]}' does not exist",
-                    f"a picture file below {folder}",
+                    f"a picture file below {place}",
                     "restore the file or remove the row",
                 )
-            stat = path.stat()
-            total.update(repr((column[i], stat.st_size, stat.st_mtime_ns)).encode())
-        columns[name], hints[name] = ImageFiles(tuple(paths), folder.absolute()), "image"
+        found += paths
+        columns[name], hints[name] = ImageFiles(tuple(paths), place.absolute()), "image"
     if hints == source.schema_hints:
         return source
+    pictures, of = fingerprint_files(found, folder.absolute(), quick=True)
+    whole = hashlib.sha256(f"{source.fingerprint} {pictures}".encode()).hexdigest()
     return replace(
-        source, columns=columns, schema_hints=hints, fingerprint=total.hexdigest(),
-        fingerprint_of="paths, sizes and times",
-    )  # fmt: skip
+        source, columns=columns, schema_hints=hints, fingerprint=whole, fingerprint_of=of
+    )
+
+
+def pictures_beside(path: Path, column: np.ndarray) -> Path | None:
+    """Return the folder below which the pictures that a table names lie, None where none does.
+
+    Beside the table, in images/, or in the folder that its name begins with: training/ for
+    training_keypoints.csv.
+    """
+    first = str(column[0])
+    stem = re.split(r"[_.-]", path.stem)[0].lower()
+    inside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
+    named = [p for p in inside if p.name.lower() in (stem, "images", "img", "imgs", "pictures")]
+    return next((p for p in (path.parent, *named) if (p / first).is_file()), None)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -182,10 +198,7 @@ def _source(
     if labels is not None:
         columns["label"] = np.array(labels, dtype=object)
     names = [files.name(i) for i in range(len(files))]
-    total = hashlib.sha256()
-    for path, shown in zip(paths, names, strict=True):
-        stat = path.stat()
-        total.update(repr((shown, stat.st_size, stat.st_mtime_ns)).encode())
+    fingerprint, of = fingerprint_files(paths, root, quick=True)
     return Source(
         name=name,
         columns=columns,
@@ -195,8 +208,8 @@ def _source(
         target="label" if labels is not None else None,
         task="classify" if labels is not None else None,
         schema_hints={"image": "image", "label": "category"} if labels else {"image": "image"},
-        fingerprint=total.hexdigest(),
-        fingerprint_of="paths, sizes and times",
+        fingerprint=fingerprint,
+        fingerprint_of=of,
         origin=root,
         notes=tuple(notes),
     )

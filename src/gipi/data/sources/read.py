@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from gipi.core.errors import DataError, UnknownName, did_you_mean
+from gipi.data import multilabel
 from gipi.data.source import Source, column_called
-from gipi.data.sources import arrays, cifar, folder, foreign, frames, idx, named, table
+from gipi.data.sources import arrays, cifar, coco, folder, foreign, frames, idx, pictured, table
 from gipi.data.sources.arrow import dates_in
 from gipi.data.sources.compressed import kind_of
 from gipi.data.sources.named import SOURCES
@@ -23,18 +24,32 @@ __all__ = ["ARCHIVES", "SOURCES", "column_called", "read_source"]
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 
 
-def read_source(data: Any, *, target: str | None = None, name: str | None = None) -> Source:
+def read_source(
+    data: Any, *, target: str | None = None, task: str | None = None, name: str | None = None
+) -> Source:
     """Return the raw columns of `data`.
 
     data    the name of a set (`gipi list data`), a path (picture, folder of pictures, table, .npz),
             a list of such picture paths, a pandas or polars frame, (X, y), a dict of arrays, one
             array, a list of dicts, a torch Dataset whose items do not change, or a `Source`
-    target  the column to predict, where the caller says it; it must exist
+    target  the column to predict, where the caller says it; it must exist. Several columns of 0
+            and 1, with commas between, are labels of the same row
+    task    decides what is read where a folder holds more than one kind of annotation
     name    for people; None: from the file or the set
 
     Raises `DataError` or `UnknownName`, both with what to do.
     """
-    source = _with_dates(_read(data))
+    source = _with_dates(_read(data, task))
+    if target is not None and target not in source.columns and "," in target:
+        names = [column_called(source, part.strip()) for part in target.split(",")]
+        lost = [n for n in names if n not in source.columns]
+        if lost:
+            raise DataError(
+                f"no column is called '{lost[0]}' in {source.name}",
+                "the names of columns", did_you_mean(lost[0], source.columns),
+            )  # fmt: skip
+        source = multilabel.join(source, names)
+        target = multilabel.JOINED
     if target is not None:
         target = column_called(source, target)
         if target not in source.columns:
@@ -62,11 +77,11 @@ def _with_dates(source: Source) -> Source:
     return replace(source, columns=columns, notes=tuple(notes))
 
 
-def _read(data: Any) -> Source:
+def _read(data: Any, task: str | None = None) -> Source:
     if isinstance(data, Source):
         return data
     if isinstance(data, str | os.PathLike):
-        return _read_text(os.fspath(data))
+        return _read_text(os.fspath(data), task)
     if frames.is_frame(data):
         return frames.read_frame(data)
     if isinstance(data, Mapping):
@@ -87,15 +102,15 @@ def _read(data: Any) -> Source:
     )
 
 
-def _read_text(text: str) -> Source:
+def _read_text(text: str, task: str | None) -> Source:
     if text in SOURCES:
         found: Source = SOURCES.get(text).build()
         return found
     path = Path(text).expanduser()
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, task)
     if path.exists():
-        return _read_file(path)
+        return _read_file(path, task)
     if os.sep not in text and "." not in text:
         raise UnknownName(
             f"'{text}' is neither a file or folder here nor the name of a data set",
@@ -117,11 +132,14 @@ def _names_in(place: Path) -> list[str]:
         return []
 
 
-def _read_folder(path: Path) -> Source:
+def _read_folder(path: Path, task: str | None) -> Source:
     if idx.is_idx_folder(path):
         return idx.read_idx_folder(path, path.absolute().name, ())
     if cifar.is_cifar_folder(path):
         return cifar.read_cifar_folder(path)
+    drawn = pictured.read_drawn(path, task)
+    if drawn is not None:
+        return drawn
     try:
         return folder.read_folder(path)
     except DataError as error:
@@ -133,13 +151,15 @@ def _read_folder(path: Path) -> Source:
         ) from error
 
 
-def _read_file(path: Path) -> Source:
+def _read_file(path: Path, task: str | None) -> Source:
     if folder.is_image(path):
         return folder.read_images([path], path.stem)
     if kind_of(path) in {".npy", ".npz"}:
         return arrays.read_numpy_file(path)
+    if path.suffix.lower() == ".json" and coco.is_coco(path):
+        return coco.read_coco(path.parent, (path,), task=task)
     if kind_of(path) in table.KINDS:
-        return folder.link_pictures(named.recognise(table.read_table(path)), path.parent)
+        return pictured.read_picture_table(path, task)
     if kind_of(path) in ARCHIVES:
         raise DataError(
             f"{path} is an archive",

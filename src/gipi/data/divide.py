@@ -1,0 +1,113 @@
+"""What the split must know of the rows: which are usable, bound together, rare, or given."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.data import dense, multilabel
+from gipi.data.keys import codes, row_keys
+from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
+from gipi.data.split import SplitRows
+
+if TYPE_CHECKING:
+    from gipi.core.schema import Schema
+
+_PART_NAMES = {
+    "train": TRAIN, "training": TRAIN, "fit": TRAIN, "val": VAL, "valid": VAL, "validation": VAL,
+    "dev": VAL, "test": TEST, "testing": TEST, "eval": TEST,
+}  # fmt: skip
+RAREST = "stratified by the rarest class of each row"
+
+
+def rows_to_split(source: Source, schema: Schema, found: dense.View | None = None) -> SplitRows:
+    """Return what the split must know of the rows.
+
+    found   annotated pictures: rows with a fault take no part
+    """
+    target = schema.target
+    assert target is not None
+    column = source.columns[target.name]
+    usable = ~is_missing(column)
+    labels: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    rule = "stratified by class"
+    if found is not None:
+        usable = np.ones(source.rows, dtype=bool)
+        usable[list(found.survey.faults)] = False
+        if found.drawn.classes and found.drawn.kind != "keypoints":
+            labels, names = dense.rarest(found.presence, found.drawn.classes)
+            rule = RAREST
+    elif target.multi and isinstance(column, np.ndarray):
+        usable = np.ones(source.rows, dtype=bool)
+        known = multilabel.presence(target, column, row_name=source.row_name)
+        (labels, names), rule = dense.rarest(known, target.classes), RAREST
+    elif schema.task == "classify" and isinstance(column, np.ndarray):
+        labelled = as_labels(column)
+        usable = np.fromiter((v is not None for v in labelled), bool, source.rows)
+        distinct, inverse = np.unique(np.where(usable, labelled, ""), return_inverse=True)
+        labels, names = inverse.reshape(-1).astype(np.int64), tuple(str(v) for v in distinct)
+    group, moment, part = (schema.of(role) for role in ("group", "time", "split"))
+    given = source.given_split
+    if part:
+        given = _given(source, part[0].name)
+    groups = codes(source.columns[group[0].name]) if group else _same_picture(source)
+    return SplitRows(
+        usable=usable,
+        keys=row_keys([source.columns[f.name] for f in schema.inputs], source.rows),
+        labels=labels,
+        classes=names,
+        groups=groups,
+        times=_times(source, moment[0].name, usable) if moment else None,
+        given=given,
+        rule=rule,
+    )
+
+
+def _same_picture(source: Source) -> np.ndarray | None:
+    """Return codes that bind the rows which are parts of one picture, None where none are."""
+    for column in source.columns.values():
+        if isinstance(column, ImageFiles) and column.crops is not None:
+            paths = np.array([str(path) for path in column.paths])
+            return np.unique(paths, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return None
+
+
+def _given(source: Source, name: str) -> np.ndarray:
+    labels = as_labels(np.asarray(source.columns[name]))
+    found = np.empty(len(labels), dtype=np.int8)
+    for i, label in enumerate(labels):
+        part = _PART_NAMES.get((label or "").strip().lower())
+        if part is None:
+            raise DataError(
+                f"{source.row_name(i)}: the split column '{name}' says {label!r}",
+                "train, val or test in every row",
+                "correct the value",
+            )
+        found[i] = part
+    return found
+
+
+def _times(source: Source, name: str, usable: np.ndarray) -> np.ndarray:
+    column = source.columns[name]
+    lost = np.flatnonzero(is_missing(column) & usable)
+    if len(lost):
+        raise DataError(
+            f"{source.row_name(int(lost[0]))}: the time column '{name}' is empty",
+            "a time in every row",
+            "fill it in, or remove the row",
+        )
+    values = np.asarray(column)
+    if values.dtype.kind == "O":
+        shapes = {re.sub(r"\d", "0", str(v)) for v in values[usable]}
+        if len(shapes) > 1 or not next(iter(shapes), "0000").startswith("0000"):
+            raise DataError(
+                f"the time column '{name}' holds text that has no order in time: {values[0]!r}",
+                "dates, numbers, or text that begins with the year, such as 2024-01",
+                "write its values as 2024-01-31",
+            )
+        return np.unique(values.astype(str), return_inverse=True)[1].reshape(-1)
+    return values

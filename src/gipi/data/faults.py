@@ -1,0 +1,55 @@
+"""Rows that cannot be used: each has a reason; all together they are refused, or left out and said.
+
+A picture may be corrupt, empty or a decompression bomb; an annotation may be missing, of another
+size, of an unknown class, outside the picture or turned inside out. All of them are found while the
+data is opened, in every stream mode, so that no run meets them in its middle.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gipi.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gipi.data.options import DataOptions
+    from gipi.data.source import Source
+
+POLICIES = ("refuse", "skip")
+SHOWN = 5
+
+
+def settle(faults: Mapping[int, str], source: Source, options: DataOptions) -> list[str]:
+    """Return notes about rows that are left out; raise `DataError` where they are refused.
+
+    faults   row id -> what is wrong with it
+    """
+    if options.bad_rows not in POLICIES:
+        raise ConfigError(
+            f"bad_rows={options.bad_rows!r}", "refuse or skip", "bad_rows=skip leaves rows out"
+        )
+    if not faults:
+        return []
+    said = listing(faults, source)
+    if len(faults) == source.rows:
+        raise DataError(
+            f"none of the {source.rows:,} rows of {source.name} can be used: {said}",
+            "pictures with annotations that fit them", "correct the data",
+        )  # fmt: skip
+    what = "1 row" if len(faults) == 1 else f"{len(faults):,} rows"
+    if options.bad_rows == "refuse":
+        raise DataError(
+            f"{what} of {source.rows:,} in {source.name} cannot be used: {said}",
+            "rows that can all be read",
+            "correct or remove them, or leave them out with --set bad_rows=skip",
+        )
+    return [f"{what} of {source.rows:,} left out (bad_rows=skip): {said}"]
+
+
+def listing(faults: Mapping[int, str], source: Source, shown: int = SHOWN) -> str:
+    """Return the first faulty rows by name with their reasons, and how many more there are."""
+    first = [f"{source.row_name(row)}: {faults[row]}" for row in sorted(faults)[:shown]]
+    more = len(faults) - len(first)
+    return "; ".join(first) + (f"; and {more:,} more" if more else "")

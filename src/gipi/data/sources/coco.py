@@ -1,0 +1,321 @@
+"""COCO's JSON of pictures and annotations: boxes, masks or keypoints (Lin et al. 2014).
+
+    annotations.json beside the pictures or beside images/; instances_train.json, ..._val.json;
+    annotations/instances_train2017.json and train2017/, val2017/; train/_annotations.coco.json
+
+What the annotations hold decides the task: keypoints where there are any, else boxes; masks where
+segmentation is asked for. A picture in the list without annotations is a picture of nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.data.masks import Drawing, Shape
+from gipi.data.source import TEST, TRAIN, VAL, Annotations, Source
+from gipi.data.sources.voc import picture_source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
+    0.087, 0.087, 0.089, 0.089,
+)  # fmt: skip
+MARGIN = 0.125  # of a person's box on every side, where each person is a row of its own
+_WORDS = re.compile(r"(^|[^a-z])(train|valid|val|test)", re.IGNORECASE)
+_PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "test": TEST}
+_NAME = re.compile(r"(annotation|instances|keypoints|coco|labels|train|val|test)", re.IGNORECASE)
+
+
+def coco_files(folder: Path) -> tuple[Path, ...]:
+    """Return the annotation files of a COCO set in this folder, () where there are none."""
+    places = [
+        folder,
+        folder / "annotations",
+        *(folder / n for n in ("train", "valid", "val", "test")),
+    ]
+    found = [p for place in places if place.is_dir() for p in sorted(place.glob("*.json"))]
+    return tuple(p for p in found if _NAME.search(p.name) and is_coco(p))
+
+
+def is_coco(path: Path) -> bool:
+    """Return whether a JSON file looks like one of COCO: an object with pictures in it."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as f:
+            head = f.read(1 << 16)
+            f.seek(max(0, size - (1 << 16)))
+            ends = head + f.read()
+    except OSError:
+        return False
+    return head.lstrip()[:1] == b"{" and (b'"images"' in ends or b'"annotations"' in ends)
+
+
+def read_coco(folder: Path, files: tuple[Path, ...], *, task: str | None = None) -> Source:
+    """Return pictures and what is drawn on them; several files give a split by their names.
+
+    task   "detect", "segment" or "pose"; None: by what the annotations hold
+    """
+    loaded = [(path, _load(path)) for path in files]
+    kinds = {path: _kind(data) for path, data in loaded}
+    wanted = {"detect": "boxes", "segment": "mask", "pose": "keypoints"}.get(task or "")
+    kind = wanted or ("keypoints" if "keypoints" in kinds.values() else "boxes")
+    if kind == "keypoints":
+        loaded = [(p, d) for p, d in loaded if kinds[p] == "keypoints"]
+    elif any(k != "keypoints" for k in kinds.values()):
+        loaded = [(p, d) for p, d in loaded if kinds[p] != "keypoints"]
+    if not loaded:
+        raise DataError(
+            f"{folder} has no keypoints in its annotations", "keypoints", "use --task detect"
+        )
+    categories = _categories([data for _, data in loaded])
+    root = folder.absolute()
+    rows = _Rows(kind, categories, root, alone=all(_alone(data) for _, data in loaded))
+    for path, data in loaded:
+        rows.read(path.absolute(), data, _part(path))
+    parts = set(rows.parts)
+    split = np.array(rows.parts, np.int8) if len(parts) > 1 and TRAIN in parts else None
+    tasks = {"boxes": "detect", "mask": "segment", "keypoints": "pose"}
+    names = ", ".join(path.name for path, _ in loaded)
+    crops = np.array(rows.crops, dtype=np.float64) if rows.crops else None
+    return picture_source(
+        folder, root, rows.paths, kind, rows.annotations(), split=split,
+        task=tasks[kind], reason=f"{names} holds {kind} in COCO's JSON",
+        files=[path.absolute() for path, _ in loaded], notes=rows.notes(), crops=crops,
+        row_names=rows.names,
+    )  # fmt: skip
+
+
+class _Rows:
+    """Rows gathered from one or more files."""
+
+    def __init__(
+        self, kind: str, categories: dict[int, dict[str, Any]], root: Path, *, alone: bool
+    ) -> None:
+        self.kind, self.categories, self.root, self.alone = kind, categories, root, alone
+        self.index = {c: i for i, c in enumerate(categories)}
+        self.paths: list[Path] = []
+        self.items: list[Any] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.where: list[str] = []
+        self.names: list[str] = []
+        self.crops: list[list[float]] = []
+        self.parts: list[int] = []
+        self.lost: list[str] = []
+        self.without = 0
+        self._listing: dict[Path, dict[str, Path]] = {}
+
+    def read(self, path: Path, data: dict[str, Any], part: int) -> None:
+        by_picture = _by_picture(data)
+        for picture in data["images"]:
+            file = self._find(path, str(picture.get("file_name", "")))
+            if file is None:
+                self.lost.append(f"{path.name}: {picture.get('file_name')}")
+                continue
+            size = (int(picture.get("height") or 0), int(picture.get("width") or 0))
+            found = by_picture.get(picture.get("id"), [])
+            if self.kind == "keypoints":
+                self._points(file, path, size, _people(found), part)
+            elif self.kind == "boxes":
+                self._add(file, path, size, self._boxes(found), part)
+            else:
+                shapes = tuple(s for one in found if (s := self._shape(one)) is not None)
+                self._add(file, path, size, Drawing(*size, shapes), part)
+        if self.lost:
+            raise DataError(
+                f"{len(self.lost)} pictures are not there: {', '.join(self.lost[:5])}",
+                "a file for every picture of the list", "restore them, or correct the list",
+            )  # fmt: skip
+
+    def _add(self, file: Path, source: Path, size: tuple[int, int], item: Any, part: int) -> None:
+        self.paths.append(file)
+        self.items.append(item)
+        self.sizes.append(size)
+        self.where.append(source.name)
+        inside = file.is_relative_to(self.root)
+        self.names.append(file.relative_to(self.root).as_posix() if inside else file.as_posix())
+        self.parts.append(part)
+
+    def _find(self, path: Path, name: str) -> Path | None:
+        stem = path.stem.lower()
+        year = re.search(r"(train|val|test)\d{4}", stem)
+        part = _WORDS.search(stem)
+        inner = [year.group(0)] if year else []
+        inner += [part.group(2).lower()] if part else []
+        for base in (path.parent, path.parent.parent, self.root):
+            for place in ("", "images", *inner, *(f"images/{n}" for n in inner)):
+                file = base / place / name
+                if name and file.is_file():
+                    return file
+        return None
+
+    def _boxes(self, found: list[dict[str, Any]]) -> np.ndarray:
+        out = []
+        for one in found:
+            box = one.get("bbox")
+            if not isinstance(box, list) or len(box) != 4:
+                box = [math.nan] * 4
+            x, y, w, h = (float(v) if isinstance(v, int | float) else math.nan for v in box)
+            code = self.index.get(one.get("category_id", -1), -1)
+            out.append([x, y, x + w, y + h, code, float(bool(one.get("iscrowd")))])
+        return np.array(out, dtype=np.float64).reshape(-1, 6)
+
+    def _shape(self, one: dict[str, Any]) -> Shape | None:
+        drawn = one.get("segmentation")
+        code = self.index.get(one.get("category_id", -1), -1)
+        label = code + 1 if code >= 0 else 254  # a label of no class: named by the survey
+        if isinstance(drawn, dict):
+            counts = drawn.get("counts", [])
+            runs = counts if isinstance(counts, str) else tuple(int(v) for v in counts)
+            return Shape(label, runs=runs)
+        if not drawn:
+            return None
+        polygons = tuple(tuple(float(v) for v in p) for p in drawn if len(p) >= 6)
+        return Shape(label, polygons)
+
+    def _points(
+        self, file: Path, source: Path, size: tuple[int, int], people: list[dict[str, Any]],
+        part: int,
+    ) -> None:  # fmt: skip
+        """Add one row a person; its part of the picture where pictures show several."""
+        if not people:
+            self.without += 1
+        for number, one in enumerate(people, 1):
+            points = np.array(one["keypoints"], dtype=np.float64)
+            self._add(file, source, size, points.reshape(-1, 3), part)
+            if self.alone:
+                continue
+            self.names[-1] += f"#{number}"
+            x, y, w, h = one.get("bbox") or _around(points.reshape(-1, 3))
+            self.crops.append(
+                [
+                    float(math.floor(x - MARGIN * w)), float(math.floor(y - MARGIN * h)),
+                    float(math.ceil(x + (1 + MARGIN) * w)), float(math.ceil(y + (1 + MARGIN) * h)),
+                ]
+            )  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """Return what was decided about the rows."""
+        out = []
+        if self.without:
+            out.append(f"{self.without} pictures show nobody with keypoints: left out")
+        if self.crops:
+            out.append("pictures show several objects with keypoints: each is a row of its own")
+        return out
+
+    def annotations(self) -> Annotations:
+        """Return the column of what is drawn."""
+        classes = tuple(str(c.get("name", i)) for i, c in self.categories.items())
+        sizes = np.array(self.sizes, dtype=np.int64).reshape(-1, 2)
+        facts: dict[str, Any] = {}
+        if self.kind == "mask":
+            classes = ("background", *classes)
+            if len(classes) > 254:
+                raise DataError(
+                    f"{len(classes)} classes of masks", "at most 254", "use --task detect"
+                )
+            facts = {"values": list(range(len(classes))), "ignored": [255]}
+        if self.kind == "keypoints":
+            classes, facts = _point_names(self.categories, self.items)
+        return Annotations(self.kind, tuple(self.items), classes, sizes, tuple(self.where), facts)
+
+
+def _by_picture(data: dict[str, Any]) -> dict[Any, list[dict[str, Any]]]:
+    out: dict[Any, list[dict[str, Any]]] = {}
+    for one in data.get("annotations", []):
+        out.setdefault(one.get("image_id"), []).append(one)
+    return out
+
+
+def _alone(data: dict[str, Any]) -> bool:
+    """Return whether no picture shows more than one object with keypoints."""
+    return all(len(_people(found)) <= 1 for found in _by_picture(data).values())
+
+
+def _people(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the annotations that have keypoints and are no crowd."""
+    return [
+        one for one in found if any((one.get("keypoints") or [])[2::3]) and not one.get("iscrowd")
+    ]
+
+
+def _around(points: np.ndarray) -> tuple[float, float, float, float]:
+    seen = points[points[:, 2] > 0][:, :2]
+    low, high = seen.min(0), seen.max(0)
+    w, h = np.maximum(high - low, 1.0).tolist()
+    return float(low[0]), float(low[1]), w, h
+
+
+def _point_names(
+    categories: dict[int, dict[str, Any]], items: list[Any]
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    counts = {len(item) for item in items}
+    if len(counts) > 1:
+        raise DataError(
+            f"objects with different numbers of keypoints: {sorted(counts)}",
+            "the same points for every object", "keep one category",
+        )  # fmt: skip
+    count = counts.pop() if counts else 0
+    known: list[str] = next((c["keypoints"] for c in categories.values() if c.get("keypoints")), [])
+    names = tuple(known) if len(known) == count else tuple(f"point {i}" for i in range(count))
+    facts: dict[str, Any] = {"flip": mirrored(names)}
+    if count == len(SIGMAS) and names[:1] == ("nose",):
+        facts["sigmas"] = list(SIGMAS)
+    return names, facts
+
+
+def mirrored(names: tuple[str, ...]) -> list[list[int]]:
+    """Return the pairs of points that a mirror swaps, by "left" and "right" in their names.
+
+    >>> mirrored(("nose", "left_eye", "right_eye"))
+    [[1, 2]]
+    """
+    index = {name.lower(): i for i, name in enumerate(names)}
+    pairs = []
+    for name, i in index.items():
+        other = index.get(name.replace("left", "right"))
+        if "left" in name and other is not None:
+            pairs.append([i, other])
+    return pairs
+
+
+def _part(path: Path) -> int:
+    found = _WORDS.search(path.stem) or _WORDS.search(path.parent.name)
+    return _PARTS[found.group(2).lower()] if found else TRAIN
+
+
+def _kind(data: dict[str, Any]) -> str:
+    points = any(any((a.get("keypoints") or [])[2::3]) for a in data.get("annotations", [])[:1000])
+    return "keypoints" if points else "boxes"
+
+
+def _categories(loaded: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return id -> category that annotations use (all, where none is used), in order of ids."""
+    found = {c["id"]: c for data in loaded for c in data.get("categories", []) if "id" in c}
+    used = {a.get("category_id") for data in loaded for a in data.get("annotations", [])}
+    kept = {i: c for i, c in sorted(found.items()) if i in used}
+    return kept or dict(sorted(found.items()))
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}", "COCO's JSON", "correct it") from error
+    lists = isinstance(data, dict) and all(
+        isinstance(data.get(k, []), list) and all(isinstance(v, dict) for v in data.get(k, []))
+        for k in ("images", "annotations", "categories")
+    )
+    if not lists or "images" not in data:
+        raise DataError(
+            f"{path} has no list of images", "images, annotations and categories as COCO has them",
+            "correct the file",
+        )  # fmt: skip
+    return dict(data)

@@ -1,0 +1,180 @@
+"""Folders of pictures and masks of the same stems, for segmentation.
+
+    images/a.jpg + masks/a.png                         also img, JPEGImages; labels, annotations ...
+    train/images/a.jpg + train/masks/a.png, val/...    parts outside
+    images/train/a.jpg + masks/train/a.png, ...        parts inside
+    train/a.jpg + trainannot/a.png, val/...            as CamVid is published
+    images/, masks/, train.txt, val.txt, test.txt      parts by lists of stems or paths
+
+A mask may be called as its picture with _mask, _label, _gt, _L or _labelIds after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.data.source import TEST, TRAIN, VAL, Annotations, ImageFiles, Source
+from gipi.data.sources.classlist import find_list, read_list
+from gipi.data.sources.compressed import fingerprint_files
+from gipi.data.sources.folder import SPLITS, is_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PICTURES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos")
+MASKS = (
+    "masks", "mask", "labels", "label", "annotations", "annots", "segmentationclass", "gt",
+    "groundtruth", "ground_truth", "segmentation",
+)  # fmt: skip
+BESIDE = ("annot", "_labels", "_masks", "_label", "_mask", "labels", "masks")
+TAILS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_L", "_labelIds", "_seg", "-mask")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".webp")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A folder of pictures, the folder of their masks, and the part of the split they are."""
+
+    pictures: Path
+    masks: Path
+    part: int | None = None
+
+
+def pairs_in(folder: Path) -> tuple[Pair, ...]:
+    """Return the picture and mask folders of a segmentation set, () where it is none."""
+    inside = _folders(folder)
+    one = _pair(inside)
+    if one is not None:
+        left, right = _folders(one[0]), _folders(one[1])
+        parts = [n for n in left if n in SPLITS and n in right]
+        if parts and "train" in parts:
+            return tuple(Pair(left[n], right[n], SPLITS[n]) for n in parts)
+        return (Pair(*one),)
+    found = []
+    for name, place in inside.items():
+        if name not in SPLITS:
+            continue
+        within = _pair(_folders(place))
+        beside = next((inside[name + b] for b in BESIDE if name + b in inside), None)
+        if within is not None:
+            found.append(Pair(*within, SPLITS[name]))
+        elif beside is not None:
+            found.append(Pair(place, beside, SPLITS[name]))
+    return tuple(found) if any(p.part == TRAIN for p in found) else ()
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    return {
+        p.name.lower(): p
+        for p in sorted(folder.iterdir())
+        if p.is_dir() and not p.name.startswith(".")
+    }
+
+
+def _pair(inside: dict[str, Path]) -> tuple[Path, Path] | None:
+    pictures = next((inside[n] for n in PICTURES if n in inside), None)
+    masks = next((inside[n] for n in MASKS if n in inside and _has_masks(inside[n])), None)
+    return None if pictures is None or masks is None else (pictures, masks)
+
+
+def _has_masks(folder: Path) -> bool:
+    return next(_masks_below(folder), None) is not None
+
+
+def _masks_below(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and p.is_file())
+
+
+def read_mask_folder(folder: Path, pairs: tuple[Pair, ...]) -> Source:
+    """Return pictures and their masks; a picture without a mask is a row without an annotation."""
+    root = folder.absolute()
+    notes: list[str] = []
+    pictures: list[Path] = []
+    masks: list[Path | None] = []
+    parts: list[int] = []
+    for pair in pairs:
+        found, drawn = _matched(pair, notes)
+        pictures += found
+        masks += drawn
+        parts += [TRAIN if pair.part is None else pair.part] * len(found)
+    if not pictures:
+        raise DataError(
+            f"{folder} has no pictures in {pairs[0].pictures.name}", "pictures and masks",
+            "put pictures into images/ and masks of the same names into masks/",
+        )  # fmt: skip
+    split = np.array(parts, dtype=np.int8)
+    lists = _lists(root, pictures) if len(pairs) == 1 else None
+    if lists is not None:
+        keep = np.flatnonzero(lists >= 0)
+        if len(keep) < len(pictures):
+            notes.append(f"{len(pictures) - len(keep)} pictures are in no list: left out")
+        pictures, masks = [pictures[i] for i in keep], [masks[i] for i in keep]
+        split = lists[keep].astype(np.int8)
+    listed = find_list([root, *(p.masks for p in pairs), *(p.masks.parent for p in pairs)])
+    classes, facts = read_list(listed) if listed is not None else ((), {})
+    drawn_names = tuple("" if m is None else m.relative_to(root).as_posix() for m in masks)
+    everything = [*pictures, *(m for m in masks if m is not None), *([listed] if listed else [])]
+    fingerprint, of = fingerprint_files(everything, root, quick=True)
+    files = ImageFiles(tuple(pictures), root)
+    return Source(
+        name=root.name,
+        columns={
+            "image": files,
+            "mask": Annotations("mask", tuple(masks), classes, None, drawn_names, facts),
+        },
+        rows=len(pictures),
+        row_names=[files.name(i) for i in range(len(files))],
+        given_split=split if len(set(split.tolist())) > 1 else None,
+        target="mask",
+        task="segment",
+        task_reason=f"{pairs[-1].masks.name}/ holds masks of the pictures in "
+        f"{pairs[-1].pictures.name}/",
+        schema_hints={"image": "image", "mask": "mask"},
+        fingerprint=fingerprint,
+        fingerprint_of=of,
+        origin=root,
+        notes=tuple(notes),
+    )
+
+
+def _matched(pair: Pair, notes: list[str]) -> tuple[list[Path], list[Path | None]]:
+    by_stem: dict[str, Path] = {}
+    for path in sorted(_masks_below(pair.masks)):
+        relative = path.relative_to(pair.masks)
+        by_stem.setdefault((relative.parent / relative.stem).as_posix(), path.absolute())
+    pictures = sorted(p for p in pair.pictures.rglob("*") if p.is_file() and is_image(p))
+    pictures = [p.absolute() for p in pictures if not p.name.startswith(".")]
+    masks: list[Path | None] = []
+    used = set()
+    for path in pictures:
+        relative = path.relative_to(pair.pictures.absolute())
+        stem = (relative.parent / relative.stem).as_posix()
+        name = next((stem + t for t in TAILS if stem + t in by_stem), None)
+        masks.append(None if name is None else by_stem[name])
+        used.add(name)
+    left = sorted(set(by_stem) - used)
+    if left:
+        shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        notes.append(f"{len(left)} masks without a picture in {pair.masks.name}: {shown}")
+    return pictures, masks
+
+
+def _lists(root: Path, pictures: list[Path]) -> np.ndarray | None:
+    """Return (N,) the part of each picture by list files, -1 in none; None without lists."""
+    files = {"train.txt": TRAIN, "val.txt": VAL, "valid.txt": VAL, "test.txt": TEST}
+    places = [root, root / "splits", root / "ImageSets" / "Segmentation", root / "lists"]
+    place = next((p for p in places if (p / "train.txt").is_file()), None)
+    if place is None:
+        return None
+    parts: dict[str, int] = {}
+    for name, part in files.items():
+        if (place / name).is_file():
+            for line in (place / name).read_text("utf-8-sig").split("\n"):
+                if line.strip():
+                    parts[Path(line.split()[0]).stem] = part
+    return np.array([parts.get(p.stem, -1) for p in pictures])

@@ -1,0 +1,197 @@
+"""Folders in the layout of Pascal VOC: boxes in Annotations/*.xml, or masks (Everingham 2010).
+
+    Annotations/a.xml, JPEGImages/a.jpg, ImageSets/Main/train.txt ...        detection
+    SegmentationClass/a.png, JPEGImages/a.jpg, ImageSets/Segmentation/...    segmentation
+
+VOC counts pixels from 1 and takes both ends in: xmin..xmax covers x from xmin - 1 to xmax. An
+object that is marked difficult is kept as a crowd: found or not, it does not count.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.data.source import TEST, TRAIN, VAL, Annotations, ImageFiles, Source
+from gipi.data.sources.classlist import without_void
+from gipi.data.sources.compressed import fingerprint_files
+from gipi.data.sources.folder import is_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETS = (("train", TRAIN), ("val", VAL), ("test", TEST))
+PLACES = ("JPEGImages", "images", "Images", "imgs", "img")
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
+    "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+
+
+def voc_root(folder: Path) -> Path | None:
+    """Return the folder that holds Annotations/ with XML, this one or its only child."""
+    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    for place in (folder, *(inside if len(inside) == 1 else ())):
+        if next((place / "Annotations").glob("*.xml"), None) is not None:
+            return place
+    return None
+
+
+def read_voc(folder: Path, root: Path) -> Source:
+    """Return pictures and boxes of a VOC folder."""
+    root = root.absolute()
+    notes: list[str] = []
+    xml = {p.stem: p for p in sorted((root / "Annotations").glob("*.xml"))}
+    pictures = _pictures(root)
+    stems, split = _stems(root / "ImageSets" / "Main", sorted(pictures), notes)
+    lost = sorted(set(stems) - set(pictures))
+    if lost:
+        raise DataError(
+            f"{len(lost)} listed pictures are not in {root}: {', '.join(lost[:5])}",
+            "a picture for every listed name", "restore them, or correct ImageSets/Main",
+        )  # fmt: skip
+    left = len(set(xml) - set(stems))
+    if left:
+        notes.append(f"{left} annotations without a listed picture: left out")
+    found: list[tuple[list[tuple[str, list[float]]], tuple[int, int]] | None] = []
+    unreadable: dict[int, str] = {}
+    for row, stem in enumerate(stems):
+        try:
+            found.append(_objects(xml[stem]) if stem in xml else None)
+        except DataError as error:
+            found.append(None)
+            unreadable[row] = error.found
+    names = sorted({name for one in found if one is not None for name, _ in one[0]})
+    index = {name: i for i, name in enumerate(names)}
+    items = tuple(
+        None
+        if one is None
+        else np.array([[*box[:4], index[n], box[4]] for n, box in one[0]]).reshape(-1, 6)
+        for one in found
+    )
+    sizes = np.array([(0, 0) if one is None else one[1] for one in found], dtype=np.int64)
+    drawn = Annotations(
+        "boxes",
+        items,
+        tuple(names),
+        sizes,
+        tuple(f"Annotations/{s}.xml" for s in stems),
+        {"unreadable": unreadable},
+    )
+    used = [xml[s] for s in stems if s in xml]
+    return picture_source(
+        folder, root, [pictures[s] for s in stems], "boxes", drawn, split=split, task="detect",
+        reason="Annotations/ holds boxes in VOC's XML", files=used, notes=notes,
+    )  # fmt: skip
+
+
+def read_voc_masks(folder: Path, root: Path) -> Source:
+    """Return pictures and class masks of a VOC folder with SegmentationClass/."""
+    root = root.absolute()
+    notes: list[str] = []
+    masks = {p.stem: p.absolute() for p in sorted((root / "SegmentationClass").glob("*.png"))}
+    pictures = _pictures(root)
+    stems, split = _stems(
+        root / "ImageSets" / "Segmentation", sorted(set(masks) & set(pictures)), notes
+    )
+    classes, facts = without_void(CLASSES, range(len(CLASSES)))
+    items = tuple(masks.get(s) for s in stems)
+    shown = tuple(f"SegmentationClass/{s}.png" for s in stems)
+    drawn = Annotations("mask", items, classes, None, shown, facts)
+    return picture_source(
+        folder, root, [pictures[s] for s in stems], "mask", drawn, split=split, task="segment",
+        reason="SegmentationClass/ holds masks in VOC's layout",
+        files=[m for m in items if m is not None], notes=notes,
+    )  # fmt: skip
+
+
+def picture_source(
+    folder: Path, root: Path, paths: list[Path], column: str, drawn: Annotations, *,
+    split: np.ndarray | None, task: str, reason: str, files: list[Path], notes: list[str],
+    crops: np.ndarray | None = None, row_names: list[str] | None = None,
+) -> Source:  # fmt: skip
+    """Return a source of pictures and one column that is drawn on them.
+
+    files   what the annotations were read from (for the fingerprint)
+    """
+    if not paths:
+        raise DataError(f"{folder} has no annotated pictures", "pictures", "check the folder")
+    pictures = ImageFiles(tuple(p.absolute() for p in paths), root, crops)
+    fingerprint, of = fingerprint_files([*dict.fromkeys(paths), *files], root, quick=True)
+    names = row_names or [pictures.name(i) for i in range(len(pictures))]
+    return Source(
+        name=folder.absolute().stem,
+        columns={"image": pictures, column: drawn},
+        rows=len(paths),
+        row_names=names,
+        given_split=split,
+        target=column,
+        task=task,
+        task_reason=reason,
+        schema_hints={"image": "image", column: drawn.kind},
+        fingerprint=fingerprint,
+        fingerprint_of=of,
+        origin=root,
+        notes=tuple(notes),
+    )
+
+
+def _pictures(root: Path) -> dict[str, Path]:
+    place = next((root / n for n in PLACES if (root / n).is_dir()), root)
+    return {p.stem: p.absolute() for p in sorted(place.iterdir()) if is_image(p) and p.is_file()}
+
+
+def _stems(
+    lists: Path, everything: list[str], notes: list[str]
+) -> tuple[list[str], np.ndarray | None]:
+    """Return the stems of all parts and the part of each; all pictures without lists."""
+    stems: list[str] = []
+    parts: list[int] = []
+    files = [(n, p) for n, p in SETS if (lists / f"{n}.txt").is_file()]
+    if not any(n == "train" for n, _ in files) and (lists / "trainval.txt").is_file():
+        files = [("trainval", TRAIN), *files]
+    for name, part in files:
+        lines = (lists / f"{name}.txt").read_text("utf-8-sig").split("\n")
+        found = [line.split()[0] for line in lines if line.strip()]
+        again = set(found) & set(stems)
+        if again:
+            notes.append(f"{len(again)} pictures are in two lists: taken from the first")
+        new = [s for s in dict.fromkeys(found) if s not in again]
+        stems += new
+        parts += [part] * len(new)
+    if not stems:
+        return everything, None
+    left = len(set(everything) - set(stems))
+    if left:
+        notes.append(f"{left} pictures are in no list of {lists.name}: left out")
+    return stems, np.array(parts, np.int8) if len(set(parts)) > 1 else None
+
+
+def _objects(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int]]:
+    """Return (name, [x0, y0, x1, y1, crowd]) of each object, and the stated (height, width)."""
+    try:
+        text = path.read_text("utf-8", errors="replace")
+        if "<!ENTITY" in text or "<!DOCTYPE" in text:  # may be a bomb, and is never needed
+            text = ""
+        tree = ET.fromstring(text)  # noqa: S314  no entities: checked above
+        objects = [_object(one) for one in tree.iter("object")]
+        high, wide = (float(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+        size = (round(high), round(wide))
+    except (ET.ParseError, ValueError, OverflowError, OSError) as error:
+        raise DataError(
+            f"{path.name} cannot be read: {error}",
+            "an annotation in VOC's XML",
+            "correct the file",
+        ) from error
+    return objects, size
+
+
+def _object(one: ET.Element) -> tuple[str, list[float]]:
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    x0, y0, x1, y1 = (float(one.findtext(f"bndbox/{side}", "nan")) for side in sides)
+    crowd = float((one.findtext("difficult") or "0").strip() == "1")
+    return (one.findtext("name") or "").strip(), [x0 - 1, y0 - 1, x1, y1, crowd]
