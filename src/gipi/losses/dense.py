@@ -64,7 +64,7 @@ def _cross_entropy_of(
         spread = _smoothed(log_p, truth, class_weights)
         values = (1 - label_smoothing) * values
         values = values + label_smoothing * (spread.sum() if single else spread)
-    return _summed(values, _pixels(truth, class_weights, per_row=not single), weight)
+    return _summed(values, _pixels(truth, class_weights, log_p.dtype, per_row=not single), weight)
 
 
 def pixel_focal(
@@ -90,7 +90,7 @@ def pixel_focal(
     if class_weights is not None:
         alpha = class_weights.to(logits)[truth.clamp_max(len(class_weights) - 1)]
         values = values * alpha
-    counts = _pixels(truth, None, per_row=weight is not None)
+    counts = _pixels(truth, None, logits.dtype, per_row=weight is not None)
     return _summed(values.sum() if weight is None else values, counts, weight)
 
 
@@ -117,7 +117,7 @@ def dice(
     Not a sum over rows: micro-batches change it.
     """
     logits, truth = _matched(outputs, target)
-    counts = _pixels(truth, None, per_row=True)
+    counts = _pixels(truth, None, logits.dtype, per_row=True)
     count = counts.sum() if weight is None else (counts * weight).sum()
     value = _dice_of(logits.softmax(1), truth, weight, squared=squared, generalised=generalised)
     return value * count, count
@@ -210,7 +210,9 @@ def _summed(values: Tensor, counts: Tensor, weight: Tensor | None) -> tuple[Tens
     return (values.flatten(1).sum(1) * weight).sum(), (counts * weight).sum()
 
 
-def _pixels(truth: Tensor, class_weights: Tensor | None, *, per_row: bool) -> Tensor:
+def _pixels(
+    truth: Tensor, class_weights: Tensor | None, dtype: torch.dtype, *, per_row: bool
+) -> Tensor:
     """Return the pixels that take part, or the sum of their class weights; () or (B,)."""
     valid = truth != IGNORE
     if class_weights is not None:
@@ -218,4 +220,4 @@ def _pixels(truth: Tensor, class_weights: Tensor | None, *, per_row: bool) -> Te
     else:
         shares = valid
     total = shares.flatten(1).sum(1) if per_row else shares.sum()
-    return total.to(torch.float32 if class_weights is None else class_weights.dtype)
+    return total.to(dtype)
