@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, fields, is_dataclass
+import sys
+import textwrap
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gipi.cli.options import REQUIRED, Option, meanings, option_rows
 from gipi.core.errors import UnknownName, did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ KINDS: dict[str, tuple[str, str]] = {
     "metrics": ("gipi.metrics", "METRICS"),
     "augmentations": ("gipi.data", "AUGMENTATIONS"),
 }
+# Facts as people read them; the others are called what they are called.
+WORDS = {"use": "when to use it", "failure": "how it fails", "over": "statistics over",
+         "init": "initial weights", "aliases": "other names"}  # fmt: skip
+WIDTH = 96
 
 
 def registry(kind: str) -> Registry:
@@ -66,7 +73,7 @@ def show_one(name: str) -> dict[str, Any]:
     known: list[str] = []
     for kind in KINDS:
         records = registry(kind)
-        known += records.names()
+        known += [*records.names(), *records.aliases()]
         if name in records:
             found.append(describe(kind, records.get(name)))
     if not found:
@@ -83,51 +90,125 @@ def show_one(name: str) -> dict[str, Any]:
     return {"name": name, "found": found}
 
 
+# ------------------------------------------------------------------------ one record
+
+
 def describe(kind: str, record: Record) -> dict[str, Any]:
-    """Return what is known of a record: summary, source, facts, options and its builder's page."""
+    """Return what is known of a record: summary, source, facts, options and its own page.
+
+    "built_by" is the class behind it, torch's own where torch has the part.
+    """
     return {
         "kind": kind,
         "name": record.name,
         "summary": record.summary,
         "citation": record.citation,
         "tags": list(record.tags),
-        "facts": {k: v for k, v in record.facts.items() if isinstance(v, str | int | float | bool)},
-        "options": options(record),
-        "page": inspect.getdoc(record.build) or "",
+        "facts": facts(record),
+        "built_by": built_by(record),
+        "options": [row.as_dict() for row in option_rows(record)],
+        "page": page(record),
     }
 
 
+def facts(record: Record) -> dict[str, str | int | float | bool]:
+    """Return the facts of a record that are words or numbers, in their order, but no empty ones."""
+    found: dict[str, str | int | float | bool] = {}
+    for key, value in record.facts.items():
+        if key == "aliases":
+            value = ", ".join(value)  # noqa: PLW2901
+        if isinstance(value, str | int | float) and value != "":
+            found[key] = value
+    return found
+
+
 def options(record: Record) -> dict[str, str]:
-    """Return what can be set about a record, with the defaults, as text.
+    """Return what can be set about a record, with the defaults, as text."""
+    return {row.name: row.default for row in option_rows(record)}
 
-    A model has a config class, an optimizer names its options; anything else is a function whose
-    keyword-only arguments they are.
+
+def built_by(record: Record) -> str:
+    """Return the public name of the class or function behind a record, "" where it has none."""
+    thing = record.build.func if isinstance(record.build, partial) else record.build
+    name = getattr(thing, "__qualname__", "")
+    if not name or "<" in name or name.startswith("_"):
+        return ""
+    module = thing.__module__
+    for public in ("torch.nn", "torch.optim"):
+        if module.startswith(public) and hasattr(sys.modules[public], name):
+            return f"{public}.{name}"
+    return f"{module}.{name}"
+
+
+def page(record: Record) -> str:
+    """Return the text that stands in the code about a record: of a model its class, of torch none.
+
+    torch's own pages are long and written for another reader.
     """
-    config, names = record.facts.get("config"), record.facts.get("options")
-    if is_dataclass(config):
-        return {f.name: _default(f.default) for f in fields(config)}
-    if names is not None and not isinstance(names, dict):
-        return dict.fromkeys(names, "")
-    try:
-        parameters = inspect.signature(record.build).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    return {p.name: _default(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    thing = record.build.func if isinstance(record.build, partial) else record.build
+    if thing.__module__.startswith("torch.") or getattr(thing, "__name__", "") == "<lambda>":
+        return ""
+    if "config" in record.facts:
+        answer = str(getattr(thing, "__annotations__", {}).get("return", ""))
+        thing = getattr(sys.modules[thing.__module__], answer, thing)
+    return inspect.getdoc(thing) or ""
 
 
-def _default(value: Any) -> str:
-    return "required" if value in (MISSING, inspect.Parameter.empty) else repr(value)
+# ------------------------------------------------------------------------ in words
 
 
 def _print(one: dict[str, Any]) -> None:
     print(f"{one['name']} ({one['kind']})\n  {one['summary']}")
-    if one["citation"]:
-        print(f"  source: {one['citation']}")
-    for key, value in one["facts"].items():
-        print(f"  {key}: {value}")
+    rows = {
+        WORDS.get(k, k): f"{v:.4g}" if isinstance(v, float) else str(v)
+        for k, v in one["facts"].items()
+        if (k, v) != ("family", one["name"])
+    }
+    rows |= {"built by": one["built_by"], "source": one["citation"]}
+    rows = {k: v for k, v in rows.items() if v}
+    width = max(map(len, rows), default=0) + 2
+    for key, value in rows.items():
+        print(_hung(f"  {key:<{width}}", value))
     if one["options"]:
-        print("  options:")
-        for option, default in one["options"].items():
-            print(f"    {option} = {default}" if default else f"    {option}")
+        print("  options")
+        _print_options([Option(**row) for row in one["options"]])
     if one["page"]:
-        print("\n" + "\n".join(f"  {line}".rstrip() for line in one["page"].splitlines()))
+        text = without_meanings(one["page"], {row["name"] for row in one["options"]})
+        print("\n" + "\n".join(f"  {line}".rstrip() for line in text.splitlines()))
+
+
+def _print_options(rows: list[Option]) -> None:
+    width = max(len(row.name) for row in rows) + 2
+    for row in rows:
+        what = ", ".join(row.values) if row.values else row.type
+        default = f"(default {row.default})" if row.default else ""
+        if row.default == REQUIRED:
+            default = "(required)"
+        print(_hung(f"    {row.name:<{width}}", " ".join(filter(None, (what, default))) or "-"))
+        if row.meaning:
+            print(_hung(" " * (width + 4), row.meaning))
+
+
+def without_meanings(text: str, names: set[str]) -> str:
+    """Return a docstring without the lines that explain options which stand in a table already."""
+    told = meanings(text)
+    if not names or not names & told.keys():
+        return text
+    kept, inside = [], False
+    for line in text.splitlines():
+        word = line.split(maxsplit=1)[0] if line.strip() else ""
+        if word in told and not line.startswith(" "):
+            inside = word in names
+        elif inside and not line.startswith(" "):
+            inside = False
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept).strip()
+
+
+def _hung(head: str, text: str) -> str:
+    """Return `text` after `head`, wrapped, further lines below its beginning."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head),
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
