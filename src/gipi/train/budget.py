@@ -19,6 +19,7 @@ import torch
 from gipi import models, tasks
 from gipi.core import device as machine_facts
 from gipi.core.batch import Batch
+from gipi.core.errors import ConfigError, ModelError
 from gipi.train.lanes import build_optimizer
 from gipi.train.precision import Setup
 from gipi.train.trial import Candidate, Work
@@ -131,7 +132,7 @@ def _rows_per_s(
     assert signature.image is not None
     try:
         net: nn.Module = models.build("fastnet", signature, options=options).to(device)
-    except models.ModelError:
+    except (ConfigError, ModelError):
         return None
     half = recipe.precision in ("auto", "bf16") and machine_facts.supports(device, "bf16")
     setup = Setup(

@@ -18,7 +18,7 @@ from gipi.train.state import Best
 if TYPE_CHECKING:
     from gipi.core.batch import Stream
     from gipi.core.events import Action
-    from gipi.train.begin import Run
+    from gipi.train.run import Run
 
 BEST_TOLERANCE = 1e-3
 """Relative difference above which restored weights are not the ones that were recorded."""

@@ -14,13 +14,14 @@ import torch
 from gipi.core import dist
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, Interrupted
-from gipi.train.begin import begin, closure_step, place, schedule_of
+from gipi.train.begin import begin, closure_step, schedule_of, steps_between_evaluations
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
 from gipi.train.inputs import as_stream, as_task
 from gipi.train.lanes import backward, clip_factor
 from gipi.train.mode import train_mode
 from gipi.train.parallel import unsynced
+from gipi.train.run import place
 from gipi.train.signals import StopRequest
 from gipi.train.take import in_order, take
 
@@ -88,7 +89,7 @@ def fit(
     recipe, shape = run.recipe, schedule_of(run.recipe)
     world, micro, on_host = dist.world(), recipe.micro_batch, device.type == "cpu"
     seeds: dict[float, torch.Tensor] = {}
-    eval_steps = max(1, round(recipe.eval_every * train.steps)) if train.steps else 0
+    eval_steps = steps_between_evaluations(recipe, train, val)
     row_due = state.step + (recipe.log_every or 1)
     window_began, window_step = time.perf_counter(), state.step
     row_cost, waited, ended, stopping = 0.0, 0.0, time.perf_counter(), state.finished
@@ -202,12 +203,13 @@ def fit(
                     if world > 1 and dist.any_rank(bool(stop.asked), device):
                         stop.asked = stop.asked or "another rank"
 
-                if eval_steps and state.step % eval_steps == 0 and val is not None:
+                if eval_steps and state.step % eval_steps == 0:
                     actions += validate(run)
                 if actions:
                     for action in in_order(actions):
                         stopping |= take(run, action)
                     recipe, shape = run.recipe, schedule_of(run.recipe)
+                    eval_steps = steps_between_evaluations(recipe, train, val)
                 if (logging or save_anywhere) and run.save_due(at_row=logging):
                     run.save()
                 if stop.asked and (world == 1 or logging):

@@ -15,7 +15,7 @@ from gipi.train.lanes import build_lanes
 
 if TYPE_CHECKING:
     from gipi.core.events import Action
-    from gipi.train.begin import Run
+    from gipi.train.run import Run
 
 LIVE = ("threads", "clip_norm", "l1", "lr_scale")
 """Fields that `change` may set while the run goes on."""
