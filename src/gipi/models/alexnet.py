@@ -94,7 +94,8 @@ class AlexNet(nn.Module):
         """Set the biases that the paper starts at one, so that their rectifiers are awake."""
         awake = [m for m in self.features.modules() if isinstance(m, nn.Conv2d)]
         dense = [m for m in self.classifier if isinstance(m, nn.Linear)]
-        for layer in (awake[1], awake[3], awake[4], *dense[:2]):
+        layers: list[nn.Conv2d | nn.Linear] = [awake[1], awake[3], awake[4], *dense[:2]]
+        for layer in layers:
             assert layer.bias is not None
             nn.init.ones_(layer.bias)
 

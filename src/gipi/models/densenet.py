@@ -115,16 +115,15 @@ class DenseLayer(nn.Module):
 
 @contextmanager
 def statistics_kept(layer: nn.Module) -> Iterator[None]:
-    """Keep a batch norm from counting a batch again; what it answers in training is the same."""
-    tracking = getattr(layer, "track_running_stats", None)
-    if tracking is None:  # other norms have no memory
-        yield
-        return
-    layer.track_running_stats = False
+    """Let a layer count a batch into copies of its statistics, which are then thrown away."""
+    kept = dict(layer.named_buffers(recurse=False))
+    for name, buffer in kept.items():
+        setattr(layer, name, buffer.clone())
     try:
         yield
     finally:
-        layer.track_running_stats = tracking
+        for name, buffer in kept.items():
+            setattr(layer, name, buffer)
 
 
 class DenseBlock(nn.Module):
