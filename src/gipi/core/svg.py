@@ -97,7 +97,7 @@ def number(value: float, digits: int = 3) -> str:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     if size >= 1e15:
-        return f"{value:.{digits - 1}e}"
+        return f"{value:.{digits - 1}e}".replace("e+", "e")
     for limit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if size >= limit:
             return f"{value / limit:.{digits}g}{name}"

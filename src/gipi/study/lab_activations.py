@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gipi.core.svg import Line, line_chart
+from gipi.core.svg import Line, line_chart, number
 from gipi.nn import ACTIVATIONS
 from gipi.study.lab_charts import SMALL
 from gipi.study.lab_page import Experiment, Picture
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gipi.core.registry import Record
 
 REACH = 5.0
+FRAME = (-1.8, 2.2)
+SIZE = (SMALL[0], SMALL[1] + 14)
 FLAT = 1e-3
 """A slope below this passes nothing on."""
 
@@ -40,7 +42,6 @@ def curves(record: Record, x: Tensor) -> tuple[list[Line], dict[str, Any]]:
     Maxout is drawn on the pieces x and -x/2, softmax on the logits (x, 0, -1).
     """
     module = record.build().to(x.dtype)
-    at = x.tolist()
     if "widens" in record.tags:
         pieces = torch.stack([x, -x / 2], 1).requires_grad_()
         y = module(pieces)[:, 0]
@@ -58,7 +59,7 @@ def curves(record: Record, x: Tensor) -> tuple[list[Line], dict[str, Any]]:
     else:
         y, slope = value_and_slope(module, x)
         drawn = [("f", y, 1), ("derivative", slope, 2)]
-    lines = [Line(name, at, v.tolist(), colour, dashed=colour == 2) for name, v, colour in drawn]
+    lines = [_inside(name, x, v, colour) for name, v, colour in drawn]
     numbers = {
         "least": y.min().item(),
         "greatest": y.max().item(),
@@ -67,6 +68,12 @@ def curves(record: Record, x: Tensor) -> tuple[list[Line], dict[str, Any]]:
         "flat_share": (slope.abs() < FLAT).double().mean().item(),
     }
     return lines[::-1], numbers
+
+
+def _inside(name: str, x: Tensor, values: Tensor, colour: int) -> Line:
+    """Return the part of a curve that lies inside the frame."""
+    seen = (values >= FRAME[0]) & (values <= FRAME[1])
+    return Line(name, x[seen].tolist(), values[seen].tolist(), colour, dashed=colour == 2)
 
 
 def activations(seed: int = 0) -> Experiment:
@@ -78,8 +85,8 @@ def activations(seed: int = 0) -> Experiment:
         lines, numbers[record.name] = curves(record, x)
         panels.append(
             line_chart(
-                lines, width=SMALL[0], height=SMALL[1], x_label="", label=record.name,
-                title=record.name, y_range=(-1.8, 2.2),
+                lines, width=SIZE[0], height=SIZE[1], x_label=record.facts.get("formula", ""),
+                label=record.name, title=record.name, y_range=FRAME,
             )
         )  # fmt: skip
     steep = numbers["sigmoid"]["steepest"]
@@ -89,13 +96,13 @@ def activations(seed: int = 0) -> Experiment:
         "The solid line is the activation, the dashed one its derivative: the factor by which a "
         "layer multiplies the gradient on its way back. Where the dashed line lies on zero a unit "
         f"learns nothing. The sigmoid's derivative is never above {steep:.2f}, so ten such layers "
-        f"leave at most {steep**10:.0e} of the gradient; the rectifiers keep exactly 1 wherever "
-        "they are on. Lines end where the frame does.",
+        f"leave at most {number(steep**10, 1)} of the gradient; the rectifiers keep exactly 1 "
+        "wherever they are on.",
         "∂L/∂x = f'(x) · ∂L/∂f(x)",
         "Rumelhart, Hinton and Williams 1986, Learning representations by back-propagating errors; "
         "the source of each activation: gipi show NAME",
         tuple(panels),
-        SMALL,
+        SIZE,
         keys=(("activation f(x)", 1), ("derivative f'(x)", 2)),
         columns=4,
     )

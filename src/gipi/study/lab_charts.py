@@ -44,11 +44,16 @@ def _fill(level: int) -> str:
 
 
 def layer_map(
-    rows: Sequence[tuple[str, Sequence[float]]], *, title: str, size: tuple[int, int]
+    rows: Sequence[tuple[str, Sequence[float]]],
+    *,
+    title: str,
+    size: tuple[int, int],
+    said: int = -1,
 ) -> str:
-    """Return one strip a row, one cell a layer, shaded by the ratio; at the right the last value.
+    """Return one strip a row, one cell a layer, shaded by the ratio; at the right one value.
 
-    rows  (name, ratio of each layer to the first)
+    rows  (name, ratio of each layer)
+    said  the layer whose value stands at the right: -1 the last, 0 the first
     """
     width, height = size
     left = 8 + CHAR * max((len(name) for name, _ in rows), default=1)
@@ -62,11 +67,11 @@ def layer_map(
     boxes: dict[int, list[str]] = {}
     for i, (name, values) in enumerate(rows):
         y = top + i * step
-        last = number(values[-1], 1) if values and math.isfinite(values[-1]) else "∞"
+        shown = number(values[said], 1) if math.isfinite(values[said]) else "∞"
         out.append(
             f'<text class="tick" x="{left - 5:.1f}" y="{y + step / 2 + 3.5:.1f}" '
             f'text-anchor="end">{text(name)}</text><text class="tick" '
-            f'x="{width - right + 5:.1f}" y="{y + step / 2 + 3.5:.1f}">{last}</text>'
+            f'x="{width - right + 5:.1f}" y="{y + step / 2 + 3.5:.1f}">{shown}</text>'
         )
         for j, value in enumerate(values):
             w, h = cell - 0.8, step - 2
@@ -107,6 +112,8 @@ def ridges(
 ) -> str:
     """Return histograms one above the other, each as high as its own fullest bin.
 
+    Where one bin holds far more than any other (ReLU's zeros) it is cut, so that the others show.
+
     rows  (name, counts over equal bins of `span`)
     """
     width, height = size
@@ -125,10 +132,10 @@ def ridges(
         )
     for i, (name, counts) in enumerate(rows):
         base = axes.top + (i + 1) * step
-        most = max(counts, default=0) or 1
+        most = _height(counts)
         w = (axes.x(span[1]) - left) / max(len(counts), 1)
         line = "".join(
-            f"L{left + j * w:.1f} {base - c / most * step * 0.86:.1f}h{w:.1f}"
+            f"L{left + j * w:.1f} {base - min(c / most, 1.0) * step * 0.86:.1f}h{w:.1f}"
             for j, c in enumerate(counts)
         )
         end = left + w * len(counts)
@@ -139,6 +146,12 @@ def ridges(
             f"{text(name)}</text>"
         )
     return close(axes, title)
+
+
+def _height(counts: Sequence[float]) -> float:
+    """Return the count that fills a row of `ridges`."""
+    *_, second, most = sorted([0.0, 0.0, *counts])
+    return (second * 1.3 if most > 4 * second > 0 else most) or 1.0
 
 
 def surface(
@@ -209,7 +222,7 @@ def contours(
     *,
     span: tuple[float, float, float, float],
     levels: Sequence[float],
-    cells: int = 44,
+    cells: int = 36,
 ) -> list[tuple[float, float, float, float]]:
     """Return the contour lines as segments (x0, y0, x1, y1), by marching over triangles.
 

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from gipi import models
-from gipi.core.errors import GipiError
+from gipi.core.errors import ModelError
 from gipi.core.schema import Signature
 from gipi.core.seed import derive
 from gipi.core.svg import Line, line_chart
 from gipi.nn import ACTIVATIONS, INITS, dense_block, initialise
+from gipi.nn.lsuv import lsuv
 from gipi.study.lab_charts import LARGE, layer_map, ridges, shade_key
 from gipi.study.lab_net import Rows, descend, digits
 from gipi.study.lab_page import Experiment, Picture
@@ -59,17 +60,19 @@ def signals(
 ) -> Signals:
     """Return the signals of `depth` dense layers that were just initialised.
 
-    Rows and the gradient at the end are drawn from N(0, 1). Raises `ModelError` where the
-    initialisation is not for matrices.
+    Rows and the gradient at the end are drawn from N(0, 1). Raises `ModelError` where LSUV finds
+    a layer whose output does not vary.
     """
     generator = torch.Generator().manual_seed(derive(seed, "lab init"))
     h = torch.randn(rows, width, generator=generator)
     back = torch.randn(rows, width, generator=generator)
     spread = h.std().item()
     layers = []
-    for _ in range(depth):
-        block = dense_block(width, width, activation=activation)
-        initialise(block, generator, activation=activation, init=init)
+    net = nn.Sequential(*(dense_block(width, width, activation=activation) for _ in range(depth)))
+    initialise(net, generator, activation=activation, init=init)
+    if "needs-data" in INITS.get(init).tags:
+        lsuv(net, h)
+    for block in net:
         h = block(h)
         layers.append(h)
     traced = [layer for layer in layers if layer.requires_grad]
@@ -115,20 +118,20 @@ def learns(
 
 def init(seed: int = 0) -> Experiment:
     """Draw spread of signal and gradient for every initialisation and activation, and training."""
-    forward, backward, numbers, left_out = _maps(seed)
+    forward, backward, numbers = _maps(seed)
     learned, learning = _learning(seed)
     words = (
         "Each panel is an activation, each row an initialisation, each cell one of "
         f"{DEPTH} dense layers of {WIDTH} units, before any training. Grey is kept within a factor "
         "of three, blue is fading, red is growing; the number at the right is the ratio at the "
     )
-    note = f" Not for dense layers, so not here: {', '.join(left_out)}." if left_out else ""
     pictures = (
         Picture(
             "lab-init-forward",
             "Spread of the signal through the layers",
             words + "last layer. A rule keeps the signal where it was made for the activation: "
-            "He's for the rectifiers, Xavier's for tanh, LeCun's for SELU." + note,
+            "He's for ReLU and its leaky kin, Xavier's nearly for tanh, LeCun's for SELU. SiLU and "
+            "GELU fade slowly even under He's; LSUV measures each layer on the rows instead.",
             "std(hₗ) / std(h₀);   Var(Wx) = in · Var(W) · E[x²]",
             "Glorot and Bengio 2010, Understanding the difficulty of training deep networks; He, "
             "Zhang, Ren and Sun 2015, arXiv:1502.01852; Mishkin and Matas 2016, arXiv:1511.06422",
@@ -138,9 +141,9 @@ def init(seed: int = 0) -> Experiment:
             "lab-init-backward",
             "Size of the gradient through the layers",
             "The same nets on the way back: the gradient enters at the last layer and is read at "
-            "every layer's output. The number at the right is what enters, 1; look at the left "
-            "end, the gradient that layer 1 receives. What fades there does not learn; the sigmoid "
-            "loses its gradient under every rule, because its slope is at most 1/4.",
+            "every layer's output; the number at the right is the ratio that reaches layer 1, at "
+            "the left end. What fades there does not learn. The sigmoid loses its gradient under "
+            "every rule but LSUV, because its slope is at most 1/4; a step passes nothing at all.",
             "std(∂L/∂hₗ) / std(∂L/∂h_last);   ∂L/∂hₗ₋₁ = Wᵀ (f'(Whₗ₋₁) ⊙ ∂L/∂hₗ)",
             "Hochreiter 1991, Untersuchungen zu dynamischen neuronalen Netzen; Glorot and Bengio "
             "2010",
@@ -154,19 +157,17 @@ def init(seed: int = 0) -> Experiment:
     )
 
 
-def _maps(seed: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any], list[str]]:
-    """Return the panels of both directions, their numbers and the rules left out."""
+def _maps(seed: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
+    """Return the panels of both directions and their numbers; a pair that fails has no strip."""
     forward = [shade_key(LARGE, "spread compared with the input")]
     backward = [shade_key(LARGE, "gradient compared with the last layer")]
     numbers: dict[str, Any] = {}
-    left_out: set[str] = set()
     for record in ACTIVATIONS:
         ahead, back = [], []
         for rule in INITS:
             try:
                 found = signals(record.name, rule.name, seed=seed)
-            except GipiError:
-                left_out.add(rule.name)
+            except ModelError:
                 continue
             ahead.append((rule.name, found.forward))
             back.append((rule.name, found.backward))
@@ -175,8 +176,8 @@ def _maps(seed: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any], 
                 "backward": found.backward[0],
             }
         forward.append(layer_map(ahead, title=record.name, size=LARGE))
-        backward.append(layer_map(back, title=record.name, size=LARGE))
-    return tuple(forward), tuple(backward), numbers, sorted(left_out)
+        backward.append(layer_map(back, title=record.name, size=LARGE, said=0))
+    return tuple(forward), tuple(backward), numbers
 
 
 def _histograms(seed: int) -> Picture:
@@ -194,9 +195,10 @@ def _histograms(seed: int) -> Picture:
         "lab-init-histograms",
         "Distribution of the activations, layer by layer",
         "Histograms of what the units of some layers answer. With the fixed small normal weights "
-        "tanh collapses onto zero; Xavier's keep its spread for many layers. The sigmoid's answers "
-        "shrink to a spike beside 1/2 whatever the row: the rows can no longer be told apart. ReLU "
-        "fades under Xavier's rule and keeps its spread under He's, SELU keeps the bell itself.",
+        "tanh collapses onto zero; Xavier's keep its spread for many layers. The sigmoid's "
+        "histogram turns ragged: every unit answers the same whatever the row, so the rows can no "
+        "longer be told apart. ReLU fades under Xavier's rule and keeps its spread under He's (a "
+        "bar of zeros is cut at the top); SELU keeps its shape from the first layer to the last.",
         "histogram of hₗ = f(W hₗ₋₁), h₀ ~ N(0, 1), over rows and units",
         "Glorot and Bengio 2010; Klambauer et al. 2017, Self-normalizing neural networks, "
         "arXiv:1706.02515",

@@ -13,7 +13,7 @@ from gipi.core.seed import derive
 from gipi.core.svg import Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from typing import Any
 
     from torch import Tensor, nn
@@ -36,9 +36,9 @@ def digits(seed: int = 0) -> Rows:
     found = data.open_data("digits", data.DataOptions(seed=seed))
     parts = []
     for split in ("train", "val"):
-        batch = next(iter(found.stream(split, batch_size="full", shuffle=False)))
+        batch = next(found.stream(split, batch_size="full", shuffle=False).epoch(0))
         assert batch.target is not None
-        parts += [batch.inputs[0].float().contiguous(), batch.target]
+        parts += [next(iter(batch.inputs.values())).float().contiguous(), batch.target]
     return Rows(*parts)
 
 
@@ -83,7 +83,7 @@ def descend(
     steps: int,
     batch_size: int | None = None,
     seed: int = 0,
-    every: int = 5,
+    every: int | Collection[int] = 5,
     loss: Loss = losses.cross_entropy,
     options: Mapping[str, Any] | None = None,
     probe: tuple[Tensor, Tensor] | None = None,
@@ -91,7 +91,7 @@ def descend(
     """Train `model` in place for some steps and return the loss of `probe` on the way.
 
     batch_size  rows a step, drawn without return in an order that `seed` gives; None for all
-    every       steps between two looks at the loss
+    every       steps between two looks at the loss, or the steps after which to look
     options     further options of the optimizer
     probe       rows whose loss is looked at; None: the training rows
 
@@ -120,7 +120,8 @@ def descend(
             picked = (x[queue[:size]], y[queue[:size]])
             queue = queue[size:]
         stepper.step(closure)
-        if step % every == 0 or step == steps:
+        due = step % every == 0 if isinstance(every, int) else step in every
+        if due or step == steps:
             value = mean_loss(model, look[0], y=look[1], loss=loss)
             curve.steps.append(step)
             curve.losses.append(value if math.isfinite(value) else math.nan)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gipi import losses
+from gipi import losses, models
+from gipi.core.errors import ModelError
+from gipi.core.schema import Signature
 from gipi.core.seed import derive
 from gipi.core.svg import Line, line_chart
 from gipi.nn import NORMS, initialise, norm
@@ -17,6 +19,8 @@ from gipi.study.lab_net import Rows, descend, digits, mean_loss
 from gipi.study.lab_page import Experiment, Picture
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 CHANNELS = 12
@@ -24,9 +28,32 @@ DEPTH = 24
 FACTORS = (0.5, 1.0, 2.0)
 """Initial weights as multiples of He's."""
 
-RATES = tuple(10 ** (e / 2) for e in range(-7, 4))  # 0.0003 ... 30
-BATCHES = (2, 4, 8, 16, 64)
-BATCH_RATE = 0.02
+RATES = tuple(10 ** (e / 4) for e in range(-12, 7))  # 0.001 ... 30
+LOW = 0.3
+HIDDEN = (36,) * 6
+"""Of the dense net; group norm makes four groups of nine units of each layer."""
+
+BATCHES = (2, 4, 8, 16, 32, 64)
+BATCH_RATE = 0.005
+"""Learning rate per row of a batch: the noise per row seen then does not depend on the batch."""
+
+
+def compared(*, dense: bool = False) -> list[str]:
+    """Return the norms that take statistics of something, and none of them, last.
+
+    Local response normalisation is not among them: it has no scale to take out. dense leaves out
+    those that need positions.
+    """
+    found = [r.name for r in NORMS if r.facts.get("over")]
+    return [name for name in found if not dense or _takes_vectors(name)] + ["none"]
+
+
+def _takes_vectors(name: str) -> bool:
+    try:
+        norm(name, HIDDEN[0])
+    except ModelError:
+        return False
+    return True
 
 
 def conv_net(
@@ -72,13 +99,24 @@ def gradient_sizes(
 
 
 def final_loss(
-    kind: str, rows: Rows, *, lr: float, batch_size: int, steps: int, seed: int = 0
+    kind: str,
+    rows: Rows,
+    *,
+    lr: float,
+    batch_size: int,
+    steps: int,
+    hidden: Sequence[int] = HIDDEN,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the training and validation loss of a net of three blocks after some steps.
+    """Return the training and validation loss of a dense ReLU net after some steps of descent.
 
-    Both in evaluation mode: batch norm then takes its running statistics.
+    Both in evaluation mode: batch norm then takes its running statistics. NaN where the run left
+    the finite numbers.
     """
-    net = conv_net(kind, depth=3, seed=seed)
+    net = models.build(
+        "mlp", Signature(image=(1, 8, 8), outputs=10), seed=seed,
+        options={"widths": list(hidden), "norm": kind},
+    )  # fmt: skip
     curve = descend(
         net, (rows.x, rows.y), optimizer="sgd", lr=lr, steps=steps, batch_size=batch_size,
         seed=seed, every=steps,
@@ -88,18 +126,19 @@ def final_loss(
     return curve.last, mean_loss(net, rows.x_val, y=rows.y_val)
 
 
-def norms(seed: int = 0, *, steps: int = 60, budget: int = 1600) -> Experiment:
+def norms(seed: int = 0, *, steps: int = 100, budget: int = 2500) -> Experiment:
     """Draw depth against gradient, loss against learning rate, loss against batch size.
 
     steps   optimizer steps of each run of the learning rates
     budget  rows that each run of the batch sizes sees
     """
     rows = digits(seed)
-    kinds = NORMS.names()
-    colours = {kind: i % 6 + 1 for i, kind in enumerate(kinds)}
+    kinds = compared()
+    colours = {kind: i % 5 + 1 for i, kind in enumerate(kinds)} | {"none": 6}
     depth, depth_numbers = _depth(rows, kinds, colours, seed)
-    rate, rate_numbers = _rates(rows, kinds, colours, steps, seed)
-    batch, batch_numbers = _batches(rows, kinds, colours, budget, seed)
+    dense = compared(dense=True)
+    rate, rate_numbers = _rates(rows, dense, colours, steps, seed)
+    batch, batch_numbers = _batches(rows, dense, colours, budget, seed)
     return Experiment(
         "norm", "Normalisation", (depth, rate, batch),
         {"gradient": depth_numbers, "rates": rate_numbers, "batches": batch_numbers},
@@ -150,6 +189,7 @@ def _rates(
             final_loss(kind, rows, lr=lr, batch_size=64, steps=steps, seed=seed)[0] for lr in RATES
         ]
         numbers[kind] = dict(zip((f"{r:.3g}" for r in RATES), ends, strict=True))
+    good = {k: sum(v < LOW for v in found.values()) for k, found in numbers.items()}
     panels = []
     for kind in kinds:
         ghosts = [_rate_line(k, v, 0) for k, v in numbers.items() if k != kind]
@@ -157,16 +197,17 @@ def _rates(
             line_chart(
                 [*ghosts, _rate_line(kind, numbers[kind], colours[kind])], width=LARGE[0],
                 height=LARGE[1], x_label="learning rate", label=f"final loss with {kind} norm",
-                log=True, log_x=True, title=kind, y_range=(0.03, 30.0),
+                log=True, log_x=True, title=kind, y_range=(0.01, 30.0),
             )
         )  # fmt: skip
     picture = Picture(
         "lab-norm-lr",
         "Which learning rates work",
-        f"Training loss of a small convolutional net on the digits after {steps} steps of plain "
-        "descent, against the learning rate; behind each norm the others. A cross at the top is a "
-        "run that left the finite numbers. Normalised nets reach a low loss over a range of rates "
-        "many times as wide, because a step that makes the weights larger makes the next gradient "
+        f"Training loss of a dense net with {len(HIDDEN)} hidden layers on the digits after "
+        f"{steps} steps of plain descent, against the learning rate; behind each norm the others. "
+        "A cross at the top is a run that left the finite numbers. Rates whose loss ends below "
+        f"{LOW:g}: " + ", ".join(f"{k} {n}" for k, n in good.items()) + ". A normalised net bears "
+        "larger rates, because a step that makes the weights larger makes the next gradient "
         "smaller by itself.",
         "∂L/∂(aW) = (1/a) ∂L/∂W  for every a > 0",
         "Ioffe and Szegedy 2015; Santurkar et al. 2018, How does batch normalization help "
@@ -177,7 +218,11 @@ def _rates(
 
 
 def _rate_line(name: str, values: dict[str, float], colour: int) -> Line:
-    return Line(name, list(RATES), list(values.values()), colour, dots=colour > 0)
+    """Return final losses as a line; one of the background has no crosses."""
+    points = [
+        (x, y) for x, y in zip(RATES, values.values(), strict=True) if colour or math.isfinite(y)
+    ]
+    return Line(name, [x for x, _ in points], [y for _, y in points], colour, dots=colour > 0)
 
 
 def _batches(
@@ -187,10 +232,10 @@ def _batches(
     for kind in kinds:
         numbers[kind] = {}
         for size in BATCHES:
-            lr = BATCH_RATE * math.sqrt(size / BATCHES[0])
             _, held_out = final_loss(
-                kind, rows, lr=lr, batch_size=size, steps=budget // size, seed=seed
-            )
+                kind, rows, lr=BATCH_RATE * size, batch_size=size, steps=budget // size,
+                hidden=HIDDEN[:2], seed=seed,
+            )  # fmt: skip
             numbers[kind][str(size)] = held_out
     lines = [
         Line(kind, list(BATCHES), list(found.values()), colours[kind], dots=True,
@@ -204,11 +249,11 @@ def _batches(
     picture = Picture(
         "lab-norm-batch",
         "Small batches",
-        f"Loss on validation rows after the same {budget} training rows in batches of 2 to 64, the "
-        "rate growing with the root of the batch size. Batch norm takes mean and spread from the "
-        "rows of the batch: from two rows they are mostly noise, and what it saves for later use "
-        "fits neither. The norms within one row do not know what a batch is; this is why group "
-        "norm takes over below 8 rows a device.",
+        f"Loss on validation rows after the same {budget} training rows in batches of 2 to 64, "
+        "with a rate in proportion to the batch. Batch norm takes mean and spread from the rows of the "
+        "batch: of two rows it keeps nothing but which one is larger, and the averages that it "
+        "saves for later use fit no batch it has seen. The norms within one row do not know what a "
+        "batch is; this is why group norm takes over below 8 rows a device.",
         "batch: mean over rows and pixels;   layer: over channels and pixels of one row;   group: "
         "over a group of channels of one row",
         "Wu and He 2018, Group normalization, arXiv:1803.08494; Ba, Kiros and Hinton 2016, Layer "

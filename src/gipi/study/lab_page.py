@@ -80,16 +80,17 @@ def lab_page(experiments: Sequence[Experiment]) -> str:
     ]
     title = experiments[0].title if len(experiments) == 1 else "the lab"
     return page(
-        f"{title} · gipi lab", "lab", index + "\n".join(sections), style=STYLE + _STYLE,
+        f"{title} · gipi lab", "lab", index + "\n".join(sections), style=STYLE + _MARKS + _STYLE,
         foot="Every curve was computed with gipi's own parts by `gipi lab`.",
     )  # fmt: skip
 
 
 def _box(picture: Picture) -> str:
     panels = "".join(picture.panels)
+    width = f"--panel:{picture.size[0]}px"
     return (
         f'<figure class="card lab" id="{picture.name}"><h3>{text(picture.title)}'
-        f'{legend(picture.keys)}</h3><div class="panels">{panels}</div>'
+        f'{legend(picture.keys)}</h3><div class="panels" style="{width}">{panels}</div>'
         f"<figcaption><p>{text(picture.about)}</p>"
         f'<p class="formula">{text(picture.formula)}</p>'
         f'<p class="quiet">{text(picture.source)}</p></figcaption></figure>'
@@ -99,8 +100,8 @@ def _box(picture: Picture) -> str:
 _STYLE = """
 .lab{margin-bottom:16px}
 .lab h3{font-size:17px}
-.panels{display:flex;flex-wrap:wrap;gap:14px 10px;justify-content:center}
-.panels svg{margin:0;flex:none}
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(var(--panel),100%),1fr));
+gap:14px 10px;justify-items:center}
 .lab figcaption{margin-top:14px}
 .lab figcaption p{font-size:15.5px;color:var(--ink);max-width:82ch}
 .lab figcaption p.quiet{font-size:14px;color:var(--soft);margin:0}
@@ -108,6 +109,12 @@ _STYLE = """
 font-size:14px;background:var(--hair);border-radius:8px;padding:8px 12px;max-width:none}
 .index{display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:16px}
 """
+
+_MARKS = """
+svg .contour{fill:none;stroke:var(--soft);stroke-width:.8;opacity:.45}
+svg .star{fill:var(--c5);stroke:var(--ink);stroke-width:.6}
+svg .ring{fill:none;stroke-width:2}
+""" + "".join(f"svg .ring.c{n}{{stroke:var(--c{n})}}" for n in range(1, 7))
 
 
 def standalone(picture: Picture) -> str:
@@ -132,7 +139,7 @@ def standalone(picture: Picture) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-label="{text(picture.title)}">'
-        f"<style>{COLOURS}{MARKS}{_SWATCHES}</style>"
+        f"<style>{COLOURS}{MARKS}{_MARKS}{_SWATCHES}</style>"
         f'<rect width="{width}" height="{height}" rx="12" style="fill:var(--card)"/>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
