@@ -40,6 +40,7 @@ def _record(
     summary: str,
     citation: str,
     *,
+    formula: str,
     lr: float,
     options: tuple[str, ...],
     native: str = "coupled",
@@ -49,6 +50,7 @@ def _record(
 ) -> Record:
     """Return the record of an optimizer class with what `build_optimizer` must know of it.
 
+    formula    one step, g the gradient, η the learning rate
     lr         a first learning rate for standardised data, for want of a better one
     options    the keywords that a user may set
     native     which penalty torch's `weight_decay` is: "coupled", "decoupled", or "both" where the
@@ -57,6 +59,7 @@ def _record(
     fixed      keywords that make this name what it is
     """
     facts = {
+        "formula": formula,
         "lr": lr,
         "options": options,
         "native": native,
@@ -72,57 +75,71 @@ OPTIMIZERS = Registry(
         _record(
             "sgd", optim.SGD, "w ← w - η g; the momentum option makes it `momentum`",
             "Robbins and Monro 1951, A stochastic approximation method",
+            formula="w ← w - η·g",
             lr=0.1, options=(), momentum=0.0, tags=("fused",),
         ),
         _record(
             "momentum", optim.SGD, "v ← μ v + g, w ← w - η v",
             "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
+            formula="v ← μ·v + g, w ← w - η·v",
             lr=0.05, options=(), momentum=0.9, tags=("fused",),
         ),
         _record(
             "nesterov", optim.SGD, "v ← μ v + g, w ← w - η (g + μ v)",
             "Nesterov 1983; Sutskever, Martens, Dahl and Hinton 2013, On the importance of "
             "initialization and momentum in deep learning",
+            formula="v ← μ·v + g, w ← w - η·(g + μ·v)",
             lr=0.05, options=(), momentum=0.9, fixed={"nesterov": True}, tags=("fused",),
         ),
         _record(
             "adagrad", optim.Adagrad, "steps shrink with the sum of squared gradients",
             "Duchi, Hazan and Singer 2011, Adaptive subgradient methods",
+            formula="s ← s + g², w ← w - η·g / (√s + ε)",
             lr=0.05, options=("lr_decay", "initial_accumulator_value", "eps"), tags=("fused",),
         ),
         _record(
             "adadelta", optim.Adadelta, "step size from past steps; use lr=1",
             "Zeiler 2012, ADADELTA, arXiv:1212.5701",
+            formula="s ← ρ·s + (1 - ρ)·g², d = g·√(u + ε) / √(s + ε), u ← ρ·u + (1 - ρ)·d², w "
+            "← w - η·d",
             lr=1.0, options=("rho", "eps"), tags=("foreach",),
         ),
         _record(
             "rmsprop", optim.RMSprop, "gradient over the running root mean square",
             "Tieleman and Hinton 2012, Lecture 6.5",
+            formula="s ← α·s + (1 - α)·g², w ← w - η·g / (√s + ε)",
             lr=0.001, options=("alpha", "eps", "centered"), momentum=0.0, tags=("foreach",),
         ),
         _record(
             "adam", optim.Adam, "momentum and per-weight scaling, bias-corrected",
             "Kingma and Ba 2015, Adam, arXiv:1412.6980",
+            formula="m ← β₁·m + (1 - β₁)·g, v ← β₂·v + (1 - β₂)·g², w ← w - η·m̂ / (√v̂ + ε), "
+            "m̂ = m / (1 - β₁^t), v̂ = v / (1 - β₂^t)",
             lr=0.001, options=("betas", "eps", "amsgrad"), native="both", tags=("fused",),
         ),
         _record(
             "adamw", optim.AdamW, "Adam with decoupled weight decay (the default)",
             "Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv:1711.05101",
+            formula="w ← (1 - η·λ)·w, then the step of adam",
             lr=0.001, options=("betas", "eps", "amsgrad"), native="decoupled", tags=("fused",),
         ),
         _record(
             "nadam", optim.NAdam, "Adam with Nesterov's momentum",
             "Dozat 2016, Incorporating Nesterov momentum into Adam",
+            formula="adam with μ_(t+1)·m / (1 - Π μ) + (1 - μ_t)·g / (1 - Π μ) in the place of m̂",
             lr=0.001, options=("betas", "eps", "momentum_decay"), native="both", tags=("foreach",),
         ),
         _record(
             "radam", optim.RAdam, "Adam that waits until its variance estimate is sound",
             "Liu et al. 2020, On the variance of the adaptive learning rate, arXiv:1908.03265",
+            formula="adam where the variance of 1/√v̂ is finite (then scaled by r_t), else w ← "
+            "w - η·m̂",
             lr=0.001, options=("betas", "eps"), native="both", tags=("foreach",),
         ),
         _record(
             "lbfgs", LBFGS, "quasi-Newton on the full batch, several evaluations a step",
             "Liu and Nocedal 1989, On the limited memory BFGS method",
+            formula="w ← w - η·H·g, H from the last steps and changes of the gradient (two loops)",
             lr=1.0, tags=("closure",),
             options=("max_iter", "max_eval", "tolerance_grad", "tolerance_change", "history_size",
                      "line_search_fn"),
@@ -130,6 +147,7 @@ OPTIMIZERS = Registry(
         _record(
             "muon", Muon, "orthogonalised momentum for hidden matrices, AdamW for the rest",
             "Jordan et al. 2024, Muon; Liu et al. 2025, Muon is scalable, arXiv:2502.16982",
+            formula="b ← μ·b + (1 - μ)·g, w ← w - η·s·orthogonalised((1 - μ)·g + μ·b)",
             lr=0.001, options=("betas", "eps", "nesterov", "steps"), native="decoupled",
             momentum=0.95,
         ),
