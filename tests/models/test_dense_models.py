@@ -92,7 +92,8 @@ def test_an_answer_moves_with_the_picture(case):
     """A picture shifted by the coarsest stride gives the shifted answer, far from its borders."""
     options = {} if case == "unet-2015" else {"backbone_options": {**SLIM, "norm": "none"}}
     options |= {} if case in ("unet-2015", "fcn") else {"norm": "none"}
-    model = build(case, image=(2, 320, 320), seed=1, **options).double().eval()
+    options |= {"stride": 2} if case == "heatmap" else {}
+    model = build(case, image=(2, 320, 320), **options).double().eval()
     picture = torch.zeros(1, 2, 320, 320, dtype=torch.float64)
     picture[..., 144:160, 136:152] = 9 * torch.randn(1, 2, 16, 16, dtype=torch.float64)
     there, here = model(picture.roll((16, 16), (2, 3))), model(picture)
