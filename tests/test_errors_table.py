@@ -267,7 +267,6 @@ def test_labels_out_of_range_and_other_wrong_objects(place):
         lambda: gipi.load("no-such-run"),
         lambda: gipi.open("good.csv", "nothing"),
         lambda: gipi.model("lenet", classes=3, image=(1, 28, 28)),
-        lambda: gipi.model("lenet5", classes=3),
     ]
     for call in wrong:
         with pytest.raises(RequestError) as caught:

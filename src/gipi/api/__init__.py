@@ -103,15 +103,17 @@ def evaluate(
     weights: str | Path | None = None,
     target: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    tta: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a run on its test rows or on `data`; or foreign `weights` of `model` on named data.
 
     subject  a run or model folder; with `weights`, the data
+    tta      views of each picture whose answers are merged, such as ["flip", "zoom"]
     Returns {"data", "rows", "metrics", ...}. Raises `RequestError` where something is missing.
     """
     layer = resolve.layer_from_values({"model": model, "target": target}, settings=settings)
     where = subject.path if isinstance(subject, Run) else subject
-    return evaluate_layers(where, layer, data=data, weights=weights)
+    return evaluate_layers(where, layer, data=data, weights=weights, tta=tta)
 
 
 def open(  # noqa: A001  the README's name; the built-in is not used here

@@ -14,6 +14,7 @@ from gipi.deploy.predict import load as load_predictor
 from gipi.train.record import RESULT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import nn
@@ -62,9 +63,12 @@ class Run:
             return self.module.eval()
         return self.predictor.model
 
-    def predict(self, data: Any) -> Predictions:
-        """Return the answers for a file, folder, table, frame, arrays, or one row."""
-        return self.predictor.predict(data)
+    def predict(self, data: Any, *, tta: Sequence[str] = ()) -> Predictions:
+        """Return the answers for a file, folder, table, frame, arrays, or one row.
+
+        tta  views of each picture whose answers are merged, such as ["flip", "zoom"]
+        """
+        return self.predictor.seeing(tta).predict(data)
 
     def report(self, *, samples: bool = True) -> Path:
         """Write report.html again and return its path; `samples` False hides data rows."""

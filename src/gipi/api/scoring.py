@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gipi.api.training import EVAL_BATCH, held_back
+from gipi.api.training import held_back
 from gipi.core import resolve, rundir
 from gipi.core.errors import RequestError
+from gipi.deploy.drawn import final_metrics
 from gipi.deploy.folder import is_model_folder
 from gipi.deploy.predict import load as load_predictor
+from gipi.deploy.predict import rows_at_once, seen_from
 from gipi.deploy.predictions import Predictions, joined
 from gipi.models import load_weights
 from gipi.train import evaluate as evaluate_
@@ -19,23 +21,38 @@ from gipi.train.record import check_own, check_same, read_start
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import nn
+
     from gipi.core.resolve import Layer
+    from gipi.data import Dataset
+    from gipi.tasks import Task
 
 
-def predict_inputs(where: str | Path, inputs: Sequence[str]) -> Predictions:
-    """Return the answers for several files and folders, one after the other."""
-    predictor = load_predictor(where)
+def predict_inputs(
+    where: str | Path, inputs: Sequence[str], *, tta: Sequence[str] = ()
+) -> Predictions:
+    """Return the answers for several files and folders, one after the other.
+
+    tta  views of each picture whose answers are merged, such as ["flip"]
+    """
+    predictor = load_predictor(where).seeing(tta)
     found = [predictor.predict(item) for item in inputs]
     rows = tuple(name for answers in found for name in answers.rows)
     if len(set(rows)) < len(rows):  # "row 1" of two tables
         rows = tuple(f"{item} {r}" for item, said in zip(inputs, found, strict=True)
                      for r in said.rows)  # fmt: skip
     values = joined([answers.values for answers in found])
-    return Predictions(rows, values, predictor.classes)
+    notes = tuple(dict.fromkeys(note for answers in found for note in answers.notes))
+    return Predictions(rows, values, predictor.classes, found[0].target, notes)
 
 
 def evaluate_layers(
-    subject: str | Path, layer: Layer, *, data: Any = None, weights: str | Path | None = None
+    subject: str | Path,
+    layer: Layer,
+    *,
+    data: Any = None,
+    weights: str | Path | None = None,
+    tta: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score what a configuration layer asks for; `evaluate` and the command line end here."""
     useless = [*layer.where] if weights is None else ["data"] if data is not None else []
@@ -47,7 +64,7 @@ def evaluate_layers(
             f"leave {useless[0]} out",
         )
     if weights is not None:
-        return _evaluate_weights(subject, layer, Path(weights))
+        return _evaluate_weights(subject, layer, Path(weights), tta)
     if data is not None or is_model_folder(Path(subject)):
         if data is None:
             raise RequestError(
@@ -55,24 +72,35 @@ def evaluate_layers(
                 "data to score it on",
                 f"gipi evaluate {subject} --data DATA",
             )
-        judged = load_predictor(subject).evaluate(data)
+        loaded = load_predictor(subject).seeing(tta)
+        judged = loaded.evaluate(data)
         name = str(data) if isinstance(data, (str, Path)) else type(data).__name__
-        return {"data": name, "rows": judged.rows, "metrics": judged.metrics}
+        metrics, notes = final_metrics(judged, loaded.task, loaded.schema)
+        return {"data": name, "rows": judged.rows, "metrics": metrics, **notes}
     folder = rundir.resolve_run(subject)
     given, about = read_start(folder)
     check_own(Own(), about)
     prepared = prepare([given], Own())
     check_same(prepared, about)
-    loaded = load_predictor(folder)
-    split = held_back(prepared.dataset)
-    stream = prepared.dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False)
-    judged = evaluate_(loaded.model, loaded.task, stream, schema=loaded.schema)
-    metrics = {f"{split}/{name}": value for name, value in judged.metrics.items()}
-    return {"run": str(folder), "data": prepared.dataset.name, "rows": judged.rows,
-            "metrics": metrics}  # fmt: skip
+    loaded = load_predictor(folder).seeing(tta)
+    found = _score(prepared.dataset, loaded.model, loaded.task)
+    return {"run": str(folder), **found}
 
 
-def _evaluate_weights(subject: str | Path, layer: Layer, weights: Path) -> dict[str, Any]:
+def _score(dataset: Dataset, model: nn.Module, task: Task) -> dict[str, Any]:
+    """Return {"data", "rows", "metrics"} on the rows that are held back."""
+    split = held_back(dataset)
+    size, dense = rows_at_once(dataset.schema), task.decode_original is not None
+    stream = dataset.stream(split, batch_size=size, shuffle=False)
+    judged = evaluate_(model, task, stream, schema=dataset.schema, keep=dense)
+    metrics, notes = final_metrics(judged, task, dataset.schema)
+    named = {f"{split}/{name}": value for name, value in metrics.items()}
+    return {"data": dataset.name, "rows": judged.rows, "metrics": named, **notes}
+
+
+def _evaluate_weights(
+    subject: str | Path, layer: Layer, weights: Path, tta: Sequence[str]
+) -> dict[str, Any]:
     """Score weights from elsewhere on the test rows of named data."""
     config = resolve.resolve(layer).config
     if config.model is None:
@@ -83,10 +111,6 @@ def _evaluate_weights(subject: str | Path, layer: Layer, weights: Path) -> dict[
         )
     prepared = prepare([layer, resolve.layer_from_values({"data": str(subject)})], Own())
     print("\n".join(load_weights(prepared.model, weights).lines()), flush=True)  # noqa: T201
-    split = held_back(prepared.dataset)
-    stream = prepared.dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False)
-    judged = evaluate_(prepared.model, prepared.task, stream, schema=prepared.dataset.schema)
-    return {
-        "data": prepared.dataset.name, "model": config.model, "rows": judged.rows,
-        "metrics": {f"{split}/{name}": value for name, value in judged.metrics.items()},
-    }  # fmt: skip
+    task = seen_from(prepared.task, prepared.dataset.schema, tta)
+    found = _score(prepared.dataset, prepared.model, task)
+    return {"data": found.pop("data"), "model": config.model, **found}

@@ -17,6 +17,7 @@ from gipi.core.device import pick_device
 from gipi.core.rows import read_rows
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
+from gipi.deploy.predict import rows_at_once
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from gipi.train import State
 
 RESERVE_S = 0.8  # seconds that the model folder, the report and the exit take after the evaluation
-EVAL_BATCH = 256
 
 
 def train_layers(
@@ -165,7 +165,8 @@ def _streams(
     )  # fmt: skip
     val = None
     if len(dataset.splits.get("val", ())):
-        val = dataset.stream("val", batch_size=EVAL_BATCH, shuffle=False, device=device,
+        val = dataset.stream("val", batch_size=rows_at_once(dataset.schema), shuffle=False,
+                             device=device,
                              rank=dist.rank(), world=dist.world())  # fmt: skip
     return stream, val
 
@@ -185,7 +186,8 @@ def _judge(
 ) -> tuple[dict[str, float], dict[str, Any] | None]:
     """Score the restored weights on the rows held back; write the evaluation folder."""
     dataset, setup = prepared.dataset, Setup.from_dict(state.setup)
-    stream = dataset.stream(split, batch_size=EVAL_BATCH, shuffle=False, device=device)
+    size = rows_at_once(dataset.schema)
+    stream = dataset.stream(split, batch_size=size, shuffle=False, device=device)
     judged = evaluate_(
         prepared.model, prepared.task, stream, schema=dataset.schema, device=device,
         autocast=autocast(setup, device), layout=setup.memory_format, keep=True,
@@ -194,7 +196,7 @@ def _judge(
         folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
         rows=dataset if prepared.config.samples else None, samples=prepared.config.samples,
     )  # fmt: skip
-    metrics = {f"{split}/{name}": value for name, value in judged.metrics.items()}
+    metrics = {f"{split}/{name}": value for name, value in found["metrics"].items()}
     return {**state.metrics, **metrics}, found.get("primary")
 
 

@@ -114,16 +114,41 @@ def table_name(out: str | None) -> None:
     if out is None:
         return
     path = Path(out)
+    if not path.suffix:
+        _is_folder(path)
+        return
     if path.suffix.lower() not in TABLES:
         raise ConfigError(
             f"--out {out}: the ending '{path.suffix}' is not known",
-            "one of " + ", ".join(TABLES),
+            "one of " + ", ".join(TABLES) + ", or a folder",
             f"for instance --out {path.stem}.csv",
         )
     if not path.parent.is_dir():
         raise ConfigError(
             f"--out {out}: the folder {path.parent} is not there", "a folder", "make it first"
         )
+
+
+def _is_folder(path: Path) -> None:
+    """Raise `ConfigError` where a folder of answers cannot be made."""
+    if path.is_file():
+        raise ConfigError(
+            f"--out {path} is a file without an ending", "a folder, or a file that ends in "
+            + ", ".join(TABLES), f"for instance --out {path}.csv",
+        )  # fmt: skip
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"--out {path}: the folder {path.parent} is not there", "a folder", "make it first"
+        )
+
+
+def views(tta: str | None) -> tuple[str, ...]:
+    """Return the steps of --tta: names with commas between them.
+
+    >>> views("flip, zoom"), views(None)
+    (('flip', 'zoom'), ())
+    """
+    return tuple(part.strip() for part in (tta or "").split(",") if part.strip())
 
 
 def prepare_environment() -> None:

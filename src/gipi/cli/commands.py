@@ -57,7 +57,7 @@ def train(
     *,
     target: Annotated[Text, _flag("Column to predict.", metavar="COLUMN")] = None,
     model: Annotated[Text, _flag("See `gipi list models`.", metavar="NAME")] = None,
-    task: Annotated[Text, _flag("classify or regress.", metavar="NAME")] = None,
+    task: Annotated[Text, _flag("See `gipi list tasks`.", metavar="NAME")] = None,
     epochs: Annotated[Text, _flag("Budget in passes over the data.", metavar="N")] = None,
     steps: Annotated[Text, _flag("Budget in optimizer steps.", metavar="N")] = None,
     time: Annotated[Text, _flag("Budget from start to exit: 90, 10m, 1h.", metavar="T")] = None,
@@ -74,7 +74,7 @@ def train(
     group: Annotated[Text, _flag("Rows of a group stay together.", metavar="COLUMN")] = None,
     time_column: Annotated[Text, _flag("Split by time.", metavar="COLUMN")] = None,
     weight: Annotated[Text, _flag("Column of row weights.", metavar="COLUMN")] = None,
-    image_size: Annotated[Text, _flag("Pixels of a side.", metavar="N")] = None,
+    image_size: Annotated[Text, _flag("Pixels of a side, or [H, W].", metavar="N")] = None,
     workers: Annotated[Text, _flag("Processes that decode.", metavar="N")] = None,
     save_every: Annotated[Text, _flag("Steps between checkpoints.", metavar="N")] = None,
     precision: Annotated[Text, _flag("auto, fp32, bf16 or fp16.")] = None,
@@ -152,6 +152,7 @@ def evaluate(
     model: Annotated[Text, _flag("Model of the weights.", metavar="NAME")] = None,
     weights: Annotated[Text, _flag("Weights file to load.", metavar="FILE")] = None,
     target: Annotated[Text, _flag("Column to predict.", metavar="COLUMN")] = None,
+    tta: Annotated[Text, _flag("Merge views of each picture: flip,zoom.", metavar="VIEWS")] = None,
     setting: Set = None,
     json: Json = False,
 ) -> dict[str, Any]:
@@ -170,7 +171,8 @@ def evaluate(
     from gipi import api
     from gipi.cli import output
 
-    return output.scores(api.evaluate_layers(subject, layer, data=data, weights=weights))
+    views = checks.views(tta)
+    return output.scores(api.evaluate_layers(subject, layer, data=data, weights=weights, tta=views))
 
 
 @app.command()
@@ -178,10 +180,17 @@ def predict(
     run: Annotated[str, typer.Argument(help="Run or model folder, or runs/last.")],
     inputs: Annotated[list[str], typer.Argument(help="Images, folders, tables.")],
     *,
-    out: Annotated[Text, _flag("Write .csv, .json or .parquet.", metavar="FILE")] = None,
+    out: Annotated[
+        Text, _flag("File (.csv, .json, .parquet), or a folder, also for masks.", metavar="PATH")
+    ] = None,
+    tta: Annotated[Text, _flag("Merge views of each picture: flip,zoom.", metavar="VIEWS")] = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Predict for files, folders and tables, prepared exactly as in training."""
+    """Predict for files, folders and tables, prepared exactly as in training.
+
+    Boxes, points and masks are in pixels of the original pictures. Into a folder goes a PNG for
+    each mask, of the picture's size, whose values are the class indices.
+    """
     from gipi.cli import checks
 
     checks.model_or_run_exists(run)
@@ -191,7 +200,7 @@ def predict(
     from gipi import api
     from gipi.cli import output
 
-    answers = api.predict_inputs(run, inputs)
+    answers = api.predict_inputs(run, inputs, tta=checks.views(tta))
     return output.predictions(answers, None if out is None else Path(out), brief=not json)
 
 

@@ -15,19 +15,25 @@ _SHOWN = 20  # answers printed on a terminal; all of them go to --out and --json
 
 def predictions(answers: Predictions, out: Path | None, *, brief: bool) -> dict[str, Any]:
     """Print answers (the first of them when `brief`), write them to `out`, and return them."""
+    from gipi.deploy.answers import brief as in_brief
+
     records = answers.records()
     for record in records[: _SHOWN if brief else 0]:
         said = {k: v for k, v in record.items() if k not in ("row", "probabilities")}
         words = "  ".join(f"{k} {_number(v)}" for k, v in said.items())
-        print(f"{record['row']}: {words}")
+        print(f"{record['row']}: {in_brief(record) if answers.places else words}")
     if brief and len(records) > _SHOWN:
         print(f"... and {len(records) - _SHOWN} more; --out FILE writes them all")
+    for note in answers.notes:
+        print(f"warning: {note}")
     result: dict[str, Any] = {"rows": len(records), "predictions": records}
     if out is not None:
         answers.save(out)
         print(f"written: {out}")
+        if "mask" in answers.values and out.suffix:
+            print(f"the masks themselves are written into a folder: --out {out.with_suffix('')}")
         result = {"rows": len(records), "out": str(out)}
-    return result
+    return {**result, "warnings": list(answers.notes)} if answers.notes else result
 
 
 def scores(found: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +41,8 @@ def scores(found: dict[str, Any]) -> dict[str, Any]:
     for name, value in found["metrics"].items():
         print(f"{name} {_number(value)}")
     print(f"{found['rows']} rows of {found['data']}")
+    if "ap_from" in found:
+        print(f"AP by {found['ap_from']}")
     return found
 
 
@@ -68,6 +76,8 @@ def audit(path: str, layer: Layer) -> dict[str, Any]:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_number(v) for v in value) or "none"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 

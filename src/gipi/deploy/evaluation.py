@@ -25,6 +25,8 @@ Z95 = 1.959963984540054
 """The normal distribution's 97.5 % point."""
 
 _RESAMPLES = 400
+_MANY = 4096  # values of one row above which states are drawn instead of rows
+_STATES, _LEAST_GROUPS = 50_000_000, 50
 _BOOTSTRAP_WORK = 20_000_000  # outputs touched over all resamples; fewer resamples beyond it
 
 
@@ -48,13 +50,23 @@ def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | 
     metric = primary_metric(task, schema)
     if metric is None or found.outputs is None or found.target is None:
         return None
-    outputs, target = task.units(found.outputs, found.target, schema)
+    outputs, target = compared(found, task, schema)
     value = _score(metric, outputs, target, found.weight)
     if metric.name == "accuracy":
         low, high = wilson(value, effective_rows(found.weight, len(outputs)))
         return Interval(value, low, high, "Wilson")
-    low, high = bootstrap(metric, outputs, target, found.weight)
+    resample = bootstrap_states if outputs[:1].numel() > _MANY else bootstrap
+    low, high = resample(metric, outputs, target, found.weight)
     return Interval(value, low, high, "bootstrap")
+
+
+def compared(found: Evaluation, task: Task, schema: Schema) -> tuple[Tensor, Tensor]:
+    """Return kept outputs and targets as the metrics compare them, in the units of the data."""
+    assert found.outputs is not None
+    assert found.target is not None
+    if task.decode_original is not None:  # kept in that form already
+        return found.outputs, found.target
+    return task.units(found.outputs, found.target, schema)
 
 
 def _score(metric: Metric, outputs: Tensor, target: Tensor, weight: Tensor | None) -> float:
@@ -105,6 +117,36 @@ def bootstrap(
         times = np.bincount(draw.integers(0, rows, rows), minlength=rows)
         w = torch.from_numpy(times).to(torch.float32)
         scores.append(_score(metric, outputs, target, w if weight is None else w * weight))
+    finite = [s for s in scores if math.isfinite(s)]
+    if not finite:
+        return math.nan, math.nan
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_states(
+    metric: Metric, outputs: Tensor, target: Tensor, weight: Tensor | None, *, seed: int = 0
+) -> tuple[float, float]:
+    """Return what `bootstrap` does for rows that are large, such as masks.
+
+    The states of a metric add up, so each row is measured once and only states are drawn. Where
+    they are large, neighbouring rows are drawn together.
+    """
+    empty = metric.init(outputs.device)
+    size = sum(t.numel() for t in empty.values())
+    groups = min(len(outputs), max(_LEAST_GROUPS, _STATES // max(size, 1)))
+    states = []
+    for part in np.array_split(np.arange(len(outputs)), groups):
+        rows = slice(int(part[0]), int(part[-1]) + 1)
+        state = metric.init(outputs.device)
+        metric.update(state, outputs[rows], target[rows], None if weight is None else weight[rows])
+        states.append(state)
+    stacked = {k: torch.stack([s[k] for s in states]) for k in empty}
+    draw, scores = np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES):
+        times = torch.from_numpy(np.bincount(draw.integers(0, groups, groups), minlength=groups))
+        state = {k: torch.tensordot(times.to(t.dtype), t, 1) for k, t in stacked.items()}
+        scores.append(float(metric.compute(state)))
     finite = [s for s in scores if math.isfinite(s)]
     if not finite:
         return math.nan, math.nan

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
+from gipi.deploy import drawn
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Rows(Protocol):
         """Return the picture of a row, (H, W, C) uint8."""
         ...
 
+    def placement(self, ids: np.ndarray) -> np.ndarray:
+        """Return (n, 3, 3): pixels of the original pictures -> those that the model sees."""
+        ...
+
 
 def write_evidence(
     path: Path,
@@ -78,11 +83,20 @@ def write_evidence(
     found["samples"] = samples
     arrays: dict[str, np.ndarray] = {}
     files: dict[str, bytes] = {}
-    if judged.outputs is not None and judged.target is not None:
+    if task.decode_original is not None and schema.target is not None and schema.target.dense:
+        arrays, files = _drawn(found, judged, task, schema, rows if samples else None)
+        if "exact" in found:  # the metrics of the run count scores in bins; this is the last word
+            found["metrics"] |= found["exact"]
+            primary = found["primary"] or {}
+            primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
+    elif judged.outputs is not None and judged.target is not None:
         said = task.decode(judged.outputs, schema)
         answers = _answers(judged, said, task.units(judged.outputs, judged.target, schema)[1])
         losses = None
-        if "probabilities" in said:
+        if "labels" in said:
+            facts, losses = _labelled(answers, schema.classes)
+            found |= facts
+        elif "probabilities" in said:
             facts, arrays, losses = _classified(answers, schema.classes)
             found |= facts
         elif "value" in said:
@@ -96,6 +110,32 @@ def write_evidence(
     files["summary.json"] = json.dumps(_finite(found), indent=1, ensure_ascii=False).encode()
     write_folder(path, files)
     return found
+
+
+def _drawn(
+    found: dict[str, Any], judged: Evaluation, task: Task, schema: Schema, rows: Rows | None
+) -> tuple[dict[str, np.ndarray], dict[str, bytes]]:
+    """Add what is known of answers on pictures to `found`; return arrays and overlays as files."""
+    if judged.outputs is None or judged.target is None:
+        return {}, {}
+    known = drawn.judge(judged.outputs, judged.target, judged.weight, task, schema)
+    found |= known.facts
+    files: dict[str, bytes] = {}
+    if rows is not None:
+        ids = np.arange(len(known.cost)) if judged.ids is None else judged.ids.numpy()
+        order = np.argsort(-np.nan_to_num(known.cost, nan=np.inf), kind="stable")[:WORST]
+        pictures, found["legend"] = drawn.overlays(
+            order.tolist(), judged.outputs, judged.target, ids, schema, rows
+        )
+        names = rows.row_names(ids[order])
+        found["worst"] = []
+        for place, i in enumerate(order.tolist()):
+            name = f"worst-{place:02d}.png"
+            files[name] = pictures[place]
+            row = {"id": int(ids[i]), "name": str(names[place]), "picture": name,
+                   "loss": float(known.cost[i]), "words": known.words[i]}  # fmt: skip
+            found["worst"].append(row)
+    return known.arrays, files
 
 
 @dataclass(frozen=True)
@@ -199,6 +239,25 @@ def calibration(
     return {"kind": "confidence", "ece": ece, "bins": bins}
 
 
+def _labelled(answers: _Answers, classes: tuple[str, ...]) -> tuple[dict[str, Any], np.ndarray]:
+    """Return (facts of the summary, loss of each row) where a row may have several labels."""
+    p, truth = answers.said["probabilities"], answers.truth > 0.5
+    w, said = answers.weight[:, None], p > 0.5
+    hits, support, called = ((x * w).sum(0) for x in (said & truth, truth, said))
+    table = [
+        {
+            "class": name, "rows": float(support[k]),
+            "precision": float(hits[k] / called[k]) if called[k] else None,
+            "recall": float(hits[k] / support[k]) if support[k] else None,
+            "f1": float(2 * hits[k] / (support[k] + called[k])) if support[k] + called[k] else None,
+        }
+        for k, name in enumerate(classes)
+    ]  # fmt: skip
+    chance = np.where(truth, p, 1 - p)
+    losses = -np.log(np.clip(chance, 1e-300, None)).mean(1)
+    return {"classes": list(classes), "per_class": table}, losses
+
+
 # ---------------------------------------------------------------------------- regression
 
 
@@ -273,7 +332,11 @@ def _worst(
             "name": str(names[place]),
             "loss": float(losses[i]),
         }
-        if "probabilities" in said:
+        if "labels" in said:
+            there = [schema.classes[k] for k in np.flatnonzero(truth[i] > 0.5)]
+            row["target"] = ", ".join(there) or "none"
+            row["prediction"] = ", ".join(said["labels"][i]) or "none"
+        elif "probabilities" in said:
             row["target"] = schema.classes[int(truth[i])] if schema.classes else int(truth[i])
             row["prediction"] = str(said["label"][i])
             row["probability"] = float(said["probability"][i])

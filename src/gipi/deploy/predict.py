@@ -6,7 +6,7 @@ schema of the model folder), so what the model sees does not depend on who asks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +19,24 @@ from gipi.core.device import pick_device
 from gipi.core.errors import DataError, ModelError, RequestError
 from gipi.core.rundir import MODEL, resolve_run
 from gipi.data.decode import to_pixels
+from gipi.data.source import is_missing
+from gipi.data.sources.folder import is_image
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
 from gipi.deploy.predictions import Predictions, joined
+from gipi.tasks.views import with_views
 from gipi.train.evaluate import Evaluation, evaluate
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
 
     from gipi.core.schema import Schema
     from gipi.data import Dataset
     from gipi.tasks import Task
 
 BATCH_SIZE = 256
+PIXELS = 1 << 22  # of the pictures of one batch
 
 
 @dataclass(frozen=True)
@@ -61,15 +67,26 @@ class Predictor:
         """The class names in the order of the outputs; empty for numbers."""
         return self.folder.schema.classes
 
-    def predict(self, data: Any, *, batch_size: int = BATCH_SIZE) -> Predictions:
+    def seeing(self, tta: Sequence[str]) -> Predictor:
+        """Return a predictor that merges its answers over several views of each picture.
+
+        tta  steps of the views, such as ["flip", "zoom"]; empty: the picture as it is
+        """
+        return replace(self, task=seen_from(self.task, self.schema, tta))
+
+    def predict(self, data: Any, *, batch_size: int | None = None) -> Predictions:
         """Return the answers for every row of `data`, in its order.
 
-        data  a file, a folder, a table, a frame, arrays, one row as a dictionary, or one picture
+        data        a file, a folder, a table, a frame, arrays, one row as a dictionary, or one
+                    picture; masks, boxes and points come back in pixels of the original pictures
+        batch_size  rows at once; None: by the size of a row
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
         """
         rows = self._rows(data, target=False)
-        return Predictions(*self._answers(rows, batch_size), self.classes)
+        names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
+        target = self.schema.target.name if self.schema.target else ""
+        return Predictions(names, values, self.classes, target, tuple(unseen(rows)))
 
     @torch.inference_mode()
     def _answers(
@@ -78,15 +95,23 @@ class Predictor:
         names: list[str] = []
         parts = []
         for batch in rows.stream("all", batch_size=batch_size, shuffle=False).epoch(0):
-            outputs = self.task.forward(self.model, batch.to(self.device))
-            parts.append(self.task.decode(outputs.float(), self.schema))
+            outputs = self.task.forward(self.model, batch.to(self.device)).float()
             assert batch.ids is not None  # a data set of our own always numbers its rows
-            names += rows.row_names(batch.ids.cpu().numpy())
+            ids = batch.ids.cpu().numpy()
+            parts.append(self._said(outputs, rows, ids))
+            names += rows.row_names(ids)
         if not parts:
             raise DataError("there is no row to predict", "at least one row", "check the data")
         return tuple(names), joined(parts)
 
-    def evaluate(self, data: Any, *, batch_size: int = BATCH_SIZE) -> Evaluation:
+    def _said(self, outputs: Tensor, rows: Dataset, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Return answers, in pixels of the original pictures where they lie on pictures."""
+        if self.task.decode_original is None:
+            return self.task.decode(outputs, self.schema)
+        placement, sizes = rows.placement(ids), rows.original_size(ids)
+        return self.task.decode_original(outputs, self.schema, placement, sizes)
+
+    def evaluate(self, data: Any, *, batch_size: int | None = None) -> Evaluation:
         """Return loss and metrics on rows with known targets, and the outputs.
 
         Of data that comes with test rows of its own (a named set, a folder with train and test
@@ -96,7 +121,8 @@ class Predictor:
         """
         rows = self._rows(data, target=True)
         split = "test" if "test" in rows.splits else "all"
-        stream = rows.stream(split, batch_size=batch_size, shuffle=False)
+        size = batch_size or rows_at_once(self.schema)
+        stream = rows.stream(split, batch_size=size, shuffle=False)
         if next(iter(stream.epoch(0))).target is None:
             name = self.schema.target.name if self.schema.target else "target"
             gaps = next((n for n in rows.notes if n.endswith("not compared")), "")
@@ -110,7 +136,69 @@ class Predictor:
         )
 
     def _rows(self, data: Any, *, target: bool) -> Dataset:
-        return data_.read_rows(one_row(data, self.schema), self.schema, target=target)
+        found = one_row(data, self.schema)
+        _right_kind(found, self.schema)
+        return data_.read_rows(found, self.schema, target=target)
+
+
+def seen_from(task: Task, schema: Schema, tta: Sequence[str]) -> Task:
+    """Return `task` with answers merged over the views that `tta` spans; itself without any."""
+    return with_views(task, schema, views=data_.tta_views(list(tta))) if tta else task
+
+
+def rows_at_once(schema: Schema) -> int:
+    """Return how many rows go through the model at once where nothing is learned from them."""
+    picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
+    if picture is None:
+        return BATCH_SIZE
+    return max(1, min(BATCH_SIZE, PIXELS // (picture.shape[1] * picture.shape[2])))
+
+
+def unseen(rows: Dataset) -> list[str]:
+    """Return a sentence for each category column with values that training never saw."""
+    codes = rows.columns.inputs.get("categories")
+    fields = [f for f in rows.schema.inputs if f.kind == "category"]
+    if not isinstance(codes, torch.Tensor):
+        return []
+    notes = []
+    for place, field in enumerate(fields):
+        column = rows.source.columns[field.name]
+        if not isinstance(column, np.ndarray):
+            continue
+        strange = (codes[:, place] == 0).numpy() & ~is_missing(column)
+        if not strange.any():
+            continue
+        found = list(dict.fromkeys(str(v) for v in column[strange].tolist()))
+        shown = ", ".join(f"'{v[:40]}'" for v in found[:5]) + (", ..." if len(found) > 5 else "")
+        rare = " or saw too rarely" if field.stats.get("pooled") else ""
+        notes.append(
+            f"column '{field.name}': {int(strange.sum())} of {len(strange)} rows hold values that "
+            f"training never saw{rare}: {shown}; they count as unknown"
+        )
+    return notes
+
+
+def _right_kind(data: Any, schema: Schema) -> None:
+    """Raise where a picture is given to a model of tables, or a table to a model of pictures."""
+    pictures = any(f.kind == "image" for f in schema.inputs)
+    if isinstance(data, Image.Image) or _is_picture_file(data):
+        given = "a picture" if isinstance(data, Image.Image) else f"{data} is a picture"
+    else:
+        return
+    if not pictures:
+        names = ", ".join(f"'{f.name}'" for f in schema.inputs[:6])
+        more = f" and {len(schema.inputs) - 6} more" if len(schema.inputs) > 6 else ""
+        raise DataError(
+            f"{given}, and the model was trained on a table",
+            f"rows with the columns {names}{more}",
+            "give a table (CSV, Parquet, JSON lines), or use a model that was trained on pictures",
+        )
+
+
+def _is_picture_file(data: Any) -> bool:
+    if not isinstance(data, (str, Path)):
+        return False
+    return is_image(Path(data)) and Path(data).is_file()
 
 
 def load(

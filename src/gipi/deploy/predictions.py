@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.atomic import write_file
+from gipi.core.atomic import storage_error, write_file
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.data.sources.arrow import parquet_bytes
+from gipi.deploy import answers, paint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,14 +28,24 @@ class Predictions:
     """One answer a row, in the order of the data.
 
     rows     what people call each row: a file name, or "row 17"
-    values   "label" (N,) names, "index" (N,), "probability" (N,) of the label and "probabilities"
-             (N, K) for classes; "value" (N,) or (N, T) and perhaps "std" for numbers
-    classes  the K class names, empty for numbers
+    values   by task, one entry a row:
+             classify  "label" names, "index", "probability" of the label, "probabilities" (N, K);
+                       several labels a row: "labels" lists of names, and "probabilities"
+             regress   "value" (N,) or (N, T) and perhaps "std"
+             segment   "mask" uint8 masks of the original pictures' sizes, 255 where nothing is said
+             detect    "boxes" (k, 4), "scores", "index" and "labels", one array a row
+             pose      "points" (N, K, 3) x, y, confidence
+             coordinates are pixels of the original pictures, x right, y down
+    classes  the names of classes or points, empty for numbers
+    target   the name of the predicted column, under which a number is written
+    notes    what people should know of these answers, such as categories that training never saw
     """
 
     rows: tuple[str, ...]
     values: dict[str, np.ndarray]
     classes: tuple[str, ...] = ()
+    target: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -50,24 +61,40 @@ class Predictions:
         """The predicted class names; empty for numbers."""
         return [str(v) for v in self.values.get("label", ())]
 
+    @property
+    def places(self) -> bool:
+        """Whether the answers lie on the pictures: masks, boxes or points."""
+        return answers.kind_of(self.values) != ""
+
     def columns(self) -> dict[str, list[Any]]:
-        """Return flat columns: row, then label, probability, p_<class> ..., or value, std."""
+        """Return flat columns: row, then label, probability, p_<class> ..., or the value and std.
+
+        Boxes have one line an object, so a row without any has none; points have x, y and
+        confidence of each; a mask has the share of each class.
+        """
+        if self.places:
+            return answers.columns(self.rows, self.values, self.classes)
         out: dict[str, list[Any]] = {"row": list(self.rows)}
         for key, array in self.values.items():
             if key == "index":
                 continue
+            name = self._name(key)
             if key == "probabilities":
                 names = self.classes or tuple(map(str, range(array.shape[1])))
-                out |= {f"p_{name}": array[:, k].tolist() for k, name in enumerate(names)}
+                out |= {f"p_{c}": array[:, k].tolist() for k, c in enumerate(names)}
+            elif key == "labels":
+                out[name] = [", ".join(found) for found in array.tolist()]
             elif array.ndim > 1:
                 flat = array.reshape(len(array), -1)
-                out |= {f"{key}_{k}": flat[:, k].tolist() for k in range(flat.shape[1])}
+                out |= {f"{name}_{k}": flat[:, k].tolist() for k in range(flat.shape[1])}
             else:
-                out[key] = array.tolist()
+                out[name] = array.tolist()
         return out
 
     def records(self) -> list[dict[str, Any]]:
         """Return one dictionary a row; the probabilities of all classes under "probabilities"."""
+        if self.places:
+            return answers.records(self.rows, self.values, self.classes)
         out: list[dict[str, Any]] = [{"row": row} for row in self.rows]
         for key, array in self.values.items():
             if key == "index":
@@ -77,8 +104,13 @@ class Predictions:
                     record[key] = dict(zip(self.classes, p, strict=True))
             else:
                 for record, value in zip(out, array.tolist(), strict=True):
-                    record[key] = value
+                    record[self._name(key)] = value
         return out
+
+    def _name(self, key: str) -> str:
+        """Return the name of a column: that of the target for its value."""
+        taken = ("row", "std", *self.values)
+        return self.target if key == "value" and self.target and self.target not in taken else key
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the flat columns as CSV with a header, UTF-8; return the path."""
@@ -105,9 +137,33 @@ class Predictions:
         write_file(Path(path), parquet_bytes(self.columns()))
         return Path(path)
 
+    def to_folder(self, path: str | Path) -> Path:
+        """Write predictions.json and predictions.csv into a folder, and each mask as a PNG.
+
+        The values of a mask's pixels are the class indices; its size is that of the picture.
+        Returns the folder. Raises `StorageError` where it cannot be written.
+        """
+        folder = Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, folder) from error
+        if "mask" in self.values:
+            names = answers.file_names(self.rows)
+            for name, mask in zip(names, self.values["mask"], strict=True):
+                write_file(folder / name, paint.mask_png(mask, len(self.classes)))
+        self.to_json(folder / "predictions.json")
+        self.to_csv(folder / "predictions.csv")
+        return folder
+
     def save(self, path: str | Path) -> Path:
-        """Write in the form that the file's suffix names; raise `ConfigError` for another one."""
+        """Write in the form that the file's suffix names, without one into a folder.
+
+        Raises `ConfigError` for another suffix.
+        """
         suffix = Path(path).suffix.lower()
+        if not suffix:
+            return self.to_folder(path)
         if suffix == ".csv":
             return self.to_csv(path)
         if suffix in {".json", ".jsonl"}:
@@ -131,4 +187,14 @@ def _finite(value: Any) -> Any:
 
 def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return the batches of a decoded answer as one."""
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {key: np.concatenate([_rows(part[key]) for part in parts]) for key in parts[0]}
+
+
+def _rows(values: Any) -> np.ndarray:
+    """Return one entry a row as an array: an array of objects where entries differ in shape."""
+    if isinstance(values, np.ndarray):
+        return values
+    out = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        out[i] = value
+    return out

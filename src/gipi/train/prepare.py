@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import resolve
 from gipi.core.device import pick_device
-from gipi.train import budget
+from gipi.core.schema import TaskKind
+from gipi.train import budget, picture_recipes
 from gipi.train.clock import counted_from
 from gipi.train.recipes import guess_model, recipe_for
 
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
     from gipi.core.config import Config
     from gipi.core.resolve import Layer
-    from gipi.core.schema import Schema, Signature, TaskKind
+    from gipi.core.schema import Schema, Signature
 
 SHOWN = 12  # names of columns on one line
-_KINDS: dict[str, TaskKind] = {"classify": "classify", "regress": "regress"}
+_KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def data_options(config: Config) -> data_.DataOptions:
     return data_.DataOptions(
         target=config.target,
         task=_KINDS.get(config.task or ""),
+        bad_rows=config.bad_rows,
         group=config.group,
         time_column=config.time_column,
         weight=config.weight,
@@ -106,7 +108,10 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     )
     resolved = resolve.resolve(recipe, *layers)
     config = resolved.config
-    task = own.task or tasks.build(task_name, config.task_options)
+    options = dict(config.task_options)
+    if task_name == "classify" and schema.target is not None and schema.target.multi:
+        options.setdefault("multi", True)
+    task = own.task or tasks.build(task_name, options)
     signature = dataset.signature(task.outputs(schema))
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
@@ -117,7 +122,9 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
         f"task: {task.name}" + (f" ({schema.task_reason})" if wanted.task is None else ""),
         f"model: {model_name or type(model).__name__}" + (f" ({why})" if why else ""),
         *getattr(model, "choices", ()),
+        picture_recipes.honest(model_name or "", task.name, rows),
     )
+    choices = tuple(line for line in choices if line)
     named = config.model_copy(update={"task": task.name, "model": model_name})
     return Prepared(named, resolved.origins, dataset, task, model, model_name, signature, choices)
 

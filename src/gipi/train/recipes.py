@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gipi.train import picture_recipes
+
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
     from gipi.train.budget import Plan
-
-SMALL_IMAGE = 64  # pixels of a side up to which LeNet-5 is a sensible first net
-
 
 FIRST_LR: dict[str, float] = {
     "sgd": 0.1, "momentum": 0.03, "nesterov": 0.03, "adagrad": 0.01, "adadelta": 1.0,
@@ -34,6 +33,9 @@ class Suggestion:
 
 def guess_model(schema: Schema) -> tuple[str, str]:
     """Return the name of the model for this data and the reason, as (name, reason)."""
+    deep = picture_recipes.guess(schema)
+    if deep is not None:
+        return deep
     images = [f for f in schema.inputs if f.kind == "image"]
     if images:
         side = "x".join(map(str, images[0].shape[1:]))
@@ -60,6 +62,8 @@ def recipe_for(
     images = any(f.kind == "image" for f in schema.inputs)
     if model == "fastnet":
         values = _fast(task, rows, planned)
+    elif images and picture_recipes.is_deep(model, task):
+        values = picture_recipes.recipe(task, model, schema, rows)
     elif model in ("perceptron", "linear"):
         values = _convex(task, model, rows)
     else:
