@@ -57,12 +57,14 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.resized)
 
     def lines(self) -> list[str]:
-        """Return the report for people: every name, nothing left out."""
+        """Return the report for people: every name that matters (of the counters, how many)."""
         said = [f"weights {self.path}: {len(self.loaded)} tensors loaded"]
         notes = {
             "prefixes taken off": self.stripped,
             "renamed from an older layout": self.renamed,
-            "batch counters not in the file, left at 0": self.counters,
+            "batch counters that old files lack, left at 0": (str(len(self.counters)),)
+            if self.counters
+            else (),
             "beside the weights, not read": self.beside,
             "missing, initial values kept": self.missing,
             "unexpected, not used": self.unexpected,
