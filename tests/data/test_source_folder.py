@@ -87,7 +87,20 @@ def test_fingerprint_follows_files(tmp_path):
     one = read_source(make(tmp_path, "a/1.png", "b/2.png")).fingerprint
     assert read_source(tmp_path).fingerprint == one
     os.utime(tmp_path / "a" / "1.png", (1, 1))
+    assert read_source(tmp_path).fingerprint == one  # of contents: a copy is the same data
+    pixels = bytearray((tmp_path / "a" / "1.png").read_bytes())
+    pixels[-20] ^= 1
+    (tmp_path / "a" / "1.png").write_bytes(pixels)
+    os.utime(tmp_path / "a" / "1.png", (1, 1))
     assert read_source(tmp_path).fingerprint != one
+
+
+def test_fingerprint_of_many_files_is_of_their_times(tmp_path, monkeypatch):
+    monkeypatch.setattr("gipi.data.sources.compressed.QUICK_FILES", 1)
+    source = read_source(make(tmp_path, "a/1.png", "b/2.png"))
+    assert source.fingerprint_of == "paths, sizes and times"
+    os.utime(tmp_path / "a" / "1.png", (1, 1))
+    assert read_source(tmp_path).fingerprint != source.fingerprint
 
 
 def test_a_table_of_picture_paths(tmp_path):

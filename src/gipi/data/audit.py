@@ -17,8 +17,10 @@ from PIL import Image
 from gipi.core.errors import DataError
 from gipi.core.schema import Field, Schema
 from gipi.data import findings as find
+from gipi.data.audit_drawn import drawn_findings
 from gipi.data.audit_text import audit_lines, counted, cut, listed, short
 from gipi.data.decode import open_picture
+from gipi.data.decoded import fault_of
 from gipi.data.findings import Finding
 from gipi.data.infer import infer_column, infer_schema
 from gipi.data.options import DataOptions
@@ -90,13 +92,17 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     the data cannot be read at all.
     """
     chosen = options or DataOptions()
-    source = read_source(data)
+    source = read_source(data, target=chosen.target, task=chosen.task)
     schema, found = _schema(source, chosen)
     train, some = _sample(source, TRAIN), _sample(source, None)
     classes = find.class_counts(source, schema)
+    drawn, seen = drawn_findings(source, schema, chosen)
+    classes = classes or seen
     pictures, broken = _pictures(source, some)
+    named = {row for finding in drawn if finding.code == "broken" for row in finding.rows}
     found += [
-        *broken,
+        *drawn,
+        *(b for b in broken if not set(b.rows) <= named),
         *find.missing(source, schema),
         *find.ignored(schema),
         *find.infinite(source),
@@ -212,7 +218,7 @@ def _picture_files(files: ImageFiles, sample: np.ndarray) -> tuple[dict[str, Any
     """Decode the pictures of `sample`: which are broken, and what sizes and forms there are."""
     sizes: list[tuple[int, int]] = []
     forms: Counter[str] = Counter()
-    broken: list[str] = []
+    broken: dict[str, str] = {}
     for row in sample.tolist():
         path, name = files.paths[row], files.name(row)
         try:
@@ -220,22 +226,27 @@ def _picture_files(files: ImageFiles, sample: np.ndarray) -> tuple[dict[str, Any
             with Image.open(path) as image:
                 sizes.append(image.size)
                 forms[f"{image.format} {image.mode}"] += 1
-        except (DataError, OSError, ValueError):
-            broken.append(name)
+        except DataError as error:
+            broken[name] = (
+                fault_of(error).removeprefix("the picture cannot be decoded").strip(" ()")
+            )
+        except (OSError, ValueError) as error:
+            broken[name] = str(error)
     found = []
     if broken:
-        shown = listed(tuple(broken[:BROKEN_SHOWN]), len(broken))
+        named = tuple(f"{name} ({why})" for name, why in list(broken.items())[:BROKEN_SHOWN])
+        shown = listed(named, len(broken))
         found.append(
             Finding(
                 "broken",
                 "error",
                 f"{counted(len(broken), 'picture file')} cannot be decoded: {shown}",
-                "remove or replace these files",
+                "remove or replace these files; bad_rows=skip leaves them out",
                 rows=tuple(broken),
                 value=float(len(broken)),
             )
         )
-    facts: dict[str, Any] = {"checked": len(sample), "broken": broken}
+    facts: dict[str, Any] = {"checked": len(sample), "broken": list(broken)}
     if not sizes:
         return facts, found
     for name, side in zip(("width", "height"), np.array(sizes).T, strict=True):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gipi.core.atomic import storage_error, write_file
+from gipi.core.errors import StorageError
 
 if sys.platform == "win32":
     import msvcrt
@@ -202,6 +203,34 @@ class Cache:
         except BaseException:
             shutil.rmtree(temp, ignore_errors=True)
             raise
+
+
+def keep(
+    key: str, make: Callable[[], dict[str, np.ndarray]], *, name: str, folder: Path | None = None
+) -> dict[str, np.ndarray]:
+    """Return columns that are slow to make: from the cache, else made and kept there.
+
+    The layout is what the entry says. Where there is no place for a cache they are only made.
+    """
+    store = Cache.of(folder)
+    meta = _read_meta(store.folder / key)
+    made: dict[str, np.ndarray] = {}
+    try:
+        if meta is None:
+            made = make()
+            layout: Layout = {k: (v.shape, v.dtype.str) for k, v in made.items()}
+        else:
+            layout = {k: (tuple(shape), dtype) for k, (shape, dtype) in meta["layout"].items()}
+        if sum(_place(layout)[1].values()) > store.budget_bytes:
+            return made or make()
+
+        def fill(columns: dict[str, np.ndarray]) -> None:
+            for column, values in (made or make()).items():
+                columns[column][...] = values
+
+        return store.open(key, layout, fill, name=name).columns
+    except StorageError:
+        return made or make()
 
 
 def _reserve(fd: int, total: int) -> None:

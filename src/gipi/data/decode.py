@@ -102,7 +102,7 @@ def lay(image: Image.Image, placed: Placed, height: int, width: int) -> Image.Im
     """Return (height, width) pixels with the picture where `placed` says, black elsewhere."""
     size = (placed.width, placed.height)
     x0, y0, x1, y1 = placed.part
-    if (x0, y0) == (0, 0) and (x1, y1) == image.size == (width, height) == size:
+    if image.size == size == (width, height) and list(placed.part) == [0, 0, width, height]:
         return image
     if x0 < 0 or y0 < 0 or x1 > image.width or y1 > image.height:  # a part that reaches beyond
         image = image.crop((int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1))))

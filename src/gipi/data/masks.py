@@ -147,7 +147,7 @@ def _labels(image: Image.Image, name: str, colours: Sequence[Sequence[int]] | No
     if strange.any():
         y, x = np.argwhere(strange)[0]
         raise ValueError(f"the mask {name} has a colour of no class: {values[y, x].tolist()}")
-    return found.astype(np.uint8)
+    return np.asarray(found.astype(np.uint8))
 
 
 def label_table(

@@ -16,6 +16,7 @@ from gipi.core.errors import DataError, StorageError
 from gipi.core.schema import IGNORED
 from gipi.data import cache
 from gipi.data.decode import VERSION, header
+from gipi.data.decoded import fault_of
 from gipi.data.masks import Drawing, read_mask
 from gipi.data.source import Annotations, ImageFiles
 
@@ -69,13 +70,8 @@ def picture_fault(files: ImageFiles, row: int) -> str:
     try:
         _, height, width = header(files.paths[row], files.name(row))
     except DataError as error:
-        return _why(error)
+        return fault_of(error)
     return "" if height and width else "the picture has no pixels"
-
-
-def _why(error: DataError) -> str:
-    """Return "the picture cannot be decoded (...)" without its name, which the row has."""
-    return "the picture cannot be decoded" + error.found.partition("cannot be decoded")[2]
 
 
 def _size_fault(drawn: Annotations, row: int, size: tuple[int, int]) -> str:
@@ -186,7 +182,7 @@ def _look(
     try:
         _, height, width = header(files.paths[row], files.name(row))
     except DataError as error:
-        return (0, 0), nothing, _why(error)
+        return (0, 0), nothing, fault_of(error)
     item = drawn.items[row]
     if item is None:
         return (height, width), nothing, "it has no mask"

@@ -9,6 +9,7 @@ holds six WebP pictures of 100x100 tiles, `labels.csv` (sheet, index, label, fil
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import tarfile
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gipi.core.errors import DataError
+from gipi.data.cache import keep, key_of
 from gipi.data.source import TEST, TRAIN, Source
 from gipi.data.sources.compressed import find_file, fingerprint_files, read_bytes
 
@@ -104,7 +106,12 @@ def _read_sheets(folder: Path) -> Source:
     sheets = sorted({row["sheet"] for row in rows}, key=lambda s: (s.startswith("test"), s))
     order = {name: i for i, name in enumerate(sheets)}
     rows.sort(key=lambda r: (order[r["sheet"]], int(r["index"])))
-    images = np.concatenate([_tiles(folder / name) for name in sheets])
+    sums = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sheets]
+    images = keep(
+        key_of("cifar", *sums),
+        lambda: {"x": np.concatenate([_tiles(folder / name) for name in sheets])},
+        name="cifar10",
+    )["x"]
     position = np.array([order[r["sheet"]] * TILES**2 + int(r["index"]) for r in rows])
     split = np.array([TEST if r["sheet"].startswith("test") else TRAIN for r in rows], np.int8)
     codes = np.array([int(r["label"]) for r in rows])

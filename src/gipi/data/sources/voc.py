@@ -35,8 +35,9 @@ CLASSES = (
 def voc_root(folder: Path) -> Path | None:
     """Return the folder that holds Annotations/ with XML, this one or its only child."""
     inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    for place in (folder, *(inside if len(inside) == 1 else ())):
-        if next((place / "Annotations").glob("*.xml"), None) is not None:
+    places: list[Path] = [folder, *(inside if len(inside) == 1 else [])]
+    for place in places:
+        if any((place / "Annotations").glob("*.xml")):
             return place
     return None
 
