@@ -10,11 +10,16 @@ from gipi.core.page import both, card
 from gipi.core.svg import Line, Mark, line_chart, number
 from gipi.report.charts import layer_chart
 from gipi.report.read import RunData, column, dig, finite, layer_columns
+from gipi.train.window import MEASURED_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SHARES = ("accuracy", "top5", "f1", "balanced_accuracy", "auc", "precision", "recall")
+SHARES = (
+    "accuracy", "top5", "f1", "balanced_accuracy", "auc", "precision", "recall",
+    "mean_iou", "dice", "pixel_accuracy", "ap", "ap50", "ap75", "ar100", "pck", "oks", "nme",
+    "label_map", "label_f1_micro", "label_f1_macro", "exact_match",
+)  # fmt: skip
 MOST_LINES = 5
 
 _RATIO_NOTE = (
@@ -87,6 +92,8 @@ def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
     log = name == "loss" and bool(values) and max(values) / min(values) > 10
     percent = name in SHARES
     note = "Logarithmic scale. " if log else ""
+    if name != "loss" and any(line.name == "training" for line in lines):
+        note += f"Training: of the last {MEASURED_ROWS:,} rows before each point, at most. "
     lost = sum(not math.isfinite(v) for line in lines for v in line.y)
     if lost:
         note += f"{lost} non-finite value{'s' * (lost > 1)}, marked × at the top. "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.page import both, card
 from gipi.core.svg import number, text
+from gipi.report import drawn
 from gipi.report.charts import (
     MOST_CLASSES,
     confusion_chart,
@@ -23,7 +24,12 @@ from gipi.report.read import RunData, column, dig, finite, listed, num
 if TYPE_CHECKING:
     import numpy as np
 
-UPPER = {"rmse": "RMSE", "mae": "MAE", "r2": "R²", "auc": "AUC", "f1": "F1"}
+UPPER = {
+    "rmse": "RMSE", "mae": "MAE", "r2": "R²", "auc": "AUC", "f1": "F1", "mean_iou": "mean IoU",
+    "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar100": "AR100", "nme": "NME", "pck": "PCK",
+    "oks": "OKS", "label_map": "label mAP", "label_f1_micro": "label F1, micro",
+    "label_f1_macro": "label F1, macro",
+}  # fmt: skip
 
 
 def metric_name(name: str) -> str:
@@ -83,7 +89,7 @@ def _scale(run: RunData, name: str, value: float, low: float, high: float) -> st
     base = finite(dig(run.evaluation, "baseline", "value"))
     if dig(run.evaluation, "baseline", "metric") != name:
         base = None
-    top = 1.0 if name in SHARES else max(high, base or 0.0) * 1.08
+    top = 1.0 if name in SHARES and name != "nme" else max(high, base or 0.0) * 1.08
     if not top > 0 or low < 0:
         return ""
 
@@ -179,6 +185,11 @@ def _beside_the_rule(run: RunData, name: str, value: float) -> str:
             f"It is not shown to be better than {rule}: the interval reaches {score(name, base)}, "
             "so it may have learned nothing."
         )
+    if name == "nme":
+        return (
+            f"Its points on unseen rows are off by {score(name, value)} of the subject's size on "
+            f"average, {(1 - value / base) * 100:.0f} % less than {rule}."
+        )
     if name == "accuracy":
         wrong, before = 1 - value, 1 - base
         times = f", {before / wrong:.3g} times fewer errors than" if wrong > 0 else ", unlike"
@@ -225,7 +236,8 @@ def hints(run: RunData) -> list[str]:
 
 def answer_cards(run: RunData) -> list[str]:
     """Return the cards of the evaluation: confusion or residuals, calibration, classes."""
-    builders = (_confusion, _scatter, _residuals, _calibration, _classes)
+    table = drawn.class_card if drawn.kind_of(run) else _classes
+    builders = (_confusion, _scatter, _residuals, _calibration, table)
     return [c for build in builders if (c := build(run))]
 
 
@@ -354,6 +366,8 @@ def _f1(row: dict[str, Any]) -> float:
 
 def worst_rows(run: RunData) -> str:
     """Return the worst-predicted rows as pictures or as values."""
+    if drawn.kind_of(run):
+        return drawn.worst_pictures(run)
     rows = [r for r in listed(run.evaluation.get("worst")) if isinstance(r, dict)]
     if not rows:
         return ""

@@ -8,7 +8,7 @@ from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
 from gipi.core.svg import text
-from gipi.report import curves, facts, judged
+from gipi.report import curves, drawn, facts, judged
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
@@ -42,7 +42,7 @@ def render(run: RunData, *, samples: bool = True) -> str:
         _guard(judged.headline, run),
         _section("How it learned", _cards(curves.learning_cards, run)),
         _section("How it answers", _cards(judged.answer_cards, run, css="cards flow")),
-        _section("Worst-predicted rows", _worst(run, samples=samples), intro=_WORST),
+        _section("Worst-predicted rows", _worst(run, samples=samples), intro=_intro(run)),
         _section("Why these choices", _guard(facts.choices, run)),
         _section("Inside the training", _inside(run)),
         _section("Findings and events", _guard(facts.happenings, run), empty="nothing to report"),
@@ -66,6 +66,10 @@ _WORST = (
     "The rows of the evaluation with the largest loss: look here first for wrong labels, broken "
     "files and cases that the training rows lack."
 )
+
+
+def _intro(run: RunData) -> str:
+    return drawn.WORST.get(drawn.kind_of(run), _WORST)
 
 
 def _section(title: str, body: str, *, intro: str = "", empty: str = "") -> str:

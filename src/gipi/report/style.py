@@ -47,6 +47,14 @@ image-rendering:pixelated;flex:none}
 .sample dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;margin:6px 0 0;
 font-size:13px}
 .sample dt{color:var(--soft)}.sample dd{margin:0}
+.drawn{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:14px}
+.pictured{margin:0;background:var(--card);border-radius:14px;padding:10px;min-width:0;
+box-shadow:0 1px 3px var(--shade)}
+.pictured img{display:block;width:100%;height:auto;border-radius:8px}
+.pictured figcaption{font-size:14px;line-height:1.4;color:var(--soft);margin-top:8px}
+.pictured b{color:var(--ink);font-weight:600}
+.swatch{display:inline-flex;align-items:center;gap:6px}
+.swatch i{width:12px;height:12px;border-radius:3px;display:inline-block}
 @media (max-width:760px){.hero{padding:20px 16px 18px}
 .score .value{font-size:46px}.verdict{font-size:18px}}
 @media print{.hero,.sample{box-shadow:none;border:1px solid var(--faint);break-inside:avoid}}

@@ -45,7 +45,7 @@ def is_deep(model: str, task: str) -> bool:
 def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:
     """Return AdamW under one cycle, sized by the rows, with augmentation that fits the target."""
     usual = USUAL.get(task, 64)
-    batch = max(2, min(usual, 1 << int(math.log2(max(rows / 10, 2)))))
+    batch = max(4, min(usual, 1 << int(math.log2(max(rows / 10, 4)))))
     epochs = math.ceil(STEPS.get(task, 3000) * batch / max(rows, 1))
     values: dict[str, Any] = {
         "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.02, "schedule": "one-cycle",
