@@ -1,4 +1,4 @@
-"""Normalisation, dense blocks and embeddings."""
+"""Dense blocks, and embeddings of columns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gipi.core.errors import UnknownName
 from gipi.nn import (
-    NORMS,
     CategoryEmbeddings,
     OneHotLinear,
     PeriodicNumbers,
@@ -18,27 +16,11 @@ from gipi.nn import (
     dense_block,
     embedding_width,
     mixes_rows,
-    norm,
 )
 
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-@pytest.mark.parametrize("record", list(NORMS), ids=lambda r: r.name)
-@pytest.mark.parametrize("dims", [0, 1, 2, 3])
-def test_every_norm_keeps_shapes_and_says_truly_whether_it_mixes_rows(record, dims):
-    assert record.summary
-    assert record.citation
-    layer = norm(record.name, 6, dims=dims)
-    x = torch.randn(5, 6, *([4] * dims), generator=generator())
-    other = x.clone()
-    other[1:] = torch.randn(4, 6, *([4] * dims), generator=generator())
-    a, b = layer(x), layer(other)
-    assert a.shape == x.shape
-    mixes = not torch.allclose(a[0], b[0], atol=1e-6)
-    assert mixes is ("mixes-rows" in record.tags) is bool(mixes_rows(nn.Sequential(layer)))
 
 
 def test_mixes_rows_names_modules_at_any_depth():
@@ -50,11 +32,6 @@ def test_mixes_rows_names_modules_at_any_depth():
     assert mixes_rows(net) == ["1.0", "2", "3"]
     assert mixes_rows(nn.BatchNorm2d(3)) == ["BatchNorm2d"]
     assert mixes_rows(nn.Linear(2, 2)) == []
-
-
-def test_a_wrong_norm_gets_the_nearest():
-    with pytest.raises(UnknownName, match="'batch'"):
-        norm("batchnorm", 3)
 
 
 def test_dense_block_leaves_out_what_does_nothing():

@@ -1,0 +1,104 @@
+"""Norms: over what they take their statistics, whether rows meet, and the papers' formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gipi.core.errors import ModelError, UnknownName
+from gipi.nn import NORMS, RowRMSNorm, mixes_rows, norm
+from gipi.optim import parameter_groups
+
+C, GROUPS = 12, 4
+MAPS_ONLY = ("instance", "lrn")
+
+
+def picture(dims, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(6, C, *([4] * dims), generator=generator, dtype=torch.float64) + 2
+
+
+def cases():
+    return [(r, d) for r in NORMS for d in range(4) if d or r.name not in MAPS_ONLY]
+
+
+@pytest.mark.parametrize(("record", "dims"), cases(), ids=lambda v: getattr(v, "name", str(v)))
+def test_shapes_stay_and_rows_meet_only_where_the_record_says_so(record, dims):
+    layer = norm(record.name, C, dims=dims).double()
+    x, other = picture(dims), picture(dims, seed=1)
+    other[0] = x[0]
+    a, b = layer(x), layer(other)
+    assert a.shape == x.shape
+    mixes = not torch.allclose(a[0], b[0], atol=1e-6)
+    assert mixes is ("mixes-rows" in record.tags) is bool(mixes_rows(nn.Sequential(layer)))
+
+
+@pytest.mark.parametrize(("record", "dims"), cases(), ids=lambda v: getattr(v, "name", str(v)))
+def test_the_statistics_are_over_the_axes_of_the_record(record, dims):
+    over = [axis for axis in record.facts["over"].split(", ") if axis]
+    if not over:
+        return
+    y = norm(record.name, C, dims=dims).double()(picture(dims)).detach()
+    y = y.reshape(6, GROUPS, C // GROUPS, -1)  # B, groups, channels of a group, positions
+    axes = sorted({i for axis in over for i in {"B": [0], "C": [1, 2], "G": [2], "P": [3]}[axis]})
+    ones = torch.ones(1, dtype=torch.float64)
+    power = y.square().mean(axes)
+    torch.testing.assert_close(power, ones.expand_as(power), rtol=1e-3, atol=0)
+    mean = y.mean(axes)
+    if record.name == "rms":
+        assert mean.abs().min() > 0.1  # it takes no mean away
+    else:
+        torch.testing.assert_close(mean, 0 * mean, rtol=0, atol=1e-12)
+    # No smaller set of axes has these statistics already: the record leaves none out.
+    for axis in axes if y.shape[3] > 1 else axes[:-1]:
+        rest = [a for a in axes if a != axis]
+        if rest and y.shape[axis] > 1:
+            assert (y.square().mean(rest) - 1).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("record", list(NORMS), ids=lambda r: r.name)
+def test_every_record_explains_itself(record):
+    assert record.summary
+    assert record.citation
+    for fact in ("formula", "use", "failure", "torch"):
+        assert record.facts[fact], fact
+
+
+def test_local_response_is_the_formula_of_the_paper():
+    x = picture(2)
+    y = norm("lrn", C, dims=2)(x)
+    for c in range(C):
+        near = x[:, max(0, c - 2) : c + 3].square().sum(1)
+        torch.testing.assert_close(y[:, c], x[:, c] / (2 + 1e-4 * near) ** 0.75)
+
+
+def test_rms_of_rows_agrees_with_torch_where_torch_has_it():
+    x = picture(0)
+    torch.testing.assert_close(RowRMSNorm(C).double()(x), norm("rms", C).double()(x))
+    layer = RowRMSNorm(C).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(C))
+    x = picture(2)
+    power = x.square().mean((1, 2, 3), keepdim=True)
+    expected = x / (power + 1e-5).sqrt() * torch.arange(C)[:, None, None]
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("record", list(NORMS), ids=lambda r: r.name)
+def test_no_norm_is_decayed(record):
+    groups = parameter_groups(nn.Sequential(norm(record.name, C, dims=2), nn.Linear(2, 2)))
+    assert [n for g in groups if g["decay"] for n, _ in g["params"]] == ["1.weight"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: norm("batchnorm", 3), UnknownName, "'batch"),
+        (lambda: norm("instance", 3), ModelError, "'instance' for vectors"),
+        (lambda: norm("lrn", 3), ModelError, "'lrn' for vectors"),
+    ],
+)
+def test_wrong_requests_are_named(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
