@@ -28,9 +28,9 @@ def test_levels_are_read_off_the_number_of_places():
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((4, 4), (8,)), ((8, 8), (8,)), ((20, 64), (8, 16, 32, 64)), ((256, 1), (8, 16, 32, 64, 128))],
+    [((4, 4), (8,)), ((8, 8), (8,)), ((20, 64), (8, 16, 32)), ((130, 1), (8, 16, 32, 64, 128))],
 )
-def test_levels_coarser_than_the_picture_do_not_exist(size, expected):
+def test_levels_of_a_single_place_do_not_exist(size, expected):
     assert existing_strides(*size) == expected
 
 

@@ -32,7 +32,7 @@ class FCOSConfig:
     backbone_options  its own options
     width             maps of the pyramid and of the head
     depth             convolutions of each of the two towers of the head
-    strides           of the levels; those coarser than the picture are left out
+    strides           of the levels; those with a single place are left out
     norm              of the towers, a name of `gipi list norms`: group norm does not care how few
                       pictures a batch has
     """

@@ -43,12 +43,12 @@ class Level:
 
 
 def existing_strides(height: int, width: int, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
-    """Return the strides whose level is not coarser than the whole picture; the first at least.
+    """Return the strides whose level has more than one place; the first in any case.
 
     >>> existing_strides(64, 48)
-    (8, 16, 32, 64)
+    (8, 16, 32)
     """
-    return tuple(s for i, s in enumerate(strides) if i == 0 or s <= max(height, width))
+    return tuple(s for i, s in enumerate(strides) if i == 0 or s < max(height, width))
 
 
 def levels_of(
