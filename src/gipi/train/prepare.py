@@ -13,6 +13,7 @@ from gipi.core import resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
 from gipi.train import budget, picture_recipes
+from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import guess_model, recipe_for
 
@@ -116,12 +117,15 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )
+    scaled = scale_by_data(model, dataset, seed=config.seed) if own.model is None else ()
     choices = (
         *dataset.notes,
         f"split: {dataset.split_reason}",
         f"task: {task.name}" + (f" ({schema.task_reason})" if wanted.task is None else ""),
         f"model: {model_name or type(model).__name__}" + (f" ({why})" if why else ""),
         *getattr(model, "choices", ()),
+        *scaled,
+        *advised(model, schema, signature, config),
         picture_recipes.honest(model_name or "", task.name, rows),
     )
     choices = tuple(line for line in choices if line)
