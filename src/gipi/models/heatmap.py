@@ -76,6 +76,12 @@ class Deconv(nn.Module):
             maps, at = width, at // 2
         self.width, self.stride = maps, at
 
+    def draw(self, generator: Generator) -> None:
+        """Draw the weights for the ReLUs behind them."""
+        for layer in self.layers:
+            if isinstance(layer, nn.ConvTranspose2d):
+                draw_transposed(layer, generator)
+
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Return the fine map."""
         out: Tensor = self.layers(maps[-1])
@@ -134,12 +140,9 @@ def pick_stride(stride: Literal["auto"] | int, image: tuple[int, int, int]) -> i
     return 2 if max(image[1:]) <= SMALL else 4
 
 
-def draw_head(decoder: nn.Module, head: nn.Conv2d, generator: Generator) -> None:
+def draw_head(decoder: Decoder | Deconv, head: nn.Conv2d, generator: Generator) -> None:
     """Fill a decoder as its ReLUs need it, and the last layer small: maps start nearly flat."""
-    initialise(decoder, generator, activation="relu")
-    for layer in decoder.modules():
-        if isinstance(layer, nn.ConvTranspose2d):
-            draw_transposed(layer, generator)
+    decoder.draw(generator)
     initialise(head, generator, init="normal")
 
 

@@ -30,6 +30,7 @@ class UNetConfig:
     backbone_options  its own options
     stride            at which classes are told apart before the last bilinear enlargement; None:
                       that of the backbone's finest map (1 costs about three times as much as 2)
+    convs             3x3 convolutions of each stage of the decoder (the net of 2015 has two)
     width             maps of the first level of the net of 2015
     norm              of the decoder, a name of `gipi list norms`
     dropout           share of maps dropped before the last layer (2015: at the bottom)
@@ -39,6 +40,7 @@ class UNetConfig:
     backbone: str = "lightnet"
     backbone_options: dict[str, Any] = field(default_factory=dict)
     stride: Literal[1, 2, 4] | None = None
+    convs: Literal[1, 2] = 1
     width: Annotated[int, Field(gt=0)] = 64
     norm: str = "batch"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -61,11 +63,13 @@ class UNet(nn.Module):
         self.body, maps = build_body(config.backbone, image, generator=generator,
                                      options=config.backbone_options)  # fmt: skip
         channels, strides = maps.feature_channels, maps.feature_strides
-        self.decoder = Decoder(channels, strides, stride=config.stride, kind=config.norm)
+        self.decoder = Decoder(
+            channels, strides, stride=config.stride, kind=config.norm, convs=config.convs
+        )
         self.drop = nn.Dropout2d(config.dropout)
         self.head = nn.Conv2d(self.decoder.width, signature.outputs, 1)
         self.multiple = max(strides)
-        initialise(self.decoder, generator, activation="relu")
+        self.decoder.draw(generator)
         initialise(self.head, generator)
         self.choices = (
             f"U-Net on {config.backbone}, classes told apart at stride {self.decoder.stride}",
