@@ -64,7 +64,8 @@ def test_small_normal_weights_lose_the_signal_and_large_ones_saturate():
 
 
 def test_the_gradient_of_the_sigmoid_vanishes_and_that_of_tanh_stays():
-    assert lab_init.signals("sigmoid", "xavier").backward[0] < 1e-6
+    for rule in INITS.names():
+        assert (lab_init.signals("sigmoid", rule).backward[0] < 1e-6) == (rule != "standard-normal")
     assert lab_init.signals("tanh", "xavier").backward[0] > 0.05
 
 
@@ -152,6 +153,9 @@ def test_a_norm_bears_a_learning_rate_that_ends_a_plain_net():
     )
     assert not plain < 1.5
     assert normed < 0.5
+    for kind in lab_norm.compared(dense=True):
+        found = lab_norm.final_loss(kind, rows(), lr=10.0, batch_size=64, steps=30)[0]
+        assert math.isfinite(found) == (kind != "none"), kind
 
 
 def test_norms_for_positions_are_left_out_of_dense_nets():
@@ -227,8 +231,9 @@ def test_for_the_same_rows_smaller_batches_come_further():
 
 
 def test_wider_nets_fit_better():
-    errors = [lab_width.fit_width(width, steps=30, tries=1)[0] for width in (1, 4, 32)]
-    assert errors[0] > 2 * errors[1] > 8 * errors[2]
+    errors = [lab_width.fit_width(width, steps=15, tries=1)[0] for width in (1, 4, 16)]
+    assert errors[0] > 1.2 * errors[1]
+    assert errors[1] > 5 * errors[2]
 
 
 # ------------------------------------------------------------------------ the loop

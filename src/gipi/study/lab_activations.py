@@ -70,6 +70,15 @@ def curves(record: Record, x: Tensor) -> tuple[list[Line], dict[str, Any]]:
     return lines[::-1], numbers
 
 
+def _formula(record: Record) -> str:
+    """Return the formula, with what its letters mean where that fits, else the summary."""
+    formula, where = record.facts.get("formula", record.summary), record.facts.get("where", "")
+    if not where or "=" not in where or where.split(" = ")[0] != "t":
+        return str(formula)
+    long = f"{formula}, {where}"
+    return long if len(long) <= 36 else record.summary
+
+
 def _inside(name: str, x: Tensor, values: Tensor, colour: int) -> Line:
     """Return the part of a curve that lies inside the frame."""
     seen = (values >= FRAME[0]) & (values <= FRAME[1])
@@ -85,7 +94,7 @@ def activations(seed: int = 0) -> Experiment:
         lines, numbers[record.name] = curves(record, x)
         panels.append(
             line_chart(
-                lines, width=SIZE[0], height=SIZE[1], x_label=record.facts.get("formula", ""),
+                lines, width=SIZE[0], height=SIZE[1], x_label=_formula(record),
                 label=record.name, title=record.name, y_range=FRAME,
             )
         )  # fmt: skip
@@ -96,8 +105,8 @@ def activations(seed: int = 0) -> Experiment:
         "The solid line is the activation, the dashed one its derivative: the factor by which a "
         "layer multiplies the gradient on its way back. Where the dashed line lies on zero a unit "
         f"learns nothing. The sigmoid's derivative is never above {steep:.2f}, so ten such layers "
-        f"leave at most {number(steep**10, 1)} of the gradient; the rectifiers keep exactly 1 "
-        "wherever they are on.",
+        f"leave at most {number(steep**10, 1)} of the gradient; ReLU keeps exactly 1 "
+        "wherever it is on.",
         "∂L/∂x = f'(x) · ∂L/∂f(x)",
         "Rumelhart, Hinton and Williams 1986, Learning representations by back-propagating errors; "
         "the source of each activation: gipi show NAME",

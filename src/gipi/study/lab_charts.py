@@ -67,7 +67,7 @@ def layer_map(
     boxes: dict[int, list[str]] = {}
     for i, (name, values) in enumerate(rows):
         y = top + i * step
-        shown = number(values[said], 1) if math.isfinite(values[said]) else "∞"
+        shown = number(values[said], 2) if math.isfinite(values[said]) else "∞"
         out.append(
             f'<text class="tick" x="{left - 5:.1f}" y="{y + step / 2 + 3.5:.1f}" '
             f'text-anchor="end">{text(name)}</text><text class="tick" '

@@ -142,8 +142,9 @@ def init(seed: int = 0) -> Experiment:
             "Size of the gradient through the layers",
             "The same nets on the way back: the gradient enters at the last layer and is read at "
             "every layer's output; the number at the right is the ratio that reaches layer 1, at "
-            "the left end. What fades there does not learn. The sigmoid loses its gradient under "
-            "every rule but LSUV, because its slope is at most 1/4; a step passes nothing at all.",
+            "the left end. What fades there does not learn. The sigmoid's slope is at most 1/4, so "
+            "it loses the gradient under every rule; only weights of spread 1, ten times too large "
+            "for anything else, happen to make up for that. A step passes nothing at all.",
             "std(∂L/∂hₗ) / std(∂L/∂h_last);   ∂L/∂hₗ₋₁ = Wᵀ (f'(Whₗ₋₁) ⊙ ∂L/∂hₗ)",
             "Hochreiter 1991, Untersuchungen zu dynamischen neuronalen Netzen; Glorot and Bengio "
             "2010",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gipi import models
 from gipi.core.schema import Signature
 from gipi.core.svg import Line, Mark, line_chart, number
-from gipi.study.lab_charts import LARGE
+from gipi.study.lab_charts import LARGE, SMALL
 from gipi.study.lab_net import Curve, Rows, descend, digits
 from gipi.study.lab_page import Experiment, Picture
 from gipi.study.lab_width import width_picture
@@ -128,8 +128,8 @@ def _bowls() -> Picture:
         path = bowl(factor)
         panels.append(
             line_chart(
-                [Line("w", list(range(len(path))), path, 1, dots=True)], width=LARGE[0],
-                height=LARGE[1], x_label="step", label=f"descent on a bowl, rate {factor}",
+                [Line("w", list(range(len(path))), path, 1, dots=True)], width=SMALL[0],
+                height=SMALL[1], x_label="step", label=f"descent on a bowl, rate {factor}",
                 title=f"η = {factor:g} / curvature", y_range=(-3.0, 3.0),
             )
         )  # fmt: skip
@@ -142,7 +142,7 @@ def _bowls() -> Picture:
         "all directions sets the edge, the smallest sets how long it takes.",
         "f(w) = h w²/2,   wₜ₊₁ = (1 - ηh) wₜ;   converges where 0 < η < 2/h",
         "LeCun, Bottou, Orr and Müller 1998, Efficient backprop, section 4",
-        tuple(panels), LARGE, columns=2,
+        tuple(panels), SMALL, columns=4,
     )  # fmt: skip
 
 

@@ -206,8 +206,9 @@ def _rates(
         f"Training loss of a dense net with {len(HIDDEN)} hidden layers on the digits after "
         f"{steps} steps of plain descent, against the learning rate; behind each norm the others. "
         "A cross at the top is a run that left the finite numbers. Rates whose loss ends below "
-        f"{LOW:g}: " + ", ".join(f"{k} {n}" for k, n in good.items()) + ". A normalised net bears "
-        "larger rates, because a step that makes the weights larger makes the next gradient "
+        f"{LOW:g}: " + ", ".join(f"{k} {n}" for k, n in good.items()) + ". Batch norm bears far "
+        "larger rates. The norms within a row gain less in so narrow a net, yet hold the loss "
+        "where the plain net is lost: a step that makes the weights larger makes the next gradient "
         "smaller by itself.",
         "∂L/∂(aW) = (1/a) ∂L/∂W  for every a > 0",
         "Ioffe and Szegedy 2015; Santurkar et al. 2018, How does batch normalization help "
@@ -250,8 +251,8 @@ def _batches(
         "lab-norm-batch",
         "Small batches",
         f"Loss on validation rows after the same {budget} training rows in batches of 2 to 64, "
-        "with a rate in proportion to the batch. Batch norm takes mean and spread from the rows of the "
-        "batch: of two rows it keeps nothing but which one is larger, and the averages that it "
+        "with a rate in proportion to the batch. Batch norm takes mean and spread from the rows of "
+        "the batch: of two rows it keeps nothing but which one is larger, and the averages that it "
         "saves for later use fit no batch it has seen. The norms within one row do not know what a "
         "batch is; this is why group norm takes over below 8 rows a device.",
         "batch: mean over rows and pixels;   layer: over channels and pixels of one row;   group: "
