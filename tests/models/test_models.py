@@ -23,12 +23,18 @@ SIGNATURES = {
     "numbers": Signature(numbers=3, outputs=1),
     "categories": Signature(cardinalities=(3, 9), outputs=2),
 }
+ELSEWHERE = {"segment", "detect", "pose"}  # their outputs have other shapes and other tests
+LARGE = {name for name in MODELS.names() if name.startswith(("alexnet", "densenet1", "densenet2"))}
+LARGE |= {f"resnet{depth}" for depth in (32, 34, 44, 50, 56, 101, 110, 152)}
 CASES = [
     (record.name, kind)
     for record in MODELS
     for kind, s in SIGNATURES.items()
     if ("image" if s.image else "table") in record.tags
+    and not ELSEWHERE & set(record.tags)
+    and record.name not in LARGE  # one net of each family will do here
 ]
+STEADY = ("perceptron", "linear", "mlp", "lenet5")  # without batch norm
 
 
 def inputs(signature: Signature, rows: int = 5) -> tuple[torch.Tensor, ...]:
@@ -45,13 +51,13 @@ def inputs(signature: Signature, rows: int = 5) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_outputs_choices_and_rebuilding(name, kind):
     signature = SIGNATURES[kind]
-    model = models.build(name, signature, seed=3)
+    model = models.build(name, signature, seed=3).eval()
     assert isinstance(model, nn.Module)
     out = model(*inputs(signature))
     assert out.shape == (5, signature.outputs)
     assert model.choices
     assert all(isinstance(sentence, str) and sentence for sentence in model.choices)
-    again = models.build(name, signature, seed=3, options=asdict(model.config))
+    again = models.build(name, signature, seed=3, options=asdict(model.config)).eval()
     assert again.config == model.config
     torch.testing.assert_close(again(*inputs(signature)), out, rtol=0, atol=0)
     for p in model.parameters():
@@ -69,14 +75,15 @@ def test_weights_are_a_function_of_the_seed_and_the_global_state_is_left_alone(n
 
     a, b, c = weights(1, 0), weights(1, 99), weights(2, 0)
     assert all(torch.equal(a[k], b[k]) for k in a)
-    if name in ("mlp", "lenet5"):
+    if name not in ("perceptron", "linear"):
         assert any(not torch.equal(a[k], c[k]) for k in a)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_rows_do_not_meet(name, kind):
     model = models.build(name, SIGNATURES[kind])
-    assert mixes_rows(model) == []
+    assert (mixes_rows(model) == []) == (name in STEADY)
+    model.eval()
     x = inputs(SIGNATURES[kind])
     alone = torch.cat([model(*(t[i : i + 1] for t in x)) for i in range(5)])
     torch.testing.assert_close(model(*x), alone, rtol=1e-4, atol=1e-5)
@@ -85,8 +92,9 @@ def test_rows_do_not_meet(name, kind):
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_every_parameter_gets_a_gradient(name, kind):
     model = models.build(name, SIGNATURES[kind])
-    model(*inputs(SIGNATURES[kind], rows=64)).square().sum().backward()
-    assert all(p.grad is not None for p in model.parameters())
+    rows = 64 if name in STEADY else 4
+    model(*inputs(SIGNATURES[kind], rows=rows)).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("record", list(MODELS), ids=lambda r: r.name)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 EPS = 1e-3  # of the batch norms in the published weights; torch's own default is 1e-5
 AUXILIARY_DROPOUT = 0.7
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures in [0, 1]
+LEAST = {  # pixels a side, below which a pooling finds nothing
+    ("batchnorm", "imagenet"): 15, ("batchnorm", "cifar"): 4,
+    ("2014", "imagenet"): 31, ("2014", "cifar"): 8,
+}  # fmt: skip
 DROPOUT = {"batchnorm": 0.2, "2014": 0.4}
 
 # Table 1 of the paper: maps in, then 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection.
@@ -130,7 +134,7 @@ class Auxiliary(nn.Module):
 class GoogLeNet(nn.Module):
     """Three convolutions, nine inception blocks in three stages, global mean, one dense layer.
 
-    image (B, C, H, W) of any size -> (B, outputs), or (B, 1024) means where outputs is 0. With
+    image (B, C, H, W) -> (B, outputs), or (B, 1024) means where outputs is 0; `LEAST` pixels. With
     `auxiliary`, in training, (B, 3, outputs): the main head, then the head on 4a, then that on 4d;
     `classify` adds their losses with weights 1, 0.3, 0.3. In evaluation the two are not computed.
 
@@ -150,6 +154,13 @@ class GoogLeNet(nn.Module):
         super().__init__()
         image = image_of(signature, "googlenet")
         stem, said = pick_stem(config.stem, image)
+        least = LEAST[config.variant, stem]
+        if min(image[1:]) < least:
+            raise ModelError(
+                f"googlenet on pictures of {image[1]}x{image[2]}",
+                f"at least {least} pixels a side in the form '{config.variant}', stem '{stem}'",
+                "set image_size, or choose a ResNet, which takes any size",
+            )
         if config.transform_input and image[0] != 3:
             raise ModelError(
                 f"transform_input on pictures of {image[0]} channels",

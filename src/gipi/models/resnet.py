@@ -58,20 +58,22 @@ class CifarResNetConfig:
 class BasicBlock(nn.Module):
     """y = relu(x' + norm(W₂ relu(norm(W₁ x)))), two 3x3 convolutions, the first with the stride.
 
-    x (B, C, H, W) -> (B, width, H/stride, W/stride); x' is x or `downsample`(x).
+    x (B, C, H, W) -> (B, width, H/stride, W/stride); x' is x or `downsample`(x). `dilations` are
+    those of the convolution with the stride and of what comes behind it.
     """
 
     expansion = 1
 
     def __init__(
-        self, maps: int, width: int, *, stride: int, dilation: int, config: ResNetConfig,
-        downsample: nn.Module | None,
+        self, maps: int, width: int, *, stride: int, dilations: tuple[int, int],
+        config: ResNetConfig, downsample: nn.Module | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv1 = nn.Conv2d(maps, width, 3, stride, dilation, dilation, bias=False)
+        before, after = dilations
+        self.conv1 = nn.Conv2d(maps, width, 3, stride, before, before, bias=False)
         self.bn1 = norm(config.norm, width, dims=2)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, dilation, dilation, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, after, after, bias=False)
         self.bn2 = norm(config.norm, width, dims=2)
         self.downsample = downsample
 
@@ -94,11 +96,12 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, maps: int, width: int, *, stride: int, dilation: int, config: ResNetConfig,
-        downsample: nn.Module | None,
+        self, maps: int, width: int, *, stride: int, dilations: tuple[int, int],
+        config: ResNetConfig, downsample: nn.Module | None,
     ) -> None:  # fmt: skip
         super().__init__()
         first, second = (stride, 1) if config.variant == "v1" else (1, stride)
+        dilation = dilations[config.variant == "v1"]
         self.conv1 = nn.Conv2d(maps, width, 1, first, bias=False)
         self.bn1 = norm(config.norm, width, dims=2)
         self.conv2 = nn.Conv2d(width, width, 3, second, dilation, dilation, bias=False)
@@ -214,8 +217,8 @@ def _stages(
             first = i == 0 and (step != 1 or maps != out)
             shortcut = _projection(maps, out, step, config.norm) if first else None
             blocks.append(block(maps, width, stride=step if i == 0 else 1,
-                                dilation=before if i == 0 else dilation, config=config,
-                                downsample=shortcut))  # fmt: skip
+                                dilations=(before if i == 0 else dilation, dilation),
+                                config=config, downsample=shortcut))  # fmt: skip
             maps = out
         stages.append(nn.Sequential(*blocks))
         strides.append(stride)
