@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from gipi import losses, models
+from gipi.core.errors import ConfigError
 from gipi.core.schema import Signature
 from gipi.models.lenet5 import C3_INPUTS
 
@@ -111,3 +112,19 @@ def test_it_learns_bars(variant):
             (total / count).backward()
             optimizer.step()
     assert (model(x).argmax(1) == y).float().mean().item() > 0.95
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "maxout", "prelu"])
+def test_the_modern_net_takes_any_activation(activation):
+    model = models.build("lenet5", MNIST, options={"activation": activation})
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert model.config.activation == activation
+    assert f"activation {activation}, as asked" in model.choices[0]
+    assert model.config.init in model.choices[1]
+
+
+def test_the_net_of_1998_is_as_published():
+    model = models.build("lenet5", MNIST, options={"variant": "1998"})
+    assert (model.config.activation, model.config.init) == ("scaled-tanh", "lecun-uniform")
+    with pytest.raises(ConfigError, match="activation='relu' with the variant 1998"):
+        models.build("lenet5", MNIST, options={"variant": "1998", "activation": "relu"})

@@ -94,3 +94,29 @@ def test_categories_alone_can_decide():
         optimizer.step()
     accuracy = (model(torch.zeros(256, 0), codes).argmax(1) == y).float().mean().item()
     assert accuracy > 0.98
+
+
+def test_what_is_left_open_is_settled_and_said():
+    model = models.build("mlp", Signature(numbers=4, outputs=3), options=PLAIN)
+    config = model.config
+    assert (config.activation, config.init, config.norm) == ("relu", "he", "none")
+    assert "auto" not in (config.activation, config.init, config.norm, config.order)
+    said = " | ".join(model.choices)
+    assert "activation relu: " in said
+    assert "init he: " in said
+    assert "norm none: " in said
+    given = models.build("mlp", Signature(numbers=4, outputs=3),
+                         options={**PLAIN, "activation": "tanh", "init": "orthogonal"})  # fmt: skip
+    said = " | ".join(given.choices)
+    assert "activation tanh, as asked (the rule relu-first would be relu" in said
+    assert "init orthogonal, as asked (the rule xavier-with-sigmoids would be xavier" in said
+
+
+@pytest.mark.parametrize("order", ["conv-norm-act", "norm-act-conv", "conv-act-norm"])
+def test_the_norm_stands_where_it_is_asked_for(order):
+    model = models.build("mlp", Signature(numbers=4, outputs=3),
+                         options={**PLAIN, "norm": "rms", "order": order})  # fmt: skip
+    names = [name for name, _ in model.layers[1].named_children()]
+    words = {"conv": "linear", "norm": "norm", "act": "activation"}
+    assert names == [words[w] for w in order.split("-")]
+    assert f"order {order}" in " | ".join(model.choices)
