@@ -64,6 +64,7 @@ def begin(
     reserve_rows: int,
 ) -> Run:
     """Check the request, build everything, choose the setup, restore the past."""
+    optim.spare_compiler()
     check_separable(model, task, recipe)
     clock = make_clock(recipe, train)
     clock.device = device if dist.world() > 1 else None
@@ -130,6 +131,8 @@ def begin(
             recipe = recipe.model_copy(update=state.extras["changed"])
             lanes = build_lanes(model, task, recipe, optimizers=state.optimizers)
         state.finished = state.extras.get("stopped") == clock.budget
+    if chosen.compile:
+        optim.allow_compiler()
     net: Any = torch.compile(model) if chosen.compile else model
     names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
     run = Run(
@@ -139,6 +142,7 @@ def begin(
         context=autocast(chosen, device), observers=watchers, recorder=ExitStack(),
         kept=kept_of(model), epoch_steps=train.steps,
     )  # fmt: skip
+    run.recorder.callback(optim.allow_compiler)
     if out is not None and dist.rank() == 0:
         make_folder(out)
         if resume:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from gipi import optim
 from gipi.core import device as machine_facts
 from gipi.train.evaluate import in_layout
 from gipi.train.precision import Setup, apply_threads_and_gemm, autocast
@@ -72,6 +73,8 @@ class Candidate:
         if self.setup.memory_format is not None:
             net = net.to(memory_format=self.setup.memory_format)  # type: ignore[call-overload]
         self._optimizer = self.work.optimizer(net)
+        self._lr = float(self._optimizer.param_groups[0]["lr"])
+        self._take_step = optim.bind(self._optimizer)
         self._net: Any = torch.compile(net) if self.setup.compile else net
         self._context = autocast(self.setup, self.work.device)
 
@@ -89,11 +92,13 @@ class Candidate:
         """Take one step and return its seconds; the first loss is remembered."""
         began, layout = time.perf_counter(), self.setup.memory_format
         self._batch.inputs = self._kept if layout is None else in_layout(self._kept, layout)
-        self._optimizer.zero_grad(set_to_none=True)
+        for group in self._optimizer.param_groups:
+            for p in group["params"]:
+                p.grad = None
         with self._context:
             loss = self.work.task.phases[0].loss(self._net, self._batch)
         (loss.total / loss.count).backward()
-        self._optimizer.step()
+        self._take_step(self._lr, None, None)
         machine_facts.synchronize(self.work.device)
         seconds = time.perf_counter() - began
         if self.loss is None:
@@ -195,6 +200,7 @@ def _winner(plain: Candidate, rivals: list[Candidate]) -> Candidate:
 
 def compiled(work: Work, batch: Batch, eager: Setup, run_s: float) -> Setup:
     """Return `eager` compiled where the whole run repays what compiling costs, else `eager`."""
+    optim.allow_compiler()
     plain = Candidate(work, eager)
     rival = Candidate(work, replace(eager, compile=True))
     began = time.perf_counter()
