@@ -305,7 +305,9 @@ def activations() -> None:
 def augmentation() -> None:
     """Draw one digit, and what each augmentation makes of it in eight epochs."""
     digits, columns, row = data.open_data("digits"), 8, 5
-    names = data.AUGMENTATIONS.names()
+    # The digits are grey, and keep their size; a mosaic needs boxes.
+    fits = [r for r in data.AUGMENTATIONS if "colour" not in r.tags]
+    names = [r.name for r in fits if r.name not in ("resize", "mosaic")]
     figure, axes = plt.subplots(
         len(names), columns + 1, figsize=(0.62 * (columns + 2), 0.66 * len(names))
     )

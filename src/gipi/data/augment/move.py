@@ -39,10 +39,13 @@ def move(images: Tensor, matrix: Tensor, *, steps: Sequence[Geometric], fill: Te
     if padding == "zero" and all(step.inside for step in steps):
         padding = "edge"  # no frame of black mixes with the outermost half pixel
     projective = any(step.projective for step in steps)
-    if size is None and all(step.exact or step.partial for step in steps):
-        still = _whole_pixels(matrix)
-        out = apply_exact(images, torch.where(still[:, None, None], matrix, _unit(matrix)),
-                          fill=fill, padding=padding)  # fmt: skip
+    if size is None and padding == "zero" and all(step.exact or step.partial for step in steps):
+        # A policy leaves many pictures where they are: those are moved by whole rows.
+        reach = sum(reaches)
+        still = _whole_pixels(matrix, images.shape[2], images.shape[3], reach=reach)
+        plain = torch.where(still[:, None, None], matrix, torch.eye(3).to(matrix))
+        mirrors = any(step.mirrors for step in steps)
+        out = apply_windows(images, plain, fill=fill, reach=reach, mirrors=mirrors)
         rows = (~still).nonzero()[:, 0]  # sync, once for several batches
         if len(rows):
             out[rows] = apply_sampled(
@@ -54,16 +57,14 @@ def move(images: Tensor, matrix: Tensor, *, steps: Sequence[Geometric], fill: Te
     )
 
 
-def _unit(like: Tensor) -> Tensor:
-    return torch.eye(3, dtype=like.dtype, device=like.device)
-
-
-def _whole_pixels(matrix: Tensor) -> Tensor:
-    """Return (B,) bool: matrices that are flips and shifts by whole pixels."""
-    offsets = matrix[:, :2, 2]
-    straight = matrix[:, 0, 0].abs().eq(1) & matrix[:, 1, 1].abs().eq(1)
-    plain = matrix[:, [0, 1, 2, 2], [1, 0, 0, 1]].eq(0).all(1)
-    return straight & plain & offsets.eq(offsets.round()).all(1) & matrix[:, 2, 2].eq(1)
+def _whole_pixels(matrix: Tensor, height: int, width: int, *, reach: int) -> Tensor:
+    """Return (B,) bool: matrices that are flips and shifts by at most `reach` whole pixels."""
+    sign = matrix[:, [0, 1], [0, 1]]
+    size = torch.tensor([width, height], dtype=matrix.dtype, device=matrix.device)
+    far = matrix[:, :2, 2] - torch.where(sign < 0, size, 0.0)
+    rest = matrix[:, [0, 1, 2, 2], [1, 0, 0, 1]]
+    whole = far.eq(far.round()) & (far.abs() <= reach) & sign.abs().eq(1)
+    return whole.all(1) & rest.eq(0).all(1) & matrix[:, 2, 2].eq(1)
 
 
 def source_index(sign: Tensor, offset: Tensor, size: int, padding: str) -> tuple[Tensor, Tensor]:
