@@ -118,7 +118,7 @@ def test_by_time_drops_the_earlier_copy() -> None:
     keys[3] = keys[49]
     found = split_rows(rows(50, times=np.arange(50), keys=keys))
     assert 3 not in np.concatenate(list(found.ids.values()))
-    assert "1 earlier rows" in found.notes[0]
+    assert "1 earlier row repeats" in found.notes[0]
 
 
 def test_only_validation_is_cut_where_a_test_set_was_given() -> None:

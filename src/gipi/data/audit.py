@@ -8,7 +8,7 @@ judged as predictors on training rows only.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +93,8 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     """
     chosen = options or DataOptions()
     source = read_source(data, target=chosen.target, task=chosen.task)
+    if chosen.target is not None:
+        chosen = replace(chosen, target=source.target)
     schema, found = _schema(source, chosen)
     train, some = _sample(source, TRAIN), _sample(source, None)
     classes = find.class_counts(source, schema)
@@ -102,7 +104,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     named = {row for finding in drawn if finding.code == "broken" for row in finding.rows}
     found += [
         *drawn,
-        *(b for b in broken if not set(b.rows) <= named),
+        *(b for b in broken if b.code != "broken" or not set(b.rows) <= named),
         *find.missing(source, schema),
         *find.ignored(schema),
         *find.infinite(source),

@@ -209,6 +209,8 @@ def open_data(
     """
     chosen = options or DataOptions()
     source = read_source(data, target=chosen.target, task=chosen.task)
+    if chosen.target is not None:
+        chosen = replace(chosen, target=source.target)  # its number, or several columns joined
     schema = infer_schema(source, chosen)
     wanted = schema.target
     if wanted is None:

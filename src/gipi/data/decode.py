@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gipi.core.errors import DataError
 from gipi.data.placement import Box, Fit, Placed, place
@@ -65,6 +65,13 @@ def _unreadable(name: str, why: str) -> DataError:
         "a complete file of a format that Pillow reads",
         "remove or replace this file",
     )
+
+
+def _why(error: Exception, path: Path | bytes) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        empty = not path if isinstance(path, bytes) else path.stat().st_size == 0
+        return "the file is empty" if empty else "it is no picture of a known format"
+    return str(error) or type(error).__name__
 
 
 def _wide_to_l(image: Image.Image) -> Image.Image:
@@ -140,7 +147,7 @@ def open_picture(
     except FileNotFoundError as error:
         raise _unreadable(name, "the file is gone") from error
     except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError) as error:
-        raise _unreadable(name, str(error) or type(error).__name__) from error
+        raise _unreadable(name, _why(error, path)) from error
     except (EOFError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
         raise _unreadable(name, type(error).__name__) from error
     return image
@@ -268,7 +275,7 @@ def header(path: Path, name: str) -> tuple[str, int, int]:
             width, height = image.size
             on_its_side = image.getexif().get(0x0112, 1) >= 5
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(name, str(error)) from error
+        raise _unreadable(name, _why(error, path)) from error
     return (image.mode, width, height) if on_its_side else (image.mode, height, width)
 
 
