@@ -20,6 +20,12 @@ SHARES = (
     "mean_iou", "dice", "pixel_accuracy", "ap", "ap50", "ap75", "ar100", "pck", "oks", "nme",
     "label_map", "label_f1_micro", "label_f1_macro", "exact_match",
 )  # fmt: skip
+UPPER = {
+    "rmse": "RMSE", "mae": "MAE", "r2": "R²", "auc": "AUC", "f1": "F1", "mean_iou": "mean IoU",
+    "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar100": "AR100", "nme": "NME", "pck": "PCK",
+    "oks": "OKS", "label_map": "label mAP", "label_f1_micro": "label F1, micro",
+    "label_f1_macro": "label F1, macro",
+}  # fmt: skip
 MOST_LINES = 5
 
 _RATIO_NOTE = (
@@ -78,6 +84,11 @@ def learning_cards(run: RunData) -> list[str]:
     return [c for name in order if (c := _metric_card(run, name, per, unit))]
 
 
+def metric_name(name: str) -> str:
+    """Return a metric's name as it is written: RMSE, R², balanced accuracy."""
+    return UPPER.get(name, name.replace("_", " "))
+
+
 def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
     lines, keys = [], []
     for split, label, colour in (("train", "training", 1), ("val", "validation", 2)):
@@ -104,7 +115,7 @@ def _metric_card(run: RunData, name: str, per: float, unit: str) -> str:
             percent=percent, marks=_marks(run, per), label=f"{name} over {unit}s",
         )  # fmt: skip
 
-    return card(name.replace("_", " "), both(draw), note + _last(lines, percent=percent), keys=keys)
+    return card(metric_name(name), both(draw), note + _last(lines, percent=percent), keys=keys)
 
 
 def _last(lines: list[Line], *, percent: bool) -> str:

@@ -6,9 +6,9 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any
 
+from gipi.core.page import card
 from gipi.core.svg import number, text
 from gipi.report.charts import share_bar, short
-from gipi.report.curves import card
 from gipi.report.read import RunData, dig, finite, listed
 
 if TYPE_CHECKING:

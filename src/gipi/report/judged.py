@@ -18,23 +18,11 @@ from gipi.report.charts import (
     share_bar,
     short,
 )  # fmt: skip
-from gipi.report.curves import SHARES, lost_rows
+from gipi.report.curves import SHARES, lost_rows, metric_name
 from gipi.report.read import RunData, column, dig, finite, listed, num
 
 if TYPE_CHECKING:
     import numpy as np
-
-UPPER = {
-    "rmse": "RMSE", "mae": "MAE", "r2": "R²", "auc": "AUC", "f1": "F1", "mean_iou": "mean IoU",
-    "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar100": "AR100", "nme": "NME", "pck": "PCK",
-    "oks": "OKS", "label_map": "label mAP", "label_f1_micro": "label F1, micro",
-    "label_f1_macro": "label F1, macro",
-}  # fmt: skip
-
-
-def metric_name(name: str) -> str:
-    """Return a metric's name as it is written: RMSE, R², balanced accuracy."""
-    return UPPER.get(name, name.replace("_", " "))
 
 
 def score(name: str, value: float | None) -> str:
