@@ -86,6 +86,8 @@ def nms_batch(
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
     there = scores.gather(1, order) > -torch.inf
+    size, used = order.shape[1], int(there.sum(1).max()) if there.numel() else 0  # sync
+    order, boxes, there = order[:, :used], boxes[:, :used], there[:, :used]
     groups = torch.zeros_like(order) if groups is None else groups.gather(1, order)
     limit = HOST_PAIRS if boxes.device.type == "cpu" else DEVICE_PAIRS
     pictures = max(1, limit // max(1, order.shape[1] ** 2))
@@ -93,9 +95,9 @@ def nms_batch(
     for part in torch.arange(len(order), device=order.device).split(pictures):
         over = _above(boxes[part], boxes[part], threshold)
         over &= groups[part, :, None] == groups[part, None, :]
-        # A place without a box stands behind all boxes, hence suppresses none.
+        # A place without a box stands behind all boxes of its picture, hence suppresses none.
         kept[part] = _survivors(over, there[part])
-    return torch.zeros_like(kept).scatter(1, order, kept)
+    return kept.new_zeros(len(order), size).scatter(1, order, kept)
 
 
 def _overlapping(

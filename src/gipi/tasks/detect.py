@@ -157,6 +157,7 @@ def detect(
         decode=decode,
         decode_original=decode_original,
         primary=metric,
+        measured_rows=64,
     )
 
 

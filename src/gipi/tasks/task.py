@@ -70,6 +70,8 @@ class Task:
                    answers in pixels of the original pictures; None where answers have no place
     primary        name of the metric that decides which weights are best
     row_separable  the loss of a batch is the sum of the losses of its rows
+    measured_rows  rows before a log row whose outputs are measured for it, at most; few where the
+                   metrics are slow
     after_step     called with the model after each optimizer step (target nets, teachers)
     """
 
@@ -83,6 +85,7 @@ class Task:
     decode: Callable[[Tensor, Schema], dict[str, np.ndarray]]
     primary: str = "loss"
     row_separable: bool = True
+    measured_rows: int = 8192
     after_step: Callable[[nn.Module], None] | None = None
     decode_original: (
         Callable[[Tensor, Schema, np.ndarray, np.ndarray], dict[str, np.ndarray]] | None

@@ -52,7 +52,8 @@ class Window:
             self.rows += target.shape[0]
             if not self.most:
                 row = loss.outputs.numel() * loss.outputs.element_size() // target.shape[0]
-                self.most = min(MEASURED_ROWS, max(1, MEASURED_BYTES // max(row, 1)))
+                fits = max(1, MEASURED_BYTES // max(row, 1))
+                self.most = min(MEASURED_ROWS, self.task.measured_rows, fits)
             if self.rows > 2 * self.most:
                 self._forget()
 
