@@ -40,8 +40,9 @@ def test_everything_can_be_shown_with_its_source(kind, capsys):
         for value in one["facts"].values():
             if isinstance(value, str):
                 assert value.split()[-1] in text
-        for row in one["options"]:
-            assert row["name"] in text
+        for name, row in one["options"].items():
+            assert name == row["name"]
+            assert name in text
 
 
 @pytest.mark.parametrize("kind", ["activations", "inits", "norms", "layers", "losses", "metrics",

@@ -106,7 +106,7 @@ def describe(kind: str, record: Record) -> dict[str, Any]:
         "tags": list(record.tags),
         "facts": facts(record),
         "built_by": built_by(record),
-        "options": [row.as_dict() for row in option_rows(record)],
+        "options": {row.name: row.as_dict() for row in option_rows(record)},
         "page": page(record),
     }
 
@@ -171,9 +171,9 @@ def _print(one: dict[str, Any]) -> None:
         print(_hung(f"  {key:<{width}}", value))
     if one["options"]:
         print("  options")
-        _print_options([Option(**row) for row in one["options"]])
+        _print_options([Option(**row) for row in one["options"].values()])
     if one["page"]:
-        text = without_meanings(one["page"], {row["name"] for row in one["options"]})
+        text = without_meanings(one["page"], set(one["options"]))
         print("\n" + "\n".join(f"  {line}".rstrip() for line in text.splitlines()))
 
 

@@ -72,6 +72,6 @@ class Registry:
             raise UnknownName(
                 f"no {one} is called '{name}'",
                 f"a name that `gipi list {self.kind}` prints",
-                did_you_mean(name, records),
+                did_you_mean(name, [*records, *self.aliases()]),
             )
         return records[name]

@@ -13,6 +13,7 @@ from gipi.nn.activations import (
 from gipi.nn.advise import RULES, Resolved, Situation, advise, remarks, resolve, why
 from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual, drop_rates
 from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
+from gipi.nn.dead import dead_units
 from gipi.nn.embed import (
     CategoryEmbeddings,
     OneHotLinear,
@@ -49,6 +50,7 @@ __all__ = [
     "activation",
     "advise",
     "conv_block",
+    "dead_units",
     "dense_block",
     "depthwise",
     "drop_rates",

@@ -46,7 +46,7 @@ class Situation:
     depth             hidden layers with an activation
     goal              what its output is for; "" where the builder does not know
     batch_per_device  rows that one device sees at once; 0 where nobody has said
-    dead_units        share of units that were seen to answer 0 to every row
+    dead_units        share of units that were seen to answer 0 to every row (`nn.dead_units`)
     activation        of the hidden layers, once it is settled
     residual          whether layers add their input
     """

@@ -280,19 +280,19 @@ def init_for(activation: str) -> str:
     """Return the name of the initialisation that suits an activation.
 
     He for the rectifiers, Xavier for the sigmoids, LeCun for SELU and the identity, zeros for the
-    step.
+    step; LeCun for an activation of another package that does not say.
 
     >>> [init_for(name) for name in ("relu", "tanh", "selu")]
     ['he', 'xavier', 'lecun']
     """
-    init: str = ACTIVATIONS.get(activation).facts["init"]
+    init: str = ACTIVATIONS.get(activation).facts.get("init", "lecun")
     return init
 
 
 def gain_for(activation: str, init: str) -> float:
     """Return the gain that `init` takes before `activation`."""
     facts, own = ACTIVATIONS.get(activation).facts, INITS.get(init).facts
-    if own.get("family", init) == facts["init"] and "gain" in facts:
+    if own.get("family", init) == init_for(activation) and "gain" in facts:
         return float(facts["gain"])
     return float(own.get("gain", 1.0))
 

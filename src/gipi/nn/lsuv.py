@@ -50,8 +50,6 @@ def lsuv(
     >>> [(name, round(variance, 2)) for name, variance in found.items()]
     [('0', 1.0), ('2', 1.0)]
     """
-    inputs = tuple(batch.inputs.values()) if isinstance(batch, Batch) else batch
-    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if generator is not None:
         initialise(model, generator, init="lsuv")
     found: dict[str, float] = {}
@@ -63,13 +61,20 @@ def lsuv(
     model.eval()
     try:
         with torch.no_grad():
-            model(*inputs)
+            model(*inputs_of(batch))
     finally:
         for hook in hooks:
             hook.remove()
         for module, training in modes.items():
             module.training = training
     return found
+
+
+def inputs_of(batch: Batch | Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the positional inputs that a model takes from a `Batch`, a tensor or a tuple."""
+    if isinstance(batch, Batch):
+        return tuple(batch.inputs.values())
+    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
 
 def _scaler(

@@ -44,9 +44,10 @@ class RowRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scaled rows."""
-        power = x.square().mean(tuple(range(1, x.ndim)), keepdim=True)
+        wide = x.float() if x.dtype in {torch.bfloat16, torch.float16} else x
+        power = wide.square().mean(tuple(range(1, x.ndim)), keepdim=True)
         gain = self.weight.view(-1, *([1] * (x.ndim - 2)))
-        return x * torch.rsqrt(power + self.eps) * gain
+        return (wide * torch.rsqrt(power + self.eps)).to(x.dtype) * gain
 
 
 # ------------------------------------------------------------------------ builders
