@@ -93,11 +93,9 @@ def number(value: float, digits: int = 3) -> str:
     size = abs(value)
     if size == 0:
         return "0"
-    if size < 1e-3:
+    if size < 1e-3 or size >= 1e15:
         mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    if size >= 1e15:
-        return f"{value:.{digits - 1}e}".replace("e+", "e")
     for limit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if size >= limit:
             return f"{value / limit:.{digits}g}{name}"

@@ -57,7 +57,7 @@ def layer_map(
     """
     width, height = size
     left = 8 + CHAR * max((len(name) for name, _ in rows), default=1)
-    right, top, bottom = 44.0, 22.0, 16.0
+    right, top, bottom = 52.0, 22.0, 16.0
     axes = Axes(width, height, left, right, top, bottom, (0, 1), (0, 1))
     out = axes.parts
     out.append(f'<text class="title" x="{left:.1f}" y="13">{text(title)}</text>')
@@ -176,7 +176,8 @@ def surface(
     out.append(f'<text class="title" x="8" y="14">{text(title)}</text>')
     lines = contours(height_of, span=span, levels=levels)
     shapes = "".join(
-        f"M{axes.x(a):.1f} {axes.y(b):.1f}L{axes.x(c):.1f} {axes.y(d):.1f}" for a, b, c, d in lines
+        f"M{axes.x(a):.1f} {axes.y(b):.1f}l{axes.x(c) - axes.x(a):.1f} {axes.y(d) - axes.y(b):.1f}"
+        for a, b, c, d in lines
     )
     out.append(f'<path class="contour" d="{shapes}"/>')
     for x, y in stars:
@@ -222,7 +223,7 @@ def contours(
     *,
     span: tuple[float, float, float, float],
     levels: Sequence[float],
-    cells: int = 36,
+    cells: int = 32,
 ) -> list[tuple[float, float, float, float]]:
     """Return the contour lines as segments (x0, y0, x1, y1), by marching over triangles.
 

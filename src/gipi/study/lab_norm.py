@@ -28,8 +28,8 @@ DEPTH = 24
 FACTORS = (0.5, 1.0, 2.0)
 """Initial weights as multiples of He's."""
 
-RATES = tuple(10 ** (e / 4) for e in range(-12, 7))  # 0.001 ... 30
-LOW = 0.3
+RATES = tuple(10 ** (e / 3) for e in range(-9, 5))  # 0.001 ... 20
+LOW = 0.4
 HIDDEN = (36,) * 6
 """Of the dense net; group norm makes four groups of nine units of each layer."""
 
@@ -126,7 +126,7 @@ def final_loss(
     return curve.last, mean_loss(net, rows.x_val, y=rows.y_val)
 
 
-def norms(seed: int = 0, *, steps: int = 100, budget: int = 2500) -> Experiment:
+def norms(seed: int = 0, *, steps: int = 100, budget: int = 1600) -> Experiment:
     """Draw depth against gradient, loss against learning rate, loss against batch size.
 
     steps   optimizer steps of each run of the learning rates

@@ -32,7 +32,7 @@ MINIMA = ((0.0898, -0.7126), (-0.0898, 0.7126))
 STARTS = ((1e-4, 1e-5), (-1.85, 0.95), (1.95, -0.2))
 """Beside the saddle at (0, 0); above a local minimum on either side."""
 
-STEPS = 150
+STEPS = 100
 
 
 def camel(x: float, y: float) -> float:
