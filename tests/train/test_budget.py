@@ -65,3 +65,10 @@ def test_the_measured_net_is_the_one_that_is_built() -> None:
     found = planned(5, (3, 16, 16), rows=500)
     assert all(speed > 0 for *_, speed in found.tried)
     assert found.batch_size >= 32
+
+
+def test_a_disturbed_measurement_does_not_count() -> None:
+    """A narrow net that seemed slower than a wider one was disturbed: the wider one tells."""
+    seen = [({"widths": (8,)}, 40.0), ({"widths": (16,)}, 900.0), ({"widths": (24,)}, 30.0)]
+    assert budget._widest(seen, 500)[0] == {"widths": (16,)}  # noqa: SLF001
+    assert budget._widest(seen, 2000) == ({"widths": (8,)}, 900.0)  # noqa: SLF001

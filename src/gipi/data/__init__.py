@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from gipi.data.audit import Audit, audit
-from gipi.data.augment import AUGMENTATIONS, build_augment, tta_views
+from gipi.data.augment import (
+    AUGMENTATIONS,
+    build_augment,
+    default_augment,
+    probe_flips,
+    tta_views,
+)
 from gipi.data.cache import CacheEntry, cache_info, clear
 from gipi.data.dataset import Dataset, open_data, read_rows
 from gipi.data.options import DataOptions
@@ -26,7 +32,9 @@ __all__ = [
     "build_augment",
     "cache_info",
     "clear",
+    "default_augment",
     "open_data",
+    "probe_flips",
     "read_rows",
     "read_source",
     "tta_views",

@@ -15,7 +15,7 @@ from gipi.core.schema import TaskKind
 from gipi.train import budget, picture_recipes
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
-from gipi.train.recipes import guess_model, recipe_for
+from gipi.train.recipes import Suggestion, guess_model, recipe_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +103,8 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
         optimizer=wanted.optimizer if "optimizer" in wanted.model_fields_set else None,
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
+    if planned is not None and wanted.augment is None:
+        suggestion = _with_augmentation(suggestion, dataset, planned.epochs)
     recipe = resolve.layer(
         "recipe",
         [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
@@ -150,6 +152,19 @@ def _for_time(
         dataset.signature(len(schema.classes)), len(dataset.splits["train"]), seconds, wanted,
         device=pick_device(wanted.device),
     )  # fmt: skip
+
+
+def _with_augmentation(
+    suggestion: Suggestion, dataset: data_.Dataset, epochs: float
+) -> Suggestion:  # fmt: skip
+    """Return the recipe with what `epochs` passes over these pictures bear."""
+    train = dataset.splits["train"]
+    probes = data_.probe_flips(dataset.columns, train)
+    chosen = data_.default_augment(dataset.schema, len(train), epochs, probes=probes)
+    return Suggestion(
+        {**suggestion.values, "augment": list(chosen.steps)},
+        {**suggestion.reasons, "augment": chosen.reason},
+    )
 
 
 def columns(schema: Schema) -> list[str]:
