@@ -16,6 +16,7 @@ from gipi.data.augment import Augment, build_augment, transform_points
 from gipi.data.augment import follow as follow_
 from gipi.data.augment.geometry import inverse
 from gipi.data.augment.move import move
+from gipi.data.stream import Columns, RowStream
 
 H, W, N = 48, 40, 24
 KEY = derive(0, "augment", 1)
@@ -290,3 +291,33 @@ def test_the_inverse_brings_pictures_back() -> None:
     there = move(images, matrix, steps=steps, fill=fill)  # type: ignore[arg-type]
     back = move(there, inverse(matrix), steps=steps, fill=fill)  # type: ignore[arg-type]
     assert (centroids(back) - points)[:, 0].abs().median() < 0.2
+
+
+@pytest.mark.parametrize("kind", ["boxes", "mask", "keypoints"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_the_targets_of_one(kind: str, world: int) -> None:
+    """Mosaics and pasted masks need rows of other ranks; the shares are those of one process."""
+    points = middle(2)
+    if kind == "mask":
+        target = (blobs(points)[:, 0] > 0.5).to(torch.uint8)
+    else:
+        target = torch.zeros(N, 2 if kind == "boxes" else COUNT, 6 if kind == "boxes" else 3)
+        target[:, :, :2] = points[:, None]
+        target[:, :, 2] = points[:, :1] + 4 if kind == "boxes" else 2.0
+        target[..., 3:4] = points[:, None, 1:] + 4
+    mixed = {"boxes": "mosaic", "mask": "cutmix", "keypoints": "rotate"}[kind]
+    augment = build_augment(["flip", "zoom", mixed], schema(kind))
+    columns = Columns({"image": blobs(points)}, target)
+
+    def stream(rank: int, ranks: int) -> RowStream:
+        return RowStream(columns, IDS.numpy() - IDS[0].item(), batch_size=5, seed=4,
+                         augment=augment, rank=rank, world=ranks)  # fmt: skip
+
+    whole = list(stream(0, 1).epoch(3))
+    shares = [list(stream(rank, world).epoch(3)) for rank in range(world)]
+    for step, batch in enumerate(whole):
+        parts = [s[step] for s in shares if s[step].weight is None or s[step].weight.any()]
+        assert torch.equal(torch.cat([p.inputs["image"] for p in parts]), batch.inputs["image"])
+        assert batch.target is not None
+        found = torch.cat([p.target for p in parts if p.target is not None])
+        assert torch.equal(found, batch.target)
