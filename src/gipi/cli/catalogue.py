@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, tuple[str, str]] = {
     "models": ("gipi.models", "MODELS"),
+    "backbones": ("gipi.models", "BACKBONES"),
     "data": ("gipi.data", "SOURCES"),
     "tasks": ("gipi.tasks", "TASKS"),
     "optimizers": ("gipi.optim", "OPTIMIZERS"),
@@ -70,11 +71,13 @@ def show_list(kind: str) -> dict[str, Any]:
 def show_one(name: str) -> dict[str, Any]:
     """Print everything that is registered under `name` and return it."""
     found: list[dict[str, Any]] = []
+    shown: list[Record] = []
     known: list[str] = []
     for kind in KINDS:
         records = registry(kind)
         known += [*records.names(), *records.aliases()]
-        if name in records:
+        if name in records and records.get(name) not in shown:  # a backbone is a model, too
+            shown.append(records.get(name))
             found.append(describe(kind, records.get(name)))
     if not found:
         close = nearest(name, known)

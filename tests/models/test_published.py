@@ -1,0 +1,27 @@
+"""Published weights on published data: the score in their README comes out to the last row."""
+
+from __future__ import annotations
+
+import pytest
+
+import gipi
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "file", "accuracy"),
+    [
+        ("resnet20", "resnet20-12fca82f.th", 0.9173),
+        ("resnet32", "resnet32-d509ac18.th", 0.9263),
+    ],
+)
+def test_the_cifar_checkpoints_score_their_published_test_error(data_folder, name, file, accuracy):
+    path = data_folder / "checkpoints" / file
+    if not path.exists() or not (data_folder / "cifar10").exists():
+        pytest.skip("no checkpoints or no cifar10 among the data sets")
+    found = gipi.evaluate(
+        "cifar10", model=name, weights=path, settings={"normalise": "imagenet"}
+    )  # fmt: skip
+    assert found["rows"] == 10_000
+    assert found["metrics"]["test/accuracy"] == pytest.approx(accuracy, abs=1e-9)
