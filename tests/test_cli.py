@@ -13,7 +13,7 @@ FIXED = [
     "--precision", "fp32", "--set", "threads=1", "--set", "layout=contiguous", "--set",
     "gemm=native",
 ]  # fmt: skip
-VERBS = ("train", "resume", "evaluate", "predict", "report", "cache", "list", "show", "data")
+VERBS = ("train", "resume", "evaluate", "predict", "report", "cache", "list", "show", "lab", "data")
 
 
 @pytest.fixture
@@ -234,6 +234,84 @@ def test_a_signal_saves_and_exits_75_and_the_run_can_be_resumed(place):
     process.communicate(timeout=60)
     assert process.returncode == 75
     assert any((place / "r" / "checkpoints").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_signal_while_data_is_read_ends_in_words(place, flags):
+    code = (
+        "import os, signal, sys\n"
+        "from gipi import data\n"
+        "from gipi.cli import main\n"
+        "def read(*_, **__):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return sum(range(10 ** 9))\n"
+        "data.open_data = read\n"
+        f"code = main(['train', 'digits', '--steps', '1', *{flags!r}])\n"
+        "sys.exit(code)\n"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 130
+    assert "interrupted by SIGTERM" in done.stderr
+    assert "gipi resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    if flags:
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        assert set(found["error"]) == {"found", "needed", "do"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_second_signal_ends_in_words_and_json(place):
+    code = (
+        "import os, signal, sys\n"
+        "from gipi.cli import main\n"
+        "from gipi.train.progress import Progress\n"
+        "def twice(self, step):\n"
+        "    if step.when == 'row':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "Progress.__call__ = twice\n"
+        f"args = ['train', 'iris', '--steps', '50', '--json', *{FIXED!r}]\n"
+        "sys.exit(main(args))\n"
+    )
+    done = shell("-c", code)
+    assert done.returncode == 130
+    assert "interrupted" in done.stderr
+    assert "error" in json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_long_errors_are_wrapped_and_keep_what_to_do(capsys):
+    from gipi.core.errors import DataError
+
+    url = "https://example.org/" + "a" * 120
+    error = DataError(f"the set is not here ({'because of this, ' * 40})", url, "connect " * 30)
+    assert entry._report(error, as_json=False) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(len(line) < 100 for line in lines if url not in line)
+    assert len(lines) <= 12
+    assert any(url in line for line in lines)
+    assert sum(line.count("connect") for line in lines) == 30
+
+
+def test_predict_names_the_target_and_warns_of_categories_that_training_never_saw(place, capsys):
+    rows = "".join(f"{'red' if i % 2 else 'blue'},{i},{i % 2 + i / 9:.3f}\n" for i in range(90))
+    (place / "t.csv").write_text("colour,a,price\n" + rows)
+    (place / "u.csv").write_text("colour,a\nred,1\nmauve,2\n,3\n")
+    args = ["train", "t.csv", "--target", "price", "--steps", "2", "--out", "r", "--quiet", *FIXED]
+    assert main([*args, "--set", "model.widths=[8]"]) == 0
+    assert main(["predict", "r", "u.csv", "--json"]) == 0
+    found, captured = last_json(capsys)
+    assert list(found["predictions"][0]) == ["row", "price"]
+    warning = (
+        "column 'colour': 1 of 3 rows hold values that training never saw: 'mauve'; they count as "
+        "unknown"
+    )
+    assert found["warnings"] == [warning]
+    assert f"warning: {warning}" in captured.err
+    assert main(["predict", "r", "u.csv", "--out", "p.csv"]) == 0
+    assert (place / "p.csv").read_text().splitlines()[0] == "row,price"
+    assert main(["predict", "r", "t.csv", "--json"]) == 0
+    assert "warnings" not in last_json(capsys)[0]
 
 
 def test_a_reader_that_leaves_ends_nothing_in_an_error():

@@ -137,7 +137,7 @@ def test_without_a_norm_the_gradient_goes_with_the_power_of_the_depth():
 def test_batch_norm_suffers_from_two_rows_a_step_and_group_norm_does_not():
     def loss(kind, size):
         return lab_norm.final_loss(
-            kind, rows(), lr=lab_norm.BATCH_RATE * size, batch_size=size, steps=1200 // size,
+            kind, rows(), lr=lab_norm.BATCH_RATE * size, batch_size=size, steps=800 // size,
             hidden=(36, 36),
         )[1]  # fmt: skip
 

@@ -106,12 +106,12 @@ def descend(
     curve = Curve([0], [mean_loss(model, look[0], y=look[1], loss=loss)])
     picked = rows
 
-    def closure() -> Tensor:
+    def closure() -> float:
         stepper.zero_grad()
         total, count = loss(model(picked[0]), picked[1])
         mean = total / count
-        mean.backward()  # type: ignore[no-untyped-call]
-        return mean
+        mean.backward()
+        return float(mean.detach())
 
     for step in range(1, steps + 1):
         if size < len(x):

@@ -75,7 +75,7 @@ def walk(optimizer: str, start: tuple[float, float], *, lr: float, steps: int = 
     points = [start]
     for _ in range(steps):
         stepper.zero_grad()
-        point().backward()  # type: ignore[no-untyped-call]
+        point().backward()
         stepper.step()
         x, y = point.xy.tolist()
         if not (math.isfinite(x) and math.isfinite(y) and abs(x) + abs(y) < 1e3):
