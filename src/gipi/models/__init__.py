@@ -66,7 +66,7 @@ __all__ = [
     "load_weights",
 ]
 
-STREET, FACE, PHOTO = (3, 180, 240), (3, 96, 96), (3, 240, 320)
+_STREET, _FACE, _PHOTO = (3, 180, 240), (3, 96, 96), (3, 240, 320)
 
 MODELS = Registry(
     "models",
@@ -93,25 +93,25 @@ MODELS = Registry(
         *RECORDS,
         Record("unet", unet, "segmentation: decoder with skips on any backbone, or as in 2015",
                "Ronneberger, Fischer and Brox 2015, U-Net, arXiv:1505.04597",
-               ("image", "segment"), {"config": UNetConfig, "image": STREET}),
+               ("image", "segment"), {"config": UNetConfig, "image": _STREET}),
         Record("deeplabv3", deeplabv3, "segmentation: dilated backbone and a pyramid of dilations",
                "Chen, Papandreou, Schroff and Adam 2017, arXiv:1706.05587",
-               ("image", "segment"), {"config": DeepLabV3Config, "image": STREET}),
+               ("image", "segment"), {"config": DeepLabV3Config, "image": _STREET}),
         Record("fcn", fcn, "segmentation: scores of several strides, added",
                "Long, Shelhamer and Darrell 2015, arXiv:1411.4038",
-               ("image", "segment"), {"config": FCNConfig, "image": STREET}),
+               ("image", "segment"), {"config": FCNConfig, "image": _STREET}),
         Record("fcos", fcos, "detection without anchors: pyramid and one head, on any backbone",
                "Tian et al. 2019, FCOS: fully convolutional one-stage object detection, "
-               "arXiv:1904.01355", ("image", "detect"), {"config": FCOSConfig, "image": PHOTO}),
+               "arXiv:1904.01355", ("image", "detect"), {"config": FCOSConfig, "image": _PHOTO}),
         Record("retinanet", retinanet, "detection with nine anchors a place, on any backbone",
                "Lin et al. 2017, Focal loss for dense object detection, arXiv:1708.02002",
-               ("image", "detect"), {"config": RetinaNetConfig, "image": PHOTO}),
+               ("image", "detect"), {"config": RetinaNetConfig, "image": _PHOTO}),
         Record("heatmap", heatmap, "points: one map a point, on any backbone",
                "Xiao, Wu and Wei 2018, Simple baselines for human pose estimation, "
-               "arXiv:1804.06208", ("image", "pose"), {"config": HeatmapConfig, "image": FACE}),
+               "arXiv:1804.06208", ("image", "pose"), {"config": HeatmapConfig, "image": _FACE}),
         Record("landmarks", landmarks, "points: their coordinates, by soft-argmax or dense layers",
                "Sun et al. 2018, Integral human pose regression, arXiv:1711.08229",
-               ("image", "pose"), {"config": LandmarksConfig, "image": FACE}),
+               ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
     ),
 )  # fmt: skip
 
