@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import subprocess
@@ -238,3 +239,9 @@ def test_tensorboard_is_a_switch():
     assert list((run.path / "tensorboard").glob("events.out.tfevents.*"))
     plain = gipi.train(arrays(), epochs=1, quiet=True, settings=small(), out="without")
     assert not (plain.path / "tensorboard").exists()
+
+
+def test_train_shows_its_signature_although_a_folder_has_its_name():
+    assert callable(gipi.train)
+    assert inspect.signature(gipi.train) == inspect.signature(api.train)
+    assert "epochs" in inspect.signature(gipi.train).parameters

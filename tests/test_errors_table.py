@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import gipi
 from gipi.cli import main
 from gipi.core.errors import GipiError, RequestError
+from tests import drawn
 
 LINES = 12  # an error must be shorter than this
 SECONDS = 30  # far above the 5 s of the law: other processes may hold the processors
@@ -27,6 +29,41 @@ def png(path, size=(8, 8), value=0):
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", size, value).save(path)
+
+
+def _drawn_faults():
+    """Annotated pictures, each folder with one fault in it."""
+    for fault in ("small_mask", "strange_mask", "no_masks", "torn_picture"):
+        drawn.masks(Path(fault), 12)
+    Image.new("L", (5, 7)).save("small_mask/masks/004.png")
+    Image.new("L", (64, 48), 77).save("strange_mask/masks/003.png")
+    for path in Path("no_masks/masks").iterdir():
+        path.unlink()
+    Path("torn_picture/images/006.png").write_bytes(b"\x89PNG\r\n torn")
+    for fault in ("turned_box", "far_box", "no_picture", "bad_json", "no_class"):
+        drawn.boxes(Path(fault), 12)
+        path = Path(fault, "annotations.json")
+        found = json.loads(path.read_text())
+        if fault == "turned_box":
+            found["annotations"][5]["bbox"][2:] = [-9, -9]
+        elif fault == "far_box":
+            found["annotations"][5]["bbox"][:2] = [900, 900]
+        elif fault == "no_picture":
+            Path("no_picture/images/007.png").unlink()
+        elif fault == "no_class":
+            found["annotations"][5]["category_id"] = 44
+        path.write_text(json.dumps(found) if fault != "bad_json" else '{"images": [')
+    for fault in ("far_point", "word_point", "lost_point_picture"):
+        drawn.points(Path(fault), 12)
+        path = Path(fault, "points.csv")
+        lines = path.read_text().splitlines()
+        if fault == "far_point":
+            lines[4] = "003.png,9000,9000,3,4,5,6"
+        elif fault == "word_point":
+            lines[4] = "003.png,left,4,3,4,5,6"
+        else:
+            Path(fault, "003.png").unlink()
+        path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +105,7 @@ def place(tmp_path_factory):
     Path("taken").mkdir()
     Path("taken/file").write_text("x")
     Path("weights.safetensors").write_bytes(b"no")
+    _drawn_faults()
     args = ["train", "good.csv", "--target", "y", "--steps", "2", "--out", "run", "--quiet"]
     fixed = ["precision=fp32", "threads=1", "gemm=native", "model.widths=[4]"]
     assert main([*args, *(p for s in fixed for p in ("--set", s))]) == 0
@@ -76,6 +114,13 @@ def place(tmp_path_factory):
 
 
 T = ["train", "good.csv", "--target", "y", "--steps", "2"]
+
+
+def drawn_data(name):
+    """Arguments of a training on annotated pictures."""
+    return ["train", name, "--steps", "1", "--image-size", "32"]
+
+
 # Each: the arguments, and words that the answer must hold: the culprit, and the fix.
 WRONG = [
     # commands and flags
@@ -87,6 +132,30 @@ WRONG = [
     (["predict", "run"], ["inputs"]),
     (["list", "modles"], ["'modles'", "'models'"]),
     (["show", "lenet6"], ["'lenet6'", "'lenet5'"]),
+    # annotated pictures: the file or row, and what to do
+    (drawn_data("small_mask"), ["004.png", "5x7", "64x48", "bad_rows=skip"]),
+    (drawn_data("strange_mask"), ["003.png", "77", "bad_rows=skip"]),
+    (drawn_data("no_masks"), ["only one class"]),
+    (drawn_data("torn_picture"), ["006.png", "cannot be decoded", "bad_rows=skip"]),
+    (drawn_data("turned_box"), ["005.png", "inverted", "bad_rows=skip"]),
+    (drawn_data("far_box"), ["005.png", "outside the picture", "bad_rows=skip"]),
+    (drawn_data("no_picture"), ["007.png"]),
+    (drawn_data("bad_json"), ["annotations.json", "not JSON"]),
+    (drawn_data("no_class"), ["005.png", "unknown class", "bad_rows=skip"]),
+    (drawn_data("far_point/points.csv"), ["row 4", "outside the picture"]),
+    (drawn_data("lost_point_picture/points.csv"), ["003.png", "does not exist"]),
+    ([*drawn_data("small_mask"), "--set", "bad_rows=drop"], ["bad_rows", "skip"]),
+    (["train", "small_mask", "--image-size", "2"], ["image_size = 2", "4 to 4096"]),
+    (["train", "small_mask", "--image-size", "[32,32,32]"], ["image_size"]),
+    ([*drawn_data("small_mask"), "--task", "segmnt"], ["segmnt", "segment"]),
+    ([*drawn_data("far_point/points.csv"), "--set", "bad_rows=skip", "--set", "task.loss=dice"],
+     ["dice", "loss"]),
+    ([*drawn_data("turned_box"), "--set", "bad_rows=skip", "--model", "fcoss"],
+     ["'fcoss'", "'fcos'"]),
+    ([*drawn_data("turned_box"), "--set", "bad_rows=skip", "--set", "model.backbone=resnet19"],
+     ["resnet19"]),
+    (["predict", "run", "pictures/a/0.png"], ["is a picture", "'a', 'b'"]),
+    (["predict", "run", "good.csv", "--tta", "flip"], ["tta", "pictures"]),
     # values
     ([*T, "--lr", "-1"], ["lr = -1 (--lr)", "greater than 0"]),
     ([*T, "--lr", "fast"], ["lr = 'fast'"]),
@@ -188,7 +257,6 @@ WRONG = [
     (["report", "nothing-here"], ["nothing-here"]),
     (["predict", "run", "no_b.csv"], ["'b'"]),
     (["predict", "run", "gone.csv"], ["gone.csv"]),
-    (["predict", "run", "pictures/a/0.png"], ["'a'"]),
     (["predict", "run", "good.csv", "--out", "p.xls"], ["p.xls", ".csv"]),
     (["predict", "run", "good.csv", "--out", "nowhere/p.csv"], ["nowhere"]),
 ]  # fmt: skip

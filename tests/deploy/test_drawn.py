@@ -89,7 +89,7 @@ def test_boxes_are_judged_by_what_was_missed_and_what_was_wrong() -> None:
     said[1, 1] = torch.tensor([0, 0, 4, 4, 0.1, 0])  # too unsure to be said
     found = drawn.judge(said, truth, None, tasks.detect(), schema("boxes"))
     assert found.cost.tolist() == [0.0, 2.5]
-    assert found.words[1] == "0 of 2 objects found, 2 missed, 1 false alarms"
+    assert found.words[1] == "0 of 2 objects found, 2 missed, 1 false alarm"
     sky, road, car = found.facts["per_class"]
     assert (sky["rows"], sky["recall"], sky["precision"]) == (2, 0.5, 1.0)
     assert (road["recall"], road["ap50"]) == (0.0, 0.0)

@@ -228,8 +228,9 @@ def _origins(prepared: Prepared) -> str:
         value = getattr(prepared.config, head)
         options = getattr(prepared.config, resolve.SECTIONS[head]) if option else {}
         value = options.get(option) if option else value
-        whole = isinstance(value, float) and value.is_integer()
-        parts.append(f"{key}={int(value) if whole else value} ({place})")
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        parts.append(f"{key}={value} ({place})")
     return "settings: " + ", ".join(parts) if parts else ""
 
 

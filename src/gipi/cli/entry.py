@@ -40,13 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(argv or ()) or ["--help"]
     options = args[: args.index("--")] if "--" in args else args
     as_json = "--json" in options
+    asked: list[str] = []
     try:
-        with terminable(), redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with terminable(asked), redirect_stdout(sys.stderr) if as_json else nullcontext():
             result = _dispatch(args)
     except GipiError as error:
         return _report(error, as_json=as_json)
-    except KeyboardInterrupt as stop:
-        return _interrupted(str(stop) or "SIGINT", as_json=as_json)
+    except KeyboardInterrupt:
+        return _interrupted(asked[-1] if asked else "SIGINT", as_json=as_json)
     except BrokenPipeError:  # the reader of a pipe left, as `gipi list models | head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -85,7 +86,7 @@ def _dispatch(args: list[str]) -> Any:
             did_you_mean(first, group.commands),
         )
     try:
-        return group.main(args=args, prog_name="gipi", standalone_mode=False)
+        result = group.main(args=args, prog_name="gipi", standalone_mode=False)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's errors, whichever copy of click typer uses
             command = group.commands.get(first, group)
@@ -93,6 +94,9 @@ def _dispatch(args: list[str]) -> Any:
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         raise
+    if result == INTERRUPTED:  # a newer typer swallows the interrupt and returns its code
+        raise KeyboardInterrupt
+    return result
 
 
 def _usage(error: Any, command: Any, verb: str) -> RequestError:
@@ -133,14 +137,18 @@ def _wrapped(label: str, text: str, *, indent: int = 10) -> list[str]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end the command in words, also while data is read and nothing can be resumed."""
+def terminable(asked: list[str]) -> Iterator[None]:
+    """Let SIGTERM end the command in words, also while data is read and nothing can be resumed.
+
+    asked  gets the name of the signal
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        asked.append(signal.Signals(number).name)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

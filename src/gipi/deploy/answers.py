@@ -113,12 +113,14 @@ def brief(record: Mapping[str, Any]) -> str:
             f": {shown}{more}" if found else ""
         )
     if "points" in record:
-        shown = [f"{n} ({p['x']:.1f}, {p['y']:.1f})" for n, p in list(record["points"].items())[:5]]
+        places = [
+            f"{n} ({p['x']:.1f}, {p['y']:.1f})" for n, p in list(record["points"].items())[:5]
+        ]
         more = f" and {len(record['points']) - 5} more" if len(record["points"]) > 5 else ""
-        return "  ".join(shown) + more
+        return "  ".join(places) + more
     order = sorted(record["shares"].items(), key=lambda s: -s[1])[:5]
-    shown = [f"{name} {share:.1%}" for name, share in order if share]
-    return f"{record['height']}x{record['width']} pixels: " + ", ".join(shown)
+    parts = [f"{name} {share:.1%}" for name, share in order if share]
+    return f"{record['height']}x{record['width']} pixels: " + ", ".join(parts)
 
 
 def _objects(values: Mapping[str, np.ndarray], i: int) -> list[dict[str, Any]]:

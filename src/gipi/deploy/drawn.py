@@ -169,8 +169,8 @@ def _boxes(outputs: Tensor, target: Tensor, weight: Tensor | None, goal: Field) 
             }
         )  # fmt: skip
     words = [
-        f"{h} of {n} {'object' if n == 1 else 'objects'} found, {m} missed, {f} false alarms"
-        for h, n, m, f in zip(hits, truths, missed, false, strict=True)
+        f"{h} of {n} object{'s' * (n != 1)} found, {m} missed, {f} false alarm{'s' * (f != 1)}"
+        for h, n, m, f in zip(*(x.tolist() for x in (hits, truths, missed, false)), strict=True)
     ]
     how = EXACT if exact is not None else BINNED
     facts = {"classes": list(goal.classes), "per_class": table, "unit": "boxes", "ap_from": how,

@@ -57,6 +57,9 @@ def best_step(run: RunData) -> tuple[float, float, str] | None:
     name = str(dig(run.evaluation, "primary", "name") or "loss")
     greater = dig(run.evaluation, "primary", "greater_is_better") is True
     for key, up in ((f"val/{name}", greater), ("val/loss", False)):
+        kept = [r for r in run.rows if r.get("best") is True and finite(r.get(key)) is not None]
+        if kept and (step := finite(kept[-1].get("step"))) is not None:  # what the run restored
+            return step, finite(kept[-1].get(key)) or 0.0, key
         steps, values = column(run, key)
         pairs = [(v, s) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
         if pairs:

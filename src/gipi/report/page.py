@@ -117,6 +117,6 @@ def summary_lines(run: Path) -> list[str]:
     if isinstance(name, str):
         low, high = (judged.score(name, finite(dig(primary, k))) for k in ("low", "high"))
         value = judged.score(name, finite(dig(primary, "value")))
-        lines.append(f"{judged.metric_name(name)} {value} (95 % interval {low} to {high})")
+        lines.append(f"{curves.metric_name(name)} {value} (95 % interval {low} to {high})")
     lines.append(judged.verdict(data))
     return lines + judged.hints(data)
