@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gipi.core.errors import DataError
+from gipi.data import cache
 from gipi.data.cache import (
     ALIGN,
     Cache,
@@ -170,3 +171,26 @@ def test_an_entry_that_vanishes_while_it_is_listed_is_left_out(
     assert len(cache_info(tmp_path)) == 1
     monkeypatch.setattr(type(tmp_path), "iterdir", vanishing)
     assert cache_info(tmp_path) == []
+
+
+def test_what_is_slow_to_make_is_kept(tmp_path: Path) -> None:
+    made = []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"x": np.arange(12).reshape(3, 4), "y": np.ones(5, np.uint8)}
+
+    for _ in range(3):
+        found = cache.keep("k" * 32, make, name="slow", folder=tmp_path)
+        assert found["x"].tolist() == np.arange(12).reshape(3, 4).tolist()
+        assert found["y"].dtype == np.uint8
+    assert made == [1]
+    data = tmp_path / ("k" * 32) / "columns.bin"
+    raw = bytearray(data.read_bytes())
+    raw[3] ^= 1
+    data.write_bytes(raw)
+    assert cache.keep("k" * 32, make, name="slow", folder=tmp_path)["x"][0].tolist() == [0, 1, 2, 3]
+    assert made == [1, 1]
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "x" in cache.keep("k" * 32, make, name="slow", folder=file / "inside")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
@@ -11,6 +12,8 @@ from tests.data import drawn
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.data import DataOptions, audit, open_data, read_rows
+from gipi.data.decode import Decoder, decode, header
+from gipi.data.masks import read_mask
 
 MODES = ["resident", "mapped", "streaming"]
 SKIP = DataOptions(bad_rows="skip")
@@ -227,3 +230,40 @@ def test_masks_keep_their_files_when_streaming(tmp_path):
     with pytest.raises(DataError, match="the mask is gone"):
         list(stream.epoch(0))
     stream.close()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".gif", ".tif", ".webp", ".bmp"])
+def test_damaged_bytes_give_no_other_error(tmp_path, suffix):
+    picture = drawn.squares(1)[0][0]
+    path = drawn.write(tmp_path / f"a{suffix}", picture)
+    whole = bytearray(path.read_bytes())
+    rng = np.random.RandomState(0)
+    decoder = Decoder(3, 32, 48, "letterbox")
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for at in rng.randint(0, len(whole), rng.randint(1, 12)):
+            damaged[at] = rng.randint(0, 256)
+        path.write_bytes(damaged[: rng.randint(1, len(whole) + 1)] if rng.rand() < 0.3 else damaged)
+        for look in (lambda: header(path, "a"), lambda: decode(path, decoder, "a")):
+            with contextlib.suppress(DataError):
+                look()
+        with contextlib.suppress(ValueError):
+            read_mask(path, {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keypoints": "x"}, {"keypoints": [1, 2]}, {"bbox": "abcd"}, {"bbox": [1, 2, "c", 4]},
+        {"image_id": [1]}, {"category_id": {}}, {"segmentation": [["a", 1, 2, 3, 4, 5]]},
+        {"segmentation": {"counts": "\x00"}}, {"segmentation": {"counts": [1e400]}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("task", ["detect", "segment", "pose"])
+def test_annotations_of_another_form_give_no_other_error(tmp_path, change, task):
+    data = drawn.coco_json(drawn.squares(), points=True)
+    data["annotations"][3] |= change
+    root = drawn.coco_folder(tmp_path / "set")
+    (root / "annotations.json").write_text(json.dumps(data))
+    with contextlib.suppress(DataError):
+        open_data(root, DataOptions(task=task))

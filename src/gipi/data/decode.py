@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +40,12 @@ VERSION = 1  # raise it when the same file gives other pixels: caches are keyed 
 MAX_SIDE = 128  # longest side chosen on its own; larger with image_size
 _PROBED = 512  # files whose headers decide the size
 _LOOKED_INTO = 48  # RGB files whose pixels are compared to find grey pictures saved as colour
+UNREADABLE = (
+    OSError, ValueError, SyntaxError, IndexError, EOFError, TypeError, KeyError, AttributeError,
+    OverflowError, MemoryError, ZeroDivisionError, RecursionError, AssertionError, struct.error,
+    zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+"""What Pillow raises for files that are damaged in one way or another."""
 _GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I", "F")
 
 
@@ -71,7 +79,8 @@ def _why(error: Exception, path: Path | bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = not path if isinstance(path, bytes) else path.stat().st_size == 0
         return "the file is empty" if empty else "it is no picture of a known format"
-    return str(error) or type(error).__name__
+    plain = isinstance(error, OSError | ValueError | SyntaxError | Image.DecompressionBombError)
+    return (str(error) if plain else "") or type(error).__name__
 
 
 def _wide_to_l(image: Image.Image) -> Image.Image:
@@ -146,10 +155,8 @@ def open_picture(
             image.load()
     except FileNotFoundError as error:
         raise _unreadable(name, "the file is gone") from error
-    except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise _unreadable(name, _why(error, path)) from error
-    except (EOFError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
-        raise _unreadable(name, type(error).__name__) from error
     return image
 
 
@@ -162,8 +169,11 @@ def decode(
     """
     whole = decoder.fit != "cover" or crop is not None  # what is drawn on it must stay in place
     near = None if whole else (decoder.height, decoder.width)
-    image = to_pixels(open_picture(path, name, near=near), decoder.channels)
-    return as_array(_fitted(image, decoder, crop))
+    image = open_picture(path, name, near=near)
+    try:
+        return as_array(_fitted(to_pixels(image, decoder.channels), decoder, crop))
+    except UNREADABLE as error:  # a palette, a profile or an EXIF block that is damaged
+        raise _unreadable(name, _why(error, path)) from error
 
 
 def _fitted(image: Image.Image, decoder: Decoder, crop: Box | None = None) -> Image.Image:
@@ -274,7 +284,7 @@ def header(path: Path, name: str) -> tuple[str, int, int]:
             image = Image.open(f)
             width, height = image.size
             on_its_side = image.getexif().get(0x0112, 1) >= 5
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise _unreadable(name, _why(error, path)) from error
     return (image.mode, width, height) if on_its_side else (image.mode, height, width)
 

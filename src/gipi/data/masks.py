@@ -8,20 +8,21 @@ lengths of 0s and 1s in turn down the columns, plain or in its text form.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from gipi.core.errors import DataError
 from gipi.core.schema import IGNORED
+from gipi.data.decode import open_picture
 from gipi.data.placement import place, place_mask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from PIL import Image
 
     from gipi.data.decode import Decoder
     from gipi.data.source import Annotations, ImageFiles
@@ -112,14 +113,14 @@ def read_mask(item: Path | Drawing, facts: dict[str, Any]) -> np.ndarray:
     if isinstance(item, Drawing):
         return draw(item)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(item)
-            image.load()
-    except FileNotFoundError as error:
-        raise ValueError("the mask is gone") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"the mask {item.name} cannot be decoded ({error})") from error
+        image = open_picture(item, item.name)
+    except DataError as error:
+        why = error.found.partition("cannot be decoded")[2]
+        raise ValueError(
+            "the mask is gone"
+            if "is gone" in why
+            else f"the mask {item.name} cannot be decoded{why}"
+        ) from error
     return _labels(image, item.name, facts.get("colours"))
 
 

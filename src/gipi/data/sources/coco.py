@@ -79,7 +79,13 @@ def read_coco(folder: Path, files: tuple[Path, ...], *, task: str | None = None)
     root = folder.absolute()
     rows = _Rows(kind, categories, root, alone=all(_alone(data) for _, data in loaded))
     for path, data in loaded:
-        rows.read(path.absolute(), data, _part(path))
+        try:
+            rows.read(path.absolute(), data, _part(path))
+        except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
+            raise DataError(
+                f"{path}: an annotation of '{rows.last}' cannot be read ({error})",
+                "annotations as COCO has them", "correct the file",
+            ) from error  # fmt: skip
     parts = set(rows.parts)
     split = np.array(rows.parts, np.int8) if len(parts) > 1 and TRAIN in parts else None
     tasks = {"boxes": "detect", "mask": "segment", "keypoints": "pose"}
@@ -110,11 +116,12 @@ class _Rows:
         self.parts: list[int] = []
         self.lost: list[str] = []
         self.without = 0
-        self._listing: dict[Path, dict[str, Path]] = {}
+        self.last = "the beginning"
 
     def read(self, path: Path, data: dict[str, Any], part: int) -> None:
         by_picture = _by_picture(data)
         for picture in data["images"]:
+            self.last = str(picture.get("file_name", ""))
             file = self._find(path, str(picture.get("file_name", "")))
             if file is None:
                 self.lost.append(f"{path.name}: {picture.get('file_name')}")
@@ -318,4 +325,11 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path} has no list of images", "images, annotations and categories as COCO has them",
             "correct the file",
         )  # fmt: skip
+    for at, one in enumerate(data.get("annotations", [])):
+        for key in ("image_id", "category_id"):
+            if not isinstance(one.get(key), int | str | None):
+                raise DataError(
+                    f"{path}: annotation {at + 1} has {key}={one[key]!r}",
+                    "a number that the lists of images and categories have", "correct the file",
+                )  # fmt: skip
     return dict(data)
