@@ -35,8 +35,6 @@ class RowRMSNorm(nn.Module):
     Zhang and Sennrich 2019, "Root mean square layer normalization", arXiv:1910.07467.
     """
 
-    no_decay = True
-
     def __init__(self, width: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
