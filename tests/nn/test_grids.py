@@ -18,12 +18,12 @@ def test_places_stand_in_the_middle_of_their_squares_row_after_row():
 
 
 def test_levels_are_read_off_the_number_of_places():
-    assert levels_of(8, 16, 24, (8, 16)) == (Level(8, 2, 3), Level(16, 1, 2))
-    assert levels_of(6, 16, 24, (8, 16)) == (Level(8, 2, 3),)
-    assert levels_of(9, 17, 24, (8,)) == (Level(8, 3, 3),)  # rounded up
+    assert levels_of(8, 16, 24, strides=(8, 16)) == (Level(8, 2, 3), Level(16, 1, 2))
+    assert levels_of(6, 16, 24, strides=(8, 16)) == (Level(8, 2, 3),)
+    assert levels_of(9, 17, 24, strides=(8,)) == (Level(8, 3, 3),)  # rounded up
     for wrong in (0, 5, 7, 9):
         with pytest.raises(ModelError, match="same strides"):
-            levels_of(wrong, 16, 24, (8, 16))
+            levels_of(wrong, 16, 24, strides=(8, 16))
 
 
 @pytest.mark.parametrize(

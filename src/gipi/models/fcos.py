@@ -69,7 +69,7 @@ class FCOS(nn.Module):
             raise ModelError("no class to find", "at least one class", "give boxes with classes")
         NORMS.get(config.norm)
         self.config, self.classes = config, signature.outputs
-        strides = existing_strides(image[1], image[2], config.strides)
+        strides = existing_strides(image[1], image[2], strides=config.strides)
         width = config.width
         self.pyramid = FPN(config.backbone, image, strides=strides, width=width,
                            options=config.backbone_options, generator=generator)  # fmt: skip

@@ -42,7 +42,9 @@ class Level:
         return self.rows * self.columns
 
 
-def existing_strides(height: int, width: int, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
+def existing_strides(
+    height: int, width: int, *, strides: Sequence[int] = STRIDES
+) -> tuple[int, ...]:
     """Return the strides whose level has more than one place; the first in any case.
 
     >>> existing_strides(64, 48)
@@ -52,7 +54,7 @@ def existing_strides(height: int, width: int, strides: Sequence[int] = STRIDES) 
 
 
 def levels_of(
-    places: int, height: int, width: int, strides: Sequence[int] = STRIDES
+    places: int, height: int, width: int, *, strides: Sequence[int] = STRIDES
 ) -> tuple[Level, ...]:
     """Return the levels, finest first, that together have this many places.
 

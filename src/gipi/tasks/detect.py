@@ -90,7 +90,7 @@ def detect(
                 f"{per_place} for each place, as method={method} has",
                 f"use the model '{method}'",
             )
-        return levels_of(outputs.shape[1] // per_place, height, width, strides)
+        return levels_of(outputs.shape[1] // per_place, height, width, strides=strides)
 
     def assigned(outputs: Tensor, target: Tensor, height: int, width: int) -> Assigned:
         found = levels(outputs, height, width)
