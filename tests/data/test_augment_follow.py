@@ -321,3 +321,17 @@ def test_ranks_share_the_targets_of_one(kind: str, world: int) -> None:
         assert batch.target is not None
         found = torch.cat([p.target for p in parts if p.target is not None])
         assert torch.equal(found, batch.target)
+
+
+def test_what_the_picture_does_not_show_is_not_labelled() -> None:
+    for steps in ([{"name": "rotate", "degrees": 40}], ["perspective"], ["crop"]):
+        augment = build_augment(steps, schema("mask"))
+        assert augment is not None
+        ones = torch.ones(N, 1, H, W)
+        inputs, moved = augment(
+            {"image": ones}, torch.zeros(N, H, W, dtype=torch.uint8), IDS, key=KEY
+        )
+        assert moved is not None
+        assert (moved[inputs["image"][:, 0] < 0.01] == 255).all()
+        assert (moved[inputs["image"][:, 0] > 0.99] == 0).all()
+        assert (moved == 255).any()

@@ -19,7 +19,7 @@ tell pictures from mirror images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -29,11 +29,9 @@ from gipi.core.errors import DataError
 from gipi.data.pictures import Pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
-
-    from gipi.data.stream import Columns
 
 ROWS = 4_000  # training rows that are looked at, at most
 FEWEST = 40
@@ -44,6 +42,18 @@ SURE = 2.0  # standard errors that count as more than noise
 _RIDGE = 1e-3
 _AXES = {"horizontal": 3, "vertical": 2}
 _WORDS = {"horizontal": "left-right", "vertical": "upside down"}
+
+
+class HasColumns(Protocol):
+    """What is read of a data set's `Columns`: pictures among the inputs, and the target."""
+
+    @property
+    def inputs(self) -> Mapping[str, object]:
+        """Columns by name."""
+
+    @property
+    def target(self) -> object:
+        """Classes, or anything else."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class FlipProbe:
 
 
 def probe_flips(
-    columns: Columns, ids: np.ndarray, *, axes: Sequence[str] = ("horizontal", "vertical"),
+    columns: HasColumns, ids: np.ndarray, *, axes: Sequence[str] = ("horizontal", "vertical"),
     seed: int = 0,
 ) -> tuple[FlipProbe, ...]:  # fmt: skip
     """Measure both flips on at most 4,000 of the training rows `ids`, spread evenly.
