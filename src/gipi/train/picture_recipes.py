@@ -19,6 +19,7 @@ MODELS = {
     "pose": ("heatmap", "one map a point keeps its place to a fraction of a pixel"),
 }
 USUAL = {"segment": 8, "detect": 8, "pose": 32, "classify": 64, "regress": 64}  # rows of a step
+LR = {"segment": 3e-3, "pose": 3e-3}  # both better than 1e-3 on validation rows
 STEPS = {"segment": 2500, "detect": 3500, "pose": 3500, "classify": 3000, "regress": 3000}
 DEEP = ("alexnet", "googlenet", "resnet", "densenet")
 
@@ -48,7 +49,7 @@ def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:
     batch = max(4, min(usual, 1 << int(math.log2(max(rows / 10, 4)))))
     epochs = math.ceil(STEPS.get(task, 3000) * batch / max(rows, 1))
     values: dict[str, Any] = {
-        "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.02, "schedule": "one-cycle",
+        "optimizer": "adamw", "lr": LR.get(task, 1e-3), "weight_decay": 0.02, "schedule": "one-cycle",
         "batch_size": batch, "epochs": min(150, max(15, epochs)), "clip_norm": 2.0,
         "augment": augmentation(task, schema),
     }  # fmt: skip
