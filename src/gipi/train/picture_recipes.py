@@ -49,7 +49,8 @@ def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:
     batch = max(4, min(usual, 1 << int(math.log2(max(rows / 10, 4)))))
     epochs = math.ceil(STEPS.get(task, 3000) * batch / max(rows, 1))
     values: dict[str, Any] = {
-        "optimizer": "adamw", "lr": LR.get(task, 1e-3), "weight_decay": 0.02, "schedule": "one-cycle",
+        "optimizer": "adamw", "lr": LR.get(task, 1e-3), "weight_decay": 0.02,
+        "schedule": "one-cycle",
         "batch_size": batch, "epochs": min(150, max(15, epochs)), "clip_norm": 2.0,
         "augment": augmentation(task, schema),
     }  # fmt: skip
