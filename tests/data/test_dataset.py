@@ -234,8 +234,12 @@ def test_wrong_requests() -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(
-    ("name", "test_rows"), [("adult", 16_281), ("fashion-mnist", 10_000), ("cifar10", 10_000)]
-)
+    ("name", "test_rows"),
+    [
+        ("adult", 16_281), ("fashion-mnist", 10_000), ("cifar10", 10_000), ("bccd", 72),
+        ("camvid", 47), ("face-keypoints", 200),
+    ],
+)  # fmt: skip
 def test_official_test_rows_stay_as_they_are(data_folder: Path, name: str, test_rows: int) -> None:
     del data_folder
     data = open_data(name)

@@ -296,3 +296,28 @@ def test_grey_masks_without_names(tmp_path):
     binary = open_data(root, DataOptions(image_size=(40, 60)))
     assert binary.schema.classes == ("background", "foreground")
     assert set(np.unique(binary.columns.target.fetch(np.arange(12)))) == {0, 1}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["bccd", "camvid", "face-keypoints"])
+def test_real_sets_in_prepared_pixels(data_folder, name):
+    data = open_data(name, DataOptions(image_size=96, mode="mapped"))
+    assert not any("left out" in note for note in data.notes)
+    batch = next(data.stream("train", batch_size=16).epoch(0))
+    _, high, wide = data.schema.field("image").shape
+    target = batch.target
+    if name == "camvid":
+        assert target.dtype == torch.uint8
+        assert set(target.unique().tolist()) <= {*range(11), IGNORED}
+        road = data.schema.classes.index("road")
+        low, top = (target[:, high // 2 :] == road).sum(), (target[:, : high // 2] == road).sum()
+        assert low > 5 * top  # the road lies below
+    elif name == "bccd":
+        boxes = target[target[..., 4] >= 0]
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, 2] <= wide + 1e-3).all()
+        assert (boxes[:, 3] <= high + 1e-3).all()
+        assert (boxes[:, 2:4] > boxes[:, :2]).all()
+    else:
+        eyes, mouth = target[:, 36:48, 1].mean(1), target[:, 48:, 1].mean(1)
+        assert (eyes < mouth).all()
