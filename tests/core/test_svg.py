@@ -9,15 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gipi.core.svg import Line, Mark, line_chart, log_ticks, number, thinned, ticks
-from gipi.report.charts import (
-    confusion_chart,
-    histogram_chart,
-    layer_chart,
-    reliability_chart,
-    scatter_chart,
-    share_bar,
-    short,
-)  # fmt: skip
 
 FINITE = st.floats(-1e12, 1e12, allow_nan=False, allow_infinity=False)
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)
@@ -118,65 +109,28 @@ def test_best_is_marked_at_its_place():
     assert ">best<" in svg
 
 
-EVIL = "\"><script>alert(1)</script>&'"
+def test_a_title_and_a_logarithmic_horizontal_axis():
+    svg, tree = chart(Line("loss", [0.01, 1, 100], [1.0, 2.0, 3.0]), log_x=True, title="a title")
+    _, ((a, _), (b, _), (c, _)) = points(tree)
+    assert b - a == pytest.approx(c - b, abs=0.2)
+    assert ">a title<" in svg
 
 
-@pytest.mark.parametrize(
-    "svg",
-    [
-        line_chart([Line(EVIL, [0, 1], [1.0, math.nan])], width=300, height=100, x_label=EVIL,
-                   label=EVIL, marks=[Mark(0, EVIL)]),
-        confusion_chart([[1, 2], [3, 4]], [EVIL, "b"], 340),
-        reliability_chart([(0.5, 0.4, 3.0)], x_label=EVIL, width=300, height=200),
-        scatter_chart([1.0], [2.0], width=300, height=200, unit=EVIL),
-        histogram_chart([1, 2], [0.0, 1.0, 2.0], x_label=EVIL, width=300, height=200),
-        layer_chart({EVIL: [(0.0, 1.0)]}, width=300, x_label=EVIL, label=EVIL),
-    ],
-)  # fmt: skip
-def test_names_never_become_markup(svg):
-    tree = ET.fromstring(svg)
+def test_a_given_range_is_kept_and_what_lies_beyond_sits_on_its_edge():
+    _, tree = chart(Line("loss", [0, 1, 2], [0.0, 5.0, 99.0]), y_range=(0.0, 10.0))
+    _, ((_, low), (_, middle), (_, high)) = points(tree)
+    assert low - middle == pytest.approx(middle - high, abs=0.2)
+
+
+def test_large_and_small_numbers_are_short():
+    assert [number(v, 2) for v in (7.04e16, 1e20, 1.5e-7)] == ["7e16", "1e20", "1.5e-7"]
+
+
+def test_names_never_become_markup():
+    evil = "\"><script>alert(1)</script>&'"
+    svg = line_chart(
+        [Line(evil, [0, 1], [1.0, math.nan])], width=300, height=100, x_label=evil, label=evil,
+        title=evil, marks=[Mark(0, evil)],
+    )  # fmt: skip
     assert "<script" not in svg
-    assert not [e for e in tree.iter() if e.tag == "script"]
-
-
-def test_the_confusion_matrix_shows_every_count_once():
-    counts = [[50, 1, 0], [2, 47, 3], [0, 0, 60]]
-    svg = confusion_chart(counts, ["a", "b", "c"], 540)
-    shown = [int(t) for t in re.findall(r'class="count[^"]*"[^>]*>(\d+)<', svg)]
-    assert sorted(shown) == sorted(c for row in counts for c in row if c)
-    assert svg.count("<rect") == 9
-    assert "true b, predicted c: 3 (5.8%)" in svg
-
-
-@pytest.mark.parametrize("k", [1, 2, 10, 24])
-@pytest.mark.parametrize("width", [340, 540])
-def test_the_confusion_matrix_stays_in_its_width(k, width):
-    names = [f"a long class name {i}" for i in range(k)]
-    svg = confusion_chart([[1.0] * k for _ in range(k)], names, width)
-    for e in ET.fromstring(svg).iter("rect"):
-        assert 0 <= float(e.get("x")) <= width - float(e.get("width"))
-
-
-def test_layers_show_every_layer_and_mark_what_is_not_finite():
-    layers = {f"layer{i}": [(s, 10.0**-i) for s in range(5)] for i in range(8)}
-    layers["layer3"][2] = (2, math.nan)
-    svg = layer_chart(layers, width=540, x_label="epoch", label="x")
-    assert svg.count('class="miss"') == 1
-    assert svg.count('class="hit"') == 39
-    assert all(f">{name}<" in svg for name in layers)
-
-
-def test_charts_of_odd_values_do_not_fail():
-    scatter_chart([], [], width=300, height=200, unit="x")
-    scatter_chart([math.nan], [1.0], width=300, height=200, unit="x")
-    reliability_chart([], x_label="p", width=300, height=200)
-    histogram_chart([0], [0.0, 1.0], x_label="e", width=300, height=200)
-    layer_chart({"a": [(0.0, 0.0)]}, width=300, x_label="e", label="l")
-    assert share_bar(None) == share_bar(math.nan) == ""
-    assert 'width="100.0"' in share_bar(2.0)
-
-
-def test_long_names_are_cut_in_the_middle():
-    assert short("short", 9) == "short"
-    assert short("very_long_class_name", 9) == "very…name"
-    assert len(short("x" * 50, 9)) == 9
+    assert not [e for e in ET.fromstring(svg).iter() if e.tag == "script"]
