@@ -117,7 +117,7 @@ class FastNet(nn.Module):
         self.whiten.bias.zero_()  # type: ignore[union-attr]
         for block in self.blocks:
             weight = block.conv1.weight  # type: ignore[union-attr]
-            nn.init.dirac_(weight[: weight.shape[1]])  # type: ignore[index,union-attr]
+            nn.init.dirac_(weight[: weight.shape[1]])  # type: ignore[index]
 
     @torch.no_grad()
     def first_look(self, images: Tensor) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gipi.core.schema import Field, Schema
     from gipi.data.augment.probe import FlipProbe
 
-LIGHT, MEDIUM, STRONG, LONG = 2, 15, 60, 200
-"""Epochs above which pictures are moved, partly hidden, changed at will, and mixed."""
+LIGHT, FEW, MEDIUM, STRONG, LONG = 2, 6, 15, 60, 200
+"""Epochs above which pictures are mirrored, moved, partly hidden, changed at will, and mixed."""
 PHOTO = 64  # shorter side in pixels from which objects come in many sizes
 MANY = 5_000  # rows from which mixing pays in long runs
 
@@ -94,6 +94,8 @@ def _class_steps(
     photo = side >= PHOTO and channels == 3
     if photo:
         steps.append({"name": "resized-crop", "least": 0.5 if epochs <= MEDIUM else 0.25})
+    elif epochs <= FEW:
+        return "too few to move it"
     else:
         # As much as a picture of this size bears: 4 pixels of 32, 2 of 28 in one colour.
         steps.append("crop" if channels == 3 else "shift")
