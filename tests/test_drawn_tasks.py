@@ -57,6 +57,8 @@ def test_the_task_and_its_model_follow_from_the_data(place, task) -> None:
     summary = json.loads((place / task / "evaluation" / "summary.json").read_text())
     assert summary["primary"]["name"] == PRIMARY[task]
     assert len(summary["worst"]) >= 2
+    settings = (place / task / "config.yaml").read_text()
+    assert "each picture is seen" in settings  # augmentation follows from the passes
     costs = [row["loss"] for row in summary["worst"]]
     assert costs == sorted(costs, reverse=True)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from gipi.core.schema import Field, Schema
-from gipi.data.augment import build_augment
 from gipi.train import picture_recipes
 from gipi.train.recipes import guess_model, recipe_for
 
@@ -30,21 +29,6 @@ def test_the_model_follows_from_the_task_and_the_size_with_a_reason(task, side, 
     name, why = guess_model(schema(task, side=side))
     assert name == model
     assert f"{side}x{side}" in why
-
-
-@pytest.mark.parametrize("task", list(KINDS))
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_augmentations_exist_and_fit_the_data(task, channels) -> None:
-    found = schema(task, channels=channels)
-    assert build_augment(picture_recipes.augmentation(task, found), found) is not None
-
-
-def test_pictures_are_mirrored_only_where_the_meaning_stays() -> None:
-    assert "flip" in picture_recipes.augmentation("detect", schema("detect"))
-    assert "flip" not in picture_recipes.augmentation("classify", schema("classify"))
-    assert "flip" not in picture_recipes.augmentation("pose", schema("pose"))
-    named = schema("pose", flip=[[0, 1]])
-    assert "flip" in picture_recipes.augmentation("pose", named)
 
 
 def test_the_batch_and_the_epochs_follow_from_the_rows() -> None:

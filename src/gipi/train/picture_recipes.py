@@ -44,7 +44,7 @@ def is_deep(model: str, task: str) -> bool:
 
 
 def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:
-    """Return AdamW under one cycle, sized by the rows, with augmentation that fits the target."""
+    """Return AdamW under one cycle, sized by the rows; augmentation follows from the passes."""
     usual = USUAL.get(task, 64)
     batch = max(4, min(usual, 1 << int(math.log2(max(rows / 10, 4)))))
     epochs = math.ceil(STEPS.get(task, 3000) * batch / max(rows, 1))
@@ -52,31 +52,12 @@ def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:
         "optimizer": "adamw", "lr": LR.get(task, 1e-3), "weight_decay": 0.02,
         "schedule": "one-cycle",
         "batch_size": batch, "epochs": min(150, max(15, epochs)), "clip_norm": 2.0,
-        "augment": augmentation(task, schema),
     }  # fmt: skip
     if task == "classify" and not (schema.target is not None and schema.target.multi):
         values["task_options"] = {"label_smoothing": 0.1}
     if model == "retinanet":
         values["task_options"] = {"method": "retinanet"}
     return values
-
-
-def augmentation(task: str, schema: Schema) -> list[Any]:
-    """Return the augmentations that leave the meaning of such a target as it is.
-
-    A mirror image is no change of meaning for masks and boxes; for points only where the data says
-    which of them a mirror exchanges. For classes it may be one (digits, letters, left and right),
-    so it is left to `--set augment=[flip, ...]`.
-    """
-    picture = picture_of(schema)
-    colour = picture is not None and bool(picture.shape) and picture.shape[0] == 3
-    light: list[Any] = ["color-jitter"] if colour else ["brightness", "contrast"]
-    if task in ("segment", "detect"):
-        return ["flip", "scale", *light]
-    if task == "pose":
-        pairs = schema.target is not None and bool(schema.target.stats.get("flip"))
-        return [*(["flip"] if pairs else []), "rotate", "scale", *light]
-    return ["resized-crop" if task == "classify" else "shift", *light]
 
 
 def picture_of(schema: Schema) -> Field | None:

@@ -103,8 +103,10 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
         optimizer=wanted.optimizer if "optimizer" in wanted.model_fields_set else None,
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
-    if planned is not None and wanted.augment is None:
-        suggestion = _with_augmentation(suggestion, dataset, planned.epochs)
+    deep = own.model is None and picture_recipes.is_deep(model_name or "", task_name)
+    if wanted.augment is None and (planned is not None or deep):
+        passes = _passes(wanted, suggestion, rows) if planned is None else planned.epochs
+        suggestion = _with_augmentation(suggestion, dataset, passes)
     recipe = resolve.layer(
         "recipe",
         [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
@@ -152,6 +154,17 @@ def _for_time(
         dataset.signature(len(schema.classes)), len(dataset.splits["train"]), seconds, wanted,
         device=pick_device(wanted.device),
     )  # fmt: skip
+
+
+def _passes(wanted: Config, suggestion: Suggestion, rows: int) -> float:
+    """Return how often each row will be seen, as far as the request and the recipe say it."""
+    if wanted.epochs is not None:
+        return wanted.epochs
+    if wanted.steps is not None:
+        given = "batch_size" in wanted.model_fields_set
+        size = wanted.batch_size if given else suggestion.values.get("batch_size", 128)
+        return wanted.steps * (rows if size == "full" else int(size)) / max(rows, 1)
+    return float(suggestion.values.get("epochs", 10))
 
 
 def _with_augmentation(
