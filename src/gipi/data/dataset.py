@@ -223,7 +223,7 @@ def open_data(
     notes = list(source.notes)
     if found is not None:
         notes += [*found.notes, *settle(found.survey.faults, source, chosen)]
-    rows = rows_to_split(source, schema, found)
+    rows = rows_to_split(source, schema, found=found)
     split = split_rows(rows, seed=chosen.seed, val=chosen.val, test=chosen.test)
     notes += split.notes
     lost = int((~rows.usable).sum())
@@ -395,7 +395,7 @@ def _joined(source: Source, schema: Schema) -> Source:
         return source
     if "separator" in field.stats or not set(field.classes) <= set(source.columns):
         return source
-    return multilabel.join(source, field.classes, field.name)
+    return multilabel.join(source, field.classes, name=field.name)
 
 
 def _weight(source: Source, schema: Schema) -> torch.Tensor | None:

@@ -23,7 +23,7 @@ _PART_NAMES = {
 RAREST = "stratified by the rarest class of each row"
 
 
-def rows_to_split(source: Source, schema: Schema, found: dense.View | None = None) -> SplitRows:
+def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = None) -> SplitRows:
     """Return what the split must know of the rows.
 
     found   annotated pictures: rows with a fault take no part

@@ -48,7 +48,7 @@ def settle(faults: Mapping[int, str], source: Source, options: DataOptions) -> l
     return [f"{what} of {source.rows:,} left out (bad_rows=skip): {said}"]
 
 
-def listing(faults: Mapping[int, str], source: Source, shown: int = SHOWN) -> str:
+def listing(faults: Mapping[int, str], source: Source, *, shown: int = SHOWN) -> str:
     """Return the first faulty rows by name with their reasons, and how many more there are."""
     first = [f"{source.row_name(row)}: {faults[row]}" for row in sorted(faults)[:shown]]
     more = len(faults) - len(first)

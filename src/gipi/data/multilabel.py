@@ -97,7 +97,7 @@ def encode(field: Field, column: np.ndarray, *, row_name: Callable[[int], str]) 
     return torch.from_numpy(presence(field, column, row_name=row_name).astype(np.float32))
 
 
-def join(source: Source, names: Sequence[str], name: str = JOINED) -> Source:
+def join(source: Source, names: Sequence[str], *, name: str = JOINED) -> Source:
     """Return the source with these columns of 0 and 1 as one target of several labels.
 
     Raises `DataError` naming the first row that has something else.
@@ -128,10 +128,6 @@ def _zero_one(column: Column) -> np.ndarray | None:
     return column.astype(bool) if np.isin(column, (0, 1)).all() else None
 
 
-def label_columns(source: Source, besides: Sequence[str] = ()) -> tuple[str, ...]:
+def label_columns(source: Source) -> tuple[str, ...]:
     """Return the names of all columns of 0 and 1."""
-    return tuple(
-        name
-        for name, column in source.columns.items()
-        if name not in besides and _zero_one(column) is not None
-    )
+    return tuple(name for name, column in source.columns.items() if _zero_one(column) is not None)

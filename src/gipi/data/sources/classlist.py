@@ -84,11 +84,11 @@ def _facts(
         )  # fmt: skip
     if colours:
         values = list(range(len(names)))  # a coloured mask is read as positions in the list
-    return without_void(tuple(names), values, colours)
+    return without_void(tuple(names), values, colours=colours)
 
 
 def without_void(
-    names: Sequence[str], values: Sequence[int], colours: Sequence[Sequence[int]] = ()
+    names: Sequence[str], values: Sequence[int], *, colours: Sequence[Sequence[int]] = ()
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Return the names that count, and facts in which void classes and 255 are ignored.
 

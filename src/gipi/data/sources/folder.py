@@ -73,7 +73,7 @@ def read_folder(folder: Path) -> Source:
     return _source(root.name, whole, labels=labelled, split=split, root=root, notes=notes)
 
 
-def link_pictures(source: Source, folder: Path, table: Path | None = None) -> Source:
+def link_pictures(source: Source, folder: Path, *, table: Path | None = None) -> Source:
     """Return a table in which columns of picture paths (relative to `folder`) are pictures.
 
     table   the file itself: pictures may lie in a folder that is named after it

@@ -121,6 +121,7 @@ def read_mask_folder(folder: Path, pairs: tuple[Pair, ...]) -> Source:
     everything = [*pictures, *(m for m in masks if m is not None), *([listed] if listed else [])]
     fingerprint, of = fingerprint_files(everything, root, quick=True)
     files = ImageFiles(tuple(pictures), root)
+    shown = next((p for p in pairs if p.part == TRAIN), pairs[0])
     return Source(
         name=root.name,
         columns={
@@ -132,8 +133,7 @@ def read_mask_folder(folder: Path, pairs: tuple[Pair, ...]) -> Source:
         given_split=split if len(set(split.tolist())) > 1 else None,
         target="mask",
         task="segment",
-        task_reason=f"{pairs[-1].masks.name}/ holds masks of the pictures in "
-        f"{pairs[-1].pictures.name}/",
+        task_reason=f"{shown.masks.name}/ holds masks of the pictures in {shown.pictures.name}/",
         schema_hints={"image": "image", "mask": "mask"},
         fingerprint=fingerprint,
         fingerprint_of=of,

@@ -60,9 +60,9 @@ def _only_child(path: Path) -> tuple[Path, ...]:
     return (inside[0],) if len(inside) == 1 and inside[0].is_dir() else ()
 
 
-def read_picture_table(path: Path, task: str | None = None) -> Source:
+def read_picture_table(path: Path, *, task: str | None = None) -> Source:
     """Return a table; its picture column, keypoints and several labels a row are recognised."""
-    source = folder.link_pictures(recognise(read_table(path)), path.parent, path)
+    source = folder.link_pictures(recognise(read_table(path)), path.parent, table=path)
     if not any(isinstance(c, ImageFiles) for c in source.columns.values()):
         return source
     if task in (None, "pose"):
@@ -114,7 +114,7 @@ def read_face_keypoints(place: Path) -> Source:
     """Return faces with 68 points; the rows of test_keypoints.csv are the test rows."""
     inside = content(place, "*.zip")
     tables = [(_table(inside, w), part) for w, part in (("train", TRAIN), ("test", TEST))]
-    parts = [read_picture_table(path, "pose") for path, _ in tables]
+    parts = [read_picture_table(path, task="pose") for path, _ in tables]
     files = [p.columns["image"] for p in parts]
     drawn = [p.columns["keypoints"] for p in parts]
     assert all(isinstance(f, ImageFiles) for f in files)

@@ -159,7 +159,7 @@ def _read_file(path: Path, task: str | None) -> Source:
     if path.suffix.lower() == ".json" and coco.is_coco(path):
         return coco.read_coco(path.parent, (path,), task=task)
     if kind_of(path) in table.KINDS:
-        return pictured.read_picture_table(path, task)
+        return pictured.read_picture_table(path, task=task)
     if kind_of(path) in ARCHIVES:
         raise DataError(
             f"{path} is an archive",
