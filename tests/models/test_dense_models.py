@@ -13,6 +13,7 @@ from gipi import models
 from gipi.core.errors import ConfigError, ModelError, UnknownName
 from gipi.core.schema import Signature
 from gipi.models.body import pad_to, resize_maps
+from gipi.models.decoder import Decoder
 from gipi.models.landmarks import soft_argmax
 from gipi.models.unet import draw_transposed
 
@@ -123,6 +124,22 @@ def test_padding_and_enlargement_keep_pixel_centres():
     fine = resize_maps(ramp, 4) * 4
     wanted = torch.arange(24.0) + 0.5
     torch.testing.assert_close(fine[0, 0, 10, 2:-2], wanted[2:-2])
+
+
+@torch.no_grad()
+def test_the_decoder_lays_its_maps_exactly_on_each_other():
+    """With weights that pass things through, a map of its own x coordinates stays one."""
+    decoder = Decoder((1, 1, 1), (2, 4, 8), kind="none")
+    for narrow, block in zip(decoder.narrow, decoder.blocks, strict=True):
+        narrow.weight.fill_(1.0)
+        narrow.bias.zero_()
+        block[0].weight.zero_()
+        block[0].weight[0, :, 1, 1] = 0.5  # half of the enlarged map and half of the joined one
+        block[0].bias.zero_()
+    maps = [((torch.arange(64 // s) + 0.5) * s).expand(1, 1, 64 // s, 64 // s) for s in (2, 4, 8)]
+    for given in (maps, [m.transpose(2, 3) for m in maps]):
+        inside = (..., slice(3, -3), slice(3, -3))
+        torch.testing.assert_close(decoder(given)[inside], given[0][inside])
 
 
 def test_the_published_net_has_the_published_size():

@@ -69,6 +69,13 @@ def test_points_survive_maps_to_a_tenth_of_a_pixel(stride, logits, margin):
     assert float(found[..., 2].max()) <= 1.0
 
 
+def test_a_slanted_peak_is_found_too():
+    v, u = torch.meshgrid(torch.arange(9.0), torch.arange(9.0), indexing="ij")
+    x, y = u - 4.3, v - 3.8
+    found = read_heatmaps(-(x * x + y * y + 1.2 * x * y)[None, None], stride=1, logits=True)
+    assert found[0, 0, :2].tolist() == pytest.approx([4.8, 4.3], abs=1e-4)
+
+
 def test_smoothing_finds_a_peak_under_noise():
     points = some_points(rows=30, margin=8.0)
     maps = losses.gaussian_maps(points, (21, 24), stride=2, sigma=2.0)
