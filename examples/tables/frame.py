@@ -45,7 +45,7 @@ def main() -> None:
 
     new = {"area": [55.0, None], "district": ["harbour", "a new one"], "balcony": ["yes", "no"]}
     for row, answer in zip(new["district"], run.predict(new), strict=True):
-        print(f"{row}: {answer['value']:.0f}")
+        print(f"{row}: {answer['rent']:.0f}")
 
 
 if __name__ == "__main__":

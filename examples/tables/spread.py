@@ -32,7 +32,7 @@ def main() -> None:
     print("   x   mean   spread   true spread")
     for place, answer in zip(at[:, 0], run.predict(at), strict=True):
         true = 0.05 + 0.5 * place
-        print(f"{place:.2f}  {answer['value']:+.2f}    {answer['std']:.2f}     {true:.2f}")
+        print(f"{place:.2f}  {answer['y']:+.2f}    {answer['std']:.2f}     {true:.2f}")
 
 
 if __name__ == "__main__":
