@@ -47,7 +47,8 @@ def stacks(deeper: Callable[[Callable[[], list[str]]], list[str]]) -> list[list[
     rows = data.open_data((x, x.sum(1)), data.DataOptions(task="regress"))
     stream = rows.stream("train", batch_size=8)
     train.fit(nn.Linear(4, 1), tasks.custom(loss), stream, RECIPE)
-    return seen
+    # one row goes through the loss before the first step, to see whether all fits together
+    return [names for names in seen if "gipi.train.begin.begin" not in names]
 
 
 def test_two_frames_from_fit_to_the_loss() -> None:

@@ -12,6 +12,7 @@ import torch
 
 from gipi.core.errors import DataError, GipiError, ModelError
 from gipi.train.kept import kept_of
+from gipi.train.mode import eval_mode
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,16 +35,13 @@ def check_fits(model: nn.Module, task: Task, train: Stream, first: Batch) -> Non
     kept = kept_of(model)
     if kept is not None:
         kept.keep()
-    training = model.training
     rows = first.slice(0, 1)
-    model.eval()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with eval_mode(model), torch.random.fork_rng(), torch.no_grad():
             outputs = _outputs(model, task, rows)
             _check_labels(outputs, train, first)
             _check_loss(model, task, rows, outputs)
     finally:
-        model.train(training)
         if kept is not None:
             kept.restore()
 
@@ -53,7 +51,7 @@ def _outputs(model: nn.Module, task: Task, rows: Batch) -> Tensor:
         return task.forward(model, rows)
     except (GipiError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = ", ".join(f"{k} {_shape(v)}" for k, v in rows.inputs.items())
         raise ModelError(
             f"the model {type(model).__name__} cannot take these inputs ({shapes}): {_say(error)}",
