@@ -194,7 +194,7 @@ def fit(
                     }  # fmt: skip
                     run.explain_skipped(train)
                     actions += run.tell("row", row)
-                    cost = time.perf_counter() - now + run.layers.cost_s
+                    cost = time.perf_counter() - now - run.layers.read_s
                     row_cost += 0.2 * (cost - row_cost)  # the first rows come closer together
                     wait = max(ROW_S, row_cost / ROW_SHARE) * steps / seconds
                     every = recipe.log_every or max(1, min(10_000, round(wait)))

@@ -138,26 +138,33 @@ def read_metrics(
     return row
 
 
+LAYERS_SHARE = 0.001
+"""The look at the layers takes this share of the time: large nets are looked at less often."""
+
+
 @dataclass
 class Layers:
-    """Gradient norm and update/weight ratio of each weight matrix, sampled at rows."""
+    """Gradient norm and update/weight ratio of each weight matrix, sampled at rows.
+
+    read_s  seconds that the last `read` took
+    """
 
     params: dict[str, nn.Parameter]
-    every: int = 5
-    calls: int = 0
-    cost_s: float = 0.0
+    read_s: float = 0.0
     before: list[Tensor] = field(default_factory=list)
+    due: float = 0.0
+    copied_s: float = 0.0
 
     def begin(self) -> None:
-        """Copy the weights before a step, if this row is one of the sampled ones."""
+        """Copy the weights before a step, if a look is due."""
         began, self.before = time.perf_counter(), []
-        if self.calls % self.every == 0:
+        if began >= self.due:
             self.before = [p.detach().clone() for p in self.params.values()]
-        self.calls += 1
-        self.cost_s = time.perf_counter() - began
+            self.copied_s = time.perf_counter() - began
 
     def read(self) -> dict[str, Any]:
         """Return ``{"layers": {name: {"grad_norm", "update_ratio"}}}``, or nothing."""
+        began, self.read_s = time.perf_counter(), 0.0
         if not self.before:
             return {}
         now = list(self.params.values())
@@ -169,6 +176,8 @@ class Layers:
         table = torch.stack(
             [torch.stack([t.float().to(moved[0].device) for t in c]) for c in (slope, moved, size)]
         ).tolist()  # sync
+        self.read_s = time.perf_counter() - began
+        self.due = began + (self.copied_s + self.read_s) / LAYERS_SHARE
         return {
             "layers": {
                 name: {"grad_norm": g, "update_ratio": u / w if w > 0 else 0.0}
