@@ -105,6 +105,14 @@ def test_an_answer_moves_with_the_picture(case):
     assert float((there - here)[..., middle, middle].abs().max()) > 1e-6
 
 
+@pytest.mark.parametrize("kind", ["batch", "instance"])
+def test_deeplab_trains_on_a_single_picture(kind):
+    """The mean over the picture is a single value of each map, which torch's norms refuse."""
+    model = build("deeplabv3", norm=kind)
+    model(torch.randn(1, 2, 40, 40)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_soft_argmax_finds_the_centre_of_a_bump():
     maps = torch.full((1, 1, 8, 10), -100.0)
     maps[0, 0, 3, 6] = 100.0

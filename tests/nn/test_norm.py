@@ -10,7 +10,7 @@ from gipi.core.errors import ModelError, UnknownName
 from gipi.nn import NORMS, RowRMSNorm, mixes_rows, norm
 from gipi.optim import parameter_groups
 
-C, GROUPS = 12, 4
+C, GROUPS = 16, 4
 MAPS_ONLY = ("instance", "lrn")
 
 
@@ -55,6 +55,47 @@ def test_every_record_explains_itself(record):
     assert record.citation
     for fact in ("formula", "use", "failure", "torch"):
         assert record.facts[fact], fact
+
+
+@pytest.mark.parametrize("dims", [0, 1, 2, 3])
+def test_batch_norm_takes_a_single_row_as_prediction_does(dims):
+    layer = norm("batch", 4, dims=dims)
+    layer(5 + 2 * torch.randn(9, 4, *([2] * dims), generator=torch.Generator().manual_seed(0)))
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    one = torch.randn(1, 4, *([1] * dims), generator=torch.Generator().manual_seed(1))
+    found = layer(one.requires_grad_())
+    found.square().sum().backward()
+    assert layer.weight.grad.abs().min() > 0
+    torch.testing.assert_close(found, layer.eval()(one))
+    assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+    published = getattr(nn, type(layer).__name__)(4)  # the same tensors and class of torch
+    published.load_state_dict(layer.state_dict())
+    assert isinstance(layer, type(published))
+
+
+def test_batch_norm_is_torchs_wherever_torch_has_an_answer():
+    x = torch.randn(2, 4, 1, 1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(norm("batch", 4, dims=2)(x), nn.BatchNorm2d(4)(x))
+    wide = x[:1].expand(-1, -1, 3, 1).clone()
+    torch.testing.assert_close(norm("batch", 4, dims=2)(wide), nn.BatchNorm2d(4)(wide))
+
+
+def test_a_group_has_at_least_four_channels():
+    for width in range(1, 200):
+        groups = norm("group", width).num_groups
+        assert width % groups == 0
+        assert width // groups >= min(width, 4)
+        assert groups <= 32
+    assert [norm("group", width, dims=2).num_groups for width in (128, 256, 512)] == [32] * 3
+
+
+@pytest.mark.parametrize("width", [2, 8, 32, 64])
+def test_group_norm_keeps_what_differs_in_vectors_and_on_single_pixels(width):
+    x = torch.randn(1, width, generator=torch.Generator().manual_seed(0))
+    for seen in (x, x[:, :, None, None]):
+        y = norm("group", width, dims=seen.ndim - 2)(seen)
+        assert y.std() > 0.5
+        assert len(y.unique()) == width
 
 
 def test_local_response_is_the_formula_of_the_paper():

@@ -47,7 +47,8 @@ class ASPP(nn.Module):
     """Views of several widths, side by side, and a 1x1 convolution over them.
 
     x (B, C, h, w) -> (B, width, h, w): one 1x1 convolution, one 3x3 of each dilation in `rates`,
-    and the mean over the picture; each with norm and ReLU.
+    and the mean over the picture; each with norm and ReLU. The mean is one value of each map, which
+    instance norm cannot take: there layer norm stands for it.
 
     Chen, Papandreou, Schroff and Adam 2017, arXiv:1706.05587.
     """
@@ -55,13 +56,13 @@ class ASPP(nn.Module):
     def __init__(self, maps: int, width: int, *, rates: tuple[int, ...], kind: str) -> None:
         super().__init__()
 
-        def view(size: int, rate: int) -> nn.Sequential:
+        def view(size: int, rate: int, own: str = kind) -> nn.Sequential:
             pad = rate if size == 3 else 0
             layer = nn.Conv2d(maps, width, size, 1, pad, rate, bias=False)
-            return nn.Sequential(layer, norm(kind, width, dims=2), nn.ReLU(inplace=True))
+            return nn.Sequential(layer, norm(own, width, dims=2), nn.ReLU(inplace=True))
 
         self.views = nn.ModuleList([view(1, 1), *(view(3, rate) for rate in rates)])
-        self.mean = view(1, 1)
+        self.mean = view(1, 1, own="layer" if kind == "instance" else kind)
         self.join = nn.Sequential(
             nn.Conv2d(width * (len(rates) + 2), width, 1, bias=False),
             norm(kind, width, dims=2), nn.ReLU(inplace=True),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gipi.core.errors import ModelError
 from gipi.models.alexnet import response_norm
 from gipi.models.stem import Stem, image_of, pick_stem
-from gipi.nn import initialise, why
+from gipi.nn import BatchNorm2d, initialise, why
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -73,7 +73,7 @@ class ConvUnit(nn.Module):
     def __init__(self, maps: int, out: int, kernel: int, stride: int = 1, *, plain: bool) -> None:
         super().__init__()
         self.conv = nn.Conv2d(maps, out, kernel, stride, kernel // 2, bias=plain)
-        self.bn = nn.Identity() if plain else nn.BatchNorm2d(out, eps=EPS)
+        self.bn = nn.Identity() if plain else BatchNorm2d(out, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map."""

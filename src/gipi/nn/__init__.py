@@ -24,7 +24,15 @@ from gipi.nn.init import INITS, init_for, initialise
 from gipi.nn.layers import LAYERS
 from gipi.nn.linear import ORDERS, Order, dense_block, zero_linear
 from gipi.nn.lsuv import lsuv
-from gipi.nn.norm import NORMS, RowRMSNorm, mixes_rows, norm
+from gipi.nn.norm import (
+    NORMS,
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    RowRMSNorm,
+    mixes_rows,
+    norm,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -33,6 +41,9 @@ __all__ = [
     "NORMS",
     "ORDERS",
     "RULES",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
     "Branches",
     "CategoryEmbeddings",
     "DenseConcat",

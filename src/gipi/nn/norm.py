@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
 from gipi.core.registry import Record, Registry
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-GROUPS = 32  # of group norm, or the largest number below it that divides the channels
+GROUPS = 32  # of group norm, or the largest number below it that `groups_of` finds
+FEWEST = 4  # channels of a group: one is instance norm, and two of a vector are always 1 and -1
 # Local response normalisation as published; torch divides its alpha by the size.
 LRN_SIZE, LRN_ALPHA, LRN_BETA, LRN_K = 5, 1e-4, 0.75, 2.0
 
@@ -48,11 +50,53 @@ class RowRMSNorm(nn.Module):
         return (wide * torch.rsqrt(power + self.eps)).to(x.dtype) * gain
 
 
+# ------------------------------------------------------------------------ batch norm
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """torch's, which also takes a single value of each channel in training; see `_alone`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised rows."""
+        return _alone(self, x) if _is_alone(self, x) else super().forward(x)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """torch's, which also takes a single value of each channel in training; see `_alone`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised maps."""
+        return _alone(self, x) if _is_alone(self, x) else super().forward(x)
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    """torch's, which also takes a single value of each channel in training; see `_alone`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised volumes."""
+        return _alone(self, x) if _is_alone(self, x) else super().forward(x)
+
+
+def _is_alone(layer: BatchNorm1d | BatchNorm2d | BatchNorm3d, x: Tensor) -> bool:
+    """Return whether training gives one value of each channel: one row, and one position of it."""
+    return layer.training and len(x) == 1 and x.numel() == layer.num_features
+
+
+def _alone(layer: BatchNorm1d | BatchNorm2d | BatchNorm3d, x: Tensor) -> Tensor:
+    """Return what prediction would: one value has no spread, and torch refuses it.
+
+    An epoch of 65 rows in batches of 32 ends with one row. The running statistics stay as they are.
+    """
+    return F.batch_norm(
+        x, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0.0, layer.eps
+    )
+
+
 # ------------------------------------------------------------------------ builders
 
 
 def _batch(width: int, dims: int) -> nn.Module:
-    return (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims](width)
+    return (BatchNorm1d, BatchNorm1d, BatchNorm2d, BatchNorm3d)[dims](width)
 
 
 def _layer(width: int, dims: int) -> nn.Module:
@@ -66,8 +110,20 @@ def _instance(width: int, dims: int) -> nn.Module:
     return kind(width, affine=True)
 
 
+def groups_of(width: int) -> int:
+    """Return the most groups that divide 32 and `width` and have four channels each, or one group.
+
+    >>> [groups_of(width) for width in (256, 64, 32, 12, 6, 3)]
+    [32, 16, 8, 2, 1, 1]
+    """
+    groups = math.gcd(width, GROUPS)
+    while groups > 1 and width // groups < FEWEST:
+        groups //= 2
+    return groups
+
+
 def _group(width: int, dims: int) -> nn.Module:  # noqa: ARG001
-    return nn.GroupNorm(math.gcd(width, GROUPS), width)
+    return nn.GroupNorm(groups_of(width), width)
 
 
 def _rms(width: int, dims: int) -> nn.Module:
@@ -133,7 +189,8 @@ NORMS = Registry(
         _record(
             "batch", _batch, "over the rows of the batch: mixes rows",
             "Ioffe and Szegedy 2015, Batch normalization, arXiv:1502.03167",
-            formula=_FORMULA + "; running μ and σ² (momentum 0.1, σ² unbiased) in prediction",
+            formula=_FORMULA + "; running μ and σ² (momentum 0.1, σ² unbiased) in prediction, "
+            "and in training for a single value",
             over="B, P",
             use="deep convolutional nets with 16 rows or more on a device; free after training, "
             "since it folds into the convolution",
@@ -165,7 +222,7 @@ NORMS = Registry(
             "Wu and He 2018, Group normalization, arXiv:1803.08494",
             formula=_FORMULA, over="G, P",
             use="convolutional nets with few rows on a device: detection, segmentation, large "
-            "pictures; 32 groups, or the largest number that divides both 32 and C",
+            "pictures; 32 groups, or the most that divide both 32 and C and have 4 channels each",
             failure="a little behind batch norm where batches are large",
             torch_name="torch.nn.GroupNorm", aliases=("group-norm",),
         ),
