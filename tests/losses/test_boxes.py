@@ -82,6 +82,16 @@ def test_focal_stays_finite_far_out():
     assert float(losses.focal(easy, torch.tensor([[0]]))[0]) < 1e-10
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_the_slope_of_focal_stays_finite_far_out(gamma):
+    far = torch.tensor([[[300.0, -300.0, 110.0, -110.0, 0.0]]], requires_grad=True)
+    for kind in (BACKGROUND, 0, 1):
+        total, _ = losses.focal(far, torch.tensor([[kind]]), gamma=gamma)
+        (slope,) = torch.autograd.grad(total, far)
+        assert slope.isfinite().all()
+        assert slope[0, 0, 4] > 0
+
+
 def test_giou_loss_is_the_slow_sum():
     total, count = losses.giou_loss(BOXES, TRUE, W, valid=VALID)
     expected = 0.0

@@ -72,6 +72,30 @@ def test_a_crowd_is_not_learnt_and_its_places_take_no_part():
     assert classes(found, 1) == [[IGNORED, -1], [-1, -1]]
 
 
+def test_a_thin_box_between_the_rows_of_its_level_is_learnt_where_it_has_a_place():
+    # Its farthest side asks for stride 16, whose rows stand at 8 and 24; y = 12 is of stride 8.
+    thin = [1, 10, 31, 15, 2, 0]
+    found = assign_places(target(thin, [0, 18, 12, 30, 1, 0]), PLACES, LEVELS, reach=2.0)
+    assert classes(found, 0) == [[-1] * 4, [-1, 2, 2, -1], [1, -1, -1, -1], [1, -1, -1, -1]]
+    assert (found.classes == 2).sum() == 2
+    assert found.boxes[0, 5].tolist() == thin[:4]
+    hidden = assign_places(target([1, 10, 31, 15, 2, 1]), PLACES, LEVELS, reach=2.0)
+    assert (hidden.classes < 0).all()  # a crowd is not learnt by this way either
+
+
+def test_every_box_in_which_a_place_of_the_finest_level_lies_is_learnt():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        start = 24 * torch.rand(2, generator=generator)
+        size = 1 + 30 * torch.rand(2, generator=generator)
+        box = torch.cat([start, (start + size).clamp_max(32)])
+        found = assign_places(target([*box.tolist(), 0, 0]), PLACES, LEVELS, reach=1.5)
+        inside = ((PLACES[:, :2] > box[:2]) & (PLACES[:, :2] < box[2:])).all(1)
+        fine = inside & (PLACES[:, 2] == 8)
+        assert (found.classes == 0).any() or not fine.any()
+        assert not (found.classes[0] == 0)[~inside].any()
+
+
 def test_a_box_between_all_places_is_not_learnt():
     found = assign_places(target([5, 5, 11, 11, 0, 0]), PLACES, LEVELS)
     assert (found.classes == BACKGROUND).all()  # the coarse place (8, 8) is not for small boxes
@@ -103,24 +127,31 @@ def test_places_against_a_slow_loop(seed, pairs, monkeypatch):
     radius, reach = 1.5, 2.5
     found = assign_places(boxes, places, levels, radius=radius, reach=reach)
     for b, rows in enumerate(boxes.tolist()):
-        for a, (x, y, stride) in enumerate(places.tolist()):
-            least = 0 if stride == 8 else stride / 2 * reach
-            most = math.inf if stride == 32 else stride * reach
-            best, area, covered = None, math.inf, False
-            for row in rows:
-                x0, y0, x1, y1, kind, crowd = row
+        chosen, covered = {}, set()  # place -> boxes that it may answer for
+        for row in rows:
+            x0, y0, x1, y1, kind, crowd = row
+            fits, near = [], []
+            for a, (x, y, stride) in enumerate(places.tolist()):
+                least = 0 if stride == 8 else stride / 2 * reach
+                most = math.inf if stride == 32 else stride * reach
                 sides = (x - x0, y - y0, x1 - x, y1 - y)
                 if kind < 0 or min(sides) <= 0:
                     continue
                 if crowd:
-                    covered = True
+                    covered.add(a)
                     continue
                 off = max(abs(x - (x0 + x1) / 2), abs(y - (y0 + y1) / 2))
-                if off >= radius * stride or not least < max(sides) <= most:
-                    continue
-                if (x1 - x0) * (y1 - y0) < area:
-                    best, area = row, (x1 - x0) * (y1 - y0)
-            expected = best[4] if best else IGNORED if covered else BACKGROUND
+                if max(sides) > least:
+                    near.append((off, a))
+                    if off < radius * stride and max(sides) <= most:
+                        fits.append(a)
+            for a in fits or [a for off, a in near if off == min(near)[0]]:
+                chosen.setdefault(a, []).append(row)
+        for a in range(len(places)):
+            own = chosen.get(a)
+            best = min(own, key=lambda r: (r[2] - r[0]) * (r[3] - r[1])) if own else None
+            covers = a in covered
+            expected = best[4] if best else IGNORED if covers else BACKGROUND
             assert found.classes[b, a] == expected
             if best:
                 torch.testing.assert_close(found.boxes[b, a], torch.tensor(best[:4]))

@@ -237,6 +237,7 @@ def test_the_spec_rebuilds_the_task(method):
         ({"overlap": -0.1}, "task.overlap"),
         ({"radius": 0}, "task.radius=0"),
         ({"most": 0}, "task.most"),
+        ({"gamma": -1.0}, "task.gamma=-1.0"),
         ({"metod": "fcos"}, "'method'"),
     ],
 )

@@ -7,10 +7,14 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from gipi.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _IMPORTED = time.time()
 
@@ -45,6 +49,17 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)  # sync
     elif device.type == "mps":
         torch.mps.synchronize()  # sync
+
+
+def constants(values: Sequence[float], device: torch.device | str) -> torch.Tensor:
+    """Return a float32 tensor of a few numbers that is written on the device itself.
+
+    `torch.tensor(values, device=...)` copies from the host, for which the host waits until the
+    device has done everything asked of it before. It is for the hot path.
+    """
+    if torch.device(device).type == "cpu":
+        return torch.tensor(values, dtype=torch.float32)
+    return torch.stack([torch.full((), value, device=device) for value in values])
 
 
 def supports(device: torch.device, precision: str) -> bool:

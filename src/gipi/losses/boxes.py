@@ -48,7 +48,10 @@ def focal(
     true = target[..., None] == torch.arange(z.shape[-1], device=z.device)
     # With s = -z for the true class and z for the others, both lines read σ(s)^γ log(1 + e^s).
     s = torch.where(true, -z, z)
-    values = torch.sigmoid(s) ** gamma * F.softplus(s)
+    p = torch.sigmoid(s)
+    if gamma < 1:  # the power's gradient at 0 is ∞ · 0 there: the clamp keeps it finite
+        p = p.clamp_min(1e-12)
+    values = p**gamma * F.softplus(s)
     values = values * (true.to(z.dtype) * (2 * alpha - 1) + (1 - alpha))
     rows = (values * (target != IGNORED)[..., None]).flatten(1).sum(1)
     return _weighted(rows, target >= 0, weight)

@@ -86,7 +86,7 @@ def binary_cross_entropy(
         target = target.to(outputs.dtype)
     if label_smoothing:
         target = target * (1 - label_smoothing) + label_smoothing / 2
-    factor = None if positive_weight is None else outputs.new_tensor(positive_weight)
+    factor = None if positive_weight is None else outputs.new_full((), positive_weight)
     if weight is None:
         total = F.binary_cross_entropy_with_logits(
             outputs, target, reduction="sum", pos_weight=factor

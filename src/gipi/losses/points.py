@@ -152,8 +152,8 @@ def _maps(
         raise _mismatch(outputs, target, "(B, K, h, w) heatmaps", "heatmap")
     maps = outputs.float() if outputs.dtype in HALVES else outputs
     target = target.to(maps.dtype)
-    size = target.new_tensor([maps.shape[3], maps.shape[2]]) * stride
-    inside = ((target[..., :2] >= 0) & (target[..., :2] <= size)).all(2)
+    x, y = target[..., 0], target[..., 1]
+    inside = (x >= 0) & (x <= maps.shape[3] * stride) & (y >= 0) & (y <= maps.shape[2] * stride)
     share = _share(target, weight, inside)
     # A missing point may hold anything, NaN too, and 0 · NaN would be NaN.
     points = torch.where(share.unsqueeze(2) > 0, target[..., :2], 0.0)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from gipi.core.boxes import iou, share_inside
+from gipi.core.device import constants
 from gipi.metrics.metric import Metric, State, accumulator
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _match(outputs: Tensor, target: Tensor) -> Matches:
     free = same & ~crowd[:, None, :]
     overlap = torch.where(free, iou(a, b), -1.0)  # (B, D, M)
     inside = torch.where(same & crowd[:, None, :], share_inside(a, b), -1.0)
-    steps = torch.tensor(THRESHOLDS, device=outputs.device)
+    steps = constants(THRESHOLDS, outputs.device)
     shape = (*kinds.shape, len(THRESHOLDS))
     outcome = torch.zeros(shape, dtype=torch.int8, device=outputs.device)
     if target.shape[1] and kinds.shape[1]:

@@ -144,10 +144,13 @@ def oks(
     if sigmas is None:
         sigmas = COCO_SIGMAS if classes == len(COCO_SIGMAS) else (SIGMA,) * max(classes, 1)
     known = torch.tensor(tuple(sigmas), dtype=torch.float64)
+    placed: dict[torch.device, Tensor] = {}
 
     def update(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
         error, counted, _ = distances(outputs, target, size=size)
-        kappa = 2 * known.to(error)
+        if error.device not in placed:  # once: a copy for each batch would wait for the device
+            placed[error.device] = known.to(error)
+        kappa = 2 * placed[error.device]
         if len(kappa) != error.shape[1]:
             if len(kappa) > 1:
                 raise ModelError(f"{len(kappa)} sigmas for {error.shape[1]} points",

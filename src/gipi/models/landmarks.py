@@ -113,9 +113,8 @@ class Landmarks(nn.Module):
             return soft_argmax(heat, stride=stride)
         # The layer answers shares of the picture around its centre, so that it starts there.
         shares = self.head(maps[-1]).float().view(-1, self.points, 2)
-        size = shares.new_tensor([width, height])
-        points: Tensor = (shares + 0.5) * size
-        return points
+        x, y = (shares + 0.5).unbind(2)
+        return torch.stack([x * width, y * height], dim=2)
 
 
 def landmarks(config: LandmarksConfig, signature: Signature, generator: Generator) -> Landmarks:

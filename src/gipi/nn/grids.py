@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gipi.core.device import constants
 from gipi.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -100,14 +101,13 @@ def anchors(
     Around every place stand boxes of area (size · scale · stride)², one for each scale and each
     ratio of height to width. Lin et al. 2017, arXiv:1708.02002: 3 scales x 3 ratios.
     """
-    half = torch.tensor(
-        [
-            (size * scale / math.sqrt(ratio) / 2, size * scale * math.sqrt(ratio) / 2)
-            for scale in scales
-            for ratio in ratios
-        ],
-        device=device,
-    )
+    sides = [
+        size * scale * math.sqrt(share) / 2
+        for scale in scales
+        for ratio in ratios
+        for share in (1 / ratio, ratio)
+    ]
+    half = constants(sides, device).view(-1, 2)
     place = locations(levels, device)
     middle, reach = place[:, None, :2], half * place[:, None, 2:]
     return torch.cat([middle - reach, middle + reach], dim=-1).view(-1, 4)

@@ -56,9 +56,12 @@ def assign_places(
         it lies in the box, and within `radius` strides of its middle along x and along y;
         the farthest side of the box is at most `reach` strides of its level away, and more than
         that of the next finer level; the finest level takes all smaller, the coarsest all larger.
+    A box without such a place, one that is long and so thin that it lies between the rows of its
+    level, is answered for by the place in it, of a finer level, that is nearest to its middle.
 
-    Tian et al. 2019, arXiv:1904.01355, with centre sampling (their code: radius 1.5, reach 8).
-    A box narrower than the finest stride may lie between all places; it is then not learnt.
+    Tian et al. 2019, arXiv:1904.01355, with centre sampling (their code: radius 1.5, reach 8). The
+    last rule is ours. A box narrower than the finest stride may lie between all places; it is then
+    not learnt, as no place outside of a box could say where it ends.
     """
 
     def part(target: Tensor) -> Assigned:
@@ -69,9 +72,13 @@ def assign_places(
         off = (where - (boxes[..., :2] + boxes[..., 2:]) / 2).abs().amax(-1)
         least, most = _limits(levels, reach, places)
         far = sides.amax(-1)
-        fits = inside & (off < radius * stride) & (far > least[:, None]) & (far <= most[:, None])
+        large = inside & (far > least[:, None])
+        fits = large & (off < radius * stride) & (far <= most[:, None])
         crowd = real & (target[..., 5] != 0)
-        fits &= (real & ~crowd)[:, None, :]
+        normal = (real & ~crowd)[:, None, :]
+        fits &= normal
+        near = torch.where(large & normal & ~fits.any(1, keepdim=True), off, torch.inf)
+        fits |= (near < torch.inf) & (near == near.amin(1, keepdim=True))
         area = torch.where(fits, box_area(boxes), torch.inf)
         return _chosen(target, area.min(-1), inside & crowd[:, None, :])
 
@@ -110,8 +117,13 @@ def _limits(levels: Sequence[Level], reach: float, places: Tensor) -> tuple[Tens
     """Return (A,) distances to the farthest side: above the first, and up to the second."""
     least = [0.0 if i == 0 else levels[i - 1].stride * reach for i in range(len(levels))]
     most = [*least[1:], math.inf]
-    counts = torch.tensor([level.places for level in levels])
-    both = torch.tensor([least, most]).repeat_interleave(counts, dim=1).to(places.device)
+    both = [
+        torch.cat([
+            torch.full((level.places,), bound, device=places.device)
+            for level, bound in zip(levels, bounds, strict=True)
+        ])
+        for bounds in (least, most)
+    ]
     return both[0], both[1]
 
 

@@ -9,6 +9,7 @@ import torch
 
 from gipi import losses, metrics
 from gipi.core.boxes import clip_boxes
+from gipi.core.device import constants
 from gipi.core.errors import ConfigError, ModelError, did_you_mean
 from gipi.nn.boxes import nms_batch
 from gipi.nn.grids import RATIOS, SCALES, STRIDES, Level, anchors, levels_of, locations
@@ -75,6 +76,8 @@ def detect(
                 did_you_mean(value, known),
             )
     _in_range(alpha=alpha, score=score, overlap=overlap)
+    if gamma < 0:
+        raise ConfigError(f"task.gamma={gamma}", "a number from 0 up", "2 is usual")
     _above_zero(box_weight=box_weight, radius=radius, reach=reach, most=most, candidates=candidates)
     spec: dict[str, Any] = {
         "method": method, "box_weight": box_weight, "alpha": alpha, "gamma": gamma,
@@ -204,7 +207,7 @@ def detections(
     kept = nms_batch(rows[..., :4], scores, threshold=overlap, groups=rows[..., 5].long())
     value, index = scores.masked_fill(~kept, -torch.inf).topk(most, dim=1)
     rows = rows.gather(1, index[..., None].expand(-1, -1, 6))
-    nothing = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -1.0], device=rows.device)
+    nothing = constants([0.0, 0.0, 0.0, 0.0, 0.0, -1.0], rows.device)
     return torch.where((value > -torch.inf)[..., None], rows, nothing)
 
 

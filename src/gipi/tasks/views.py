@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gipi.core.batch import Batch
+from gipi.core.device import constants
 from gipi.core.errors import ConfigError
 from gipi.data.augment import mirror_order
 from gipi.data.augment.follow import transform_points, turned_over
@@ -176,7 +177,7 @@ def _boxes(
     most = found[0].shape[1]
     value, index = scores.masked_fill(~kept, -torch.inf).topk(most, dim=1)
     best = rows.gather(1, index[..., None].expand(-1, -1, 6))
-    nothing = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -1.0], device=rows.device)
+    nothing = constants([0.0, 0.0, 0.0, 0.0, 0.0, -1.0], rows.device)
     return torch.where((value > -torch.inf)[..., None], best, nothing)
 
 
