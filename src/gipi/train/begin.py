@@ -64,7 +64,37 @@ def begin(
     reserve_rows: int,
 ) -> Run:
     """Check the request, build everything, choose the setup, restore the past."""
+    recorder = ExitStack()
+    recorder.callback(optim.allow_compiler)
     optim.spare_compiler()
+    try:
+        return _build(
+            model, task, train, recipe, val=val, observers=observers, out=out, schema=schema,
+            setup=setup, resume=resume, device=device, reserve_s=reserve_s,
+            reserve_rows=reserve_rows, recorder=recorder,
+        )  # fmt: skip
+    except BaseException:  # what was opened or changed for the run ends with it
+        recorder.close()
+        raise
+
+
+def _build(
+    model: nn.Module,
+    task: Task,
+    train: Stream,
+    recipe: Recipe,
+    *,
+    val: Stream | None,
+    observers: Sequence[Observer],
+    out: Path | None,
+    schema: Schema | None,
+    setup: Setup | None,
+    resume: bool,
+    device: torch.device,
+    reserve_s: float,
+    reserve_rows: int,
+    recorder: ExitStack,
+) -> Run:
     check_separable(model, task, recipe)
     clock = make_clock(recipe, train)
     clock.device = device if dist.world() > 1 else None
@@ -83,12 +113,13 @@ def begin(
     if not (resume and out is not None and checkpoint.list_checkpoints(out)):
         first_look(model, train, device)
     first = place(next(iter(train.epoch(0))), device)
-    check_fits(model, task, train, first)
+    pinned = _pinned(out) if resume else None
+    chosen = setup or pinned
+    check_fits(model, task, train, first, micro=recipe.micro_batch,
+               context=autocast(chosen or baseline(recipe, device), device))  # fmt: skip
     check_last_batch(model, task, train, recipe, first)
     if recipe.micro_batch:
         first = first.slice(0, min(recipe.micro_batch, len(first)))
-    pinned = _pinned(out) if resume else None
-    chosen = setup or pinned
     if chosen is None and any(phase.closure for phase in task.phases):
         chosen = baseline(recipe, device)
     if chosen is None and recipe.optimizer == "lbfgs":
@@ -139,10 +170,9 @@ def begin(
         model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
         out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
         window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
-        context=autocast(chosen, device), observers=watchers, recorder=ExitStack(),
+        context=autocast(chosen, device), observers=watchers, recorder=recorder,
         kept=kept_of(model), epoch_steps=train.steps,
     )  # fmt: skip
-    run.recorder.callback(optim.allow_compiler)
     if out is not None and dist.rank() == 0:
         make_folder(out)
         if resume:

@@ -6,44 +6,58 @@ the outputs ends a process on a GPU. Both can be known from one batch and a look
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gipi.core.errors import DataError, GipiError, ModelError
-from gipi.train.kept import kept_of
+from gipi.train.kept import untouched
 from gipi.train.mode import eval_mode
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch import Tensor, nn
 
     from gipi.core.batch import Batch, Stream
     from gipi.tasks import Task
 
-IGNORED = (-100, 255)  # labels that losses pass over: torch's own, and that of masks
+IGNORED = -100  # the label that losses of one class a row pass over
 _SHOWN = 160
 
 
-def check_fits(model: nn.Module, task: Task, train: Stream, first: Batch) -> None:
+def check_fits(
+    model: nn.Module,
+    task: Task,
+    train: Stream,
+    first: Batch,
+    *,
+    micro: int | None = None,
+    context: AbstractContextManager[Any] | None = None,
+) -> None:
     """Raise where the model cannot take the batch `first`, or a label has no output.
 
-    One row goes through model and loss without gradients; buffers and the random state stay as
-    they were. Raises `ModelError` for shapes that do not fit, `DataError` for labels out of range.
+    One row goes through model and loss without gradients, and all rows (`micro` at once) where
+    one alone does not fit: a loss may compare rows. The model and the random state stay as they
+    were. `context` is that of a forward pass of the run.
+
+    Raises `ModelError` for shapes that do not fit, `DataError` for labels out of range.
     """
     if len(task.phases) > 1:
         return  # several nets that hand their outputs to each other: no single forward pass
-    kept = kept_of(model)
-    if kept is not None:
-        kept.keep()
-    rows = first.slice(0, 1)
-    try:
-        with eval_mode(model), torch.random.fork_rng(), torch.no_grad():
-            outputs = _outputs(model, task, rows)
-            _check_labels(outputs, train, first)
-            _check_loss(model, task, rows, outputs)
-    finally:
-        if kept is not None:
-            kept.restore()
+    for rows in (1, min(micro or len(first), len(first))):
+        try:
+            with untouched(model), eval_mode(model), torch.no_grad(), context or nullcontext():
+                some = first.slice(0, rows)
+                outputs = _outputs(model, task, some)
+                _check_labels(outputs, train, first)
+                _check_loss(model, task, some, outputs)
+        except ModelError:
+            if rows > 1 or len(first) == 1:
+                raise
+        else:
+            return
 
 
 def _outputs(model: nn.Module, task: Task, rows: Batch) -> Tensor:
@@ -70,9 +84,7 @@ def _check_labels(outputs: Tensor, train: Stream, first: Batch) -> None:
         every, ids = target, first.ids
     labels = every.cpu()
     width = max(outputs.shape[1], 2)
-    bad = (labels < 0) | (labels >= width)
-    for value in IGNORED:
-        bad &= labels != value
+    bad = ((labels < 0) | (labels >= width)) & (labels != IGNORED)
     if not bool(bad.any()):
         return
     place = int(bad.nonzero()[0])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from gipi.core.errors import ConfigError
 from gipi.nn import mixes_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
     from gipi.core.batch import Batch, Stream
@@ -62,6 +66,35 @@ def kept_of(model: nn.Module) -> Kept | None:
     return Kept(found) if found else None
 
 
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass inside the block does to the model, and to the random state.
+
+    Counters, statistics and data-dependent initialisations write into buffers and parameters of
+    any kind, in place or by a new tensor under the old name; both come back.
+    """
+    held: list[tuple[dict[str, Tensor | None], str, Tensor, Tensor]] = []
+    copies: dict[int, Tensor] = {}
+    for module in model.modules():
+        tables: tuple[dict[str, Tensor | None], ...] = (module._buffers, module._parameters)  # type: ignore[assignment]  # noqa: SLF001
+        for table in tables:
+            for name, tensor in table.items():
+                if tensor is None or is_lazy(tensor) or tensor.is_inference():
+                    continue
+                before = copies.setdefault(id(tensor), tensor.detach().clone())
+                held.append((table, name, tensor, before))
+    devices = {p.device.index for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=[d for d in devices if d is not None]):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for table, name, tensor, before in held:
+                    table[name] = tensor
+                    if not torch.equal(tensor, before):  # versions miss what batch norm writes
+                        tensor.copy_(before)
+
+
 def check_last_batch(
     model: nn.Module, task: Task, train: Stream, recipe: Recipe, first: Batch
 ) -> None:
@@ -73,11 +106,8 @@ def check_last_batch(
     micro = recipe.micro_batch or last
     if 1 not in (last, last % max(micro, 1), train.batch_size, micro) or not mixes_rows(model):
         return
-    kept = kept_of(model)
-    if kept is not None:
-        kept.keep()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        with untouched(model), torch.no_grad():
             task.phases[0].loss(model, first.slice(0, 1))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
@@ -88,6 +118,3 @@ def check_last_batch(
             "at least two rows in each batch for batch norm",
             f"use batch_size={train.batch_size + 1}, or layer norm",
         ) from error
-    finally:
-        if kept is not None:
-            kept.restore()
