@@ -10,6 +10,7 @@ import torch
 from tests.metrics.detection_sets import detection_set, padded, slow_ap
 
 from gipi import metrics
+from gipi.metrics.ap import matches
 
 
 def score(name, found, weight=None, pieces=1):
@@ -106,3 +107,26 @@ def test_the_matching_of_the_last_pair_is_not_done_again(monkeypatch):
     assert calls == [1]
     metric.update(metric.init("cpu"), said.clone(), truth, None)
     assert calls == [1, 1]
+
+
+def test_what_is_remembered_is_of_this_tensor_as_it_is_now():
+    target = torch.zeros(1, 1, 6)
+    target[0, 0, :4] = torch.tensor([0.0, 0, 10, 10])
+    said = target.clone()
+    said[..., 4], said[..., 5] = 0.9, 0
+    metric = metrics.build("ap50", classes=1)
+
+    def ask(outputs, truth):
+        state = metric.init("cpu")
+        metric.update(state, outputs, truth, None)
+        return metric.compute(state)
+
+    assert ask(said, target) == 1
+    first = matches(said, target)
+    assert matches(said, target) is first
+    said[..., :4] += 50  # in place: the object is the same
+    assert ask(said, target) == 0
+    target[..., :4] += 50
+    assert ask(said, target) == 1
+    with torch.inference_mode():
+        assert ask(said.clone(), target.clone()) == 1

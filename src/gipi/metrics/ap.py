@@ -116,7 +116,27 @@ class Matches:
     outcome: Tensor
 
 
-_last: list[tuple[weakref.ref[Tensor], weakref.ref[Tensor], Matches]] = []
+@dataclass(frozen=True)
+class _Seen:
+    """A tensor as it was: the object, and how often it was written to (0 where nobody counts)."""
+
+    tensor: weakref.ref[Tensor]
+    version: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Seen:
+        return cls(weakref.ref(tensor), _version(tensor))
+
+    def still(self, tensor: Tensor) -> bool:
+        return self.tensor() is tensor and self.version == _version(tensor)
+
+
+def _version(tensor: Tensor) -> int:
+    """Tensors of inference mode are not counted; nothing here writes to them twice."""
+    return 0 if tensor.is_inference() else tensor._version  # noqa: SLF001  torch has no other name
+
+
+_last: list[tuple[_Seen, _Seen, Matches]] = []
 
 
 def matches(outputs: Tensor, target: Tensor) -> Matches:
@@ -125,10 +145,10 @@ def matches(outputs: Tensor, target: Tensor) -> Matches:
     The answer for the last pair of tensors is remembered: several metrics, and hundreds of
     resamples of an interval, ask for the same one.
     """
-    if _last and _last[0][0]() is outputs and _last[0][1]() is target:
+    if _last and _last[0][0].still(outputs) and _last[0][1].still(target):
         return _last[0][2]
     found = _match(outputs.detach(), target)
-    _last[:] = [(weakref.ref(outputs), weakref.ref(target), found)]
+    _last[:] = [(_Seen.of(outputs), _Seen.of(target), found)]
     return found
 
 

@@ -88,8 +88,9 @@ def _alone(layer: BatchNorm1d | BatchNorm2d | BatchNorm3d, x: Tensor) -> Tensor:
     An epoch of 65 rows in batches of 32 ends with one row. The running statistics stay as they are.
     """
     return F.batch_norm(
-        x, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0.0, layer.eps
-    )
+        x, layer.running_mean, layer.running_var, layer.weight, layer.bias,
+        training=False, eps=layer.eps,
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------ builders
