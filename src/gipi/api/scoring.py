@@ -80,7 +80,7 @@ def evaluate_layers(
     folder = rundir.resolve_run(subject)
     given, about = read_start(folder)
     check_own(Own(), about)
-    prepared = prepare([given], Own())
+    prepared = prepare([given], Own(), again=True)
     check_same(prepared, about)
     loaded = load_predictor(folder).seeing(tta)
     found = _score(prepared.dataset, loaded.model, loaded.task)

@@ -57,9 +57,9 @@ def train_layers(
     """Train what configuration layers ask for; `train` and the command line end here."""
     began = time_.time()
     own = own or Own()
+    dist.start(pick_device(resolve.resolve(*layers).config.device))
     prepared = prepare(layers, own)
     config = prepared.config
-    dist.start(pick_device(config.device))
     first, folder = dist.rank() == 0, Path()
     if first:
         folder = rundir.create_run(_path(config.out), prepared.dataset.name)
@@ -89,7 +89,7 @@ def resume_layers(
         return load(folder)
     given, about = read_start(folder)
     check_own(own, about)
-    prepared = prepare([given, budget], own)
+    prepared = prepare([given, budget], own, again=True)
     check_same(prepared, about)
     if budget.values:
         check_larger(folder, prepared)
@@ -98,7 +98,7 @@ def resume_layers(
     quiet = quiet or not first
     with rundir.lock(folder) if first else nullcontext():
         if first and budget.values:
-            write_start(folder, prepared, own)
+            write_start(folder, prepared, own, before=about)
         _say(quiet, f"run: {folder} (resumed)")
         return _work(folder, prepared, observers, quiet=quiet, began=began, again=True)
 

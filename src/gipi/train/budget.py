@@ -9,9 +9,10 @@ Fashion-MNIST and CIFAR-10; benchmarks/quality/time_budget.py measures what come
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,6 +107,21 @@ def plan(
         f"{speed:.0f} pictures/s were measured with {shown} channels: about {epochs:.1f} passes "
         f"over {rows} rows in {seconds:.0f} s",
     )  # fmt: skip
+
+
+def to_text(plan: Plan | None) -> str:
+    """Return a plan as JSON."""
+    return json.dumps(None if plan is None else asdict(plan))
+
+
+def from_text(text: str) -> Plan | None:
+    """Return the plan that `to_text` wrote."""
+    found = json.loads(text)
+    if found is None:
+        return None
+    options = {k: tuple(v) if k == "widths" else v for k, v in found["options"].items()}
+    tried = tuple((tuple(widths), side, speed) for widths, side, speed in found["tried"])
+    return Plan(**{**found, "options": options, "tried": tried})
 
 
 def _widest(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from gipi import data as data_
 from gipi import models, optim, tasks
-from gipi.core import resolve
+from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
 from gipi.train import budget, picture_recipes
@@ -80,10 +80,11 @@ def data_options(config: Config) -> data_.DataOptions:
     )
 
 
-def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
+def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepared:
     """Open the data, fill in what was left open, and build the task and the model.
 
     layers  from lowest to highest precedence; the recipe goes below all of them
+    again   the lowest layer is that of a run which has begun: nothing is chosen or probed anew
 
     Raises the `RequestError` that names what does not fit.
     """
@@ -95,7 +96,7 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
     rows = len(dataset.splits["train"])
-    planned = _for_time(wanted, own, dataset, task_name)
+    planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:
         model_name, why = "fastnet", f"for {wanted.time:g} s: {planned.reason}"
     suggestion = recipe_for(
@@ -104,14 +105,14 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
     deep = own.model is None and picture_recipes.is_deep(model_name or "", task_name)
-    if wanted.augment is None and (planned is not None or deep):
+    if wanted.augment is None and not again and (planned is not None or deep):
         passes = _passes(wanted, suggestion, rows) if planned is None else planned.epochs
         suggestion = _with_augmentation(suggestion, dataset, passes)
     recipe = resolve.layer(
         "recipe",
         [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
     )
-    resolved = resolve.resolve(recipe, *layers)
+    resolved = resolve.resolve(*layers) if again else resolve.resolve(recipe, *layers)
     config = resolved.config
     options = dict(config.task_options)
     if task_name == "classify" and schema.target is not None and schema.target.multi:
@@ -121,7 +122,8 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )
-    scaled = scale_by_data(model, dataset, seed=config.seed) if own.model is None else ()
+    fresh = own.model is None and not again  # else the weights come from elsewhere
+    scaled = scale_by_data(model, dataset, seed=config.seed) if fresh else ()
     choices = (
         *dataset.notes,
         f"split: {dataset.split_reason}",
@@ -140,7 +142,10 @@ def prepare(layers: Sequence[Layer], own: Own) -> Prepared:
 def _for_time(
     wanted: Config, own: Own, dataset: data_.Dataset, task: str
 ) -> budget.Plan | None:  # fmt: skip
-    """Return the plan of a time budget where the net is open and pictures are to be classified."""
+    """Return the plan of a time budget where the net is open and pictures are to be classified.
+
+    Ranks measure different speeds: the plan of the first holds for all.
+    """
     schema = dataset.schema
     fixed = own.model is not None or wanted.model not in (None, "fastnet") or wanted.model_options
     pictures = [f for f in schema.inputs if f.kind == "image"]
@@ -150,10 +155,11 @@ def _for_time(
         return None
     used = time.time() - counted_from(time.time())
     seconds = max(wanted.time - used - budget.RESERVE_S, 0.25 * wanted.time)
-    return budget.plan(
+    found = budget.plan(
         dataset.signature(len(schema.classes)), len(dataset.splits["train"]), seconds, wanted,
         device=pick_device(wanted.device),
     )  # fmt: skip
+    return budget.from_text(dist.from_first(budget.to_text(found)))
 
 
 def _passes(wanted: Config, suggestion: Suggestion, rows: int) -> float:

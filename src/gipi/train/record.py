@@ -29,8 +29,13 @@ if TYPE_CHECKING:
 RESULT = "result.json"
 
 
-def write_start(folder: Path, prepared: Prepared, own: Own) -> None:
-    """Write config.yaml and split.json: all that another start of the same run needs."""
+def write_start(
+    folder: Path, prepared: Prepared, own: Own, *, before: Mapping[str, Any] | None = None
+) -> None:
+    """Write config.yaml and split.json: all that another start of the same run needs.
+
+    before  what an earlier start of the run wrote about itself: its reasons stay
+    """
     dataset, schema = prepared.dataset, prepared.dataset.schema
     about = {
         "versions": {"gipi": gipi_version()},
@@ -43,7 +48,7 @@ def write_start(folder: Path, prepared: Prepared, own: Own) -> None:
         "split": dataset.split_reason,
         "fields": {f.name: f"{f.kind} {f.role}: {f.reason}" for f in schema.fields},
         "notes": list(dataset.notes),
-        "choices": list(prepared.choices),
+        "choices": list((before or {}).get("choices", prepared.choices)),
         "citations": citations(prepared),
         "parameters": sum(p.numel() for p in prepared.model.parameters()),
         "model": model_fingerprint(prepared.model),
