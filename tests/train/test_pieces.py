@@ -12,13 +12,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from gipi import tasks
+from gipi.core.batch import Batch
 from gipi.core.config import Recipe
 from gipi.core.errors import ConfigError
 from gipi.core.events import Step
 from gipi.data.stream import RowStream
-from gipi.train import clock, evaluate
-from gipi.train.clock import make_clock, set_span
+from gipi.train import begin as begin_
+from gipi.train import clock, evaluate, fit
+from gipi.train.clock import Clock, make_clock, set_span
 from gipi.train.crowd import Crowd
+from gipi.train.evaluate import Evaluation
 from gipi.train.stopping import EarlyStopping, Plateau
 from gipi.train.tree import like, pack, stored_once, unpack
 from tests.train.work import SCHEMA, columns, net, streams
@@ -188,3 +191,38 @@ def test_evaluation_switches_dropout_off_and_the_mode_back() -> None:
     values = [evaluate(model, tasks.classify(), held, schema=SCHEMA).metrics for _ in range(2)]
     assert values[0] == values[1]
     assert model.training
+
+
+class Passes:
+    """A stream of one batch."""
+
+    rows, batch_size, steps = 50, 50, 1
+
+    def epoch(self, epoch: int, skip: int = 0):
+        x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+        yield Batch({"x": x}, torch.arange(50) % 3, rows=50)
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_the_rows_still_to_be_judged_are_paid_for(
+    monkeypatch: pytest.MonkeyPatch, validation: bool
+) -> None:
+    """10,000 rows after the last step take time also where no row validates, and a first pass,
+    which is slow for other reasons, does not count where few rows validate."""
+    kept: list[float] = []
+    seconds = iter([1.0, *[0.5] * 20])
+
+    def evaluation(*_: object, **__: object) -> Evaluation:
+        return Evaluation({"loss": 1.0, "accuracy": 0.5}, 50, next(seconds))
+
+    def span(clock: Clock, recipe: Recipe, reserve_s: float) -> None:
+        kept.append(reserve_s)
+        clock.span_s = 1e-3
+
+    monkeypatch.setattr(begin_, "evaluate", evaluation)
+    monkeypatch.setattr(begin_, "set_span", span)
+    recipe = Recipe(time=60, batch_size=50, precision="fp32", threads=1, gemm="native")
+    fit(nn.Linear(6, 3), tasks.classify(), Passes(), recipe, val=Passes() if validation else None,
+        device="cpu", reserve_s=1.0, reserve_rows=10_000)  # fmt: skip
+    rows = 10_000 + (100 if validation else 0)
+    assert kept == [pytest.approx(1.0 + rows * 0.5 / 50)]
