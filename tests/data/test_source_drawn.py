@@ -73,7 +73,7 @@ def test_mask_folders_with_lists(tmp_path):
 def test_masks_without_pictures_are_said(tmp_path):
     root = drawn.mask_folder(tmp_path / "set", ROWS)
     (root / "images" / "02.png").unlink()
-    assert any("1 masks without a picture in masks: 02" in n for n in read_source(root).notes)
+    assert any("1 mask without a picture in masks: 02" in n for n in read_source(root).notes)
 
 
 def test_a_changed_mask_changes_the_fingerprint(tmp_path):
@@ -92,7 +92,7 @@ def test_voc(tmp_path):
     assert boxes.classes == ("blue", "green", "red")
     assert boxes.items[0][:, :4].tolist() == [list(b[:4]) for b in ROWS[0][2]]
     (root / "JPEGImages" / "05.png").unlink()
-    with pytest.raises(DataError, match="1 listed pictures are not in .*: 05"):
+    with pytest.raises(DataError, match="1 listed picture is not in .*: 05"):
         read_source(root)
 
 
@@ -149,7 +149,7 @@ def test_coco_pictures_of_nothing_are_rows(tmp_path):
     source = read_source(root)
     assert source.columns["boxes"].items[2].shape == (0, 6)
     (root / "images" / "04.png").unlink()
-    with pytest.raises(DataError, match=r"1 pictures are not there: annotations\.json: 04\.png"):
+    with pytest.raises(DataError, match=r"1 picture is not there: annotations\.json: 04\.png"):
         read_source(root)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -184,3 +186,17 @@ def test_a_part_that_gets_no_rows_is_said(groups: int, parts: list[str]) -> None
     assert list(found.ids) == parts
     said = [note.partition(":")[0] for note in found.notes]
     assert said == [f"no {name} rows" for name in ("val", "test") if name not in parts]
+
+
+def test_bound_rows_stay_together_and_given_rows_lose_none() -> None:
+    n = 300
+    given = np.where(np.arange(n) < 60, TEST, TRAIN).astype(np.int8)
+    who = np.arange(n) % 50  # everybody is among the given rows too
+    found = split_rows(replace(rows(n), given=given, bound=who, bound_by="person"), seed=3)
+    assert len(found.ids["train"]) + len(found.ids["val"]) == n - 60
+    assert len(found.ids["val"]) == 24
+    assert not set(who[found.ids["train"]]) & set(who[found.ids["val"]])
+    assert "rows of one person together" in found.reason
+    both = split_rows(replace(rows(n), groups=np.arange(n) // 2, bound=who), seed=3)
+    units = [set(who[ids]) | {1000 + i // 2 for i in ids.tolist()} for ids in both.ids.values()]
+    assert not any(a & b for i, a in enumerate(units) for b in units[:i])

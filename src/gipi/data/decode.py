@@ -283,7 +283,7 @@ def header(path: Path, name: str) -> tuple[str, int, int]:
             warnings.simplefilter("ignore")
             image = Image.open(f)
             width, height = image.size
-            on_its_side = image.getexif().get(0x0112, 1) >= 5
+            on_its_side = image.getexif().get(0x0112) in (5, 6, 7, 8)  # others turn nothing
     except UNREADABLE as error:
         raise _unreadable(name, _why(error, path)) from error
     return (image.mode, width, height) if on_its_side else (image.mode, height, width)

@@ -92,7 +92,9 @@ def decode_all(
         )
         return Decoded(column, masks, why, _verify(column, rows, source, options, progress))
     table = b"" if masks is None else masks.table.tobytes()
-    key = cache.key_of(source.fingerprint, decoder, VERSION, tuple(sorted(skipped)), table)
+    key = cache.key_of(
+        source.fingerprint, column.digest(), decoder, VERSION, tuple(sorted(skipped)), table
+    )
     entry = store.open(key, layout, fill, name=source.name)
     _known(column, np.flatnonzero(entry.columns["bad"]), faults)
     return result(entry.columns, entry.note)
@@ -139,7 +141,8 @@ def _verify(
                 progress(done, len(rows))
 
     layout: cache.Layout = {"bad": ((len(column),), "bool")}
-    key = cache.key_of("verified", source.fingerprint, len(rows), VERSION)
+    looked = np.isin(np.arange(len(column)), rows).tobytes()
+    key = cache.key_of("verified", source.fingerprint, column.digest(), looked, VERSION)
     try:
         store = cache.Cache.of(options.cache, options.cache_budget_bytes)
         columns = store.open(key, layout, fill, name=f"check of {source.name}").columns

@@ -66,7 +66,7 @@ def view(source: Source, schema: Schema, options: DataOptions) -> View | None:
     found = survey(files, drawn, source, options)
     notes: list[str] = []
     if drawn.kind == "mask":
-        drawn, notes = named_classes(drawn, found.labels)
+        drawn, notes = named_classes(drawn, found.labels, known=target.classes)
     return View(files, drawn, found, tuple(notes))
 
 

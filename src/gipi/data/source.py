@@ -66,6 +66,15 @@ class ImageFiles:
         crops = None if self.crops is None else self.crops[np.asarray(rows, dtype=np.int64)]
         return ImageFiles(tuple(self.paths[int(i)] for i in rows), self.root, crops)
 
+    def digest(self) -> str:
+        """Return the SHA-256 of what the rows are: which files in which order, which parts."""
+        total = hashlib.sha256()
+        for row in range(len(self)):
+            total.update(self.name(row).encode("utf-8", "surrogateescape") + b"\0")
+        if self.crops is not None:
+            total.update(np.ascontiguousarray(self.crops, dtype=np.float64).data)
+        return total.hexdigest()
+
     def crop(self, row: int) -> tuple[float, float, float, float] | None:
         """Return the part of one picture that is the row, None for all of it."""
         if self.crops is None:
@@ -110,8 +119,11 @@ class Annotations:
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Annotations:
         """Return the annotations of these rows."""
+        reasons = self.facts.get("unreadable", {})
+        unreadable = {at: reasons[int(i)] for at, i in enumerate(rows) if int(i) in reasons}
         return replace(
             self,
+            facts={**self.facts, "unreadable": unreadable} if reasons else self.facts,
             items=tuple(self.items[int(i)] for i in rows),
             sizes=None if self.sizes is None else self.sizes[np.asarray(rows, dtype=np.int64)],
             names=tuple(self.names[int(i)] for i in rows) if self.names else (),
@@ -145,6 +157,9 @@ class Source:
     row_names       one name a row for errors and predictions; None: "row 1", "row 2", ... within
                     the files of `parts`
     parts           (file name, rows) in order where several tables were put one below the other
+    bound           (N,) int64 codes: rows of one code stay together where a part is cut, or None;
+                    rows of a given split stay where they were published
+    bound_by        what they have in common, in words
     given_split     (N,) int8 of TRAIN, VAL, TEST where the data came with a split, else None
     target          the column that this data set is known for, where it is known
     task            "classify", "regress", "segment", "detect" or "pose" where it is known
@@ -163,6 +178,8 @@ class Source:
     row_names: Sequence[str] | None = None
     parts: tuple[tuple[str, int], ...] = ()
     given_split: np.ndarray | None = None
+    bound: np.ndarray | None = None
+    bound_by: str = ""
     target: str | None = None
     task: str | None = None
     task_reason: str = ""
@@ -198,6 +215,7 @@ class Source:
             rows=len(rows),
             row_names=tuple(self.row_name(int(i)) for i in rows),
             given_split=None if self.given_split is None else self.given_split[rows],
+            bound=None if self.bound is None else self.bound[rows],
         )
 
 

@@ -47,6 +47,9 @@ class SplitRows:
     labels   int64 class codes, or None for a number to predict
     classes  names of the codes
     groups   int64 codes of rows that must stay together, or None
+    bound    int64 codes of rows that stay together where a part is cut, or None; other than
+             for groups, no training row is dropped because a given row has its code
+    bound_by what those rows have in common, in words
     times    sortable values (latest last), or None
     given    int8 of TRAIN, VAL, TEST, or None
     rule     how labels are used, in words
@@ -57,6 +60,8 @@ class SplitRows:
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     groups: np.ndarray | None = None
+    bound: np.ndarray | None = None
+    bound_by: str = ""
     times: np.ndarray | None = None
     given: np.ndarray | None = None
     rule: str = "stratified by class"
@@ -203,7 +208,9 @@ def _cut(
 
 
 def _words(rule: str, rows: SplitRows) -> str:
-    return f"{rule}, whole groups together" if rows.groups is not None else rule
+    kept = [] if rows.groups is None else ["whole groups together"]
+    kept += [] if rows.bound is None else [f"rows of one {rows.bound_by or 'kind'} together"]
+    return ", ".join([rule, *kept])
 
 
 def _duplicate_note(rows: SplitRows, pool: np.ndarray) -> list[str]:
@@ -216,18 +223,20 @@ def _duplicate_note(rows: SplitRows, pool: np.ndarray) -> list[str]:
 
 def _units(rows: SplitRows, pool: np.ndarray) -> np.ndarray:
     """Return a code per row of `pool`; rows bound by a key or a group have the same code."""
-    keys = np.unique(rows.keys[pool], return_inverse=True)[1].reshape(-1)
-    if rows.groups is None:
-        return keys
-    groups = np.unique(rows.groups[pool], return_inverse=True)[1].reshape(-1)
-    code = groups.copy()
+    ties = [
+        np.unique(codes[pool], return_inverse=True)[1].reshape(-1)
+        for codes in (rows.keys, rows.groups, rows.bound)
+        if codes is not None
+    ]
+    code = ties[-1]
+    if len(ties) == 1:
+        return code
     while True:  # the smallest code spreads along shared keys and groups until nothing changes
-        low = np.full(keys.max() + 1, len(code))
-        np.minimum.at(low, keys, code)
-        lower = low[keys]
-        low = np.full(groups.max() + 1, len(code))
-        np.minimum.at(low, groups, lower)
-        lower = low[groups]
+        lower = code
+        for tie in ties:
+            low = np.full(tie.max() + 1, len(code))
+            np.minimum.at(low, tie, lower)
+            lower = low[tie]
         if (lower == code).all():
             return np.unique(code, return_inverse=True)[1].reshape(-1)
         code = lower

@@ -21,9 +21,12 @@ from gipi.data.masks import Drawing, read_mask
 from gipi.data.source import Annotations, ImageFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
 
+TWO = ("background", "foreground")  # classes of black and white masks
 OVERHANG = 0.01  # of the longer side (at least a pixel): boxes are cut there, not called wrong
 BEYOND = 0.05  # of the longer side: keypoints that an annotator placed just outside the picture
 
@@ -53,6 +56,7 @@ def survey(files: ImageFiles, drawn: Annotations, source: Source, options: DataO
         height, width = sizes[row].tolist()
         reason = picture_fault(files, row) if not height else ""
         reason = reason or _size_fault(drawn, row, (height, width))
+        reason = reason or _crop_fault(files, row, height, width)
         if not reason and item is None:
             reason = drawn.facts.get("unreadable", {}).get(row, "it has no annotation")
         if not reason:
@@ -85,6 +89,21 @@ def _size_fault(drawn: Annotations, row: int, size: tuple[int, int]) -> str:
         f"the annotation is for {width}x{height} pixels, the picture has {size[1]}x{size[0]}"
         + turned
     )
+
+
+def _crop_fault(files: ImageFiles, row: int, height: int, width: int) -> str:
+    """Return what is wrong with the part of the picture that is the row."""
+    crop = files.crop(row)
+    if crop is None:
+        return ""
+    x0, y0, x1, y1 = crop
+    shown = f"its part of the picture ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+    if not (x1 > x0 and y1 > y0):
+        return f"{shown} has no area"
+    apart = min(x1, width) <= max(x0, 0) or min(y1, height) <= max(y0, 0)
+    if apart or max(-x0, -y0, x1 - width, y1 - height) > max(height, width):
+        return f"{shown} lies outside the picture of {width}x{height} pixels"
+    return ""
 
 
 def _box_fault(boxes: np.ndarray, height: int, width: int, name: str) -> str:
@@ -137,7 +156,7 @@ def _sizes(
                 columns["sizes"][row] = header(files.paths[row], files.name(row))[1:]
 
     layout = {"sizes": ((len(files), 2), "int64")}
-    return _kept(source, options, drawn.kind, layout, fill)["sizes"]
+    return _kept(source, options, (drawn.kind, files.digest()), layout, fill)["sizes"]
 
 
 def _masks(files: ImageFiles, drawn: Annotations, source: Source, options: DataOptions) -> Survey:
@@ -153,7 +172,7 @@ def _masks(files: ImageFiles, drawn: Annotations, source: Source, options: DataO
 
     n = len(files)
     layout = {"sizes": ((n, 2), "int64"), "labels": ((n, 256), "bool"), "bad": ((n,), "bool")}
-    columns = _kept(source, options, drawn.kind, layout, fill)
+    columns = _kept(source, options, (drawn.kind, files.digest()), layout, fill)
     for row in np.flatnonzero(columns["bad"]).tolist():
         if row not in found:  # read from the cache: the few reasons are found again
             found[row] = _look(files, drawn, row)[2] or "it could not be read before"
@@ -161,10 +180,14 @@ def _masks(files: ImageFiles, drawn: Annotations, source: Source, options: DataO
 
 
 def _kept(
-    source: Source, options: DataOptions, kind: str, layout: cache.Layout, fill: cache.Fill
+    source: Source,
+    options: DataOptions,
+    what: tuple[str, str],
+    layout: cache.Layout,
+    fill: cache.Fill,
 ) -> dict[str, np.ndarray]:
     """Return columns from the cache, or computed in memory where there is no place for one."""
-    key = cache.key_of("survey", source.fingerprint, kind, VERSION)
+    key = cache.key_of("survey", source.fingerprint, what, VERSION)
     try:
         store = cache.Cache.of(options.cache, options.cache_budget_bytes)
         return store.open(key, layout, fill, name=f"survey of {source.name}").columns
@@ -185,7 +208,11 @@ def _look(
         return (0, 0), nothing, fault_of(error)
     item = drawn.items[row]
     if item is None:
-        return (height, width), nothing, "it has no mask"
+        return (
+            (height, width),
+            nothing,
+            drawn.facts.get("unreadable", {}).get(row, "it has no mask"),
+        )
     if isinstance(item, Drawing) and (item.height, item.width) != (height, width):
         return (
             (height, width),
@@ -225,20 +252,24 @@ def _with_labels(found: Survey, drawn: Annotations) -> Survey:
     return Survey(found.sizes, found.labels, faults)
 
 
-def named_classes(drawn: Annotations, labels: np.ndarray) -> tuple[Annotations, list[str]]:
+def named_classes(
+    drawn: Annotations, labels: np.ndarray, *, known: Sequence[str] = ()
+) -> tuple[Annotations, list[str]]:
     """Return mask annotations whose classes have names and values, and what was decided.
 
     labels   (N, 256) bool of the labels that were found
     Without a class list the classes are 0 to the highest label, called "class 3"; 255 is ignored.
     Masks of 0 and 255 alone are black and white: 255 is then a class.
+    known    classes of training: where those were black and white, masks of 0 alone are so too
     """
     if drawn.classes:
         return drawn, []
     present = np.flatnonzero(labels.any(0))
-    if present.tolist() in ([0, IGNORED], [IGNORED]):
+    black = tuple(known) == TWO and present.tolist() == [0]
+    if black or present.tolist() in ([0, IGNORED], [IGNORED]):
         facts = {**drawn.facts, "values": [0, IGNORED], "ignored": []}
         note = "masks of 0 and 255 alone: read as background and foreground"
-        return _named(drawn, ("background", "foreground"), facts), [note]
+        return _named(drawn, TWO, facts), [note]
     top = int(present[present < IGNORED].max(initial=0))
     names = tuple(f"class {i}" for i in range(top + 1))
     facts = {**drawn.facts, "values": list(range(top + 1)), "ignored": [IGNORED]}

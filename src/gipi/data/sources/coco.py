@@ -9,7 +9,6 @@ segmentation is asked for. A picture in the list without annotations is a pictur
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 from gipi.core.errors import DataError
 from gipi.data.masks import Drawing, Shape
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, Source
+from gipi.data.sources import coco_json
 from gipi.data.sources.voc import picture_source
 
 if TYPE_CHECKING:
@@ -31,31 +31,6 @@ SIGMAS = (
 MARGIN = 0.125  # of a person's box on every side, where each person is a row of its own
 _WORDS = re.compile(r"(^|[^a-z])(train|valid|val|test)", re.IGNORECASE)
 _PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "test": TEST}
-_NAME = re.compile(r"(annotation|instances|keypoints|coco|labels|train|val|test)", re.IGNORECASE)
-
-
-def coco_files(folder: Path) -> tuple[Path, ...]:
-    """Return the annotation files of a COCO set in this folder, () where there are none."""
-    places = [
-        folder,
-        folder / "annotations",
-        *(folder / n for n in ("train", "valid", "val", "test")),
-    ]
-    found = [p for place in places if place.is_dir() for p in sorted(place.glob("*.json"))]
-    return tuple(p for p in found if _NAME.search(p.name) and is_coco(p))
-
-
-def is_coco(path: Path) -> bool:
-    """Return whether a JSON file looks like one of COCO: an object with pictures in it."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as f:
-            head = f.read(1 << 16)
-            f.seek(max(0, size - (1 << 16)))
-            ends = head + f.read()
-    except OSError:
-        return False
-    return head.lstrip()[:1] == b"{" and (b'"images"' in ends or b'"annotations"' in ends)
 
 
 def read_coco(folder: Path, files: tuple[Path, ...], *, task: str | None = None) -> Source:
@@ -63,8 +38,15 @@ def read_coco(folder: Path, files: tuple[Path, ...], *, task: str | None = None)
 
     task   "detect", "segment" or "pose"; None: by what the annotations hold
     """
-    loaded = [(path, _load(path)) for path in files]
-    kinds = {path: _kind(data) for path, data in loaded}
+    loaded = [(path, coco_json.load(path)) for path in files]
+    kinds = {path: coco_json.kind_of(data) for path, data in loaded}
+    bare = [path.name for path, _ in loaded if not kinds[path]]
+    loaded = [(path, data) for path, data in loaded if kinds[path]]
+    if not loaded:
+        raise DataError(
+            f"{', '.join(bare)}: no boxes, masks or keypoints", "annotations of the pictures",
+            "name a file that has them",
+        )  # fmt: skip
     wanted = {"detect": "boxes", "segment": "mask", "pose": "keypoints"}.get(task or "")
     kind = wanted or ("keypoints" if "keypoints" in kinds.values() else "boxes")
     if kind == "keypoints":
@@ -75,9 +57,9 @@ def read_coco(folder: Path, files: tuple[Path, ...], *, task: str | None = None)
         raise DataError(
             f"{folder} has no keypoints in its annotations", "keypoints", "use --task detect"
         )
-    categories = _categories([data for _, data in loaded])
+    categories = coco_json.categories(loaded)
     root = folder.absolute()
-    rows = _Rows(kind, categories, root, alone=all(_alone(data) for _, data in loaded))
+    rows = _Rows(kind, categories, root, alone=all(_alone(p, d) for p, d in loaded))
     for path, data in loaded:
         try:
             rows.read(path.absolute(), data, _part(path))
@@ -90,11 +72,12 @@ def read_coco(folder: Path, files: tuple[Path, ...], *, task: str | None = None)
     split = np.array(rows.parts, np.int8) if len(parts) > 1 and TRAIN in parts else None
     tasks = {"boxes": "detect", "mask": "segment", "keypoints": "pose"}
     names = ", ".join(path.name for path, _ in loaded)
+    notes = [f"{name} holds no boxes, masks or keypoints: left out" for name in bare]
     crops = np.array(rows.crops, dtype=np.float64) if rows.crops else None
     return picture_source(
         folder, root, rows.paths, kind, rows.annotations(), split=split,
         task=tasks[kind], reason=f"{names} holds {kind} in COCO's JSON",
-        files=[path.absolute() for path, _ in loaded], notes=rows.notes(), crops=crops,
+        files=[path.absolute() for path, _ in loaded], notes=notes + rows.notes(), crops=crops,
         row_names=rows.names,
     )  # fmt: skip
 
@@ -103,7 +86,7 @@ class _Rows:
     """Rows gathered from one or more files."""
 
     def __init__(
-        self, kind: str, categories: dict[int, dict[str, Any]], root: Path, *, alone: bool
+        self, kind: str, categories: dict[int | str, dict[str, Any]], root: Path, *, alone: bool
     ) -> None:
         self.kind, self.categories, self.root, self.alone = kind, categories, root, alone
         self.index = {c: i for i, c in enumerate(categories)}
@@ -115,11 +98,13 @@ class _Rows:
         self.crops: list[list[float]] = []
         self.parts: list[int] = []
         self.lost: list[str] = []
-        self.without = 0
+        self.unreadable: dict[int, str] = {}
+        self.without = self.strange = 0
         self.last = "the beginning"
 
     def read(self, path: Path, data: dict[str, Any], part: int) -> None:
-        by_picture = _by_picture(data)
+        by_picture, strange = coco_json.by_picture(path, data)
+        self.strange += strange
         for picture in data["images"]:
             self.last = str(picture.get("file_name", ""))
             file = self._find(path, str(picture.get("file_name", "")))
@@ -133,11 +118,18 @@ class _Rows:
             elif self.kind == "boxes":
                 self._add(file, path, size, self._boxes(found), part)
             else:
-                shapes = tuple(s for one in found if (s := self._shape(one)) is not None)
-                self._add(file, path, size, Drawing(*size, shapes), part)
+                shapes = [self._shape(one) for one in found]
+                whole = tuple(s for s in shapes if s is not None)
+                if len(whole) < len(shapes):
+                    at = shapes.index(None) + 1
+                    self.unreadable[len(self.items)] = f"annotation {at} of it has no segmentation"
+                drawing = Drawing(*size, whole) if len(whole) == len(shapes) else None
+                self._add(file, path, size, drawing, part)
         if self.lost:
+            lost = len(self.lost)
             raise DataError(
-                f"{len(self.lost)} pictures are not there: {', '.join(self.lost[:5])}",
+                f"{'1 picture is' if lost == 1 else f'{lost} pictures are'} not there: "
+                f"{', '.join(self.lost[:5])}",
                 "a file for every picture of the list", "restore them, or correct the list",
             )  # fmt: skip
 
@@ -151,6 +143,7 @@ class _Rows:
         self.parts.append(part)
 
     def _find(self, path: Path, name: str) -> Path | None:
+        name = name.replace("\\", "/")
         stem = path.stem.lower()
         year = re.search(r"(train|val|test)\d{4}", stem)
         part = _WORDS.search(stem)
@@ -201,6 +194,9 @@ class _Rows:
                 continue
             self.names[-1] += f"#{number}"
             x, y, w, h = one.get("bbox") or _around(points.reshape(-1, 3))
+            if not (w > 0 and h > 0):  # a part without area: named by the survey
+                self.crops.append([float(x), float(y), float(x), float(y)])
+                continue
             self.crops.append(
                 [
                     float(math.floor(x - MARGIN * w)), float(math.floor(y - MARGIN * h)),
@@ -212,7 +208,10 @@ class _Rows:
         """Return what was decided about the rows."""
         out = []
         if self.without:
-            out.append(f"{self.without} pictures show nobody with keypoints: left out")
+            shown = "1 picture shows" if self.without == 1 else f"{self.without} pictures show"
+            out.append(f"{shown} nobody with keypoints: left out")
+        if self.strange:
+            out.append(f"{self.strange} annotations of pictures that are not listed: left out")
         if self.crops:
             out.append("pictures show several objects with keypoints: each is a row of its own")
         return out
@@ -228,22 +227,18 @@ class _Rows:
                 raise DataError(
                     f"{len(classes)} classes of masks", "at most 254", "use --task detect"
                 )
-            facts = {"values": list(range(len(classes))), "ignored": [255]}
+            facts = {
+                "values": list(range(len(classes))), "ignored": [255],
+                "unreadable": self.unreadable,
+            }  # fmt: skip
         if self.kind == "keypoints":
             classes, facts = _point_names(self.categories, self.items)
         return Annotations(self.kind, tuple(self.items), classes, sizes, tuple(self.where), facts)
 
 
-def _by_picture(data: dict[str, Any]) -> dict[Any, list[dict[str, Any]]]:
-    out: dict[Any, list[dict[str, Any]]] = {}
-    for one in data.get("annotations", []):
-        out.setdefault(one.get("image_id"), []).append(one)
-    return out
-
-
-def _alone(data: dict[str, Any]) -> bool:
+def _alone(path: Path, data: dict[str, Any]) -> bool:
     """Return whether no picture shows more than one object with keypoints."""
-    return all(len(_people(found)) <= 1 for found in _by_picture(data).values())
+    return all(len(_people(f)) <= 1 for f in coco_json.by_picture(path, data)[0].values())
 
 
 def _people(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -261,7 +256,7 @@ def _around(points: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _point_names(
-    categories: dict[int, dict[str, Any]], items: list[Any]
+    categories: dict[int | str, dict[str, Any]], items: list[Any]
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     counts = {len(item) for item in items}
     if len(counts) > 1:
@@ -296,40 +291,3 @@ def mirrored(names: tuple[str, ...]) -> list[list[int]]:
 def _part(path: Path) -> int:
     found = _WORDS.search(path.stem) or _WORDS.search(path.parent.name)
     return _PARTS[found.group(2).lower()] if found else TRAIN
-
-
-def _kind(data: dict[str, Any]) -> str:
-    points = any(any((a.get("keypoints") or [])[2::3]) for a in data.get("annotations", [])[:1000])
-    return "keypoints" if points else "boxes"
-
-
-def _categories(loaded: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return id -> category that annotations use (all, where none is used), in order of ids."""
-    found = {c["id"]: c for data in loaded for c in data.get("categories", []) if "id" in c}
-    used = {a.get("category_id") for data in loaded for a in data.get("annotations", [])}
-    kept = {i: c for i, c in sorted(found.items()) if i in used}
-    return kept or dict(sorted(found.items()))
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}", "COCO's JSON", "correct it") from error
-    lists = isinstance(data, dict) and all(
-        isinstance(data.get(k, []), list) and all(isinstance(v, dict) for v in data.get(k, []))
-        for k in ("images", "annotations", "categories")
-    )
-    if not lists or "images" not in data:
-        raise DataError(
-            f"{path} has no list of images", "images, annotations and categories as COCO has them",
-            "correct the file",
-        )  # fmt: skip
-    for at, one in enumerate(data.get("annotations", [])):
-        for key in ("image_id", "category_id"):
-            if not isinstance(one.get(key), int | str | None):
-                raise DataError(
-                    f"{path}: annotation {at + 1} has {key}={one[key]!r}",
-                    "a number that the lists of images and categories have", "correct the file",
-                )  # fmt: skip
-    return dict(data)

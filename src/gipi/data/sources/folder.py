@@ -26,6 +26,8 @@ SPLITS = {
     "train": TRAIN, "training": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL,
     "test": TEST, "testing": TEST,
 }  # fmt: skip
+MOSTLY = 0.5  # share of a column that must be names of pictures, where it is one of pictures
+_TRIED = 20  # names that are looked for, so that one lost picture does not hide the others
 JUNK = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
@@ -82,13 +84,21 @@ def link_pictures(source: Source, folder: Path, *, table: Path | None = None) ->
     columns, hints = dict(source.columns), dict(source.schema_hints)
     found: list[Path] = []
     for name, column in source.columns.items():
-        if not isinstance(column, np.ndarray) or column.dtype.kind != "O" or column[0] is None:
+        if not isinstance(column, np.ndarray) or column.dtype.kind != "O":
             continue
-        if not is_image(Path(str(column[0]))):
+        named = np.array([v is not None and is_image(Path(str(v))) for v in column], dtype=bool)
+        if named.mean() < MOSTLY:
             continue
-        place = pictures_beside(table or folder / source.name, column)
-        if place is None or not all(v is not None and is_image(Path(v)) for v in column):
+        place = pictures_beside(table or folder / source.name, column[named])
+        if place is None:
             continue
+        if not named.all():
+            row = int(named.argmin())
+            found_there = "is empty" if column[row] is None else f"is {column[row]!r}"
+            raise DataError(
+                f"{source.row_name(row)}: the picture in the column '{name}' {found_there}",
+                "a picture file in every row", "fill it in, or remove the row",
+            )  # fmt: skip
         paths = [(place / v).absolute() for v in column]
         for i, path in enumerate(paths):
             if not path.is_file():
@@ -114,11 +124,12 @@ def pictures_beside(path: Path, column: np.ndarray) -> Path | None:
     Beside the table, in images/, or in the folder that its name begins with: training/ for
     training_keypoints.csv.
     """
-    first = str(column[0])
+    first = [str(v) for v in column[:_TRIED]]
     stem = re.split(r"[_.-]", path.stem)[0].lower()
     inside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
     named = [p for p in inside if p.name.lower() in (stem, "images", "img", "imgs", "pictures")]
-    return next((p for p in (path.parent, *named) if (p / first).is_file()), None)
+    places = (path.parent, *named)
+    return next((p for name in first for p in places if (p / name).is_file()), None)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -12,7 +12,6 @@ A mask may be called as its picture with _mask, _label, _gt, _L or _labelIds aft
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +24,7 @@ from gipi.data.sources.folder import SPLITS, is_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PICTURES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos")
 MASKS = (
@@ -90,6 +90,40 @@ def _masks_below(folder: Path) -> Iterator[Path]:
     return (p for p in folder.rglob("*") if p.suffix.lower() in MASK_SUFFIXES and p.is_file())
 
 
+def lacking(folder: Path) -> str:
+    """Return what is wrong with a folder of pictures beside one that is called as masks are.
+
+    Empty where there is no such pair, or where other folders show that they are classes.
+    """
+    inside = _folders(folder)
+    for place in (folder, *(inside[n] for n in inside if n in SPLITS)):
+        within = _folders(place)
+        pictures = next((within[n] for n in PICTURES if n in within), None)
+        drawn = next((within[n] for n in MASKS if n in within), None)
+        if pictures is None or drawn is None or _has_masks(drawn):
+            continue
+        others = [p for p in within.values() if p not in (pictures, drawn)]
+        if any(is_image(file) for other in others for file in other.rglob("*")):
+            continue
+        stems = {p.stem for p in pictures.rglob("*") if is_image(p)}
+        if not stems:
+            continue
+        named = f"{place.name}/{drawn.name}" if place is not folder else drawn.name
+        found = {p.stem for p in drawn.rglob("*") if is_image(p)}
+        if not found:
+            return f"{named}/ has no masks for the {len(stems)} pictures in {pictures.name}/"
+        if len(found & {stem + tail for stem in stems for tail in TAILS}) * 2 >= len(found):
+            return (
+                f"the masks in {named}/ are {', '.join(sorted(_suffixes(drawn)))}: "
+                "a format that changes labels"
+            )
+    return ""
+
+
+def _suffixes(folder: Path) -> set[str]:
+    return {p.suffix.lower() for p in folder.rglob("*") if is_image(p)}
+
+
 def read_mask_folder(folder: Path, pairs: tuple[Pair, ...]) -> Source:
     """Return pictures and their masks; a picture without a mask is a row without an annotation."""
     root = folder.absolute()
@@ -108,11 +142,13 @@ def read_mask_folder(folder: Path, pairs: tuple[Pair, ...]) -> Source:
             "put pictures into images/ and masks of the same names into masks/",
         )  # fmt: skip
     split = np.array(parts, dtype=np.int8)
-    lists = _lists(root, pictures) if len(pairs) == 1 else None
+    lists = _lists(root, pairs[0].pictures.absolute(), pictures) if len(pairs) == 1 else None
     if lists is not None:
         keep = np.flatnonzero(lists >= 0)
-        if len(keep) < len(pictures):
-            notes.append(f"{len(pictures) - len(keep)} pictures are in no list: left out")
+        left = len(pictures) - len(keep)
+        if left:
+            notes.append(f"{left} {'picture is' if left == 1 else 'pictures are'} in no list: left "
+                         "out")  # fmt: skip
         pictures, masks = [pictures[i] for i in keep], [masks[i] for i in keep]
         split = lists[keep].astype(np.int8)
     listed = find_list([root, *(p.masks for p in pairs), *(p.masks.parent for p in pairs)])
@@ -160,21 +196,67 @@ def _matched(pair: Pair, notes: list[str]) -> tuple[list[Path], list[Path | None
     left = sorted(set(by_stem) - used)
     if left:
         shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
-        notes.append(f"{len(left)} masks without a picture in {pair.masks.name}: {shown}")
+        count = "1 mask" if len(left) == 1 else f"{len(left)} masks"
+        notes.append(f"{count} without a picture in {pair.masks.name}: {shown}")
     return pictures, masks
 
 
-def _lists(root: Path, pictures: list[Path]) -> np.ndarray | None:
-    """Return (N,) the part of each picture by list files, -1 in none; None without lists."""
+def _lists(root: Path, folder: Path, pictures: list[Path]) -> np.ndarray | None:
+    """Return (N,) the part of each picture by list files, -1 in none; None without lists.
+
+    A line names a picture by its path (below the root or the folder of pictures, with or without
+    a suffix), or by its stem where only one picture has it.
+    Raises `DataError` naming the line of a picture that is not there, or is in two lists.
+    """
     files = {"train.txt": TRAIN, "val.txt": VAL, "valid.txt": VAL, "test.txt": TEST}
     places = [root, root / "splits", root / "ImageSets" / "Segmentation", root / "lists"]
     place = next((p for p in places if (p / "train.txt").is_file()), None)
     if place is None:
         return None
-    parts: dict[str, int] = {}
+    known = _called(root, folder, pictures)
+    out = np.full(len(pictures), -1)
     for name, part in files.items():
-        if (place / name).is_file():
-            for line in (place / name).read_text("utf-8-sig").split("\n"):
-                if line.strip():
-                    parts[Path(line.split()[0]).stem] = part
-    return np.array([parts.get(p.stem, -1) for p in pictures])
+        if not (place / name).is_file():
+            continue
+        for number, line in enumerate((place / name).read_text("utf-8-sig").split("\n"), 1):
+            if not line.strip():
+                continue
+            rows = _named(line.strip(), known)
+            if len(rows) != 1:
+                what = "no picture is called so" if not rows else "several pictures are called so"
+                raise DataError(
+                    f"{name} line {number}: {line.strip()!r}: {what}",
+                    f"a picture of {folder.name}/ in every line", "correct the list",
+                )  # fmt: skip
+            (row,) = rows
+            if out[row] not in (-1, part):
+                raise DataError(
+                    f"{name} line {number}: {line.strip()!r} is in another list as well",
+                    "every picture in one list", "take it out of one of them",
+                )  # fmt: skip
+            out[row] = part
+    return out
+
+
+def _called(root: Path, folder: Path, pictures: list[Path]) -> dict[str, set[int]]:
+    """Return name -> rows that it may mean: paths below root and folder, and stems."""
+    known: dict[str, set[int]] = {}
+    for row, path in enumerate(pictures):
+        for base in (root, folder):
+            whole = path.relative_to(base)
+            for name in (whole.as_posix(), whole.with_suffix("").as_posix()):
+                known.setdefault(name, set()).add(row)
+        for name in (path.name, path.stem):
+            known.setdefault("//" + name, set()).add(row)
+    return known
+
+
+def _named(line: str, known: dict[str, set[int]]) -> set[int]:
+    """Return the rows that a line of a list names: all of it, or its first word."""
+    for text in (line, line.split(maxsplit=1)[0]):
+        name = text.removeprefix("./").removeprefix("/")
+        last = name.rpartition("/")[2]
+        for called in (name, name.rpartition(".")[0], "//" + last, "//" + last.rpartition(".")[0]):
+            if called in known:
+                return known[called]
+    return set()

@@ -11,7 +11,7 @@ import numpy as np
 from gipi.core.errors import DataError
 from gipi.data import multilabel
 from gipi.data.source import TEST, TRAIN, Annotations, ImageFiles, Source
-from gipi.data.sources import coco, folder, maskfolder, points, voc
+from gipi.data.sources import coco, coco_json, folder, maskfolder, points, voc
 from gipi.data.sources.adult import recognise
 from gipi.data.sources.compressed import fingerprint_files
 from gipi.data.sources.table import read_table
@@ -46,12 +46,18 @@ def read_drawn(path: Path, task: str | None) -> Source | None:
             return voc.read_voc_masks(path, child)
         if place is not None and task in (None, "detect"):
             return voc.read_voc(path, place)
-        files = coco.coco_files(child)
+        files = coco_json.coco_files(child)
         pairs = maskfolder.pairs_in(child)
         if files and (task is not None or not pairs):
             return coco.read_coco(child, files, task=task)
         if pairs and task in (None, "segment"):
             return maskfolder.read_mask_folder(child, pairs)
+        lacking = maskfolder.lacking(child) if task in (None, "segment") else ""
+        if lacking:
+            raise DataError(
+                lacking, "a mask of the same name for each picture, as PNG (or BMP, TIFF, GIF)",
+                "put the masks there, or use --task classify if these are folders of classes",
+            )  # fmt: skip
     return None
 
 
@@ -66,7 +72,7 @@ def read_picture_table(path: Path, *, task: str | None = None) -> Source:
     if not any(isinstance(c, ImageFiles) for c in source.columns.values()):
         return source
     if task in (None, "pose"):
-        source = points.as_keypoints(source)
+        source = points.as_keypoints(source, task=task)
     others = [n for n, c in source.columns.items() if isinstance(c, np.ndarray)]
     labels = multilabel.label_columns(source)
     if task in (None, "classify") and len(labels) > 1 and len(labels) == len(others):
@@ -133,12 +139,22 @@ def read_face_keypoints(place: Path) -> Source:
         {"flip": [list(pair) for pair in FACE_FLIP]},
     )  # fmt: skip
     fingerprint, of = fingerprint_files([p for p, _ in tables] + paths, inside, quick=True)
+    split = np.repeat(np.array([TRAIN, TEST], np.int8), [p.rows for p in parts])
+    people = [person(path.stem) for path in paths]
+    trained = {name for name, part in zip(people, split.tolist(), strict=True) if part == TRAIN}
+    both = sum(n in trained for n, p in zip(people, split.tolist(), strict=True) if p == TEST)
+    said = (
+        f"{both} of {parts[1].rows} test pictures show a person who is in training too: the test "
+        "rows are as published"
+    )
     return Source(
         name="face-keypoints",
         columns={"image": pictures, "keypoints": faces},
         rows=len(paths),
         row_names=[pictures.name(i) for i in range(len(paths))],
-        given_split=np.repeat(np.array([TRAIN, TEST], np.int8), [p.rows for p in parts]),
+        given_split=split,
+        bound=np.unique(people, return_inverse=True)[1].reshape(-1).astype(np.int64),
+        bound_by="person",
         target="keypoints",
         task="pose",
         task_reason="the tables have x and y of 68 points on each face",
@@ -146,7 +162,17 @@ def read_face_keypoints(place: Path) -> Source:
         fingerprint=fingerprint,
         fingerprint_of=of,
         origin=inside,
+        notes=(said,),
     )
+
+
+def person(stem: str) -> str:
+    """Return who a frame shows, by its name: the last number tells the video and the frame.
+
+    >>> person("Carla_Gugino_31"), person("2370961440_6bc8ce346c")
+    ('Carla_Gugino', '2370961440_6bc8ce346c')
+    """
+    return re.sub(r"_\d\d$", "", stem)
 
 
 def _table(place: Path, word: str) -> Path:

@@ -13,7 +13,18 @@ import numpy as np
 from gipi.core.errors import DataError, UnknownName, did_you_mean
 from gipi.data import multilabel
 from gipi.data.source import Source, column_called
-from gipi.data.sources import arrays, cifar, coco, folder, foreign, frames, idx, pictured, table
+from gipi.data.sources import (
+    arrays,
+    cifar,
+    coco,
+    coco_json,
+    folder,
+    foreign,
+    frames,
+    idx,
+    pictured,
+    table,
+)
 from gipi.data.sources.arrow import dates_in
 from gipi.data.sources.compressed import kind_of
 from gipi.data.sources.named import SOURCES
@@ -156,7 +167,7 @@ def _read_file(path: Path, task: str | None) -> Source:
         return folder.read_images([path], path.stem)
     if kind_of(path) in {".npy", ".npz"}:
         return arrays.read_numpy_file(path)
-    if path.suffix.lower() == ".json" and coco.is_coco(path):
+    if path.suffix.lower() == ".json" and coco_json.is_coco(path):
         return coco.read_coco(path.parent, (path,), task=task)
     if kind_of(path) in table.KINDS:
         return pictured.read_picture_table(path, task=task)

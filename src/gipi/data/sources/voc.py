@@ -49,12 +49,7 @@ def read_voc(folder: Path, root: Path) -> Source:
     xml = {p.stem: p for p in sorted((root / "Annotations").glob("*.xml"))}
     pictures = _pictures(root)
     stems, split = _stems(root / "ImageSets" / "Main", sorted(pictures), notes)
-    lost = sorted(set(stems) - set(pictures))
-    if lost:
-        raise DataError(
-            f"{len(lost)} listed pictures are not in {root}: {', '.join(lost[:5])}",
-            "a picture for every listed name", "restore them, or correct ImageSets/Main",
-        )  # fmt: skip
+    _all_there(stems, pictures, root, "Main")
     left = len(set(xml) - set(stems))
     if left:
         notes.append(f"{left} annotations without a listed picture: left out")
@@ -99,6 +94,7 @@ def read_voc_masks(folder: Path, root: Path) -> Source:
     stems, split = _stems(
         root / "ImageSets" / "Segmentation", sorted(set(masks) & set(pictures)), notes
     )
+    _all_there(stems, pictures, root, "Segmentation")
     classes, facts = without_void(CLASSES, range(len(CLASSES)))
     items = tuple(masks.get(s) for s in stems)
     shown = tuple(f"SegmentationClass/{s}.png" for s in stems)
@@ -108,6 +104,16 @@ def read_voc_masks(folder: Path, root: Path) -> Source:
         reason="SegmentationClass/ holds masks in VOC's layout",
         files=[m for m in items if m is not None], notes=notes,
     )  # fmt: skip
+
+
+def _all_there(stems: list[str], pictures: dict[str, Path], root: Path, lists: str) -> None:
+    lost = sorted(set(stems) - set(pictures))
+    if lost:
+        count = "1 listed picture is" if len(lost) == 1 else f"{len(lost)} listed pictures are"
+        raise DataError(
+            f"{count} not in {root}: {', '.join(lost[:5])}",
+            "a picture for every listed name", f"restore them, or correct ImageSets/{lists}",
+        )  # fmt: skip
 
 
 def picture_source(
@@ -195,4 +201,7 @@ def _object(one: ET.Element) -> tuple[str, list[float]]:
     sides = ("xmin", "ymin", "xmax", "ymax")
     x0, y0, x1, y1 = (float(one.findtext(f"bndbox/{side}", "nan")) for side in sides)
     crowd = float((one.findtext("difficult") or "0").strip() == "1")
-    return (one.findtext("name") or "").strip(), [x0 - 1, y0 - 1, x1, y1, crowd]
+    name = (one.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("an object has no name")
+    return name, [x0 - 1, y0 - 1, x1, y1, crowd]
