@@ -36,7 +36,8 @@ def test_everything_can_be_shown_with_its_source(kind, capsys):
         one = catalogue.describe(kind, record)
         json.dumps(one)
         text = shown(record.name, capsys)
-        assert f"{record.name} ({kind})" in text
+        first = "models" if kind == "backbones" else kind  # a backbone is a model and shown as one
+        assert f"{record.name} ({first})" in text
         for value in one["facts"].values():
             if isinstance(value, str):
                 assert value.split()[-1] in text
