@@ -106,6 +106,15 @@ def test_local_response_is_the_formula_of_the_paper():
         torch.testing.assert_close(y[:, c], x[:, c] / (2 + 1e-4 * near) ** 0.75)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rms_of_rows_is_rounded_once_and_keeps_the_type(dtype):
+    layer, x = RowRMSNorm(C), picture(2)
+    layer.weight.data.mul_(1.37)
+    found = layer(x.to(dtype))
+    assert found.dtype is dtype
+    torch.testing.assert_close(found, layer(x.to(dtype).float()).to(dtype), atol=0, rtol=0)
+
+
 def test_rms_of_rows_agrees_with_torch_where_torch_has_it():
     x = picture(0)
     torch.testing.assert_close(RowRMSNorm(C).double()(x), norm("rms", C).double()(x))

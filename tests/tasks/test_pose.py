@@ -89,6 +89,21 @@ def test_smoothing_finds_a_peak_under_noise():
     assert error(1.0) < 1.0
 
 
+def test_smoothing_is_a_gaussian_in_full_precision_wherever_it_runs():
+    """Scores are computed where the model runs; a convolution would be rounded to 8 bits there."""
+    points = some_points(rows=20, margin=8.0)
+    maps = losses.gaussian_maps(points, (21, 24), stride=2, sigma=2.0)
+    steps = torch.arange(-3, 4.0)
+    kernel = (-0.5 * steps.square()).exp()
+    kernel = kernel[:, None] * kernel / kernel.sum() ** 2
+    wide = torch.nn.functional.pad(maps, (3, 3, 3, 3))
+    smooth = torch.einsum("bkhwij,ij->bkhw", wide.unfold(2, 7, 1).unfold(3, 7, 1), kernel)
+    expected = read_heatmaps(smooth, stride=2, logits=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = read_heatmaps(maps, stride=2, logits=False, blur=1.0)
+    torch.testing.assert_close(found[..., :2], expected[..., :2], atol=1e-3, rtol=0)
+
+
 def test_flat_and_tiny_maps_answer_a_pixel():
     flat = read_heatmaps(torch.zeros(1, 2, 6, 7), stride=4, logits=True)
     assert flat[0, 0, :2].tolist() == [2.0, 2.0]

@@ -196,3 +196,17 @@ def test_wrong_requests_are_named(options, words):
 def test_class_weights_must_fit_the_classes():
     with pytest.raises(ConfigError, match="2 class weights for 3 classes"):
         tasks.segment(class_weights=[1.0, 2.0]).outputs(SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["classify", "segment"])
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [([1.0, 2.0], "2 class weights for 3"), ([1.0, -2.0, 1.0], "class weights 1.0, -2.0"),
+     ([0.0] * 3, "one above 0"), ([1.0, 1.0, float("nan")], "nan")],
+)  # fmt: skip
+def test_class_weights_are_one_a_class_and_not_negative(name, weights, words):
+    kind = {"classify": "category", "segment": "mask"}[name]
+    schema = Schema((Field("y", kind, "target", classes=("a", "b", "c")),), task=name)
+    with pytest.raises(ConfigError, match=words):
+        tasks.build(name, {"class_weights": weights}).outputs(schema)
+    assert tasks.build(name, {"class_weights": [0.0, 1.0, 2.5]}).outputs(schema) == 3

@@ -47,7 +47,7 @@ class RowRMSNorm(nn.Module):
         wide = x.float() if x.dtype in {torch.bfloat16, torch.float16} else x
         power = wide.square().mean(tuple(range(1, x.ndim)), keepdim=True)
         gain = self.weight.view(-1, *([1] * (x.ndim - 2)))
-        return (wide * torch.rsqrt(power + self.eps)).to(x.dtype) * gain
+        return (wide * torch.rsqrt(power + self.eps) * gain).to(x.dtype)
 
 
 # ------------------------------------------------------------------------ batch norm

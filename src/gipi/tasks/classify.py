@@ -10,7 +10,7 @@ import torch
 
 from gipi import losses, metrics
 from gipi.core.errors import ConfigError, did_you_mean
-from gipi.tasks.task import Loss, LossFunction, Phase, Task, call_model
+from gipi.tasks.task import Loss, LossFunction, Phase, Task, call_model, check_class_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,6 +94,8 @@ def classify(
     def outputs(schema: Schema) -> int:
         classes = len(schema.classes)
         _check_labels(schema, multi=multi)
+        if class_weights is not None:
+            check_class_weights(class_weights, schema.classes)
         if multi or loss == "cross_entropy" or classes > 2:
             return classes
         return 1

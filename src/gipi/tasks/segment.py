@@ -10,7 +10,7 @@ import torch
 from gipi import losses, metrics
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.tasks.placement import masks_to_original
-from gipi.tasks.task import Loss, LossFunction, Phase, Task, call_model
+from gipi.tasks.task import Loss, LossFunction, Phase, Task, call_model, check_class_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,12 +83,8 @@ def segment(
 
     def outputs(schema: Schema) -> int:
         classes = len(schema.classes)
-        if class_weights is not None and len(class_weights) != classes:
-            raise ConfigError(
-                f"{len(class_weights)} class weights for {classes} classes",
-                "one weight a class",
-                "give them in the order " + ", ".join(schema.classes[:8]),
-            )
+        if class_weights is not None:
+            check_class_weights(class_weights, schema.classes)
         return classes
 
     def measured(schema: Schema | None) -> list[metrics.Metric]:

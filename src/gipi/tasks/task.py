@@ -6,6 +6,7 @@ subclassed. ``spec`` (name and arguments) rebuilds it from a model folder.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from gipi.core.batch import Batch
+from gipi.core.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,3 +98,19 @@ def call_model(model: nn.Module, batch: Batch) -> Tensor:
     """Return ``model(*inputs)``: the inputs are the model's positional arguments, in order."""
     outputs: Tensor = model(*batch.inputs.values())
     return outputs
+
+
+def check_class_weights(weights: Sequence[float], classes: Sequence[str]) -> None:
+    """Raise `ConfigError` unless there is one weight a class, none negative and not all zero."""
+    if len(weights) != len(classes):
+        raise ConfigError(
+            f"{len(weights)} class weights for {len(classes)} classes",
+            "one weight a class",
+            "give them in the order " + ", ".join(classes[:8]),
+        )
+    if not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
+        raise ConfigError(
+            f"class weights {', '.join(map(str, weights))}",
+            "numbers from 0 up, and one above 0",
+            "give 0 to a class that should not count",
+        )
