@@ -118,10 +118,12 @@ def _limits(levels: Sequence[Level], reach: float, places: Tensor) -> tuple[Tens
     least = [0.0 if i == 0 else levels[i - 1].stride * reach for i in range(len(levels))]
     most = [*least[1:], math.inf]
     both = [
-        torch.cat([
-            torch.full((level.places,), bound, device=places.device)
-            for level, bound in zip(levels, bounds, strict=True)
-        ])
+        torch.cat(
+            [
+                torch.full((level.places,), bound, device=places.device)
+                for level, bound in zip(levels, bounds, strict=True)
+            ]
+        )
         for bounds in (least, most)
     ]
     return both[0], both[1]
