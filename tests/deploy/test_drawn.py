@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,11 +13,18 @@ import torch
 from PIL import Image
 
 from gipi import tasks
+from gipi.core.batch import Batch
 from gipi.core.schema import Field, Schema
 from gipi.deploy import drawn, paint
 from gipi.deploy.evaluation import bootstrap, bootstrap_states, primary_metric
 from gipi.deploy.evidence import write_evidence
 from gipi.train.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+evaluate_ = sys.modules["gipi.train.evaluate"]  # the function has the module's name
 
 H, W = 6, 8
 NAMES = ("sky", "road", "car")
@@ -108,7 +117,7 @@ def test_without_the_package_the_ap_is_counted_in_bins_and_says_so(
     judged = Evaluation({"ap50": 0.4}, 1, 0.1, said, truth)
     metrics, notes = drawn.final_metrics(judged, tasks.detect(), schema("boxes"))
     assert metrics == {"ap50": 0.4}
-    assert "1,000 bins" in notes["ap_from"]
+    assert "1,000 to 10,000 bins" in notes["ap_from"]
 
 
 def test_points_are_judged_by_their_distance_and_missing_ones_do_not_count() -> None:
@@ -185,3 +194,55 @@ def test_a_box_is_drawn_on_its_edge() -> None:
 def test_all_colours_differ() -> None:
     found = paint.colours(60)
     assert len({tuple(c) for c in found.tolist()}) == 60
+
+
+class Pairs:
+    """A stream of `rows` pictures of one value each; the answer is right in the first half."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows, self.batch_size, self.steps = rows, 16, -(-rows // 16)
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        for first in range(0, self.rows, 16):
+            ids = torch.arange(first, min(first + 16, self.rows))
+            image = torch.zeros(len(ids), 3, H, W)
+            image[ids < self.rows // 2, 0] = 1.0
+            truth = torch.zeros(len(ids), H, W, dtype=torch.uint8)
+            yield Batch({"image": image}, truth, ids=ids, rows=len(ids))
+
+
+def test_answers_of_large_sets_are_kept_within_bounds_and_evenly_spread(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Scores count every row; what needs the answers themselves looks at some of all places."""
+    row = 2 * H * W + 8  # answer, truth and id
+    monkeypatch.setattr(evaluate_, "KEPT_BYTES", 20 * row)
+    names = NAMES[:2]
+    net = torch.nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        net.weight.zero_()
+        net.weight[0, 0], net.bias[:] = 2.0, torch.tensor([0.0, 1.0])
+    judged = evaluate_.evaluate(
+        net, tasks.segment(), Pairs(100), schema=schema("mask", names), keep=True
+    )
+    assert judged.rows == 100
+    assert len(judged.outputs) == len(judged.target) == len(judged.ids) == 20
+    assert (judged.ids < 50).sum() == 10
+    found = write_evidence(
+        tmp_path / "e", judged, tasks.segment(), schema("mask", names), split="test", rows=Rows()
+    )
+    assert found["rows"] == 100
+    assert found["looked_at"] == 20
+    assert found["primary"]["value"] == found["metrics"]["mean_iou"] == judged.metrics["mean_iou"]
+    assert found["primary"]["low"] <= found["primary"]["value"] <= found["primary"]["high"]
+    assert "20 of 100 rows" in found["primary"]["method"]
+    assert all(w["id"] >= 50 for w in found["worst"][:10])
+    monkeypatch.setattr(evaluate_, "KEPT_BYTES", 100 * row)
+    whole = evaluate_.evaluate(
+        net, tasks.segment(), Pairs(100), schema=schema("mask", names), keep=True
+    )
+    assert torch.equal(whole.ids, torch.arange(100))
+    found = write_evidence(
+        tmp_path / "w", whole, tasks.segment(), schema("mask", names), split="test"
+    )
+    assert "looked_at" not in found

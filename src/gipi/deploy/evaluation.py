@@ -52,12 +52,14 @@ def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | 
         return None
     outputs, target = compared(found, task, schema)
     value = _score(metric, outputs, target, found.weight)
+    some = f", {len(outputs)} of {found.rows} rows" if len(outputs) < found.rows else ""
+    shift = found.metrics.get(metric.name, value) - value if some else 0.0  # the score is of all
     if metric.name == "accuracy":
-        low, high = wilson(value, effective_rows(found.weight, len(outputs)))
-        return Interval(value, low, high, "Wilson")
+        low, high = wilson(value + shift, effective_rows(found.weight, len(outputs)))
+        return Interval(value + shift, low, high, f"Wilson{some}")
     resample = bootstrap_states if outputs[:1].numel() > _MANY else bootstrap
     low, high = resample(metric, outputs, target, found.weight)
-    return Interval(value, low, high, "bootstrap")
+    return Interval(value + shift, low + shift, high + shift, f"bootstrap{some}")
 
 
 def compared(found: Evaluation, task: Task, schema: Schema) -> tuple[Tensor, Tensor]:

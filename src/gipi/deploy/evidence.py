@@ -81,6 +81,8 @@ def write_evidence(
     found |= summary(judged, task, schema)
     found["target"] = schema.target.name if schema.target else None
     found["samples"] = samples
+    if judged.outputs is not None and len(judged.outputs) < judged.rows:
+        found["looked_at"] = len(judged.outputs)  # the rest are in the metrics alone
     arrays: dict[str, np.ndarray] = {}
     files: dict[str, bytes] = {}
     if task.decode_original is not None and schema.target is not None and schema.target.dense:

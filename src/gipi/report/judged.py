@@ -194,6 +194,13 @@ def _beside_the_rule(run: RunData, name: str, value: float) -> str:
 def hints(run: RunData) -> list[str]:
     """Return what the curves suggest: over-fitting, an unfinished run, non-finite losses."""
     out = []
+    some = finite(run.evaluation.get("looked_at"))
+    if some is not None:
+        out.append(
+            f"The score is of all rows. Its interval, the figures by class and the worst rows are "
+            f"of {number(some)} rows evenly spread over them: the answers to all would fill the "
+            "memory."
+        )
     lost = lost_rows(run)
     if lost:
         out.append(f"{lost} recorded losses were not finite; see the events below.")

@@ -23,12 +23,18 @@ if TYPE_CHECKING:
     from gipi.tasks import Task
 
 
+KEPT_BYTES = 1 << 29
+"""Outputs and targets that an evaluation keeps: masks of a large set would fill the memory."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one pass over a stream gave.
 
-    metrics  name -> value, the mean loss included, without prefix
-    outputs, target, weight, ids  one row per evaluated row, where `keep` asked for them
+    metrics  name -> value, the mean loss included, without prefix; of all rows
+    rows     evaluated rows
+    outputs, target, weight, ids  where `keep` asked for them: one entry per evaluated row, or of
+             rows evenly spread over the stream where all would take more than `KEPT_BYTES`
     """
 
     metrics: dict[str, float]
@@ -57,7 +63,8 @@ def evaluate(
     several ranks each sees its share and all get the same answer. The mode of the model is
     restored. `keep` also returns outputs, targets and row ids on the CPU; the outputs of a task
     whose answers lie on the picture in the form that its metrics compare, for a map of logits of
-    each row would fill the memory.
+    each row would fill the memory. Beyond `KEPT_BYTES` only some rows are kept, evenly spread;
+    boxes are kept of all, for their score is taken from them.
     """
     began = time.perf_counter()
     device = device or next(iter(model.parameters())).device
@@ -65,7 +72,9 @@ def evaluate(
     states = [m.init(device) for m in metrics]
     totals = torch.zeros(2, dtype=torch.float64, device=device)
     kept: list[tuple[Tensor | None, ...]] = []
-    rows = 0
+    rows, share = 0, 0.0
+    goal = None if schema is None else schema.target
+    every = goal is not None and goal.kind == "boxes"
     with eval_mode(model), torch.inference_mode(), autocast or nullcontext():
         for given in stream.epoch(0):
             batch = given if device.type == "cpu" else given.to(device)
@@ -82,13 +91,31 @@ def evaluate(
                 if task.decode_original is not None and batch.target is not None:
                     outputs = task.units(outputs, batch.target, schema)[0]
                 found = (outputs, batch.target, batch.weight, batch.ids)
-                kept.append(tuple(None if t is None else t.cpu() for t in found))
+                share = share or (1.0 if every else _share(found, stream))
+                kept.append(_some(found, rows - len(batch), share))
     dist.sum_over_ranks(totals)
     values = {"loss": float(totals[0] / totals[1])}  # sync
     for name, value in read_metrics(metrics, states, "m").items():
         values[name[2:]] = value
     columns = [_join(column) for column in zip(*kept, strict=True)] if kept else [None] * 4
     return Evaluation(values, rows, time.perf_counter() - began, *columns)
+
+
+def _share(found: tuple[Tensor | None, ...], stream: Stream) -> float:
+    """Return the share of the stream's rows that fits, by the size of those in `found`."""
+    present = [t for t in found if t is not None]
+    size = sum(t.numel() * t.element_size() for t in present) / max(len(present[0]), 1)
+    return min(1.0, KEPT_BYTES / max(size * stream.rows, 1.0))
+
+
+def _some(found: tuple[Tensor | None, ...], before: int, share: float) -> tuple[Tensor | None, ...]:
+    """Return copies on the CPU of a share of the rows, of which the first is number `before`."""
+    if share == 1.0:
+        return tuple(None if t is None else t.cpu() for t in found)
+    n = next(len(t) for t in found if t is not None)
+    ends = (torch.arange(before, before + n + 1, dtype=torch.float64) * share).floor()
+    which = torch.nonzero(ends[1:] > ends[:-1]).flatten()
+    return tuple(None if t is None else t.cpu()[which] for t in found)
 
 
 def in_layout(inputs: dict[str, Tensor], layout: torch.memory_format) -> dict[str, Tensor]:
