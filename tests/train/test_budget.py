@@ -32,12 +32,13 @@ def planned(seconds: float, image: tuple[int, int, int] = (1, 28, 28), rows: int
 
 @pytest.mark.usefixtures("speeds")
 def test_more_time_buys_a_wider_net_that_still_sees_the_rows_often_enough() -> None:
-    """Widths grow with the budget; epochs stay at or above the least wherever that is possible."""
+    """Widths grow with the budget; looks stay at or above the least wherever that is possible."""
     plans = [planned(s) for s in (10, 60, 300, 1200)]
     firsts = [p.options["widths"][0] for p in plans]
     assert firsts == sorted(firsts)
     assert firsts[0] < firsts[-1]
-    assert all(p.epochs >= budget.ENOUGH_EPOCHS for p in plans[1:])
+    for p, seconds in zip(plans[1:], (60, 300, 1200), strict=True):
+        assert p.epochs * 50_000 >= budget.enough(50_000, seconds)
     sizes = [p.batch_size for p in plans]
     assert sizes == sorted(sizes)
 
@@ -47,7 +48,7 @@ def test_too_little_time_takes_the_narrowest() -> None:
     """Where nothing sees the rows often enough, the fastest net is taken, and the plan says so."""
     found = planned(0.5)
     assert found.options["widths"][0] == budget.WIDTHS[0]
-    assert found.epochs < budget.ENOUGH_EPOCHS
+    assert found.epochs * 50_000 < budget.enough(50_000, 0.5)
     assert f"about {found.epochs:.1f} passes" in found.reason
 
 
@@ -67,8 +68,16 @@ def test_the_measured_net_is_the_one_that_is_built() -> None:
     assert found.batch_size >= 32
 
 
+@pytest.mark.usefixtures("speeds")
+def test_few_pictures_are_looked_at_often() -> None:
+    """The same time with a tenth of the pictures: the same net, ten times the passes."""
+    many, few = planned(60, rows=50_000), planned(60, rows=5_000)
+    assert few.options == many.options
+    assert few.epochs == pytest.approx(10 * many.epochs)
+
+
 def test_a_disturbed_measurement_does_not_count() -> None:
     """A narrow net that seemed slower than a wider one was disturbed: the wider one tells."""
     seen = [({"widths": (8,)}, 40.0), ({"widths": (16,)}, 900.0), ({"widths": (24,)}, 30.0)]
-    assert budget._widest(seen, 500)[0] == {"widths": (16,)}  # noqa: SLF001
-    assert budget._widest(seen, 2000) == ({"widths": (8,)}, 900.0)  # noqa: SLF001
+    assert budget._widest(seen, 500)[0] == {"widths": (16,)}
+    assert budget._widest(seen, 2000) == ({"widths": (8,)}, 900.0)

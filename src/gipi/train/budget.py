@@ -1,10 +1,10 @@
 """What fits into a time budget: network, width, resolution and batch size from measured speed.
 
-A net that sees every picture too few times learns less than a smaller one that sees it often
-enough, and a small one stops learning long before a long budget ends. So the first seconds measure
-training steps of nets of growing width, and the widest that still sees the training rows
-`ENOUGH_EPOCHS` times is taken. The rule was found on rows split off the training rows of
-Fashion-MNIST and CIFAR-10; benchmarks/quality/time_budget.py measures what comes of it.
+A net that looks at too few pictures learns less than a smaller one that looks at more, and a small
+one stops learning long before a long budget ends. So the first seconds measure training steps of
+nets of growing width, and the widest that still looks at enough pictures is taken (`enough`); with
+more time both grow, the net and what it looks at. The rule was found on rows split off the training
+rows of Fashion-MNIST; benchmarks/quality/time_budget.py measures what comes of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
 """Channels of the first block that are tried; the later blocks have 2 and 4 times as many."""
-ENOUGH_EPOCHS = 4.0
+ENOUGH_LOOKS = 200_000
+"""Looks at a picture, of all pictures together, that a net needs in one minute of training."""
+GROWTH = 0.35
+"""With more time they grow with this power of it; the rest of the time goes into the net."""
 HOPELESS = 3
 """Wider nets are not tried once one is this many times too slow."""
 LEAST_SIDE = 12
@@ -90,9 +93,9 @@ def plan(
             here.append((options, speed))
             measured.append((options, side, speed))
             late = time.perf_counter() - began > MEASURE_S
-            if speed * seconds / rows < ENOUGH_EPOCHS / HOPELESS or late:
+            if speed * seconds < enough(rows, seconds) / HOPELESS or late:
                 break
-        best = _widest(here, rows / seconds * ENOUGH_EPOCHS)
+        best = _widest(here, enough(rows, seconds) / seconds)
         wide = best[0]["widths"][0] >= WIDTHS[2]
         if wide or late:
             break  # a smaller picture is only worth it where the net would be narrow
@@ -122,6 +125,18 @@ def from_text(text: str) -> Plan | None:
     options = {k: tuple(v) if k == "widths" else v for k, v in found["options"].items()}
     tried = tuple((tuple(widths), side, speed) for widths, side, speed in found["tried"])
     return Plan(**{**found, "options": options, "tried": tried})
+
+
+def enough(rows: int, seconds: float) -> float:
+    """Return the looks at pictures that training for `seconds` should take at least.
+
+    200,000 · (seconds / 60)^0.35, and every one of `rows` pictures once: few pictures are looked at
+    often, many a few times.
+
+    >>> round(enough(50_000, 60)), round(enough(50_000, 600)), enough(10**6, 60)
+    (200000, 447744, 1000000)
+    """
+    return max(ENOUGH_LOOKS * (seconds / 60) ** GROWTH, rows)
 
 
 def _widest(
