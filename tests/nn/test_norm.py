@@ -115,6 +115,18 @@ def test_rms_of_rows_is_rounded_once_and_keeps_the_type(dtype):
     torch.testing.assert_close(found, layer(x.to(dtype).float()).to(dtype), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("record", [r for r in NORMS if r.name != "lrn"], ids=lambda r: r.name)
+@pytest.mark.parametrize("dims", [0, 2])
+def test_half_precision_is_taken_without_a_warning(record, dims):
+    if dims == 0 and record.name in MAPS_ONLY:
+        return
+    layer, x = norm(record.name, C, dims=dims), picture(dims).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer(x)
+    expected = norm(record.name, C, dims=dims)(x.float())
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.02)
+
+
 def test_rms_of_rows_agrees_with_torch_where_torch_has_it():
     x = picture(0)
     torch.testing.assert_close(RowRMSNorm(C).double()(x), norm("rms", C).double()(x))

@@ -28,6 +28,17 @@ FEWEST = 4  # channels of a group: one is instance norm, and two of a vector are
 LRN_SIZE, LRN_ALPHA, LRN_BETA, LRN_K = 5, 1e-4, 0.75, 2.0
 
 
+class RMSNorm(nn.RMSNorm):
+    """torch's over the last axis, y = x / √(mean x² + ε)·γ, with γ rounded to the type of x.
+
+    Under autocast x is of half precision and γ is not; torch then warns and takes its slow way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the scaled rows."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class RowRMSNorm(nn.Module):
     """y = x / √(mean x² + ε) · γ_C over channels and positions of one row.
 
@@ -128,7 +139,7 @@ def _group(width: int, dims: int) -> nn.Module:  # noqa: ARG001
 
 
 def _rms(width: int, dims: int) -> nn.Module:
-    return nn.RMSNorm(width, eps=1e-5) if dims == 0 else RowRMSNorm(width)
+    return RMSNorm(width, eps=1e-5) if dims == 0 else RowRMSNorm(width)
 
 
 def _lrn(width: int, dims: int) -> nn.Module:  # noqa: ARG001
