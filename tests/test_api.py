@@ -172,6 +172,17 @@ def test_evaluate_a_run_and_weights_from_elsewhere(tmp_path):
         gipi.evaluate("iris", model="mlp", weights=file, settings={"model.widths": [9]})
 
 
+def test_test_zero_scores_nothing_on_the_test_set(tmp_path, capsys):
+    x, y = arrays()
+    data = {"x": x[:, 0], "z": x[:, 1], "part": np.repeat(["train", "test"], [90, 30]), "y": y}
+    run = gipi.train(data, "y", steps=20, out=tmp_path / "r",
+                     settings={**FIXED, "split_column": "part", "test": 0})  # fmt: skip
+    assert {k.partition("/")[0] for k in run.metrics} == {"val"}
+    assert "test=0: the 30 given test rows are left out" in capsys.readouterr().out
+    assert json.loads((run.path / "evaluation" / "summary.json").read_text())["split"] == "val"
+    assert "test" not in json.loads((run.path / "split.json").read_text())["rows"]
+
+
 def test_nothing_held_back_is_said_by_the_name_of_the_score():
     run = gipi.train("iris", steps=3, settings=small(val=0, test=0), quiet=True)
     assert set(run.metrics) == {"train/loss", "train/accuracy"}

@@ -200,3 +200,20 @@ def test_bound_rows_stay_together_and_given_rows_lose_none() -> None:
     both = split_rows(replace(rows(n), groups=np.arange(n) // 2, bound=who), seed=3)
     units = [set(who[ids]) | {1000 + i // 2 for i in ids.tolist()} for ids in both.ids.values()]
     assert not any(a & b for i, a in enumerate(units) for b in units[:i])
+
+
+def test_a_share_of_zero_leaves_given_test_rows_out() -> None:
+    """Nobody looks at the test set while things are tried out: not even its score is measured."""
+    given_split = np.repeat([TRAIN, TEST], [90, 10]).astype(np.int8)
+    keys = np.arange(100)
+    keys[95] = keys[3]
+    found = split_rows(rows(100, given=given_split, keys=keys), test=0)
+    assert {k: len(v) for k, v in found.ids.items()} == {"train": 80, "val": 9}
+    assert (
+        found.notes[-1] == "test=0: the 10 given test rows are left out, nothing is scored on them"
+    )
+    assert 3 not in np.concatenate(list(found.ids.values()))  # its copy is still a test row
+    with_val = np.repeat([TRAIN, VAL, TEST], [80, 10, 10]).astype(np.int8)
+    found = split_rows(rows(100, given=with_val), test=0)
+    assert list(found.ids) == ["train", "val"]
+    assert "test rows were given" not in found.reason

@@ -18,7 +18,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog="gipi train                     trains LeNet-5 on the embedded digits",
+    epilog="\b\nExamples:\n"
+    "  gipi train                      the embedded digits, on LeNet-5\n"
+    "  gipi train photos/ --time 10m   a folder with one sub-folder per class\n"
+    "  gipi predict runs/last new.png  what the newest run says of a picture\n"
+    "  gipi list models                what can be named; gipi show NAME explains it",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="last line of stdout: one JSON object.")]
@@ -156,7 +160,10 @@ def evaluate(
     setting: Set = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Score a run on its test rows or on other data, or weights from elsewhere on named data."""
+    """Score a run on its test rows or on other data.
+
+    With --weights: score weights from elsewhere on the test rows of named data.
+    """
     from gipi.cli import checks
     from gipi.core import resolve
 
@@ -186,7 +193,7 @@ def predict(
     tta: Annotated[Text, _flag("Merge views of each picture: flip,zoom.", metavar="VIEWS")] = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Predict for files, folders and tables, prepared exactly as in training.
+    """Predict for files, folders and tables, prepared as in training.
 
     Boxes, points and masks are in pixels of the original pictures. Into a folder goes a PNG for
     each mask, of the picture's size, whose values are the class indices.
@@ -243,7 +250,7 @@ def list_(
     *,
     json: Json = False,
 ) -> dict[str, Any]:
-    """List what can be named: models, data, tasks, optimizers, activations and more."""
+    """List what can be named: models, data, tasks, losses and more."""
     from gipi.cli import catalogue
 
     return catalogue.show_list(kind)
@@ -255,7 +262,7 @@ def show(
     *,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Explain one thing: what it is, its formula, its options and its source."""
+    """Explain one name: what it is, formula, options and source."""
     from gipi.cli import catalogue
 
     return catalogue.show_one(name)
@@ -269,7 +276,7 @@ def lab(
     seed: Annotated[Text, _flag("Seed of weights and order.", metavar="N")] = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Run the small experiments of the textbooks, and draw them on one page."""
+    """Run and draw the small experiments of the textbooks."""
     from gipi.cli import lab as lab_
 
     return lab_.run(name, out=out, seed=seed)
@@ -283,7 +290,7 @@ def data_(
     setting: Set = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Audit data: fields, classes, missing, duplicates, leaks, broken files."""
+    """Audit data: classes, missing, duplicates, leaks, broken files."""
     from gipi.cli import checks
     from gipi.core import resolve
 

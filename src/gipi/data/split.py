@@ -74,7 +74,8 @@ def split_rows(
 
     val, test   share of the usable rows, exactly; None: a tenth (test: a fifth below 5,000 rows),
                 at most 10,000 rows, nothing below 10 distinct rows. 0 holds nothing back.
-                Ignored for a part that was given.
+                Ignored for a part that was given, but for test=0: given test rows are then left
+                out, so that nothing is ever scored on them.
 
     Raises `ConfigError` for shares that cannot be, `DataError` where no training row is left.
     """
@@ -124,7 +125,8 @@ def _around_given(
         raise DataError(
             "the given split has no training rows", "rows to train on", "check the split"
         )
-    given = [name for name in ("train", "val", "test") if name == "train" or has[name]]
+    used = {"train": True, **has, "test": has["test"] and test != 0}
+    given = [name for name in ("train", "val", "test") if used[name]]
     reason = f"{' and '.join(n for n in given if n != 'train') or 'training'} rows were given"
     keep_val = val if not has["val"] else 0.0
     keep_test = 0.0 if has["test"] or (has["val"] and test is None) else test
@@ -134,13 +136,18 @@ def _around_given(
     if counts["val"] or counts["test"]:
         held_back = " and ".join(n for n in ("val", "test") if counts[n])
         reason += f"; {held_back} cut from the training rows: {how}"
+    unseen = has["test"] and test == 0
     for name, share in (("val", val), ("test", test)):
-        if has[name] and share is not None:
+        if has[name] and share is not None and not (unseen and name == "test"):
             notes.append(f"{name}={share:g} has no effect: {name} rows were given")
     if has["val"] and not has["test"] and not counts["test"]:
         notes.append("no test rows were given: the score is measured on validation rows")
     parts["val"] = pool[part == VAL] if has["val"] else parts["val"]
-    parts["test"] = pool[part == TEST] if has["test"] else parts["test"]
+    if unseen:
+        n = int((part == TEST).sum())
+        more.append(f"test=0: the {n} given test rows are left out, nothing is scored on them")
+    elif has["test"]:
+        parts["test"] = pool[part == TEST]
     return _finish(parts, reason, [*notes, *more])
 
 
