@@ -330,3 +330,63 @@ def test_validation_faces_are_of_other_people(data_folder):
         for n in data.row_names(data.splits["test"])
     )
     assert any(f"{both} of 200 test pictures" in note for note in data.notes)
+
+
+def exif_voc(root, mark, form, *, near=()):
+    """Write VOC pictures stored 60x24, shown as `mark` says; boxes as stored or as shown."""
+    rng = np.random.RandomState(0)
+    exif = Image.Exif()
+    exif[0x0112] = mark
+    (root / "Annotations").mkdir(parents=True)
+    (root / "JPEGImages").mkdir()
+    for i in range(12):
+        x0, y0 = (2, 3) if i in near else (rng.randint(34, 48), rng.randint(2, 12))
+        stored = np.zeros((24, 60, 3), np.uint8)
+        stored[y0 : y0 + 9, x0 : x0 + 7] = 255
+        path = root / "JPEGImages" / f"{i:02d}.png"
+        Image.fromarray(stored).save(path, exif=exif)
+        ys, xs = np.nonzero(decode(path, Decoder(1, 60, 24, "stretch"), "p")[0])
+        shown = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1, i % 2)
+        box = (x0, y0, x0 + 7, y0 + 9, i % 2) if form == "stored" else shown
+        (root / "Annotations" / f"{i:02d}.xml").write_text(drawn.voc_xml([box], (24, 60)))
+    return root
+
+
+@pytest.mark.parametrize("mark", [5, 6, 7, 8])
+@pytest.mark.parametrize("form", ["stored", "shown"])
+def test_boxes_of_pictures_that_exif_turns(tmp_path, mark, form):
+    data = open_data(exif_voc(tmp_path / "set", mark, form, near=(0, 1)))
+    said = [n for n in data.notes if "12 annotations are of pictures that EXIF turns" in n]
+    assert len(said) == 1
+    assert f"the pictures as {form}" in said[0]
+    pixels = np.asarray(data.columns.inputs["image"].fetch(np.arange(12)))
+    for row in range(12):
+        ys, xs = np.nonzero(pixels[row, 0] > 127)
+        box = data.columns.target[row, 0, :4].numpy()
+        np.testing.assert_allclose(box, [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], atol=1.01)
+
+
+def test_boxes_that_fit_the_picture_both_ways_are_refused(tmp_path):
+    with pytest.raises(DataError, match="shown turned, by its EXIF mark"):
+        open_data(exif_voc(tmp_path / "set", 6, "stored", near=range(12)))
+
+
+def test_people_on_copies_of_a_picture_stay_together(tmp_path):
+    rows = [(p, m, b[:1] * 2) for p, m, b in drawn.squares(20)]
+    root = drawn.coco_folder(tmp_path / "set", rows, points=True)
+    for i in range(10):  # the second half shows the same pictures, with other boxes around people
+        copy = (root / "images" / f"{i:02d}.png").read_bytes()
+        (root / "images" / f"{i + 10:02d}.png").write_bytes(copy)
+    data = json.loads((root / "annotations.json").read_text())
+    for one in data["annotations"]:
+        if one["image_id"] >= 10:
+            one["keypoints"] = data["annotations"][2 * (one["image_id"] - 10)]["keypoints"]
+            one["bbox"] = [0, 0, 30 + one["id"], 30]
+    (root / "annotations.json").write_text(json.dumps(data))
+    found = open_data(root)
+    side = {}
+    for part, ids in found.splits.items():
+        for name in found.row_names(ids):
+            side.setdefault(int(name[7:9]) % 10, set()).add(part)
+    assert len(found.splits) == 3
+    assert all(len(parts) == 1 for parts in side.values())

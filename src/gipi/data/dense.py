@@ -18,6 +18,7 @@ from gipi.data.masks import MaskFiles, label_table
 from gipi.data.placement import move_boxes, move_points
 from gipi.data.source import Annotations, ImageFiles
 from gipi.data.survey import Survey, named_classes, survey
+from gipi.data.turned import upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,9 +65,12 @@ def view(source: Source, schema: Schema, options: DataOptions) -> View | None:
     if not isinstance(drawn, Annotations) or files is None:
         return None
     found = survey(files, drawn, source, options)
-    notes: list[str] = []
+    drawn, notes = upright(files, drawn, found.sizes)
+    if notes:
+        found = survey(files, drawn, source, options)
     if drawn.kind == "mask":
-        drawn, notes = named_classes(drawn, found.labels, known=target.classes)
+        drawn, more = named_classes(drawn, found.labels, known=target.classes)
+        notes += more
     return View(files, drawn, found, tuple(notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,11 +71,13 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
 
 
 def _same_picture(source: Source) -> np.ndarray | None:
-    """Return codes that bind the rows which are parts of one picture, None where none are."""
+    """Return codes that bind the rows which are parts of one picture, None where none are.
+
+    Two files of the same content are one picture.
+    """
     for column in source.columns.values():
         if isinstance(column, ImageFiles) and column.crops is not None:
-            paths = np.array([str(path) for path in column.paths])
-            return np.unique(paths, return_inverse=True)[1].reshape(-1).astype(np.int64)
+            return codes(replace(column, crops=None))
     return None
 
 

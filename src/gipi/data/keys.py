@@ -18,6 +18,7 @@ from gipi.data.source import Annotations, Column, ImageFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _BLOCK = 4 << 20  # words hashed at a time
 _SEEDS = (0x51ED2701, 0xA24BAED4)
@@ -100,10 +101,13 @@ def _file_codes(files: ImageFiles) -> np.ndarray:
     _, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
     shared = counts[inverse.reshape(-1)] > 1
     seen: dict[object, int] = {}
+    read: dict[Path, bytes] = {}  # a picture with many people is read once
     out = np.empty(len(files), dtype=np.int64)
     for i, path in enumerate(files.paths):
         key: object = i
         if shared[i]:
-            key = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+            if path not in read:
+                read[path] = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+            key = read[path]
         out[i] = seen.setdefault(key, len(seen))
     return out.view(np.uint32).reshape(len(files), -1)
