@@ -74,7 +74,7 @@ def train(
     patience: Annotated[Text, _flag("Evaluations without gain.", metavar="N")] = None,
     seed: Annotated[Text, _flag("Seed of weights, order, splits.", metavar="N")] = None,
     val: Annotated[Text, _flag("Share of rows for validation.", metavar="X")] = None,
-    test: Annotated[Text, _flag("Share of rows for the test.", metavar="X")] = None,
+    test: Annotated[Text, _flag("Share of rows for the test; 0: none.", metavar="X")] = None,
     group: Annotated[Text, _flag("Rows of a group stay together.", metavar="COLUMN")] = None,
     time_column: Annotated[Text, _flag("Split by time.", metavar="COLUMN")] = None,
     weight: Annotated[Text, _flag("Column of row weights.", metavar="COLUMN")] = None,

@@ -100,7 +100,9 @@ class Config(Recipe):
     )
     weight: str | None = Field(None, min_length=1, description="column of row weights")
     val: float | None = Field(None, ge=0, lt=1, description="share of rows for validation")
-    test: float | None = Field(None, ge=0, lt=1, description="share of rows for the final test")
+    test: float | None = Field(
+        None, ge=0, lt=1, description="share of rows for the final test; 0: given ones neither"
+    )  # fmt: skip
 
     image_size: int | tuple[int, int] | None = Field(
         None,
