@@ -22,7 +22,7 @@ def schema(task="classify", classes=("a", "b", "c"), *, multi=False):
     ("found", "goal", "output"),
     [
         (schema(), "multi-class", "softmax"),
-        (schema(classes=("a", "b")), "binary", "sigmoid"),
+        (schema(classes=("a", "b")), "binary", "softmax"),
         (schema(multi=True), "multi-label", "sigmoid"),
         (schema("regress", ()), "regression", ""),
         (schema("segment"), "", ""),
@@ -32,6 +32,12 @@ def test_what_the_output_means(found, goal, output):
     assert goal_of(found) == goal
     said = advised(nn.Linear(2, 3), found, Signature(numbers=2), Config(batch_size=32))
     assert [s.split(",")[0] for s in said] == ([f"output {output}"] if output else [])
+
+
+def test_two_classes_have_a_sigmoid_only_where_the_loss_has_one():
+    config = Config(task_options={"loss": "binary_cross_entropy"})
+    said = advised(nn.Linear(2, 2), schema(classes=("a", "b")), Signature(numbers=2), config)
+    assert said[0].startswith("output sigmoid")
 
 
 def test_another_loss_has_another_output():

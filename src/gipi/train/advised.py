@@ -23,12 +23,14 @@ def advised(
     model: nn.Module, schema: Schema, signature: Signature, config: Config
 ) -> tuple[str, ...]:
     """Return sentences: what the output means, and what the rules say against the net as built."""
-    goal = goal_of(schema)
+    goal, loss = goal_of(schema), config.task_options.get("loss")
+    if goal == "binary" and loss != "binary_cross_entropy":
+        goal = "multi-class"  # cross-entropy gives two classes two outputs that compete
     family: Family = "convolution" if signature.image is not None else "dense"
     situation = Situation(family, goal=goal, batch_per_device=rows_at_once(config))
     said = list(remarks(model, situation))
     rule = advise("output", situation)
-    if rule is not None and goal != "regression" and config.task_options.get("loss") in SOFT:
+    if rule is not None and goal != "regression" and loss in SOFT:
         said.insert(0, f"output {rule.facts['advice']}, within the loss: {rule.facts['reason']}")
     return tuple(said)
 
