@@ -122,6 +122,13 @@ def test_a_given_range_is_kept_and_what_lies_beyond_sits_on_its_edge():
     assert low - middle == pytest.approx(middle - high, abs=0.2)
 
 
+def test_shares_beyond_the_whole_are_drawn_where_they_are():
+    _, tree = chart(Line("nme", [0, 1, 2], [2.1, 1.4, 0.7]), percent=True)
+    _, ((_, high), (_, middle), (_, low)) = points(tree)
+    assert low - middle == pytest.approx(middle - high, abs=0.2)
+    assert low - high > 100  # of the 200 pixels
+
+
 def test_large_and_small_numbers_are_short():
     assert [number(v, 2) for v in (7.04e16, 1e20, 1.5e-7)] == ["7e16", "1e20", "1.5e-7"]
 

@@ -245,7 +245,7 @@ def line_chart(
         low = low if from_zero and low == 0 else low - margin
         high = high + margin
         if percent:
-            low, high = max(low, 0.0), min(high, 1.0)
+            low, high = max(low, 0.0), high if max(values) > 1 else min(high, 1.0)
     axes = open_axes(
         width, height, x_range=(min(xs, default=0), max(xs, default=1)),
         y_range=y_range or (low, high), x_label=x_label, log=log, log_x=log_x, percent=percent,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Form = tuple[list[str], list[Cell], Order, str]
 
 KINDS = ("mask", "boxes", "keypoints")
-MOST = 40  # lines of the table
+MOST = 20  # lines of the table
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
 
 WORST = {

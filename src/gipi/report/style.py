@@ -26,6 +26,7 @@ margin:18px 0 0;padding-top:16px;border-top:1px solid var(--hair)}
 .facts dt{font-size:13px;color:var(--soft)}
 .facts dd{margin:0;font-size:17px;font-weight:600;font-variant-numeric:tabular-nums}
 .share{display:block;width:100%;min-width:48px;height:5px;margin-top:2px}
+td:has(.share){white-space:nowrap}
 .pairs{display:grid;grid-template-columns:minmax(90px,max-content) minmax(0,1fr);gap:4px 18px;
 margin:0 0 12px;font-size:14px}
 .pairs dt{color:var(--soft)}.pairs dd{margin:0}
