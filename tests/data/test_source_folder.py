@@ -128,6 +128,13 @@ def test_a_folder_of_tables_names_them(tmp_path):
         read_source(tmp_path)
 
 
+def test_a_note_in_an_empty_folder_is_no_table(tmp_path):
+    (tmp_path / "readme.txt").write_text("where the pictures went\n")
+    with pytest.raises(DataError, match=r"no pictures") as caught:
+        read_source(tmp_path)
+    assert "readme.txt" not in caught.value.do
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="rights do not bind here")
 def test_no_permission(tmp_path):
     tmp_path.chmod(0)

@@ -180,7 +180,8 @@ def _matched(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         raise ModelError(
             f"outputs {tuple(outputs.shape)} for masks {tuple(target.shape)} of {target.dtype}",
             "(B, K, H, W) logits and (B, H, W) whole-number classes of the same height and width",
-            "use a model for segmentation, such as unet",
+            "use a model for segmentation, such as unet; a classifier can be inside it: "
+            "--model unet --set model.backbone=resnet18",
         )
     return (outputs.float() if outputs.dtype in HALVES else outputs), target.long()
 

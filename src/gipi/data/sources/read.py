@@ -154,7 +154,8 @@ def _read_folder(path: Path, task: str | None) -> Source:
     try:
         return folder.read_folder(path)
     except DataError as error:
-        tables = [p.name for p in path.iterdir() if p.is_file() and kind_of(p) in table.KINDS]
+        kinds = set(table.KINDS) - {".txt"}  # a text among files is a note more often than a table
+        tables = [p.name for p in path.iterdir() if p.is_file() and kind_of(p) in kinds]
         if not tables:
             raise
         raise DataError(
