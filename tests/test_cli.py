@@ -103,6 +103,10 @@ def test_train_resume_evaluate_predict_report(place, capsys):
     assert len(captured.out.splitlines()) == 1  # all the rest is for people: stderr
     assert "model.widths=[8] (--set model.widths)" in captured.err
     assert "restored" in captured.err
+    assert "steps=6" not in captured.err  # a flag of its own is not said again
+    assert f"accuracy {found['metrics']['test/accuracy']:.5g} on " in captured.err
+    assert " test rows, 95 % interval " in captured.err
+    assert all(len(line) < 100 for line in captured.err.splitlines() if "settings" in line)
 
     assert main(["resume", "r", "--steps", "9", "--json", "--quiet"]) == 0
     longer, captured = last_json(capsys)
@@ -112,7 +116,7 @@ def test_train_resume_evaluate_predict_report(place, capsys):
     assert main(["resume", "r", "--json"]) == 0
     again, captured = last_json(capsys)
     assert again == longer
-    assert "finished" in captured.err
+    assert "r is finished; to train on: gipi resume r --epochs N" in captured.err
 
     assert main(["evaluate", "r", "--json"]) == 0
     scored, _ = last_json(capsys)

@@ -88,6 +88,9 @@ def test_masks_come_back_at_the_original_size(place, tmp_path, capsys) -> None:
     names = [str(p) for p in pictures]
     assert main(["predict", "segment", *names, "--out", str(tmp_path / "o"), "--json"]) == 0
     assert last(capsys) == {"rows": 4, "out": str(tmp_path / "o")}
+    capsys.readouterr()
+    assert main(["predict", "segment", names[0]]) == 0
+    assert "each mask as a PNG: --out FOLDER" in capsys.readouterr().out
     stored = json.loads((tmp_path / "o" / "predictions.json").read_text())
     for path, record in zip(pictures, stored, strict=True):
         with Image.open(tmp_path / "o" / record["mask"]) as image, Image.open(path) as original:

@@ -148,3 +148,10 @@ def test_the_builder_of_a_part_is_named():
     }
     for (kind, name), said in names.items():
         assert catalogue.built_by(catalogue.registry(kind).get(name)) == said
+
+
+def test_the_beginning_of_several_names_gets_all_of_them(capsys):
+    assert main(["show", "densenet1"]) == 2
+    assert "did you mean one of densenet121, densenet161, densenet169?" in capsys.readouterr().err
+    assert main(["show", "densnet121"]) == 2
+    assert "did you mean 'densenet121'?" in capsys.readouterr().err

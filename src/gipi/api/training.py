@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gipi.train import State
 
 RESERVE_S = 0.8  # seconds that the model folder, the report and the exit take after the evaluation
+_WIDTH = 98  # of a line that lists what was chosen
 
 
 def train_layers(
@@ -85,7 +86,7 @@ def resume_layers(
     folder = rundir.resolve_run(where)
     own = own or Own()
     if (folder / RESULT).exists() and not budget.values:
-        _say(quiet, f"{folder} is finished; a larger budget goes on, for instance --epochs")
+        _say(quiet, f"{folder} is finished; to train on: gipi resume {folder} --epochs N")
         return load(folder)
     given, about = read_start(folder)
     check_own(own, about)
@@ -149,7 +150,8 @@ def _conclude(
     page = report_.write_report(folder, samples=config.samples)
     facts["seconds"] = round(time_.time() - began, 2)
     write_file(folder / RESULT, json.dumps(facts, indent=1))
-    _say(quiet, *_summary(facts, primary, page))
+    judged = f"{len(dataset.splits.get(split, ())):,} {split} rows"
+    _say(quiet, *_summary(facts, primary, judged, page))
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
@@ -221,26 +223,37 @@ def _say(quiet: bool, *lines: str) -> None:  # noqa: FBT001
 
 
 def _origins(prepared: Prepared) -> str:
-    """Return one line with every value that is no default, and where it is from."""
-    parts = []
+    """Return lines with every value that is no default, and where it is from.
+
+    What a flag of its own says is left out: it stands in the command.
+    """
+    lines = ["settings:"]
     for key, place in prepared.origins.items():
+        if place.startswith("--") and not place.startswith("--set"):
+            continue
         head, _, option = key.partition(".")
         value = getattr(prepared.config, head)
         options = getattr(prepared.config, resolve.SECTIONS[head]) if option else {}
         value = options.get(option) if option else value
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        parts.append(f"{key}={value} ({place})")
-    return "settings: " + ", ".join(parts) if parts else ""
+        said = f"{key}={value} ({place})"
+        if len(lines[-1]) + len(said) > _WIDTH:
+            lines.append(" ")
+        lines[-1] += f" {said},"
+    return "\n".join(lines).removesuffix(",") if lines != ["settings:"] else ""
 
 
-def _summary(facts: dict[str, Any], primary: dict[str, Any] | None, page: Path) -> list[str]:
-    """Return the last lines: the scores, the interval, the cost, the report."""
+def _summary(
+    facts: dict[str, Any], primary: dict[str, Any] | None, judged: str, page: Path
+) -> list[str]:
+    """Return the last lines: the scores, the interval and its rows, the cost, the report."""
     lines = ["  ".join(f"{name} {value:.5g}" for name, value in facts["metrics"].items())]
     if primary is not None:
         low, high = primary["low"], primary["high"]
         lines.append(
-            f"{primary['name']} {primary['value']:.5g}, 95 % interval {low:.5g}-{high:.5g}"
+            f"{primary['name']} {primary['value']:.5g} on {judged}, "
+            f"95 % interval {low:.5g}-{high:.5g}"
         )
     lines.append(f"{facts['seconds']:.1f} s, {facts['steps']} steps, {facts['precision']}")
     lines.append(f"report: {page}")

@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[str, str]] = {
 WORDS = {"use": "when to use it", "failure": "how it fails", "over": "statistics over",
          "init": "initial weights", "aliases": "other names"}  # fmt: skip
 WIDTH = 96
+_OFFERED = 6  # names that one piece of advice holds
 
 
 def registry(kind: str) -> Registry:
@@ -68,6 +69,20 @@ def show_list(kind: str) -> dict[str, Any]:
     }
 
 
+def _near(name: str, known: list[str]) -> str:
+    """Return advice: the names that begin with `name`, else the nearest one.
+
+    >>> _near("resnet", ["relu", "resnet18", "resnet34"])
+    'did you mean one of resnet18, resnet34?'
+    """
+    longer = list(dict.fromkeys(k for k in known if name and k.startswith(name)))
+    if len(longer) > 1:
+        more = ", ..." if len(longer) > _OFFERED else ""
+        return f"did you mean one of {', '.join(longer[:_OFFERED])}{more}?"
+    close = nearest(name, known)
+    return f"did you mean '{close}'?" if close else "see `gipi list models` and its like"
+
+
 def show_one(name: str) -> dict[str, Any]:
     """Print everything that is registered under `name` and return it."""
     found: list[dict[str, Any]] = []
@@ -80,11 +95,8 @@ def show_one(name: str) -> dict[str, Any]:
             shown.append(records.get(name))
             found.append(describe(kind, records.get(name)))
     if not found:
-        close = nearest(name, known)
         raise UnknownName(
-            f"nothing is called '{name}'",
-            "a name that `gipi list KIND` prints",
-            f"did you mean '{close}'?" if close else "see `gipi list models` and its like",
+            f"nothing is called '{name}'", "a name that `gipi list KIND` prints", _near(name, known)
         )
     for number, one in enumerate(found):
         if number:

@@ -18,15 +18,16 @@ def run(name: str, *, out: str, seed: str | None) -> dict[str, Any]:
             "one of " + ", ".join(NAMES),
             did_you_mean(name, NAMES),
         )
-    number = _seed(seed)
+    seeded = _seed(seed)
     folder = _folder(out)
     from gipi.cli import checks
 
     checks.prepare_environment()
     from gipi.study import run_lab
 
-    found = run_lab(name, folder, seed=number, say=print)
-    print(f"{len(found['pictures'])} pictures in {found['seconds']} s")
+    found = run_lab(name, folder, seed=seeded, say=print)
+    number = len(found["pictures"])
+    print(f"{number} picture{'s' * (number != 1)} in {found['seconds']} s")
     print(f"page: {found['page']}")
     return found
 

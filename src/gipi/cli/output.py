@@ -24,6 +24,11 @@ def predictions(answers: Predictions, out: Path | None, *, brief: bool) -> dict[
         print(f"{record['row']}: {in_brief(record) if answers.places else words}")
     if brief and len(records) > _SHOWN:
         print(f"... and {len(records) - _SHOWN} more; --out FILE writes them all")
+    if brief and out is None and answers.places and records:
+        what = "each mask as a PNG: --out FOLDER" if "mask" in answers.values else (
+            "everything with its place: --out FILE, or --json"
+        )  # fmt: skip
+        print(what)
     for note in answers.notes:
         print(f"warning: {note}")
     result: dict[str, Any] = {"rows": len(records), "predictions": records}

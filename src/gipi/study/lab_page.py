@@ -81,7 +81,7 @@ def lab_page(experiments: Sequence[Experiment]) -> str:
     title = experiments[0].title if len(experiments) == 1 else "the lab"
     return page(
         f"{title} · gipi lab", "lab", index + "\n".join(sections), style=STYLE + _MARKS + _STYLE,
-        foot="Every curve was computed with gipi's own parts by `gipi lab`.",
+        foot="Every curve was computed with gipi's own parts by the command gipi lab.",
     )  # fmt: skip
 
 
