@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,25 @@ def test_stored_rows_give_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> N
         weights.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2])
+
+
+def test_losses_are_compared_on_the_same_rows_with_the_same_weights() -> None:
+    """The first rows are easy, the batch is not: a faster setup must not be refused for that."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 2)
+    x = torch.cat([torch.zeros(measure.FEW_ROWS, 4), 50 * torch.randn(56, 4)])
+    batch = Batch({"numbers": x}, torch.arange(64) % 2, rows=64)
+    work = measure.Work(net, tasks.classify(), CPU, lambda n: torch.optim.SGD(n.parameters(), 0.5))
+    base = trial.baseline(Recipe(), CPU)
+    seen: list[tuple[float | None, float | None]] = []
+    real = measure.agrees
+
+    def noted(loss: float | None, reference: float | None) -> bool:
+        seen.append((loss, reference))
+        return real(loss, reference)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "agrees", noted)
+        measure.compete(work, batch, [base, replace(base, threads=1)], 0.3)
+    assert seen
+    assert all(a == pytest.approx(b) for a, b in seen)

@@ -88,6 +88,17 @@ class Candidate:
         self._kept: dict[str, Tensor] = kept
         self.times = []
 
+    def look(self, batch: Batch) -> None:
+        """Remember the loss of these rows with the weights as they are, before any step."""
+        self.feed(batch)
+        apply_threads_and_gemm(self.setup, self.work.device)
+        layout = self.setup.memory_format
+        self._batch.inputs = self._kept if layout is None else in_layout(self._kept, layout)
+        with torch.random.fork_rng(), torch.no_grad(), self._context:
+            torch.manual_seed(0)  # the same dropout for every candidate
+            loss = self.work.task.phases[0].loss(self._net, self._batch)
+        self.loss = float(loss.total) / float(loss.count)
+
     def step(self) -> float:
         """Take one step and return its seconds; the first loss is remembered."""
         began, layout = time.perf_counter(), self.setup.memory_format
@@ -135,6 +146,8 @@ def compete(
     rivals = [Candidate(work, setup) for setup in setups]
     plain, table = rivals[0], dict.fromkeys(setup.name for setup in setups)
     few = batch.slice(0, min(FEW_ROWS, len(batch)))
+    for rival in rivals:
+        rival.look(few)
     per_row = _pace(plain, few)
     expected = run_s or (run_steps * per_row * len(batch) if run_steps else math.inf)
     budget_s = min(budget_s, max(LEAST_S, SHORT * expected))
