@@ -20,7 +20,7 @@ from torch import nn
 
 from gipi import tasks
 from gipi.core.config import Recipe
-from gipi.core.errors import CheckpointError, ConfigError
+from gipi.core.errors import CheckpointError, ConfigError, Interrupted
 from gipi.core.events import Action, Step
 from gipi.core.schema import Field, Schema
 from gipi.data.stream import Columns, RowStream
@@ -269,3 +269,17 @@ def test_sigterm_saves_and_leaves_with_75(tmp_path: Path) -> None:
     assert process.returncode == 75, said
     assert "gipi resume" in said
     assert checkpoint.newest_good(run)[1]["step"] > 0
+
+
+@pytest.mark.parametrize("when", ["save", "evaluate", "end"])
+def test_a_signal_after_the_last_step_is_heard_as_well(tmp_path: Path, when: str) -> None:
+    """Nothing is left to train, but scoring thousands of rows is: that belongs to `resume`."""
+
+    def knock(step: Step) -> None:
+        if step.when == when and step.step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM at step 6"):
+        work(tmp_path / "r", steps=6, observers=(knock,))
+    resumed = work(tmp_path / "r", steps=6, resume=True)
+    assert torch.equal(vector(resumed), vector(work(tmp_path / "whole", steps=6)))

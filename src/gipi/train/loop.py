@@ -13,7 +13,7 @@ import torch
 
 from gipi.core import dist
 from gipi.core.device import pick_device
-from gipi.core.errors import DataError, Interrupted
+from gipi.core.errors import DataError
 from gipi.train.begin import begin, closure_step, schedule_of, steps_between_evaluations
 from gipi.train.evaluate import in_layout
 from gipi.train.finish import finish, validate
@@ -214,12 +214,7 @@ def fit(
                     run.save()
                 if stop.asked and (world == 1 or logging):
                     run.save()
-                    raise Interrupted(
-                        f"stopped by {stop.asked} at step {state.step}, "
-                        + ("everything is saved" if out is not None else "nothing was to be saved"),
-                        "nothing; the run can go on",
-                        f"gipi resume {out}" if out is not None else "start again, with out=...",
-                    )
+                    raise run.interrupted(stop.asked)
                 ended = time.perf_counter()
                 if stopping or run.rewound:
                     run.rewound = False
@@ -229,4 +224,6 @@ def fit(
                 if first == batches == 0:
                     raise DataError("the stream yielded no batch", "rows", "check the data set")
         finish(run, train)
+        if dist.any_rank(bool(stop.asked), device):  # what is left belongs to `resume`
+            raise run.interrupted(stop.asked or "another rank")
     return state

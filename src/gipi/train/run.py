@@ -10,6 +10,7 @@ import torch
 
 from gipi.core import dist
 from gipi.core.device import memory_bytes
+from gipi.core.errors import Interrupted
 from gipi.core.events import Action, Step
 from gipi.train import checkpoint
 from gipi.train.finite import explain, is_finite
@@ -111,6 +112,15 @@ class Run:
             reason = explain(self.model, lane.phase, batch, names)
         self.note("skipped: loss or gradient not finite", reason)
         self.guard.give_up(reason)
+
+    def interrupted(self, by: str) -> Interrupted:
+        """Return what a run that was asked to stop ends with."""
+        saved = "everything is saved" if self.out is not None else "nothing was to be saved"
+        again = f"gipi resume {self.out}" if self.out is not None else "start again, with out=..."
+        return Interrupted(
+            f"stopped by {by} at step {self.state.step}, {saved}", "nothing; the run can go on",
+            again,
+        )  # fmt: skip
 
     def explain_skipped(self, train: Stream) -> None:
         """Explain the steps that the device skipped since the last row (GPU)."""
