@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gipi.core.batch import Batch
 from gipi.core.config import Recipe
 from gipi.core.schema import Signature
 from gipi.train import budget
@@ -81,3 +82,26 @@ def test_a_disturbed_measurement_does_not_count() -> None:
     seen = [({"widths": (8,)}, 40.0), ({"widths": (16,)}, 900.0), ({"widths": (24,)}, 30.0)]
     assert budget._widest(seen, 500)[0] == {"widths": (16,)}
     assert budget._widest(seen, 2000) == ({"widths": (8,)}, 900.0)
+
+
+@pytest.mark.parametrize(("side", "rows"), [(32, 32), (128, 32), (512, 2), (2048, 2)])
+def test_large_pictures_are_measured_by_few(
+    monkeypatch: pytest.MonkeyPatch, side: int, rows: int
+) -> None:
+    """32 pictures of 2048 pixels would take minutes of a budget of one."""
+    seen = []
+
+    class Stand:
+        times = (1.0,)
+
+        def __init__(self, *_: object) -> None: ...
+
+        def feed(self, batch: Batch) -> None:
+            seen.append(batch.rows)
+
+        def turn(self) -> None: ...
+
+    monkeypatch.setattr(budget, "Candidate", Stand)
+    signature = Signature(image=(1, side, side), outputs=10)
+    speed = budget._rows_per_s(signature, {"widths": (8, 16)}, Recipe(), CPU)
+    assert seen == [rows] == [speed]

@@ -48,6 +48,8 @@ SMALLER = 1.5
 UPDATES = 1500
 """Optimizer steps that a budget is cut into: more rows a step where there is time for more rows."""
 MEASURED_ROWS = 32
+MEASURED_PIXELS = MEASURED_ROWS * 128 * 128
+"""Pixels of a step that is measured: fewer rows of larger pictures."""
 MEASURE_S = 1.5
 RESERVE_S = 4.0
 """Seconds for what comes after the last step: scores, report, model folder."""
@@ -188,7 +190,8 @@ def _rows_per_s(
     )  # fmt: skip
     work = Work(net, tasks.classify(), device, lambda copy: build_optimizer(copy, recipe))
     candidate = Candidate(work, setup)
-    size = MEASURED_ROWS if device.type == "cpu" else 8 * MEASURED_ROWS
+    fits = MEASURED_PIXELS // (signature.image[1] * signature.image[2])
+    size = max(2, min(MEASURED_ROWS, fits)) * (1 if device.type == "cpu" else 8)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randn(size, *signature.image, generator=generator).to(device)
     target = torch.randint(signature.outputs, (size,), generator=generator).to(device)
