@@ -344,6 +344,10 @@ def test_the_verdict_compares_with_the_simplest_rule():
     assert "75 % less" in small
     useless = verdict(judged("rmse", 7.9, 7.0, 8.5, 8.0, greater=False))
     assert "not shown to be better" in useless
+    worse = verdict(judged("nme", 0.72, 0.70, 0.74, 0.29, greater=False))
+    assert "It is worse than always answering 'a': 72.0 % against 29.0 %" in worse
+    below = verdict(judged("accuracy", 0.2, 0.1, 0.3, 0.5, greater=True))
+    assert "It is worse than" in below
 
 
 def test_the_terminal_gets_the_same_words(digits):

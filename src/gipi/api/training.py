@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time as time_
 from contextlib import nullcontext
 from pathlib import Path
@@ -237,11 +238,28 @@ def _origins(prepared: Prepared) -> str:
         value = options.get(option) if option else value
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        said = f"{key}={value} ({place})"
+        said = f"{key}={_in_words(value)} ({place})"
         if len(lines[-1]) + len(said) > _WIDTH:
             lines.append(" ")
-        lines[-1] += f" {said},"
+        lines[-1:] = textwrap.wrap(
+            f"{lines[-1]} {said},", _WIDTH, subsequent_indent="    ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
     return "\n".join(lines).removesuffix(",") if lines != ["settings:"] else ""
+
+
+def _in_words(value: object) -> str:
+    """Return a value as people read it.
+
+    >>> _in_words(("crop", {"name": "flip", "axis": "vertical"})), _in_words(()), _in_words(0.1)
+    ('crop, flip(axis=vertical)', 'none', '0.1')
+    """
+    if isinstance(value, dict) and "name" in value:
+        options = ", ".join(f"{k}={v}" for k, v in value.items() if k != "name")
+        return f"{value['name']}({options})" if options else str(value["name"])
+    if isinstance(value, tuple) and all(isinstance(v, (str, dict)) for v in value):
+        return ", ".join(_in_words(v) for v in value) or "none"
+    return str(value)
 
 
 def _summary(

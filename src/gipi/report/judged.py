@@ -168,6 +168,12 @@ def _beside_the_rule(run: RunData, name: str, value: float) -> str:
     if base is None or not same or edge is None:
         return f"On rows it never saw the {metric_name(name)} is {score(name, value)}."
     better = edge > base if greater else edge < base
+    best = finite(dig(primary, "high" if greater else "low"))
+    if best is not None and (best < base if greater else best > base):
+        return (
+            f"It is worse than {rule}: {score(name, value)} against {score(name, base)}. It was "
+            "trained too short, or something is wrong."
+        )
     if not better:
         return (
             f"It is not shown to be better than {rule}: the interval reaches {score(name, base)}, "

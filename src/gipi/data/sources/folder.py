@@ -218,6 +218,7 @@ def _source(
         given_split=split,
         target="label" if labels is not None else None,
         task="classify" if labels is not None else None,
+        task_reason="one folder per class" if labels is not None else "",
         schema_hints={"image": "image", "label": "category"} if labels else {"image": "image"},
         fingerprint=fingerprint,
         fingerprint_of=of,
