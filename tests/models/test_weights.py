@@ -237,3 +237,12 @@ def test_the_published_checkpoints_load_whole(data_folder, name, file):
     assert report.stripped == ("module.",)
     assert report.beside == ("best_prec1",)
     assert model.linear.weight.abs().max() > 1  # trained: far from its initial values
+
+
+def test_counters_of_batches_alone_are_no_weights(tmp_path):
+    """They are numbers without a shape, so they fit every net with layers of the same names."""
+    narrow = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    wide = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    torch.save(narrow.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ModelError, match="no tensor in"):
+        load_weights(wide, tmp_path / "w.pt", partial=True)

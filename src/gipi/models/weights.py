@@ -94,7 +94,7 @@ def load_weights(module: nn.Module, path: str | Path, *, partial: bool = False) 
     ('module.',)
     """
     state, report = _matched(module, Path(path))
-    if not report.loaded or not (partial or report.complete):
+    if not _learnt(report) or not (partial or report.complete):
         raise _refusal(report, partial=partial)
     used = {name: state[name] for name in report.loaded}
     module.load_state_dict(used, strict=False)
@@ -139,6 +139,11 @@ def _matched(module: nn.Module, path: Path) -> tuple[dict[str, Tensor], LoadRepo
     )  # fmt: skip
 
 
+def _learnt(report: LoadReport) -> bool:
+    """Return whether anything but counters of batches, which fit every model, was filled."""
+    return any(name.rpartition(".")[2] != COUNTER for name in report.loaded)
+
+
 def _hits(state: Iterable[str], own: Mapping[str, Tensor]) -> int:
     return sum(name in own for name in state)
 
@@ -162,7 +167,7 @@ def _refusal(report: LoadReport, *, partial: bool) -> ModelError:
         _some("of another size", report.resized, _shapes),
     ]
     found = "\n    ".join(part for part in parts if part)
-    if partial or not report.loaded:
+    if partial or not _learnt(report):
         return ModelError(
             f"no tensor in {report.path} fits the model:\n    {found}",
             "weights of the same architecture",
