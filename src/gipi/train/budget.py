@@ -138,7 +138,7 @@ def enough(rows: int, seconds: float) -> float:
     >>> round(enough(50_000, 60)), round(enough(50_000, 600)), enough(10**6, 60)
     (200000, 447744, 1000000)
     """
-    return max(ENOUGH_LOOKS * (seconds / 60) ** GROWTH, rows)
+    return max(ENOUGH_LOOKS * math.pow(seconds / 60, GROWTH), rows)
 
 
 def _widest(
