@@ -75,7 +75,7 @@ def test_tables():
     again = read_rows(table, data.schema)
     assert torch.equal(again.columns.target, data.columns.target)
     assert read_rows({k: table[k] for k in ("x", "size", "b")}, data.schema).columns.target is None
-    with pytest.raises(DataError, match="'x' holds other values than 0 and 1"):
+    with pytest.raises(DataError, match=r"'x' holds other values than 0 and 1: row \d+ has "):
         open_data(table, DataOptions(target="a,x"))
     with pytest.raises(DataError, match="no column is called 'q'"):
         open_data(table, DataOptions(target="a,q"))

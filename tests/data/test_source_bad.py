@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from tests.data import drawn
 
 from gipi.core.errors import DataError
@@ -390,3 +390,22 @@ def test_people_on_copies_of_a_picture_stay_together(tmp_path):
             side.setdefault(int(name[7:9]) % 10, set()).add(part)
     assert len(found.splits) == 3
     assert all(len(parts) == 1 for parts in side.values())
+
+
+@pytest.mark.parametrize("mode", ["resident", "mapped", "streaming"])
+def test_a_picture_that_opens_but_cannot_be_converted(tmp_path, mode, monkeypatch):
+    root = drawn.voc_folder(tmp_path / "set")
+    Image.new("CMYK", (60, 40)).save(root / "JPEGImages" / "05.jpg")
+    (root / "JPEGImages" / "05.png").unlink()
+    upright = ImageOps.exif_transpose
+
+    def broken(image):
+        if image.mode == "CMYK":
+            raise ValueError("a damaged block")
+        return upright(image)
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", broken)
+    with pytest.raises(
+        DataError, match=r"05\.jpg: the picture cannot be decoded \(a damaged block"
+    ):
+        open_data(root, DataOptions(mode=mode))

@@ -13,7 +13,7 @@ import numpy as np
 
 from gipi.core.errors import DataError, StorageError
 from gipi.data import cache
-from gipi.data.decode import VERSION, Decoder, decode, decode_array, open_picture
+from gipi.data.decode import VERSION, Decoder, decode, decode_array
 from gipi.data.source import ImageFiles
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
 
+_SMALL = Decoder(3, 32, 32)
 _WITHOUT_CACHE = 64 << 20  # decoded bytes that are held in memory instead of in the cache
 
 
@@ -117,8 +118,8 @@ def _known(column: ImageFiles, bad: np.ndarray, faults: dict[int, str]) -> None:
 
 
 def _try(column: ImageFiles, row: int) -> str:
-    try:
-        open_picture(column.paths[row], column.name(row), near=(32, 32))
+    try:  # small, but with every step of the decoder: one may fail where the file opens
+        decode(column.paths[row], _SMALL, column.name(row), crop=column.crop(row))
     except DataError as error:
         return fault_of(error)
     return ""

@@ -141,11 +141,11 @@ def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tupl
     if options.target is not None:
         return options.target, "named as the target"
     if source.target is not None:
-        known = not source.task_reason  # a format knows why, a named set is known for it
+        famous = not source.task_reason  # a format knows why, a named set is known for it
         name = source.name
         return (
             source.target,
-            f"the known target of {name}" if known else f"what {name} is marked with",
+            f"the known target of {name}" if famous else f"what {name} is marked with",
         )
     free = [n for n in source.columns if n not in roles and options.overrides.get(n) != "ignored"]
     for known in TARGET_NAMES:

@@ -108,7 +108,8 @@ def join(source: Source, names: Sequence[str], *, name: str = JOINED) -> Source:
         values = _zero_one(column)
         if values is None:
             raise DataError(
-                f"the column '{column_name}' holds other values than 0 and 1",
+                f"the column '{column_name}' holds other values than 0 and 1"
+                + _first_odd(source, column),
                 "0 or 1 in every row of a label's column",
                 "correct it, or name another target",
             )
@@ -120,6 +121,16 @@ def join(source: Source, names: Sequence[str], *, name: str = JOINED) -> Source:
         task_reason=f"{len(names)} columns of 0 and 1 are labels of the same row",
         classes={**source.classes, name: tuple(names)},
     )  # fmt: skip
+
+
+def _first_odd(source: Source, column: Column) -> str:
+    """Return ": row 3 has 'x'" for the first row that is neither 0 nor 1, where there is one."""
+    if not isinstance(column, np.ndarray) or column.ndim != 1:
+        return ""
+    for row, value in enumerate(column.tolist()):
+        if str(value) not in ("0", "1", "0.0", "1.0", "True", "False"):
+            return f": {source.row_name(row)} has {value!r}"
+    return ""
 
 
 def _zero_one(column: Column) -> np.ndarray | None:
