@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 GROUPS = 32  # of group norm, or the largest number below it that `groups_of` finds
-FEWEST = 4  # channels of a group: one is instance norm, and two of a vector are always 1 and -1
+FEWEST = 2, 4  # channels of a group of maps (one is instance norm), of vectors (two are 1 and -1)
 # Local response normalisation as published; torch divides its alpha by the size.
 LRN_SIZE, LRN_ALPHA, LRN_BETA, LRN_K = 5, 1e-4, 0.75, 2.0
 
@@ -122,20 +122,20 @@ def _instance(width: int, dims: int) -> nn.Module:
     return kind(width, affine=True)
 
 
-def groups_of(width: int) -> int:
-    """Return the most groups that divide 32 and `width` and have four channels each, or one group.
+def groups_of(width: int, *, fewest: int) -> int:
+    """Return the most groups that divide 32 and `width` and have `fewest` channels each, or one.
 
-    >>> [groups_of(width) for width in (256, 64, 32, 12, 6, 3)]
+    >>> [groups_of(width, fewest=4) for width in (256, 64, 32, 12, 6, 3)]
     [32, 16, 8, 2, 1, 1]
     """
     groups = math.gcd(width, GROUPS)
-    while groups > 1 and width // groups < FEWEST:
+    while groups > 1 and width // groups < fewest:
         groups //= 2
     return groups
 
 
-def _group(width: int, dims: int) -> nn.Module:  # noqa: ARG001
-    return nn.GroupNorm(groups_of(width), width)
+def _group(width: int, dims: int) -> nn.Module:
+    return nn.GroupNorm(groups_of(width, fewest=FEWEST[dims == 0]), width)
 
 
 def _rms(width: int, dims: int) -> nn.Module:
@@ -234,7 +234,7 @@ NORMS = Registry(
             "Wu and He 2018, Group normalization, arXiv:1803.08494",
             formula=_FORMULA, over="G, P",
             use="convolutional nets with few rows on a device: detection, segmentation, large "
-            "pictures; 32 groups, or the most that divide both 32 and C and have 4 channels each",
+            "pictures; 32 groups, or the most that divide 32 and C and have 2 channels (vectors 4)",
             failure="a little behind batch norm where batches are large",
             torch_name="torch.nn.GroupNorm", aliases=("group-norm",),
         ),
