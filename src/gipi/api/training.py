@@ -239,7 +239,7 @@ def _origins(prepared: Prepared) -> str:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         said = f"{key}={_in_words(value)} ({place})"
-        if len(lines[-1]) + len(said) > _WIDTH:
+        if len(lines[-1]) + len(said) + 2 > _WIDTH:  # a blank and a comma
             lines.append(" ")
         lines[-1:] = textwrap.wrap(
             f"{lines[-1]} {said},", _WIDTH, subsequent_indent="    ",
