@@ -222,9 +222,10 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     ):
         done = subprocess.run(
             [sys.executable, *before, *args, out, *options],
-            capture_output=True, text=True, timeout=120, check=True,
+            capture_output=True, text=True, timeout=120, check=False,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
         found.append(next(json.loads(t) for t in done.stdout.splitlines() if '"steps"' in t))
     one, two = (api.load(out).model.state_dict() for out in ("one", "two"))
     for name in one:

@@ -135,7 +135,7 @@ WRONG = [
     # annotated pictures: the file or row, and what to do
     (drawn_data("small_mask"), ["004.png", "5x7", "64x48", "bad_rows=skip"]),
     (drawn_data("strange_mask"), ["003.png", "77", "bad_rows=skip"]),
-    (drawn_data("no_masks"), ["only one class"]),
+    (drawn_data("no_masks"), ["masks/ has no masks", "12 pictures", "same name"]),
     (drawn_data("torn_picture"), ["006.png", "cannot be decoded", "bad_rows=skip"]),
     (drawn_data("turned_box"), ["005.png", "inverted", "bad_rows=skip"]),
     (drawn_data("far_box"), ["005.png", "outside the picture", "bad_rows=skip"]),

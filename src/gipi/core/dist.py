@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
-import time
 from typing import Any
 
 import torch
 from torch import distributed as td
 
-LEAVE_S = 0.5
+_groups = itertools.count()  # process groups that this process has left
 
 
 def rank() -> int:
@@ -41,8 +41,19 @@ def stop() -> None:
     if td.is_initialized():
         td.barrier()
         gc.collect()  # DDP's reducer must be gone before the group is
-        time.sleep(LEAVE_S)  # a rank may close its sockets only once all have left the barrier
+        _all_have_left()
         td.destroy_process_group()
+
+
+def _all_have_left() -> None:
+    """Wait until every rank is out of the last barrier: only then may one close its sockets.
+
+    The ranks tell each other through the store of the launcher, which outlives them.
+    """
+    store = td.distributed_c10d._get_default_store()  # noqa: SLF001  no public way to ask
+    number, size = next(_groups), td.get_world_size()
+    store.set(f"gipi/left/{number}/{td.get_rank()}", "1")
+    store.wait([f"gipi/left/{number}/{other}" for other in range(size)])
 
 
 def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
