@@ -209,11 +209,11 @@ def test_the_recipe_gives_way_to_another_optimizer():
     assert values["weight_decay"] == 0
 
 
-@pytest.mark.slow
 # gloo looks for an interface by the name of the machine, which need not be known anywhere
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo and torchrun as on Linux")
 def test_two_ranks_end_with_the_weights_of_one(tmp_path):
     settings = [f"{k}={v}" for k, v in small(batch_size=8, **{"model.dropout": 0}).items()]
