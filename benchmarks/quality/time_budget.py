@@ -49,7 +49,7 @@ def run(work: str, seed: int) -> dict[str, Any]:
         said = json.loads(done.stdout.strip().splitlines()[-1])
         setup = json.loads((Path(folder) / "run" / "setup.json").read_text())
     asked = float(budget[:-1]) * SECONDS[budget[-1]]
-    plan = [line for line in done.stderr.splitlines() if line.startswith(("model:", "settings:"))]
+    plan = [line for line in done.stderr.splitlines() if line.startswith("model:")]
     return {
         "work": work, "seed": seed, "commit": commit(), "accuracy": said["metrics"]["test/accuracy"],
         "val": said["metrics"]["val/accuracy"], "seconds": round(seconds, 2),

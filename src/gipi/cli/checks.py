@@ -95,7 +95,13 @@ def out_is_free(out: str | None) -> None:
 
 
 def _can_be_made(path: Path) -> None:
-    """Make the folder and take it away again: some file systems refuse whatever they promise."""
+    """Make the folder and take it away again: some file systems refuse whatever they promise.
+
+    Among ranks only the first tries, as only the first writes: one would take away what the other
+    has just made.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
     missing = [p for p in (path, *path.parents) if not p.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
