@@ -18,6 +18,7 @@ from pathlib import Path
 from stats import Results, bootstrap, versions
 
 PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+ADAM = "torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
 API = "gipi.train, gipi.fit, gipi.load, gipi.Recipe"
 VARIANTS: dict[str, list[str]] = {
     "gipi --help": ["-m", "gipi", "--help"],
@@ -26,6 +27,11 @@ VARIANTS: dict[str, list[str]] = {
     "python -c pass": ["-c", "pass"],
     "import torch": ["-c", f"import torch; {PEAK}"],
     "import torch, gipi": ["-c", f"import torch, gipi; {PEAK}"],
+    "torch's first optimizer": ["-c", f"import torch; {ADAM}"],
+    "the same without the compiler": [
+        "-c",
+        f"import torch; from gipi.optim import spare_compiler; spare_compiler(); {ADAM}",
+    ],
     "import torch, gipi and its names": ["-c", f"import torch, gipi; {API}; {PEAK}"],
 }
 

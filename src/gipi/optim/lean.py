@@ -1,7 +1,8 @@
-"""Optimizers without torch's compiler, which takes a second to import.
+"""Optimizers without torch's compiler, which takes long to import.
 
 torch keeps four methods of `Optimizer` out of compiled graphs, and imports the compiler at their
-first call to do so: about a second at the first optimizer of a process, compiled or not.
+first call to do so: at the first optimizer of a process, whether anything is compiled or not.
+`benchmarks/speed/startup.py` measures both.
 """
 
 from __future__ import annotations

@@ -67,130 +67,105 @@ def begin(
     reserve_rows: int,
 ) -> Run:
     """Check the request, build everything, choose the setup, restore the past."""
-    recorder = ExitStack()
-    recorder.callback(optim.allow_compiler)
-    optim.spare_compiler()
-    try:
-        return _build(
-            model, task, train, recipe, val=val, observers=observers, out=out, schema=schema,
-            setup=setup, resume=resume, device=device, reserve_s=reserve_s,
-            reserve_rows=reserve_rows, recorder=recorder,
+    with ExitStack() as recorder:  # what is opened or changed for the run ends with it
+        recorder.callback(optim.allow_compiler)
+        optim.spare_compiler()
+        check_separable(model, task, recipe)
+        clock = make_clock(recipe, train)
+        clock.device = device if dist.world() > 1 else None
+        check_folder(out, resume=resume)
+        if not train.rows and train.steps == 0:
+            raise DataError(
+                "the training stream has no rows", "rows to learn from", "check the split"
+            )
+        if recipe.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+            torch.use_deterministic_algorithms(mode=True)
+        model.to(device).train()
+        if device.type == "cpu":
+            keep_freed_pages()
+        can_store = bool(getattr(train, "can_store", False))
+        if can_store:
+            train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
+        if not (resume and out is not None and checkpoint.list_checkpoints(out)):
+            first_look(model, train, device)
+        first = place(next(iter(train.epoch(0))), device)
+        pinned = _pinned(out) if resume else None
+        chosen = setup or pinned
+        check_fits(model, task, train, first, micro=recipe.micro_batch,
+                   context=autocast(chosen or baseline(recipe, device), device))  # fmt: skip
+        check_last_batch(model, task, train, recipe, first)
+        if recipe.micro_batch:
+            first = first.slice(0, min(recipe.micro_batch, len(first)))
+        if chosen is None and any(phase.closure for phase in task.phases):
+            chosen = baseline(recipe, device)
+        if chosen is None and recipe.optimizer == "lbfgs":
+            chosen = baseline(recipe, device)
+        if chosen is None:
+            chosen = choose(
+                model, task, first, recipe, device=device, run_s=recipe.time,
+                run_steps=clock.total_steps, stored=can_store,
+                optimizer=lambda net: build_optimizer(net, recipe),
+            )  # fmt: skip
+        if dist.world() > 1:  # every rank must compute alike
+            chosen = Setup.from_dict(json.loads(dist.from_first(json.dumps(chosen.to_dict()))))
+        apply_threads_and_gemm(chosen, device)
+        if chosen.memory_format is not None:
+            model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
+        if can_store:
+            train.store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)  # type: ignore[attr-defined]
+        lanes = build_lanes(model, task, recipe)
+        state = State(model, {lane.phase.name: lane.optimizer for lane in lanes})
+        if recipe.ema is not None and recipe.swa is not None:
+            raise ConfigError(f"ema={recipe.ema} and swa={recipe.swa}", "one average", "drop one")
+        if recipe.ema is not None:
+            state.average = optim.ema(model, decay=recipe.ema)
+        elif recipe.swa is not None:
+            state.average = optim.swa(model, start=recipe.swa)
+        state.setup = chosen.to_dict()
+        watchers = [*_own_observers(task, schema, recipe, device, val), *observers]
+        guard = Guard(device, scaled=chosen.precision == "fp16")
+        # Dropout draws from torch's generator: the run's seed decides, not what ran before it.
+        torch.manual_seed(derive(recipe.seed, "noise", dist.rank()))
+        damage: list[str] = []
+        if resume and out is not None and checkpoint.list_checkpoints(out):
+            damage = checkpoint.load(out, state)
+            load_observers(watchers, state.extras.get("observers", {}))
+            if "guard" in state.extras:
+                guard.load_state(state.extras["guard"])
+            if len(state.extras.get("ranks", ())) == dist.world() > 1:
+                set_rng_state(state.extras["ranks"][dist.rank()])
+            if "changed" in state.extras:  # by an observer, while the run went on
+                recipe = recipe.model_copy(update=state.extras["changed"])
+                lanes = build_lanes(model, task, recipe, optimizers=state.optimizers)
+            state.finished = state.extras.get("stopped") == clock.budget
+        if chosen.compile:
+            optim.allow_compiler()
+        net: Any = torch.compile(model) if chosen.compile else model
+        names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
+        run = Run(
+            model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
+            out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
+            window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
+            context=autocast(chosen, device), observers=watchers, recorder=recorder,
+            kept=kept_of(model), epoch_steps=train.steps,
         )  # fmt: skip
-    except BaseException:  # what was opened or changed for the run ends with it
-        recorder.close()
-        raise
-
-
-def _build(
-    model: nn.Module,
-    task: Task,
-    train: Stream,
-    recipe: Recipe,
-    *,
-    val: Stream | None,
-    observers: Sequence[Observer],
-    out: Path | None,
-    schema: Schema | None,
-    setup: Setup | None,
-    resume: bool,
-    device: torch.device,
-    reserve_s: float,
-    reserve_rows: int,
-    recorder: ExitStack,
-) -> Run:
-    check_separable(model, task, recipe)
-    clock = make_clock(recipe, train)
-    clock.device = device if dist.world() > 1 else None
-    check_folder(out, resume=resume)
-    if not train.rows and train.steps == 0:
-        raise DataError("the training stream has no rows", "rows to learn from", "check the split")
-    if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-        torch.use_deterministic_algorithms(mode=True)
-    model.to(device).train()
-    if device.type == "cpu":
-        keep_freed_pages()
-    can_store = bool(getattr(train, "can_store", False))
-    if can_store:
-        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
-    if not (resume and out is not None and checkpoint.list_checkpoints(out)):
-        first_look(model, train, device)
-    first = place(next(iter(train.epoch(0))), device)
-    pinned = _pinned(out) if resume else None
-    chosen = setup or pinned
-    check_fits(model, task, train, first, micro=recipe.micro_batch,
-               context=autocast(chosen or baseline(recipe, device), device))  # fmt: skip
-    check_last_batch(model, task, train, recipe, first)
-    if recipe.micro_batch:
-        first = first.slice(0, min(recipe.micro_batch, len(first)))
-    if chosen is None and any(phase.closure for phase in task.phases):
-        chosen = baseline(recipe, device)
-    if chosen is None and recipe.optimizer == "lbfgs":
-        chosen = baseline(recipe, device)
-    if chosen is None:
-        chosen = choose(
-            model, task, first, recipe, device=device, run_s=recipe.time,
-            run_steps=clock.total_steps, stored=can_store,
-            optimizer=lambda net: build_optimizer(net, recipe),
-        )  # fmt: skip
-    if dist.world() > 1:  # every rank must compute alike
-        chosen = Setup.from_dict(json.loads(dist.from_first(json.dumps(chosen.to_dict()))))
-    apply_threads_and_gemm(chosen, device)
-    if chosen.memory_format is not None:
-        model.to(memory_format=chosen.memory_format)  # type: ignore[call-overload]
-    if can_store:
-        train.store(half=chosen.rows == "bf16", channels_last=chosen.memory_format is not None)  # type: ignore[attr-defined]
-    lanes = build_lanes(model, task, recipe)
-    state = State(model, {lane.phase.name: lane.optimizer for lane in lanes})
-    if recipe.ema is not None and recipe.swa is not None:
-        raise ConfigError(f"ema={recipe.ema} and swa={recipe.swa}", "one average", "drop one")
-    if recipe.ema is not None:
-        state.average = optim.ema(model, decay=recipe.ema)
-    elif recipe.swa is not None:
-        state.average = optim.swa(model, start=recipe.swa)
-    state.setup = chosen.to_dict()
-    watchers = [*_own_observers(task, schema, recipe, device, val), *observers]
-    guard = Guard(device, scaled=chosen.precision == "fp16")
-    # Dropout draws from torch's generator: the run's seed decides, not what ran before it.
-    torch.manual_seed(derive(recipe.seed, "noise", dist.rank()))
-    damage: list[str] = []
-    if resume and out is not None and checkpoint.list_checkpoints(out):
-        damage = checkpoint.load(out, state)
-        load_observers(watchers, state.extras.get("observers", {}))
-        if "guard" in state.extras:
-            guard.load_state(state.extras["guard"])
-        if len(state.extras.get("ranks", ())) == dist.world() > 1:
-            set_rng_state(state.extras["ranks"][dist.rank()])
-        if "changed" in state.extras:  # by an observer, while the run went on
-            recipe = recipe.model_copy(update=state.extras["changed"])
-            lanes = build_lanes(model, task, recipe, optimizers=state.optimizers)
-        state.finished = state.extras.get("stopped") == clock.budget
-    if chosen.compile:
-        optim.allow_compiler()
-    net: Any = torch.compile(model) if chosen.compile else model
-    names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
-    run = Run(
-        model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
-        out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
-        window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
-        context=autocast(chosen, device), observers=watchers, recorder=recorder,
-        kept=kept_of(model), epoch_steps=train.steps,
-    )  # fmt: skip
-    if out is not None and dist.rank() == 0:
-        make_folder(out)
-        if resume:
-            truncate_rows(out / ROWS, state.step)
-        run.rows = run.recorder.enter_context(Rows(out / ROWS))
-        if pinned is None:
-            write_file(out / SETUP, json.dumps(chosen.to_dict(), indent=1))
-    for found in damage:
-        run.note("checkpoint damaged", f"{found}; went on from step {state.step}")
-    if recipe.time is not None:
-        _set_time(run, train, reserve_s, reserve_rows)
-    clock.start(state.elapsed)
-    if state.step == 0 and out is not None:
-        run.save()
-    return run
+        if out is not None and dist.rank() == 0:
+            make_folder(out)
+            if resume:
+                truncate_rows(out / ROWS, state.step)
+            run.rows = run.recorder.enter_context(Rows(out / ROWS))
+            if pinned is None:
+                write_file(out / SETUP, json.dumps(chosen.to_dict(), indent=1))
+        for found in damage:
+            run.note("checkpoint damaged", f"{found}; went on from step {state.step}")
+        if recipe.time is not None:
+            _set_time(run, train, reserve_s, reserve_rows)
+        clock.start(state.elapsed)
+        if state.step == 0 and out is not None:
+            run.save()
+        run.recorder = recorder.pop_all()
+        return run
 
 
 def check_folder(out: Path | None, *, resume: bool) -> None:

@@ -3,8 +3,9 @@
 A net that looks at too few pictures learns less than a smaller one that looks at more, and a small
 one stops learning long before a long budget ends. So the first seconds measure training steps of
 nets of growing width, and the widest that still looks at enough pictures is taken (`enough`); with
-more time both grow, the net and what it looks at. The rule was found on rows split off the training
-rows of Fashion-MNIST; benchmarks/quality/time_budget.py measures what comes of it.
+more time both grow, the net and what it looks at. The constants come from a handful of short runs on
+rows split off the training rows of Fashion-MNIST; benchmarks/quality/time_budget.py measures what
+comes of them.
 """
 
 from __future__ import annotations
@@ -61,13 +62,11 @@ class Plan:
 
     options    of the model `fastnet`: widths and, for large pictures, side
     epochs     that the measured speed makes of the seconds
-    tried      (widths, side, rows per second) of everything that was measured
     """
 
     options: dict[str, Any]
     batch_size: int
     epochs: float
-    tried: tuple[tuple[tuple[int, ...], int, float], ...]
     reason: str
 
 
@@ -83,7 +82,6 @@ def plan(
     """
     assert signature.image is not None
     began = time.perf_counter()
-    measured: list[tuple[dict[str, Any], int, float]] = []
     best: tuple[dict[str, Any], float] | None = None
     for side in _sides(signature.image):
         here = []
@@ -93,7 +91,6 @@ def plan(
             if speed is None:
                 return None
             here.append((options, speed))
-            measured.append((options, side, speed))
             late = time.perf_counter() - began > MEASURE_S
             if speed * seconds < enough(rows, seconds) / HOPELESS or late:
                 break
@@ -108,7 +105,7 @@ def plan(
     size = max(32, min(512, batch, 2 ** int(math.log2(max(rows / 8, 32)))))
     shown = "-".join(map(str, options["widths"]))
     return Plan(
-        options, size, epochs, tuple((tuple(o["widths"]), side, v) for o, side, v in measured),
+        options, size, epochs,
         f"{speed:.0f} pictures/s were measured with {shown} channels: about {epochs:.1f} passes "
         f"over {rows} rows in {seconds:.0f} s",
     )  # fmt: skip
@@ -125,8 +122,7 @@ def from_text(text: str) -> Plan | None:
     if found is None:
         return None
     options = {k: tuple(v) if k == "widths" else v for k, v in found["options"].items()}
-    tried = tuple((tuple(widths), side, speed) for widths, side, speed in found["tried"])
-    return Plan(**{**found, "options": options, "tried": tried})
+    return Plan(**{**found, "options": options})
 
 
 def enough(rows: int, seconds: float) -> float:
