@@ -3,9 +3,9 @@
 A net that looks at too few pictures learns less than a smaller one that looks at more, and a small
 one stops learning long before a long budget ends. So the first seconds measure training steps of
 nets of growing width, and the widest that still looks at enough pictures is taken (`enough`); with
-more time both grow, the net and what it looks at. The constants come from a handful of short runs on
-rows split off the training rows of Fashion-MNIST; benchmarks/quality/time_budget.py measures what
-comes of them.
+more time both grow, the net and what it looks at. The constants come from a handful of short runs
+on rows split off the training rows of Fashion-MNIST; benchmarks/quality/time_budget.py measures
+what comes of them.
 """
 
 from __future__ import annotations
