@@ -147,8 +147,8 @@ def begin(
             model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
             out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock,
             guard=guard, window=Window(task, schema, list(task.metrics(schema)), device),
-            layers=Layers(names), context=autocast(chosen, device), observers=watchers, recorder=recorder,
-            kept=kept_of(model), epoch_steps=train.steps,
+            layers=Layers(names), context=autocast(chosen, device), observers=watchers,
+            recorder=recorder, kept=kept_of(model), epoch_steps=train.steps,
         )  # fmt: skip
         if out is not None and dist.rank() == 0:
             make_folder(out)
