@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIXED = {"precision": "fp32", "threads": 1, "layout": "contiguous", "gemm": "native"}
 DRAW = np.random.default_rng(0)
 PICTURES = (DRAW.integers(0, 255, (60, 16, 16, 3), dtype=np.uint8), np.arange(60) % 2)
-PLAN = budget.Plan({"widths": (8, 16)}, 32, 5.0, (), "as measured")
+PLAN = budget.Plan({"widths": (8, 16)}, 32, 5.0, "as measured")
 
 
 def test_a_resumed_run_plans_and_probes_nothing(
@@ -61,7 +61,7 @@ def test_a_later_recipe_changes_no_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_ranks_train_the_plan_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rank measures its own speed: without agreement they would build different nets."""
-    other = budget.Plan({"widths": (48, 96)}, 512, 9.0, (((48, 96), 16, 1e3),), "on rank 0")
+    other = budget.Plan({"widths": (48, 96)}, 512, 9.0, "on rank 0")
     said: list[str] = []
 
     def from_first(text: str) -> str:
