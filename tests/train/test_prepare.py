@@ -44,6 +44,19 @@ def test_a_resumed_run_plans_and_probes_nothing(
     assert again.config.augment is None
 
 
+@pytest.mark.parametrize("steps", [["flip", "crop"], ["crop"]])
+def test_the_net_looks_at_mirror_images_where_it_learns_from_them(
+    monkeypatch: pytest.MonkeyPatch, steps: list[str]
+) -> None:
+    """A class that a mirror image would change is not judged by one."""
+    chosen = prepare.data_.augment.Chosen(tuple(steps), "probed")
+    monkeypatch.setattr(budget, "plan", lambda *_, **__: PLAN)
+    monkeypatch.setattr(prepare.data_, "default_augment", lambda *_, **__: chosen)
+    ready = prepare.prepare([resolve.layer_from_values({"time": 60})], prepare.Own(PICTURES))
+    assert ready.model.config.mirror == ("flip" in steps)
+    assert ready.model.config.widths == (8, 16)
+
+
 def test_a_later_recipe_changes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options that the recipe of another version would add do not reach a run that began."""
     first = gipi.train(PICTURES, model="mlp", steps=2, out=tmp_path / "r", quiet=True,
@@ -73,7 +86,7 @@ def test_ranks_train_the_plan_of_the_first(monkeypatch: pytest.MonkeyPatch) -> N
     layer = resolve.layer_from_values({"time": 1e6})
     ready = prepare.prepare([layer], prepare.Own(PICTURES))
     assert said == [budget.to_text(PLAN)]
-    assert ready.config.model_options == {"widths": (48, 96)}
+    assert ready.config.model_options["widths"] == (48, 96)
     assert ready.config.batch_size == 512
     assert isinstance(ready.model, torch.nn.Module)
     assert budget.from_text(budget.to_text(None)) is None

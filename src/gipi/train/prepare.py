@@ -108,6 +108,8 @@ def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepar
     if wanted.augment is None and not again and (planned is not None or deep):
         passes = _passes(wanted, suggestion, rows) if planned is None else planned.epochs
         suggestion = _with_augmentation(suggestion, dataset, passes)
+        if model_name == "fastnet":
+            suggestion = _mirrored(suggestion)
     recipe = resolve.layer(
         "recipe",
         [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
@@ -183,6 +185,19 @@ def _with_augmentation(
     return Suggestion(
         {**suggestion.values, "augment": list(chosen.steps)},
         {**suggestion.reasons, "augment": chosen.reason},
+    )
+
+
+def _mirrored(suggestion: Suggestion) -> Suggestion:
+    """Return a recipe whose net looks at mirror images too, where these are learnt from as well.
+
+    Jordan 2024, arXiv:2404.00498, judges so: the answers to both are worth more than one.
+    """
+    options = dict(suggestion.values.get("model_options", {}))
+    if "flip" not in suggestion.values["augment"]:
+        return suggestion
+    return Suggestion(
+        {**suggestion.values, "model_options": {**options, "mirror": True}}, suggestion.reasons
     )
 
 

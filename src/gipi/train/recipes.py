@@ -95,8 +95,8 @@ def _images(task: str, rows: int) -> dict[str, Any]:
 def _fast(task: str, rows: int, planned: Plan | None) -> dict[str, Any]:
     """Muon under one cycle with strong smoothing (Jordan 2024), flips and small shifts.
 
-    After the same passes over CIFAR-10 Muon names more validation rows than AdamW, at any rate within
-    a factor of five: benchmarks/quality/fast_recipe.py.
+    After the same passes over CIFAR-10 Muon names more validation rows than AdamW, at any rate
+    within a factor of five: benchmarks/quality/fast_recipe.py.
     """
     batch = _batch(rows, 256) if planned is None else planned.batch_size
     values: dict[str, Any] = {
