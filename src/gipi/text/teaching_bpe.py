@@ -15,6 +15,7 @@ so that nothing is unknown and no end-of-word mark is needed; a space belongs to
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ def learn(words: Mapping[str, int], alphabet: Sequence[str], *, vocab: int, leas
     while len(ids) < vocab:
         counts: Counter[Pair] = Counter()
         for word, pieces in spelled.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in itertools.pairwise(pieces):
                 counts[pair] += words[word]
         if not counts:
             break
@@ -81,7 +82,7 @@ def segment(word: str, merges: Sequence[Pair]) -> list[str]:
     rank = {pair: number for number, pair in enumerate(merges)}
     pieces = list(word)
     while True:
-        pairs = [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in rank]
+        pairs = [pair for pair in itertools.pairwise(pieces) if pair in rank]
         if not pairs:
             return pieces
         pieces = merge(pieces, min(pairs, key=rank.__getitem__))

@@ -14,6 +14,7 @@ frequent one.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def learn(words: Mapping[str, int], special: Sequence[str], *, vocab: int, least
     while len(ids) < vocab:
         counts: Counter[Pair] = Counter()
         for word, pieces in spelled.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in itertools.pairwise(pieces):
                 counts[pair] += words[word]
         if not counts:
             break
