@@ -257,6 +257,32 @@ def test_a_batch_is_its_rows(kind):
     assert plain.segments is plain.spans is plain.words is None
 
 
+@examples
+@given(any_text)
+def test_the_table_of_characters_is_only_quicker(text):
+    tokenizer = made("char")
+    assert tokenizer._table is not None
+    texts = [text, "", text[::-1], "\U0010ffff", text + "a"]
+    for special in (True, False):
+        quick = tokenizer.encode_batch(texts, special=special)
+        slow = tokenizer.encode_batch(texts, special=special, spans=True)
+        assert (quick.values.dtype, quick.offsets.dtype) == (np.int32, np.int64)
+        assert quick.values.tolist() == slow.values.tolist()
+        assert quick.offsets.tolist() == slow.offsets.tolist()
+    assert len(tokenizer.encode_batch([])) == 0
+    for other in KINDS[:4]:
+        assert made(other)._table is None
+    small = train_tokenizer(["Ab"], kind="char", vocab=20, lowercase=True)
+    assert small._table is None
+    assert small.encode_batch(["A"], special=False).values.tolist() == [small.id_of("a")]
+
+
+@pytest.mark.parametrize("texts", [["a", None], ["a\ud800"]])
+def test_characters_of_what_is_no_text(texts):
+    with pytest.raises(DataError, match="row"):
+        made("char").encode_batch(texts)
+
+
 def test_an_empty_batch_and_rows_from_the_end():
     empty = made("bpe").encode_batch([], [], spans=True, words=True)
     assert len(empty) == 0

@@ -25,8 +25,8 @@ import numpy as np
 
 from gipi.core.atomic import digest, fsync_dir, storage_error, write_file
 from gipi.core.errors import DataError
+from gipi.text.encoded import check_texts
 from gipi.text.roles import steps
-from gipi.text.tokenizer import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

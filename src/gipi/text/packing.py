@@ -49,7 +49,8 @@ def random_windows(total: int, length: int, *, number: int, seed: int, epoch: in
 def rows_at(tokens: np.ndarray, starts: ArrayLike, length: int) -> np.ndarray:
     """Return (B, length) int64: the tokens from each start on."""
     at = np.asarray(starts, np.int64)[:, None] + np.arange(length)
-    return tokens[at].astype(np.int64)
+    rows: np.ndarray = tokens[at]
+    return rows.astype(np.int64)
 
 
 # ------------------------------------------------------------------------ documents

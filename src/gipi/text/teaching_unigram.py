@@ -75,10 +75,10 @@ def best_path(word: str, scores: Mapping[str, float], *, floor: float | None = N
         if node.end not in best or total > best[node.end][0]:
             best[node.end] = (total, node)
     path: list[Node] = []
-    node = best[len(word)][1]
-    while node is not None:
-        path.append(node)
-        node = best[node.start][1]
+    last = best[len(word)][1]
+    while last is not None:
+        path.append(last)
+        last = best[last.start][1]
     return path[::-1]
 
 

@@ -27,9 +27,10 @@ from tokenizers import Tokenizer as Core
 from gipi.core.errors import ConfigError, DataError, UnknownName, did_you_mean
 from gipi.text.bytelevel import ALPHABET
 from gipi.text.counting import Counted, count_words
+from gipi.text.encoded import check_texts
 from gipi.text.normalise import KINDS, normaliser, of_kind
 from gipi.text.roles import ROLES, name_of
-from gipi.text.tokenizer import Tokenizer, check_texts
+from gipi.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
