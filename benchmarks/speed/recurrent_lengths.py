@@ -1,22 +1,23 @@
 """Rows of unequal length through a recurrent layer: packed, or run padded and masked afterwards.
 
-    python benchmarks/speed/recurrent_lengths.py [--device cuda] [--rounds 15]
+    python recurrent_lengths.py [--device cuda] [--rounds 7] [--again]
 
 Both give the same outputs (checked here). Packed: `pack_padded_sequence`, which sorts the rows and
 computes only what is no padding. Padded: all positions are computed; the second direction is a
-layer of its own on rows that were turned round within their length. The ways take turns, so that a
-busy machine slows both; the table shows medians and the spread between quartiles, of forward and
-backward together.
+layer of its own on rows that were turned round within their length. The two take turns; medians of
+forward and backward together, on a processor its own time with one thread, so that what else runs
+there counts little.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import itertools
 import statistics
 import time
 
 import torch
+from stats import Results, versions
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -68,46 +69,42 @@ def measure(cell, directions, shape, kind, device, rounds):
         "padded": lambda: padded(single, x, lengths),
     }
     torch.testing.assert_close(ways["packed"](), ways["padded"](), rtol=1e-4, atol=1e-5)
-    seconds = {name: [] for name in ways}
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    ms = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             if device == "cuda":
                 torch.cuda.synchronize()
-            began = time.perf_counter()
+            began = clock()
             way().sum().backward()
             if device == "cuda":
                 torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - began)
-    return float(lengths.float().mean() / longest), seconds
+            ms[name].append((clock() - began) * 1e3)
+    return float(lengths.float().mean() / longest), ms
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--again", action="store_true", help="measure known rows once more")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    where = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor()
-    print(f"torch {torch.__version__}, {given.device} {where}, one thread, {given.rounds} rounds")
-    print(
-        "| cell | directions | B, T, D, H | lengths | tokens | packed ms | padded ms | padded / packed |"
-    )
+    results = Results("recurrent_lengths")
+    print("| cell | directions | B, T, D, H | lengths | tokens | packed ms | padded ms | ratio |")
     print("|---|---|---|---|---|---|---|---|")
-    for cell in ("lstm", "gru"):
-        for directions in (1, 2):
-            for shape in SHAPES:
-                for kind in ("text", "bucket", "equal"):
-                    share, seconds = measure(
-                        cell, directions, shape, kind, given.device, given.rounds
-                    )
-                    ms = {}
-                    for name, values in seconds.items():
-                        low, middle, high = statistics.quantiles(values, n=4)
-                        ms[name] = middle * 1e3, (high - low) * 1e3
-                    ratio = ms["padded"][0] / ms["packed"][0]
-                    words = [f"{m:.2f} ± {s:.2f}" for m, s in ms.values()]
-                    print(f"| {cell} | {directions} | {', '.join(map(str, shape))} | {kind} | "
-                          f"{share:.0%} | {words[0]} | {words[1]} | {ratio:.2f} |", flush=True)  # fmt: skip
+    for cell, directions, shape, kind in itertools.product(
+        ("lstm", "gru"), (1, 2), SHAPES, ("text", "bucket", "equal")
+    ):
+        sizes = "x".join(map(str, shape))
+        work, variant = f"{cell} x{directions} {sizes} {given.device}", kind
+        if results.has(work, variant) and not given.again:
+            continue
+        share, ms = measure(cell, directions, shape, kind, given.device, given.rounds)
+        results.add(work, variant, ms=ms, tokens=share, versions=versions("torch"))
+        packed_ms, padded_ms = (statistics.median(values) for values in ms.values())
+        print(f"| {cell} | {directions} | {', '.join(map(str, shape))} | {kind} | {share:.0%} "
+              f"| {packed_ms:.2f} | {padded_ms:.2f} | {padded_ms / packed_ms:.2f} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
