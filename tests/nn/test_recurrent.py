@@ -68,7 +68,7 @@ def test_rows_of_unequal_length_equal_torchs_packed_ones(cell, both):
     ends = torch.cat([h[-2], h[-1]], 1) if both else h[-1]
     torch.testing.assert_close(ours.ends(found, lengths), ends)
     if not both:
-        out, state = ours.carry(x, ours.start(B, like=x), lengths)
+        out, state = ours.carry(x, ours.start(B, like=x), lengths_B=lengths)
         torch.testing.assert_close(out, found)
         torch.testing.assert_close(state.h.transpose(0, 1), h)
         if cell == "lstm":
@@ -117,7 +117,7 @@ def test_padding_reaches_neither_outputs_nor_gradients(cell, norm, both, value):
         assert torch.equal(a, b)
     if not both:
         start = ours.start(B, like=x)
-        a, b = (ours.carry(given, start, LENGTHS) for given in (x, other))
+        a, b = (ours.carry(given, start, lengths_B=LENGTHS) for given in (x, other))
         assert torch.equal(a[0], b[0])
         assert torch.equal(a[1].h, b[1].h)
         assert torch.equal(a[1].c, b[1].c)

@@ -87,7 +87,8 @@ class RecurrentLM(nn.Module):
     def start(self, prompt_BS: Tensor) -> Carried:
         """Return the state behind each row's last token of (B, S), which may be right-padded."""
         lengths_B = row_lengths(prompt_BS, self.pad)
-        return self.recurrent.carry(self.table(prompt_BS), self.begin(len(prompt_BS)), lengths_B)[1]
+        start = self.begin(len(prompt_BS))
+        return self.recurrent.carry(self.table(prompt_BS), start, lengths_B=lengths_B)[1]
 
     def step(self, tokens_B: Tensor, state: Carried) -> tuple[Tensor, Carried]:
         """Return the scores of what follows `tokens_B`, (B, V), and the new state."""

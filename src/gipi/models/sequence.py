@@ -6,7 +6,7 @@ Shapes: B rows, T steps, F values of a step, E width of a token's vector.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -161,11 +161,14 @@ def recurrent_layers(
 def reordered(state: StateT, index_K: Tensor) -> StateT:
     """Return the state of the rows `index_K`, in that order; a row may come several times.
 
+    >>> from gipi.nn import Carried
     >>> state = Carried(torch.tensor([[[1.0]], [[2.0]]]), torch.zeros(2, 1, 0))
     >>> reordered(state, torch.tensor([1, 1])).h.flatten()
     tensor([2., 2.])
     """
-    return type(state)(*(t.index_select(0, index_K) for t in state))
+    make: Any = type(state)
+    moved: StateT = make(*(t.index_select(0, index_K) for t in state))
+    return moved
 
 
 def describe(config: RNNConfig, signature: Signature) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ class NormedCell(nn.Module):
     ) -> None:
         super().__init__()
         gates = width * sum(GATES[cell])
-        self.cell, self.hidden_size, self.num_layers = cell, width, 1
+        self.cell, self.hidden_size = cell, width
         self.activation = activation
         self.weight_ih_l0 = nn.Parameter(torch.empty(gates, inputs))
         self.weight_hh_l0 = nn.Parameter(torch.empty(gates, width))
@@ -177,5 +177,5 @@ class NormedCell(nn.Module):
             else:
                 h = _rnn(x_BG, h_BG, function) if self.cell == "rnn" else _gru(x_BG, h_BG, h)
             states.append(h)
-        last = (h[None], c[None]) if self.cell == "lstm" else h[None]
-        return torch.stack(states, 1), last
+        out_BTH = torch.stack(states, 1)
+        return (out_BTH, (h[None], c[None])) if self.cell == "lstm" else (out_BTH, h[None])

@@ -7,15 +7,15 @@ Without norms torch's fused layers do the work; with them `NormedCell`.
 Rows of unequal length are run padded and masked afterwards, and are not packed. The second
 direction reads each row turned round within its own length, so that padding comes last in both
 directions and reaches nothing. Measured on one CPU thread with `benchmarks/speed/
-recurrent_lengths.py`: an LSTM that is packed was slower in all 18 cases (padded took 0.21 to 1.00
-of its time), since torch has its fast kernel for whole tensors only; a GRU was faster packed (by up
-to 1.4) only where less than half of the batch was tokens, which batches of similar length avoid.
+recurrent_lengths.py`: padded, an LSTM took 0.21 to 0.72 of the time that it took packed, as torch
+has its fast kernel for whole tensors only. A GRU was faster packed (padded 1.13 to 1.25) only where
+less than half of the batch was tokens and the net not tiny, which batches of similar length avoid.
 Padded rows also need no lengths on the host, for which a GPU would have to be waited.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import nn
@@ -27,6 +27,8 @@ from gipi.nn.init import INITS
 from gipi.nn.over_time import within
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Generator, Tensor
 
 CELLS: tuple[str, ...] = get_args(CellKind)
@@ -101,7 +103,7 @@ class Recurrent(nn.Module):
         directions = 2 if bidirectional else 1
         self.cell, self.layers, self.hidden, self.width = cell, layers, width, width * directions
         # In one direction and without norms all layers are one call of torch.
-        depth = layers if not bidirectional and norm == "none" else 1
+        self.depth = depth = layers if not bidirectional and norm == "none" else 1
         self.dropout = nn.Dropout(dropout)
         self.levels = nn.ModuleList()
         for level in range(layers // depth):
@@ -134,7 +136,7 @@ class Recurrent(nn.Module):
             return F.pad(self._nothing(x_BTD), (0, 0, 0, steps))
         mask_BT1 = within(lengths_B, read)[..., None]
         turn_BT1 = None
-        if len(self.levels[0]) == 2:  # type: ignore[arg-type]
+        if self.width != self.hidden:
             places_T = torch.arange(read, device=x_BTD.device)
             turn_BT1 = torch.where(mask_BT1[..., 0], lengths_B[:, None] - 1 - places_T, places_T)
             turn_BT1 = turn_BT1[..., None]
@@ -166,7 +168,7 @@ class Recurrent(nn.Module):
         return Carried(h, h if self.cell == "lstm" else h[..., :0])
 
     def carry(
-        self, x_BTD: Tensor, state: Carried, lengths_B: Tensor | None = None
+        self, x_BTD: Tensor, state: Carried, *, lengths_B: Tensor | None = None
     ) -> tuple[Tensor, Carried]:
         """Return the states (B, T, H) of rows that go on from `state`, and the state behind them.
 
@@ -195,10 +197,9 @@ class Recurrent(nn.Module):
 
     def _read(self, x_BTD: Tensor, turn_BT1: Tensor | None, mask_BT1: Tensor | None) -> Tensor:
         """Return the states of the last layer for rows that begin with zeros."""
-        for level, directions in enumerate(self.levels):
+        for level, (ahead, *behind) in enumerate(self._calls()):
             if level:
                 x_BTD = self.dropout(x_BTD)
-            ahead, *behind = directions  # type: ignore[misc]
             out = ahead(x_BTD)[0]
             if behind:
                 back = behind[0](_turned(x_BTD, turn_BT1))[0]
@@ -213,17 +214,20 @@ class Recurrent(nn.Module):
         # torch keeps layers before rows, and wants memory in that order.
         h_LBH, c_LBH = (t.transpose(0, 1).contiguous() for t in state)
         hs, cs = [], []
-        for level, directions in enumerate(self.levels):
+        for level, (layer,) in enumerate(self._calls()):
             if level:
                 x_BTD = self.dropout(x_BTD)
-            layer = directions[0]  # type: ignore[index]
-            here = slice(level, level + layer.num_layers)
+            here = slice(level, level + self.depth)
             h, c = h_LBH[here], c_LBH[here]
             x_BTD, last = layer(x_BTD, (h, c) if self.cell == "lstm" else h)
             h, c = last if self.cell == "lstm" else (last, c)
             hs.append(h)
             cs.append(c)
         return x_BTD, Carried(torch.cat(hs).transpose(0, 1), torch.cat(cs).transpose(0, 1))
+
+    def _calls(self) -> list[list[nn.Module]]:
+        """Return what is called one after the other: each the modules of its directions."""
+        return [list(cast("nn.ModuleList", level)) for level in self.levels]
 
     def _nothing(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.new_zeros(len(x_BTD), 0, self.width)
@@ -241,8 +245,8 @@ def _fused(
 ) -> nn.Module:
     """Return torch's layers of one direction."""
     more: dict[str, Any] = {"nonlinearity": activation} if cell == "rnn" else {}
-    kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
-    return kind(inputs, width, layers, batch_first=True,
+    kinds: dict[str, Callable[..., nn.Module]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    return kinds[cell](inputs, width, layers, batch_first=True,
                 dropout=dropout if layers > 1 else 0.0, **more)  # fmt: skip
 
 
