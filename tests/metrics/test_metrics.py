@@ -132,7 +132,7 @@ def test_spearman_of_similarities_is_within_its_bound():
     noise = torch.randn(519, generator=torch.Generator().manual_seed(2))
     cosines = (0.6 + 0.06 * grades + 0.05 * noise).clamp(-1, 1)
     expected = spearmanr(cosines.numpy(), grades.numpy()).statistic
-    assert score(metrics.build("spearman"), cosines, grades) == pytest.approx(expected, abs=0.005)
+    assert score(metrics.build("spearman"), cosines, grades) == pytest.approx(expected, abs=0.01)
     assert rank_correlation(cosines, grades) == pytest.approx(expected)
 
 

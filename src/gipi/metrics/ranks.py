@@ -27,7 +27,7 @@ def spearman(classes: int = 0) -> Metric:  # noqa: ARG001  one signature for all
     One value a row. Ranks need all rows; here the pairs are counted in a table of 1,024 x 1,024
     bins (8 MB), sixteen an octave over magnitudes of 0.001 to four million, so that processes can
     add up theirs: values in one bin, at most 6 % apart, count as ties. In the tests the result is
-    within 0.005 of `rank_correlation`, which is exact and for final evaluations. NaN where one of
+    within 0.01 of `rank_correlation`, which is exact and for final evaluations. NaN where one of
     the two is constant.
 
     Spearman 1904, "The proof and measurement of association between two things".
