@@ -233,6 +233,11 @@ def test_two_languages_are_found_and_three_are_not_guessed(tmp_path):
     assert [(a.name, b.name) for a, b in pairs_in(tmp_path)] == [("train.de", "train.en")]
     write(tmp_path / "train.fr", "a\n")
     assert pairs_in(tmp_path) == ()
+    for name in ("other/a.png", "other/a.txt", "other/a.xml", "other/a.md"):
+        write(tmp_path / name, "a\n")
+    assert pairs_in(tmp_path / "other") == ()
+    given = pairs_in(tmp_path / "other", source="txt", target="md")
+    assert [(a.name, b.name) for a, b in given] == [("a.txt", "a.md")]
 
 
 def test_a_character_that_unicode_calls_a_line_end_is_no_line_end(tmp_path):

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?")
+_CODES = (  # ISO 639-1
+    " aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv "
+    "cy da de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr "
+    "ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw "
+    "ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv "
+    "ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr "
+    "ss st su sv sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi "
+    "yo za zh zu "
+)
+_LANGUAGE = re.compile(r"([a-z]{2})(?:[-_][A-Za-z]{2,4})?")
 _ORDER = {TRAIN: 0, VAL: 1, TEST: 2, None: 3}
 
 
@@ -104,12 +113,12 @@ def pairs_in(
 
     source, target  the languages; None: the two that there are, in alphabetical order
 
-    Files of one text are those whose names differ only behind the last dot, where two or three
-    letters name the language: test_2016_flickr.en.gz and test_2016_flickr.de.gz.
+    Files of one text are those whose names differ only behind the last dot, where the language
+    stands (ISO 639-1, or as given): test_2016_flickr.en.gz and test_2016_flickr.de.gz.
     """
     texts: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_file() and _LANGUAGE.fullmatch(_language(path)):
+        if _is_language(_language(path), (source, target)) and path.is_file():
             texts.setdefault(_bare(path), {})[_language(path)] = path
     spoken = sorted({language for found in texts.values() for language in found})
     if source is None or target is None:
@@ -128,6 +137,11 @@ def _plain_name(path: Path) -> str:
 def _language(path: Path) -> str:
     """Return what stands behind the last dot, compression aside: "en" of train.en.gz."""
     return _plain_name(path).rpartition(".")[2]
+
+
+def _is_language(word: str, given: tuple[str | None, str | None]) -> bool:
+    found = _LANGUAGE.fullmatch(word)
+    return word in given or (found is not None and f" {found[1]} " in _CODES)
 
 
 def _bare(path: Path) -> str:

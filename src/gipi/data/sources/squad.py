@@ -13,7 +13,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.source import Source
-from gipi.data.sources.compressed import fingerprint_files, stem_of
+from gipi.data.sources.compressed import fingerprint_files, read_bytes, stem_of
 from gipi.data.sources.plain import objects, read_text, split_of
 
 if TYPE_CHECKING:
@@ -75,12 +75,16 @@ def read_squad(paths: Sequence[Path], *, root: Path | None = None) -> Source:
 
 
 def is_squad(path: Path) -> bool:
-    """Return whether a JSON file has the form of SQuAD's: an object with paragraphs in its data."""
+    """Return whether a JSON file begins as SQuAD's: an object with paragraphs of questions."""
     try:
-        data = json.loads(read_text(path))
-        return "paragraphs" in data["data"][0]
-    except (DataError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+        head = read_bytes(path)[: 1 << 16].removeprefix(b"\xef\xbb\xbf")
+    except DataError:
         return False
+    return (
+        head.lstrip()[:1] == b"{"
+        and b'"paragraphs"' in head
+        and (b'"qas"' in head or b'"context"' in head)
+    )
 
 
 # ---------------------------------------------------------------------------- the JSON
