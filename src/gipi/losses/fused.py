@@ -73,7 +73,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(kind)
         hidden, head = hidden.to(dtype), head.to(dtype)  # once, not once a chunk
     rows = chunk or max(FEWEST_ROWS, CHUNK_VALUES // len(head))
-    total: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
+    total: Tensor = _Fused.apply(
         hidden.flatten(0, -2),
         head,
         bias,
@@ -142,8 +142,8 @@ class _Fused(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         ready = (
             None if d is None else (d * grad.to(d.dtype)).to(dtype)
             for d, dtype in zip(ctx.found, ctx.dtypes, strict=True)

@@ -35,7 +35,9 @@ def read_squad(paths: Sequence[Path], *, root: Path | None = None) -> Source:
     and an id that comes twice.
     """
     rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    counts, bound, article = [], [], 0
+    counts: list[int] = []
+    bound: list[int] = []
+    article = 0
     for path in paths:
         before = len(bound)
         for at, entry in enumerate(_list(_load(path), "data", f"{path.name}: ")):
