@@ -13,6 +13,10 @@ Column forms
     labels       bool (N, K): any number of K labels a row
     images       uint8 or float32 (N, H, W, C), or `ImageFiles`
     drawn        masks, boxes or keypoints of the pictures in the same rows: `Annotations`
+    sequences    object array of tuples, one a row, None = missing: tokens and their tags (str, as
+                 many of each in a row), answers to a question (str; () = it has none) and where
+                 they start in the context (int)
+    documents    object array of str, exactly as in the file: white space is part of the text
 """
 
 from __future__ import annotations
@@ -162,7 +166,8 @@ class Source:
     bound_by        what they have in common, in words
     given_split     (N,) int8 of TRAIN, VAL, TEST where the data came with a split, else None
     target          the column that this data set is known for, where it is known
-    task            "classify", "regress", "segment", "detect" or "pose" where it is known
+    task            "classify", "regress", "segment", "detect", "pose", "tag", "answer", "translate"
+                    or "generate" where it is known
     task_reason     why, in words; empty: because the set is known for it
     classes         column -> its labels in the official order, where there is one
     schema_hints    column -> kind, known from the format ("image", "category", ...)

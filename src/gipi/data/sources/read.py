@@ -22,6 +22,7 @@ from gipi.data.sources import (
     foreign,
     frames,
     idx,
+    language,
     pictured,
     table,
 )
@@ -151,6 +152,9 @@ def _read_folder(path: Path, task: str | None) -> Source:
     drawn = pictured.read_drawn(path, task)
     if drawn is not None:
         return drawn
+    text = language.read_form(path, task)
+    if text is not None:
+        return text
     try:
         return folder.read_folder(path)
     except DataError as error:
@@ -170,6 +174,9 @@ def _read_file(path: Path, task: str | None) -> Source:
         return arrays.read_numpy_file(path)
     if path.suffix.lower() == ".json" and coco_json.is_coco(path):
         return coco.read_coco(path.parent, (path,), task=task)
+    text = language.read_form(path, task)
+    if text is not None:
+        return text
     if kind_of(path) in table.KINDS:
         return pictured.read_picture_table(path, task=task)
     if kind_of(path) in ARCHIVES:
