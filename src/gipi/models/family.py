@@ -50,6 +50,7 @@ class Entry:
     theirs      names in the file, joined along the rows in this order
     rows        rows of each, where there are several
     transposed  stored as (in, out) in the file
+    row         a vector that is stored as (1, n) in the file
     fresh       belongs to a head that may be drawn anew when another head is asked for
     """
 
@@ -57,6 +58,7 @@ class Entry:
     theirs: tuple[str, ...]
     rows: tuple[int, ...] = ()
     transposed: bool = False
+    row: bool = False
     fresh: bool = False
 
 
@@ -179,9 +181,9 @@ def linear(
     ours: str, theirs: str, *, bias: bool = True, fresh: bool = False, transposed: bool = False
 ) -> list[Entry]:
     """Return the entries of a linear layer or a norm: its weight and its bias."""
-    found = [Entry(f"{ours}.weight", (f"{theirs}.weight",), (), transposed, fresh)]
+    found = [Entry(f"{ours}.weight", (f"{theirs}.weight",), transposed=transposed, fresh=fresh)]
     if bias:
-        found.append(Entry(f"{ours}.bias", (f"{theirs}.bias",), (), fresh=fresh))
+        found.append(Entry(f"{ours}.bias", (f"{theirs}.bias",), fresh=fresh))
     return found
 
 

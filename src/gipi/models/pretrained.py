@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.core.errors import ModelError, did_you_mean
-from gipi.models import bert, gpt2
+from gipi.models import bert, distilbert, gpt2, llama, marian, roberta, t5
 from gipi.models.family import Fields
 from gipi.models.hub_folder import (
     CONFIG,
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
     from gipi.models.family import Entry, Family
 
-FAMILIES = (bert.FAMILY, gpt2.FAMILY)
+FAMILIES = (
+    bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, gpt2.FAMILY, llama.FAMILY, t5.FAMILY,
+    marian.FAMILY,
+)  # fmt: skip
 SHOWN = 4  # names of one kind in an error
 OLD_NAMES = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
              (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))  # fmt: skip
@@ -105,8 +108,6 @@ def load_folder(
     filled, report = _match(family, model, state, source=source, asked=asked)
     filled |= _draw(model, report.missing, seed)
     model.load_state_dict(filled, strict=True, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
     unread = tuple(f"key {key} of {CONFIG}" for key in fields.unread())
     report = LoadReport(
         report.path, report.loaded, missing=report.missing, unexpected=report.unexpected,
@@ -159,7 +160,8 @@ def file_tensors(family: Family, model: nn.Module) -> dict[str, Tensor]:
         tensor = own.pop(entry.ours).detach().cpu()
         parts = tensor.split(entry.rows) if len(entry.theirs) > 1 else (tensor,)
         for name, part in zip(entry.theirs, parts, strict=True):
-            found[name] = (part.T if entry.transposed else part).contiguous().clone()
+            shaped = part.T if entry.transposed else part[None] if entry.row else part
+            found[name] = shaped.contiguous().clone()
     assert not own, f"tensors that {family.name} does not name: {sorted(own)}"
     if config.head == "none":
         found = {name.removeprefix(family.prefix): tensor for name, tensor in found.items()}
@@ -261,18 +263,21 @@ def _made(
     entry: Entry, state: Mapping[str, Tensor], shape: tuple[int, ...]
 ) -> tuple[Tensor, tuple[str, tuple[int, ...], tuple[int, ...]] | None]:
     """Return one tensor of ours, and what is wrong with it: (name, shape in file, shape needed)."""
-    parts = [state[name] for name in entry.theirs]
-    if entry.transposed:
-        parts = [part.T for part in parts]
-    heights = entry.rows or (shape[0] if shape else 1,)
-    for name, part, rows in zip(entry.theirs, parts, heights, strict=True):
+    heights = entry.rows or (shape[0],)
+    parts = []
+    for name, rows in zip(entry.theirs, heights, strict=True):
         needed = (rows, *shape[1:])
-        # Marian keeps its bias as (1, V).
-        if tuple(part.shape) != needed and part.numel() != 0 and part.squeeze().shape != needed:
-            return part, (name, tuple(state[name].shape),
-                          needed[::-1] if entry.transposed else needed)  # fmt: skip
+        if entry.transposed:
+            needed = needed[::-1]
+        if entry.row:
+            needed = (1, *needed)
+        part = state[name]
+        if tuple(part.shape) != needed:
+            return part, (name, tuple(part.shape), needed)
+        parts.append(part.T if entry.transposed else part)
     whole = torch.cat(parts) if len(parts) > 1 else parts[0]
-    return whole.reshape(shape).contiguous(), None
+    # A copy: what was read may still lie in the file, which others may replace.
+    return whole.reshape(shape).clone(memory_format=torch.contiguous_format), None
 
 
 def _same(state: Mapping[str, Tensor], name: str, copies: Mapping[str, str]) -> bool:

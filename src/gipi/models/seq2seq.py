@@ -48,6 +48,8 @@ class Seq2SeqModel(nn.Module):
     Vaswani et al. 2017, "Attention is all you need", arXiv:1706.03762.
     """
 
+    bias: Tensor
+
     def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()
         self.config = config

@@ -104,6 +104,7 @@ class EmbedConfig:
                    tokens (mask), or among those that are not `pad` (ids)
     offset         position of the first token
     pad            id of padding, for count="ids"
+    context        tokens of a text that the model was made for; 0: what the table holds
     segments       rows of the table of segments; 0: none, -1: the token table (GPT-2)
     norm, eps      whether layer norm follows the sum
     scale          of the tokens' vectors before positions are added
@@ -117,6 +118,7 @@ class EmbedConfig:
     count: Literal["index", "mask", "ids"] = "index"
     offset: int = 0
     pad: int | None = None
+    context: int = 0
     segments: int = 0
     norm: bool = False
     eps: float = 1e-12
@@ -272,6 +274,10 @@ class Embed(nn.Module):
 
     ids (B, T) int64 -> (B, T, D)
     """
+
+    sines: Tensor  # (positions, D), where they are sinusoidal
+
+    sines: Tensor
 
     def __init__(self, config: EmbedConfig) -> None:
         super().__init__()
