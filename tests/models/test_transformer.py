@@ -262,6 +262,27 @@ def test_the_next_token_needs_no_mask():
     assert not any(name.endswith("qkv.bias") for name in net.state_dict())
 
 
+def test_a_translator_masks_the_source_and_never_looks_ahead():
+    signature = Signature(vocab=30, length=12, pad=0)
+    for order in ("pre", "post"):
+        options = {"width": 16, "heads": 2, "order": order}
+        net = models.build("transformer", signature, options=options).eval()
+        bare = net(ids([3, 7, 4]), ids([2, 5, 6]))
+        assert bare.shape == (1, 3, 30)
+        assert near(net(ids([3, 7, 4, 0, 0]), ids([2, 5, 9]))[:, :2], bare[:, :2])
+        assert not near(net(ids([3, 7, 5]), ids([2, 5, 6])), bare)
+        with torch.enable_grad():
+            net(ids([3, 7, 4]), ids([2, 5, 6])).square().sum().backward()
+        assert all(p.grad is not None for p in net.parameters())
+        block = net.body.decoder.blocks[0]
+        assert abs(block.attend.qkv.weight.std() / (1 / 16) ** 0.5 - 1) < 0.1
+        assert abs(block.cross.kv.weight.std() / (1 / 16) ** 0.5 - 1) < 0.1
+        assert abs(net.body.embed.tokens.weight.std() / 16**-0.5 - 1) < 0.15
+        settled = net.config
+        again = models.build("transformer", signature, options=vars(settled))
+        assert again.config == settled
+
+
 def test_data_that_does_not_suit_is_refused():
     with pytest.raises(ModelError, match="data without text for the model 'bert'"):
         models.build("bert", Signature(numbers=3))

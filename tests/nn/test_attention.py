@@ -95,6 +95,17 @@ def test_a_row_of_padding_gives_numbers_and_gradients(causal):
         assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("bias", [None, torch.zeros(H, T, T)])
+def test_no_query_is_left_without_a_key(causal, bias):
+    """Kernels differ in what they make of such a row, so none may reach them."""
+    real = torch.tensor([[0] * T, [0, 0, 1, 1, 0], [1] * T])
+    tensor = attention_mask(real, bias, queries=T, keys=T, causal=causal).tensor
+    seen = tensor if bias is None else tensor.isfinite()
+    assert seen.any(-1).all()
+    assert attention_mask(real[:1], queries=1, keys=T, causal=causal).tensor.any()
+
+
 def test_a_mask_of_later_queries_is_the_end_of_the_whole_one():
     real = torch.tensor([[0, 1, 1, 0, 1, 1]])
     whole = attention_mask(real, queries=6, keys=6, causal=True).tensor

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from gipi.models.family import Entry, Family
 
 FAMILIES = (
-    bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, gpt2.FAMILY, llama.FAMILY, t5.FAMILY,
-    marian.FAMILY,
+    bert.FAMILY, roberta.FAMILY, roberta.XLM_FAMILY, distilbert.FAMILY, gpt2.FAMILY,
+    llama.FAMILY, t5.FAMILY, marian.FAMILY,
 )  # fmt: skip
 TABLE = re.compile(r"embed|shared|wte|wpe")  # in the name of a table of tokens or positions
 SHOWN = 4  # names of one kind in an error
