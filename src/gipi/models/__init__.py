@@ -16,6 +16,14 @@ from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.from_tokens import (
+    BertOptions,
+    GPT2Options,
+    TranslatorOptions,
+    language_model,
+    text_classifier,
+    translator,
+)
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
@@ -25,10 +33,11 @@ from gipi.models.linear import LinearConfig, linear
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
+from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
-from gipi.models.seq2seq import Seq2SeqState
+from gipi.models.rnn_encoder_decoder import Seq2SeqState
 from gipi.models.sequence import RNNConfig
 from gipi.models.textcnn import TextCNNConfig, textcnn
 from gipi.models.unet import UNetConfig, unet
@@ -46,6 +55,7 @@ __all__ = [
     "MODELS",
     "AlexNetConfig",
     "Backbone",
+    "BertOptions",
     "CifarResNetConfig",
     "DeepLabV3Config",
     "DenseNetBCConfig",
@@ -54,6 +64,7 @@ __all__ = [
     "FCOSConfig",
     "FastNetConfig",
     "FastTextConfig",
+    "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
     "LandmarksConfig",
@@ -61,6 +72,7 @@ __all__ = [
     "LightNetConfig",
     "LinearConfig",
     "LoadReport",
+    "Loaded",
     "MLPConfig",
     "PerceptronConfig",
     "RNNConfig",
@@ -68,11 +80,15 @@ __all__ = [
     "RetinaNetConfig",
     "Seq2SeqState",
     "TextCNNConfig",
+    "TranslatorOptions",
     "UNetConfig",
     "backbone",
     "build",
     "compare_weights",
+    "describe",
+    "load_folder",
     "load_weights",
+    "save_folder",
 ]
 
 _STREET, _FACE, _PHOTO = (3, 180, 240), (3, 96, 96), (3, 240, 320)
@@ -143,6 +159,15 @@ MODELS = Registry(
         Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
                "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
                "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
+        Record("bert", text_classifier, "texts: every token sees every token",
+               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+               ("text",), {"config": BertOptions}),
+        Record("gpt2", language_model, "language: the next token from all before it",
+               "Radford et al. 2019, Language models are unsupervised multitask learners",
+               ("text", "language"), {"config": GPT2Options}),
+        Record("transformer", translator, "one text into another: encoder and decoder of 2017",
+               "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
+               ("text", "translate"), {"config": TranslatorOptions}),
     ),
 )  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gipi.models.rnn_lm import RecurrentLM
-from gipi.models.seq2seq import EncoderDecoder
+from gipi.models.rnn_encoder_decoder import EncoderDecoder
 from gipi.models.sequence import (
     Entrance,
     RNNConfig,

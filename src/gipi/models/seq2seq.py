@@ -1,177 +1,136 @@
-"""Encoder and decoder: one net reads a row, another writes a row, and looks back while it writes.
+"""The encoder-decoder assembly: one table of tokens, two stacks, logits for the target.
 
-Shapes: B rows, S source steps, T target steps, E width of a token's vector, H units of the decoder,
-M units of the encoder in all directions, V target tokens, K rows that are chosen.
+Shapes: B rows, S source tokens, T target tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
-from gipi.models.sequence import (
-    Entrance,
-    RNNConfig,
-    describe,
-    recurrent_layers,
-    reordered,
-    token_vectors,
-)
-from gipi.nn import AdditiveAttention, Carried, DotAttention, initialise, within
+from gipi.models.token_vectors import Embed, EmbedConfig
+from gipi.models.transformer import Outputs, Stack, StackConfig, foreign_inputs
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
-    from gipi.core.schema import Signature
+    from gipi.nn.kvcache import Cache
 
 
-class Seq2SeqState(NamedTuple):
-    """What the decoder knows; rows stand first, in dimension 0.
+@dataclass(frozen=True)
+class Seq2SeqConfig:
+    """A model that reads one text and writes another.
 
-    h, c    (B, L, H) states and memories of the decoder, see `gipi.nn.Carried`
-    memory  (B, S, M) what the encoder gave for each source step; S is 0 without attention
-    keys    (B, S, A) the part of the attention that no step changes
-    mask    (B, S) bool: what is no padding
+    head         words: logits over the vocabulary; none
+    tied         the head's matrix is the tokens' table
+    logit_scale  of the hidden vectors before the head (T5 1.0: 1/√D)
+    final_bias   a bias per word, kept as a buffer that is not trained (Marian)
+    out_dropout  after the last norm of each stack (T5)
     """
 
-    h: Tensor
-    c: Tensor
-    memory: Tensor
-    keys: Tensor
-    mask: Tensor
+    embed: EmbedConfig
+    encoder: StackConfig
+    decoder: StackConfig
+    head: Literal["none", "words"] = "words"
+    tied: bool = True
+    logit_scale: float = 1.0
+    final_bias: bool = False
+    out_dropout: float = 0.0
 
 
-class EncoderDecoder(nn.Module):
-    """A recurrent encoder, a recurrent decoder, and attention between them.
+class Seq2SeqModel(nn.Module):
+    """The Transformer of 2017 and its kin: p(next target token | source, target so far).
 
-        m_1..m_S = encoder(x_1..x_S),   s_0 = tanh(A [last states] + a)
-        additive:  c_t = attend(s_{t-1}, m),   s_t = cell([E[y_t], c_t], s_{t-1})
-                   u_t = tanh(U [s_t, c_t, E[y_t]] + d)
-        dot:       s_t = cell(E[y_t], s_{t-1}),   c_t = attend(s_t, m)
-                   u_t = tanh(U [s_t, c_t] + d)
-        P(y_{t+1} | y_1..y_t, x) = softmax(W u_t + b)
-
-    source (B, S) int64, right-padded, or a series (B, S, F), and the target so far (B, T) int64,
-    which begins with its start token -> scores of every next token (B, T, V).
-
-    additive: Bahdanau, Cho and Bengio 2015, arXiv:1409.0473; differs in u_t, where the paper has
-    maxout, and in that every layer of the decoder starts from the last states of both directions.
-    dot: Luong, Pham and Manning 2015, arXiv:1508.04025, without feeding u_t back in, so that all
-    steps are one call: faster in training. none: Sutskever, Vinyals and Le 2014, arXiv:1409.3215;
-    only s_0 tells the decoder of the source.
+    Vaswani et al. 2017, "Attention is all you need", arXiv:1706.03762.
     """
 
-    def __init__(self, config: RNNConfig, signature: Signature, generator: Generator) -> None:
+    bias: Tensor
+
+    def __init__(self, config: Seq2SeqConfig) -> None:
         super().__init__()
         self.config = config
-        self.enter = Entrance(signature, config.embedding, generator=generator)
-        self.encoder = recurrent_layers(
-            config, self.enter.width, generator=generator,
-            bidirectional=bool(config.bidirectional),
-        )  # fmt: skip
-        memory, width, enter = self.encoder.width, config.width, config.embedding
-        memories = 2 if config.cell == "lstm" else 1
-        self.bridge = nn.Linear(memory, memories * config.layers * width)
-        self.table = token_vectors(signature.outputs, enter, pad=signature.pad, generator=generator)
-        self.attention: AdditiveAttention | DotAttention | None = None
-        entering, leaving = enter, width
-        if config.attention == "additive":
-            self.attention = AdditiveAttention(width, memory, width=width, generator=generator)
-            entering, leaving = enter + memory, width + memory + enter
-        elif config.attention == "dot":
-            self.attention = DotAttention(width, memory, generator=generator)
-            leaving = width + memory
-        self.decoder = recurrent_layers(config, entering, generator=generator)
-        self.combine = nn.Linear(leaving, enter)
-        self.head = nn.Linear(enter, signature.outputs)
-        self.dropout = nn.Dropout(config.dropout)
-        for layer in (self.bridge, self.combine):
-            initialise(layer, generator, activation="tanh")
-        initialise(self.head, generator)
-        if config.tied:
-            self.head.weight = self.table.weight
-        self.choices = (
-            *describe(config, signature),
-            f"attention {config.attention}, {signature.outputs} target tokens",
-        )
+        self.embed = Embed(config.embed)
+        self.encoder = Stack(config.encoder)
+        self.decoder = Stack(config.decoder)
+        self.dropout = nn.Dropout(config.out_dropout)
+        self.head: nn.Linear | None = None
+        if config.head == "words" and not config.tied:
+            self.head = nn.Linear(config.embed.width, config.embed.vocab, bias=False)
+        if config.head == "words" and config.final_bias:
+            self.register_buffer("bias", torch.zeros(config.embed.vocab))
 
-    def forward(self, source: Tensor, target_in_BT: Tensor) -> Tensor:
-        """Return the scores of every next target token, (B, T, V)."""
-        features, _, _ = self._advance(self.dropout(self.table(target_in_BT)), self.start(source))
-        scores: Tensor = self.head(self.dropout(features))
-        return scores
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        encoder_hidden: Tensor | None = None,
+        at: Tensor | None = None,
+    ) -> Outputs:
+        """Return logits (B, T, V), hidden (B, T, D) and encoder_hidden (B, S, D).
 
-    def alignment(self, source: Tensor, target_in_BT: Tensor) -> Tensor:
-        """Return what each target step looks at, (B, T, S): rows sum to one, 0 on padding.
-
-        Raises `ModelError` where the net has no attention.
+        input_ids               (B, S) int64 source; or `encoder_hidden`, or a cache that has it
+        attention_mask          (B, S) of the source, 1 for a token and 0 for padding
+        decoder_input_ids       (B, T) int64 target, shifted right; with a cache only what is new
+        decoder_attention_mask  (B, T) of the target; None: all real
+        positions               (B, T) of the target; None: by its places
+        at                      flat indices (N,) into B·T: logits (N, V) of these tokens only
         """
-        if self.attention is None:
-            raise ModelError("the alignment of a net without attention",
-                             "attention=additive or dot", "build the net with one")  # fmt: skip
-        return self._advance(self.table(target_in_BT), self.start(source))[1]
+        target = foreign_inputs("an encoder-decoder", decoder_input_ids, name="decoder_input_ids",
+                                token_type_ids=token_type_ids)  # fmt: skip
+        known = cache is not None and cache.cross_k[0] is not None
+        if encoder_hidden is None and not known:
+            if input_ids is None:
+                raise ModelError(
+                    "an encoder-decoder without a source",
+                    "input_ids, encoder_hidden, or a cache of an earlier step",
+                    "pass input_ids",
+                )
+            encoder_hidden = self.encode(input_ids, attention_mask)
+        T = target.shape[1]
+        before, real, source_real = 0, decoder_attention_mask, attention_mask
+        if cache is not None:
+            if not known:
+                cache.source_real = None if attention_mask is None else attention_mask.bool()
+            source_real = cache.source_real
+            before, real = cache.filled, cache.see(decoder_attention_mask, new=T)
+        places = positions
+        if places is None:
+            places = self.embed.places(target, real, before=before)
+        x = self.embed(target, places)
+        hidden = self.dropout(self.decoder(
+            x, real, positions_BT=places, cache=cache, source_BSD=encoder_hidden,
+            source_real_BS=source_real,
+        ))  # fmt: skip
+        if self.config.head == "none":
+            return Outputs(hidden=hidden, encoder_hidden=encoder_hidden)
+        logits = self.words(hidden if at is None else hidden.flatten(0, 1)[at])
+        return Outputs(logits, hidden, encoder_hidden)
 
-    # -------------------------------------------------------------------- token by token
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the source after the encoder, (B, S, D)."""
+        x = self.embed(input_ids, self.embed.places(input_ids))
+        encoded: Tensor = self.dropout(self.encoder(x, attention_mask))
+        return encoded
 
-    def start(self, source: Tensor) -> Seq2SeqState:
-        """Return the state of the decoder before its first token: the source, read."""
-        x_BSE, lengths_B = self.enter(source)
-        memory_BSM = self.encoder(self.dropout(x_BSE), lengths_B)
-        rows, steps = memory_BSM.shape[:2]
-        bridged = self.bridge(self.encoder.ends(memory_BSM, lengths_B))
-        h, *c = bridged.view(rows, -1, self.config.layers, self.config.width).unbind(1)
-        if self.attention is None:
-            memory_BSM, steps = memory_BSM[:, :0], 0
-            keys_BSA = memory_BSM
-        else:
-            keys_BSA = self.attention.keys(memory_BSM)
-        if lengths_B is None:
-            mask_BS = torch.ones(rows, steps, dtype=torch.bool, device=memory_BSM.device)
-        else:
-            mask_BS = within(lengths_B, steps)
-        return Seq2SeqState(h.tanh(), c[0] if c else h[..., :0], memory_BSM, keys_BSA, mask_BS)
+    def words(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden vectors (..., D)."""
+        c = self.config
+        if c.logit_scale != 1.0:
+            hidden = hidden * c.logit_scale
+        table = self.embed.tokens.weight if self.head is None else self.head.weight
+        return F.linear(hidden, table, self.bias if c.final_bias else None)
 
-    def step(self, tokens_B: Tensor, state: Seq2SeqState) -> tuple[Tensor, Seq2SeqState]:
-        """Return the scores of what follows `tokens_B`, (B, V), and the new state."""
-        features, _, state = self._advance(self.table(tokens_B[:, None]), state)
-        return self.head(features[:, 0]), state
-
-    def reorder(self, state: Seq2SeqState, index_K: Tensor) -> Seq2SeqState:
-        """Return the state of the rows `index_K`, as a search that drops rows needs it."""
-        return reordered(state, index_K)
-
-    # -------------------------------------------------------------------- the work
-
-    def _advance(self, y_BTE: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor, Seq2SeqState]:
-        """Return the features u (B, T, E), the weights (B, T, S) and the state behind them."""
-        carried = Carried(state.h, state.c)
-        weights_BTS = y_BTE.new_zeros(*y_BTE.shape[:2], 0)
-        if isinstance(self.attention, AdditiveAttention):
-            # What a step looks at decides its state, so the steps cannot be one call.
-            states, contexts, weights = [], [], []
-            for y_B1E in y_BTE.split(1, 1):
-                context, weight = self._attend(carried.h[:, -1:], state)
-                out, carried = self.decoder.carry(torch.cat([y_B1E, context], 2), carried)
-                states.append(out)
-                contexts.append(context)
-                weights.append(weight)
-            pieces = [torch.cat(states, 1), torch.cat(contexts, 1), y_BTE]
-            weights_BTS = torch.cat(weights, 1)
-        else:
-            out, carried = self.decoder.carry(y_BTE, carried)
-            pieces = [out]
-            if self.attention is not None:
-                context, weights_BTS = self._attend(out, state)
-                pieces.append(context)
-        features_BTE = torch.tanh(self.combine(torch.cat(pieces, 2)))
-        return features_BTE, weights_BTS, state._replace(h=carried.h, c=carried.c)
-
-    def _attend(self, query_BTH: Tensor, state: Seq2SeqState) -> tuple[Tensor, Tensor]:
-        assert self.attention is not None
-        context, weights = self.attention(
-            query_BTH, state.keys, memory_BSM=state.memory, mask_BS=state.mask
-        )
-        return context, weights
+    def new_cache(self, batch: int, length: int, *, dtype: torch.dtype | None = None) -> Cache:
+        """Return an empty cache for `batch` rows of up to `length` target tokens."""
+        return self.decoder.new_cache(batch, length, dtype=dtype)

@@ -12,6 +12,7 @@ from gipi.nn.activations import (
 )
 from gipi.nn.advise import RULES, Resolved, Situation, advise, remarks, resolve, why
 from gipi.nn.alignment import AdditiveAttention, DotAttention
+from gipi.nn.attention import Attention, Mask, attention_mask
 from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual, drop_rates
 from gipi.nn.cells import (
     CellKind,
@@ -31,6 +32,7 @@ from gipi.nn.embed import (
     embedding_width,
 )
 from gipi.nn.init import INITS, init_for, initialise
+from gipi.nn.kvcache import Cache
 from gipi.nn.layers import LAYERS
 from gipi.nn.linear import ORDERS, Order, dense_block, zero_linear
 from gipi.nn.lsuv import lsuv
@@ -52,6 +54,7 @@ from gipi.nn.over_time import (
     row_lengths,
     within,
 )
+from gipi.nn.position import RelativeBias, Rotary, relative_buckets, rotary, rotate, sinusoids
 from gipi.nn.recurrent import CELLS, Carried, Recurrent, detached, initialise_cell
 
 __all__ = [
@@ -63,11 +66,13 @@ __all__ = [
     "ORDERS",
     "RULES",
     "AdditiveAttention",
+    "Attention",
     "AttentionPool",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Branches",
+    "Cache",
     "Carried",
     "CategoryEmbeddings",
     "CellKind",
@@ -76,6 +81,7 @@ __all__ = [
     "DotAttention",
     "DropPath",
     "GateNorm",
+    "Mask",
     "Maxout",
     "NormedCell",
     "OneHotLinear",
@@ -83,14 +89,17 @@ __all__ = [
     "PeriodicNumbers",
     "RMSNorm",
     "Recurrent",
+    "RelativeBias",
     "Residual",
     "Resolved",
+    "Rotary",
     "RowRMSNorm",
     "ScaledTanh",
     "Situation",
     "Step",
     "activation",
     "advise",
+    "attention_mask",
     "conv_block",
     "dead_units",
     "dense_block",
@@ -111,11 +120,15 @@ __all__ = [
     "mean_over_time",
     "mixes_rows",
     "norm",
+    "relative_buckets",
     "remarks",
     "resolve",
     "rnn_step",
+    "rotary",
+    "rotate",
     "row_lengths",
     "separable",
+    "sinusoids",
     "why",
     "widening",
     "within",
