@@ -73,13 +73,15 @@ def test_forbidden_ngrams_are_those_of_transformers(logits, history, size):
 @pytest.mark.parametrize("said", [0, 2, 3])
 def test_the_least_length_is_that_of_transformers(logits, history, said):
     theirs = processors().MinNewTokensLengthLogitsProcessor(12 - said, 3, [5, 6])(history, logits)
-    assert torch.equal(Limits(min_new_tokens=3).apply(logits, history, step=said, stop=[5, 6]),
-                       theirs)  # fmt: skip
+    ours = Limits(min_new_tokens=3).apply(logits, history, step=said, most=9, stop=[5, 6])
+    assert torch.equal(ours, theirs)
 
 
 def test_forbidden_ids_are_those_of_transformers(logits, history):
     theirs = processors().SuppressTokensLogitsProcessor([3, 7])(history, logits)
-    assert torch.equal(Limits(forbidden=(3, 7)).apply(logits, history, step=0, stop=[]), theirs)
+    assert torch.equal(
+        Limits(forbidden=(3, 7)).apply(logits, history, step=0, most=9, stop=[]), theirs
+    )
 
 
 # ------------------------------------------------------------------------ padding and purity
@@ -90,10 +92,10 @@ def test_padding_of_a_history_is_no_repetition(logits):
     longer = torch.cat([torch.full((1, 4), NOTHING), told], 1)
     one = logits[:1]
     both = Limits(repetition_penalty=1.5, no_repeat_ngram=2)
-    assert torch.equal(both.apply(one, told, step=5, stop=[]),
-                       both.apply(one, longer, step=5, stop=[]))  # fmt: skip
+    assert torch.equal(both.apply(one, told, step=5, most=9, stop=[]),
+                       both.apply(one, longer, step=5, most=9, stop=[]))  # fmt: skip
     nothing = torch.full((1, 4), NOTHING)
-    assert torch.equal(both.apply(one, nothing, step=0, stop=[]), one)
+    assert torch.equal(both.apply(one, nothing, step=0, most=9, stop=[]), one)
 
 
 def test_a_token_of_the_history_beyond_the_vocabulary_is_left_alone(logits):
@@ -104,7 +106,7 @@ def test_a_token_of_the_history_beyond_the_vocabulary_is_left_alone(logits):
 
 def test_logits_are_not_changed_in_place(logits, history):
     before = logits.clone()
-    Limits(2.0, 2, 3, (1,)).apply(logits, history, step=0, stop=[2])
+    Limits(2.0, 2, 3, (1,)).apply(logits, history, step=0, most=9, stop=[2])
     Sampling(0.5, top_k=3, top_p=0.9).choose(logits, range(16), step=0)
     assert torch.equal(logits, before)
 
@@ -218,6 +220,12 @@ def test_a_row_that_can_say_nothing_is_marked(logits):
         (lambda: Limits(min_new_tokens=-1), "min_new_tokens=-1"),
         (lambda: forbid(torch.zeros(1, 4), [4]), "ids from 0 to 3"),
         (lambda: forbid(torch.zeros(1, 4), [-1]), "id -1 is forbidden"),
+        (
+            lambda: Limits(last=9).apply(
+                torch.zeros(1, 4), torch.zeros(1, 0), step=0, most=1, stop=[]
+            ),
+            "id 9 is forbidden, or ends an answer",
+        ),
     ],
 )
 def test_requests_that_mean_nothing_are_refused(make, words):

@@ -106,7 +106,9 @@ def beam_search(
             if limits != Limits():
                 told_NT = torch.cat([history_BT[_spread_rows(rows, beams, history_BT)],
                                      search.said[:, :, :step].flatten(0, 1)], 1)  # fmt: skip
-                log_p_NV = limits.apply(log_p_NV, told_NT, step=step, stop=ends)
+                log_p_NV = limits.apply(
+                    log_p_NV, told_NT, step=step, most=max_new_tokens, stop=ends
+                )
             last = step + 1 == max_new_tokens
             search, from_BK = _advanced(search, log_p_NV, step, ends, length_penalty, last=last)
             reach = max_new_tokens if early_stopping == "never" and length_penalty > 0 else step + 1
@@ -175,7 +177,7 @@ def _gathered(x_BKL: Tensor, index_BC: Tensor) -> Tensor:
 def _is_open(search: _Search, reach: int, alpha: float, *, full_ends: bool) -> Tensor:
     """Return (B,): whether a running beam may still enter the K that ended."""
     worst_B = search.final[:, -1]
-    open_B = search.score[:, 0] / reach**alpha > worst_B
+    open_B: Tensor = search.score[:, 0] / reach**alpha > worst_B
     return open_B & (worst_B == OUT) if full_ends else open_B
 
 

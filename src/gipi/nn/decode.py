@@ -108,7 +108,7 @@ def _steps(
         # Not around the yield: the mode would leak into whoever asks for the next token.
         with torch.inference_mode():
             wide_BV = logits_BV.float()
-            left_BV = limits.apply(wide_BV, history_BT, step=step, stop=sorted(stop))
+            left_BV = limits.apply(wide_BV, history_BT, step=step, most=most, stop=sorted(stop))
             tokens_B = sampling.choose(left_BV, [keys[row] for row in rows], step=step)
             tokens = tokens_B.tolist()  # sync
             if NOTHING in tokens:

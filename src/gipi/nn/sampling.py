@@ -35,6 +35,8 @@ class Limits:
     no_repeat_ngram     no n-gram of this length twice in prompt and answer; 0 is off
     min_new_tokens      no stop id before so many new tokens
     forbidden           ids that are never said
+    last                the id that is said where an answer reaches its greatest length, as models
+                        of the Marian family were used to; None: whatever is likely
 
     Raises `ConfigError` for a value that means nothing.
     """
@@ -43,6 +45,7 @@ class Limits:
     no_repeat_ngram: int = 0
     min_new_tokens: int = 0
     forbidden: tuple[int, ...] = ()
+    last: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.repetition_penalty < math.inf:
@@ -59,15 +62,22 @@ class Limits:
         """Whether the history has to be kept."""
         return self.repetition_penalty != 1 or self.no_repeat_ngram > 0
 
-    def apply(self, logits_BV: Tensor, history_BT: Tensor, *, step: int, stop: Sequence[int]
-              ) -> Tensor:  # fmt: skip
-        """Return the logits under these limits; `step` new tokens were said before."""
+    def apply(
+        self, logits_BV: Tensor, history_BT: Tensor, *, step: int, most: int, stop: Sequence[int]
+    ) -> Tensor:
+        """Return the logits under these limits; `step` of `most` new tokens were said before."""
         if self.repetition_penalty != 1:
             logits_BV = penalise_repetition(logits_BV, history_BT, penalty=self.repetition_penalty)
         if self.no_repeat_ngram:
             logits_BV = forbid_ngrams(logits_BV, history_BT, size=self.no_repeat_ngram)
         never = [*self.forbidden, *(stop if step < self.min_new_tokens else ())]
-        return forbid(logits_BV, never) if never else logits_BV
+        if never:
+            logits_BV = forbid(logits_BV, never)
+        if self.last is not None and step + 1 == most:
+            _refuse_outside([self.last], logits_BV.shape[1])
+            logits_BV = torch.full_like(logits_BV, OUT)
+            logits_BV[:, self.last] = 0.0  # certain: a sum of log-probabilities stays as it is
+        return logits_BV
 
 
 @dataclass(frozen=True)
@@ -134,14 +144,18 @@ def forbid(logits_BV: Tensor, ids: Sequence[int]) -> Tensor:
 
     Raises `ConfigError` for an id outside the vocabulary.
     """
-    outside = [i for i in ids if not 0 <= i < logits_BV.shape[1]]
-    if outside:
-        raise ConfigError(f"id {outside[0]} is forbidden or ends an answer",
-                          f"ids from 0 to {logits_BV.shape[1] - 1}, the vocabulary of the model",
-                          "use the tokenizer that belongs to this model")  # fmt: skip
+    _refuse_outside(ids, logits_BV.shape[1])
     out = logits_BV.clone()
     out[:, list(ids)] = OUT
     return out
+
+
+def _refuse_outside(ids: Sequence[int], vocabulary: int) -> None:
+    outside = [i for i in ids if not 0 <= i < vocabulary]
+    if outside:
+        raise ConfigError(f"id {outside[0]} is forbidden, or ends an answer",
+                          f"ids from 0 to {vocabulary - 1}, the vocabulary of the model",
+                          "use the tokenizer that belongs to this model")  # fmt: skip
 
 
 def penalise_repetition(logits_BV: Tensor, history_BT: Tensor, *, penalty: float) -> Tensor:
