@@ -1,0 +1,167 @@
+"""Transformers for training from scratch: tokens in, logits out, sized by the data.
+
+The families of published models are called with masks and named inputs; the trainer calls a model
+with the columns of a batch. The two modules here stand between them.
+
+Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from gipi.core.errors import ModelError
+from gipi.models.causal import CausalConfig, CausalModel
+from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.transformer import EmbedConfig, StackConfig, draw_weights
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from gipi.core.schema import Signature
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class BertOptions:
+    """Shape of an encoder that classifies texts.
+
+    width, layers, heads   units of a token, blocks, heads of attention
+    inner      units between the two dense layers of a block; None: 4·width
+    positions  longest text; None: the longest prepared row
+    pooling    the text's vector: mean over its tokens, or its first token as published
+    dropout    of branches, attention weights and the text's vector
+    """
+
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    inner: Count | None = None
+    positions: Count | None = None
+    pooling: Literal["mean", "first"] = "mean"
+    dropout: Share = 0.1
+
+
+@dataclass(frozen=True)
+class GPT2Options:
+    """Shape of a decoder that predicts the next token.
+
+    width, layers, heads   units of a token, blocks, heads of attention
+    inner      units between the two dense layers of a block; None: 4·width
+    positions  longest context; None: the length of the prepared rows
+    bias       whether linear layers have biases
+    dropout    of branches, attention weights and the tokens' vectors
+    """
+
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    inner: Count | None = None
+    positions: Count | None = None
+    bias: bool = True
+    dropout: Share = 0.0
+
+
+class TextClassifier(nn.Module):
+    """An encoder called with tokens: what equals `pad` is masked, and the logits come out.
+
+    tokens (B, T) int64, segments (B, T) int64 for pairs of texts -> (B, outputs)
+    """
+
+    def __init__(self, body: EncoderModel, *, pad: int) -> None:
+        super().__init__()
+        self.body, self.pad = body, pad
+
+    def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
+        """Return the logits of each text."""
+        logits = self.body(tokens_BT, tokens_BT != self.pad, segments_BT).logits
+        assert logits is not None
+        return logits  # type: ignore[no-any-return]
+
+
+class NextToken(nn.Module):
+    """A decoder called with tokens: the logits of what follows each of them.
+
+    tokens (B, T) int64 -> (B, T, V). Padding on the right needs no mask: no token looks ahead.
+    """
+
+    def __init__(self, body: CausalModel) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Return the logits at each place."""
+        logits = self.body(tokens_BT).logits
+        assert logits is not None
+        return logits  # type: ignore[no-any-return]
+
+
+def bert(options: BertOptions, signature: Signature, generator: Generator) -> TextClassifier:
+    """Return an encoder for texts of this signature, its weights drawn from `generator`.
+
+    Differs from the published BERT where `pooling` is "mean": the vector of the first token means
+    nothing before long pre-training. Raises `ModelError` for data that is not text.
+    """
+    places = _places(signature, options.positions, "bert")
+    o = options
+    body = EncoderModel(EncoderConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
+                    norm=True, dropout=o.dropout),
+        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
+                    dropout=o.dropout, attention_dropout=o.dropout),
+        head="classify", outputs=signature.outputs, pool=True, pooling=o.pooling,
+        head_dropout=o.dropout,
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    model = TextClassifier(body, pad=signature.pad)
+    model.config = options  # type: ignore[assignment]
+    model.choices = (  # type: ignore[assignment]
+        f"{o.layers} blocks of {o.heads} heads, {o.width} wide, up to {places} tokens",
+        "the text is the mean of its tokens" if o.pooling == "mean"
+        else "the text is its first token",
+    )  # fmt: skip
+    return model
+
+
+def gpt2(options: GPT2Options, signature: Signature, generator: Generator) -> NextToken:
+    """Return a decoder for a vocabulary and a context, its weights drawn from `generator`.
+
+    Raises `ModelError` for data that is not text.
+    """
+    places = _places(signature, options.positions, "gpt2")
+    o = options
+    body = CausalModel(CausalConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, count="mask", pad=signature.pad,
+                    segments=-1, dropout=o.dropout),
+        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, causal=True, order="pre",
+                    final_norm=True, activation="gelu-tanh", attention_bias=o.bias,
+                    feed_bias=o.bias, dropout=o.dropout, attention_dropout=o.dropout),
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    model = NextToken(body)
+    model.config = options  # type: ignore[assignment]
+    model.choices = (  # type: ignore[assignment]
+        f"{o.layers} blocks of {o.heads} heads, {o.width} wide, a context of {places} tokens",
+        "words are predicted with the table that tokens are looked up in",
+    )
+    return model
+
+
+def _places(signature: Signature, positions: int | None, name: str) -> int:
+    """Return the rows of the table of positions; raise for data that it cannot hold."""
+    if not signature.vocab:
+        raise ModelError(f"data without text for the model '{name}'", "a column of texts",
+                         "choose another model, or make the column a text by its kind"
+                         )  # fmt: skip
+    places = positions or max(signature.length, 1)
+    if places < signature.length:
+        raise ModelError(f"positions={places} for rows of {signature.length} tokens",
+                         f"{signature.length} or more",
+                         "raise model.positions, or prepare shorter rows")  # fmt: skip
+    return places
