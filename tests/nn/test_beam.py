@@ -13,7 +13,7 @@ from gipi.core.errors import ConfigError, NonFiniteError
 from gipi.nn.beam import beam_search
 from gipi.nn.decode import decode
 from gipi.nn.sampling import Limits
-from gipi.nn.stepper import DecoderOnly, EncoderDecoder, Recurrent, Uncached
+from gipi.nn.steppers import DecoderOnly, EncoderDecoder, Recurrent, Uncached
 
 SMALL, STOP = 4, 3
 PROMPTS = [[1, 2], [0], [2, 2, 1, 0, 1], [1]]

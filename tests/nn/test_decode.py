@@ -11,6 +11,7 @@ from tests.nn.tiny_lm import (
     VOCAB,
     TinyDecoder,
     TinyRecurrent,
+    TinyRecurrentAnswer,
     TinyTranslator,
     after,
     naive_greedy,
@@ -19,7 +20,15 @@ from tests.nn.tiny_lm import (
 from gipi.core.errors import ConfigError, DataError, ModelError, NonFiniteError
 from gipi.nn.decode import Answer, decode, decoding
 from gipi.nn.sampling import Limits, Sampling, row_keys
-from gipi.nn.stepper import DecoderOnly, EncoderDecoder, Recurrent, Uncached, padded, stepper
+from gipi.nn.stepper import padded
+from gipi.nn.steppers import (
+    DecoderOnly,
+    EncoderDecoder,
+    Recurrent,
+    RecurrentAnswer,
+    Uncached,
+    stepper,
+)
 
 HOT = Sampling(1.5)
 
@@ -44,7 +53,7 @@ def translated(model, source):
 @pytest.fixture(scope="module")
 def steppers():
     plain, cells = TinyDecoder(), TinyRecurrent()
-    recurrent = lambda ids: cells(torch.tensor([ids]))[0][0, -1]
+    recurrent = lambda ids: cells(torch.tensor([ids]))[0, -1]
     return {
         "cached": (DecoderOnly(plain), after(plain)),
         "uncached": (Uncached(plain), after(plain)),
@@ -78,6 +87,30 @@ def test_greedy_translations_equal_reading_everything_again():
     assert net.encoded == len(sources)  # each source once
     assert [a.tokens for a in found] == [
         naive_greedy(translated(net, source), [], most=12, stop=(2,)) for source in sources
+    ]
+
+
+def test_a_recurrent_net_answers_sources():
+    net = TinyRecurrentAnswer()
+    sources = prompts(seed=5)
+    model = stepper(net, start_ids=(1, 3), pad=0)
+
+    def after_source(source):
+        def logits(said):
+            state = net.start(torch.tensor([source]))
+            for token in [1, 3, *said]:
+                out, state = net.step(torch.tensor([token]), state)
+            return out[0]
+
+        return logits
+
+    found = decode(model, sources, max_new_tokens=12, stop=[2])
+    assert [a.tokens for a in found] == [
+        naive_greedy(after_source(source), [], most=12, stop=(2,)) for source in sources
+    ]
+    drawn = decode(model, sources, max_new_tokens=12, stop=[2], sampling=HOT)
+    assert drawn == [
+        decode(model, [source], max_new_tokens=12, stop=[2], sampling=HOT)[0] for source in sources
     ]
 
 
@@ -233,10 +266,39 @@ def test_the_right_stepper_is_found():
     assert isinstance(stepper(net), DecoderOnly)
     assert isinstance(stepper(torch.nn.Linear(1, 1)), Uncached)
     assert isinstance(stepper(TinyTranslator(), start_ids=(0,)), EncoderDecoder)
-    own = Recurrent(TinyRecurrent())
+    assert isinstance(stepper(TinyRecurrent()), Recurrent)
+    answer = stepper(TinyRecurrentAnswer(), start_ids=(1,), pad=4)
+    assert isinstance(answer, RecurrentAnswer)
+    assert answer.pad == 4
+    own = DecoderOnly(net)
     assert stepper(own) is own
+    wrapped = torch.nn.Module()
+    wrapped.body = net
+    assert stepper(wrapped) == own
     with pytest.raises(ModelError, match="no id with which an answer begins"):
         stepper(net, start_ids=())
+
+
+def test_texts_without_sources_are_refused_where_a_source_is_needed():
+    with pytest.raises(ModelError, match="2 texts without sources"):
+        EncoderDecoder(TinyTranslator(), (0,)).read([[1], [2]])
+    with pytest.raises(ModelError, match="without sources"):
+        RecurrentAnswer(TinyRecurrentAnswer(), (1,), 0).read([[1]])
+
+
+def test_only_the_last_logits_of_prompts_are_made_where_the_model_can():
+    class Choosy(TinyDecoder):
+        def forward(self, input_ids, attention_mask=None, *, cache=None, at=None):
+            out = super().forward(input_ids, attention_mask, cache=cache)
+            self.asked = at
+            if at is not None:
+                out.logits = out.logits.flatten(0, 1)[at]
+            return out
+
+    net, rows = Choosy(), prompts(5)
+    expected = decode(DecoderOnly(TinyDecoder()), rows, max_new_tokens=1)
+    assert decode(DecoderOnly(net), rows, max_new_tokens=1) == expected
+    assert net.asked is not None
 
 
 def test_rows_are_padded_on_the_side_that_is_asked_for():

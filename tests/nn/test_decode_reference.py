@@ -8,7 +8,7 @@ import torch
 from gipi.nn.beam import beam_search
 from gipi.nn.decode import decode
 from gipi.nn.sampling import Limits
-from gipi.nn.stepper import stepper
+from gipi.nn.steppers import stepper
 
 pytest.importorskip("transformers", reason="transformers is the reference here")
 foreign = pytest.importorskip("tests.nn.foreign_lm")

@@ -12,7 +12,7 @@ from tests.nn.tiny_lm import VOCAB, TinyDecoder, TinyRecurrent, TinyTranslator
 from gipi.core.errors import ConfigError, DataError, NonFiniteError
 from gipi.nn import likelihood
 from gipi.nn.likelihood import ending_log_likelihoods, log_likelihoods, windows
-from gipi.nn.stepper import DecoderOnly, EncoderDecoder, Recurrent, Uncached
+from gipi.nn.steppers import DecoderOnly, EncoderDecoder, Recurrent, Uncached
 
 
 def texts(count=6, seed=0, longest=40):
@@ -57,7 +57,7 @@ def test_every_token_is_scored_once_with_the_context_it_was_promised(length, con
 
 def test_a_short_text_in_windows_is_the_text():
     net, rows = TinyDecoder(), texts(longest=16)
-    found = log_likelihoods(net, rows, context=16, stride=4)
+    found = log_likelihoods(DecoderOnly(net), rows, context=16, stride=4)
     for row, log_p in zip(rows, found, strict=True):
         assert log_p.tolist() == pytest.approx(whole(net, row), abs=1e-4)
 
@@ -66,7 +66,7 @@ def test_a_short_text_in_windows_is_the_text():
 def test_a_long_text_in_windows_equals_the_naive_loop(context, stride):
     net, rows = TinyDecoder(), texts()
     assert max(map(len, rows)) > 2 * context or context == 16
-    found = log_likelihoods(net, rows, context=context, stride=stride)
+    found = log_likelihoods(DecoderOnly(net), rows, context=context, stride=stride)
     for row, log_p in zip(rows, found, strict=True):
         naive = naive_windows(net, row, context=context, stride=stride)
         assert log_p.tolist() == pytest.approx(naive, abs=1e-4)
@@ -74,18 +74,18 @@ def test_a_long_text_in_windows_equals_the_naive_loop(context, stride):
 
 def test_windows_change_the_score_of_a_long_text():
     net, row = TinyDecoder(), texts(1, seed=3, longest=60)[0]
-    cut = log_likelihoods(net, [row], context=8, stride=4)[0]
+    cut = log_likelihoods(DecoderOnly(net), [row], context=8, stride=4)[0]
     assert not torch.allclose(cut, torch.tensor(whole(net, row)), atol=0.1)
 
 
 def test_scores_do_not_depend_on_the_batch(monkeypatch):
     net, rows = TinyDecoder(), texts(9, seed=1)
-    found = log_likelihoods(net, rows)
-    alone = [log_likelihoods(net, [row])[0] for row in rows]
-    few = log_likelihoods(net, rows, batch_size=2)
+    found = log_likelihoods(DecoderOnly(net), rows)
+    alone = [log_likelihoods(DecoderOnly(net), [row])[0] for row in rows]
+    few = log_likelihoods(DecoderOnly(net), rows, batch_size=2)
     monkeypatch.setattr(likelihood, "LOGITS", 4 * VOCAB * 40)
     net.calls.clear()
-    small = log_likelihoods(net, rows)
+    small = log_likelihoods(DecoderOnly(net), rows)
     assert max(rows * (length - 0) for rows, length in net.calls) <= 4 * 40
     assert len(net.calls) > 2
     for others in (alone, few, small):
@@ -93,10 +93,19 @@ def test_scores_do_not_depend_on_the_batch(monkeypatch):
             assert torch.allclose(a, b, atol=1e-4)
 
 
+def test_a_recurrent_net_scores_texts_too():
+    net, rows = TinyRecurrent(), texts()
+    for row, log_p in zip(rows, log_likelihoods(Recurrent(net), rows), strict=True):
+        with torch.no_grad():
+            all_p = net(torch.tensor([row]))[0].log_softmax(1)
+        expected = [float(all_p[t - 1, row[t]]) for t in range(1, len(row))]
+        assert log_p.tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_texts_of_one_token_have_no_score():
-    found = log_likelihoods(TinyDecoder(), [[3], [4, 5]])
+    found = log_likelihoods(DecoderOnly(TinyDecoder()), [[3], [4, 5]])
     assert [len(log_p) for log_p in found] == [0, 1]
-    assert log_likelihoods(TinyDecoder(), []) == []
+    assert log_likelihoods(DecoderOnly(TinyDecoder()), []) == []
 
 
 # ------------------------------------------------------------------------ endings
@@ -142,7 +151,7 @@ def test_a_recurrent_net_scores_endings_too():
             for ending in several:
                 ids = [*shared, *stem, *ending]
                 with torch.no_grad():
-                    log_p = net(torch.tensor([ids]))[0][0].log_softmax(1)
+                    log_p = net(torch.tensor([ids]))[0].log_softmax(1)
                 begin = len(ids) - len(ending)
                 expected += [float(log_p[t - 1, ids[t]]) for t in range(begin, len(ids))]
         assert flat(found) == pytest.approx(expected, abs=1e-4)
@@ -191,7 +200,10 @@ def test_translations_are_scored_given_their_source():
         (lambda: windows(5, context=1, stride=1), ConfigError, "a context of 1"),
         (lambda: windows(5, context=4, stride=4), ConfigError, "a stride from 1 to 3"),
         (lambda: windows(5, context=4, stride=0), ConfigError, "stride=0"),
-        (lambda: log_likelihoods(TinyDecoder(), [[1], []]), DataError, "text 1 has no token"),
+        (
+            lambda: log_likelihoods(DecoderOnly(TinyDecoder()), [[1], []]),
+            DataError, "text 1 has no token",
+        ),
         (
             lambda: ending_log_likelihoods(DecoderOnly(TinyDecoder()), [[1], [2]], [[[1]]]),
             ConfigError, "2 stems and 1 lists of endings",
@@ -216,6 +228,6 @@ def test_spoilt_scores_are_named():
     with torch.no_grad():
         net.tokens[5] = math.nan
     with pytest.raises(NonFiniteError, match="score of text 1 is not a number"):
-        log_likelihoods(net, [[1, 2], [5, 2]])
+        log_likelihoods(DecoderOnly(net), [[1, 2], [5, 2]])
     with pytest.raises(NonFiniteError, match="score of stem 1 is not a number"):
         ending_log_likelihoods(DecoderOnly(net), [[1], [5]], [[[1]], [[2]]])

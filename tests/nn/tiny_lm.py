@@ -96,7 +96,7 @@ class TinyTranslator(nn.Module):
 
 
 class TinyRecurrent(nn.Module):
-    """An LSTM: ids and a state in, logits and a state out."""
+    """An LSTM that is begun, advanced and reordered."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -108,9 +108,45 @@ class TinyRecurrent(nn.Module):
             for p in self.parameters():
                 p.mul_(3)
 
-    def forward(self, ids, state=None):
-        out, state = self.net(self.tokens(ids), state)
-        return self.head(out), state
+    def begin(self, rows):
+        nothing = torch.zeros(rows, 2, WIDTH)
+        return nothing, nothing
+
+    def advance(self, ids, state):
+        # rows stand first in a state, unlike torch's
+        out, state = self.net(
+            self.tokens(ids), tuple(s.transpose(0, 1).contiguous() for s in state)
+        )
+        return self.head(out), tuple(s.transpose(0, 1) for s in state)
+
+    def reorder(self, state, index):
+        return tuple(s[index] for s in state)
+
+    def forward(self, ids):
+        return self.advance(ids, self.begin(len(ids)))[0]
+
+
+class TinyRecurrentAnswer(nn.Module):
+    """An LSTM that begins where another one ended on a source; 0 is padding."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.net = TinyRecurrent(seed)
+
+    def start(self, source):
+        state = self.net.begin(len(source))
+        for tokens in source.unbind(1):
+            new = self.net.advance(tokens[:, None], state)[1]
+            real = (tokens != 0)[:, None, None]
+            state = tuple(torch.where(real, n, s) for n, s in zip(new, state, strict=True))
+        return state
+
+    def step(self, tokens, state):
+        logits, state = self.net.advance(tokens[:, None], state)
+        return logits[:, 0], state
+
+    def reorder(self, state, index):
+        return self.net.reorder(state, index)
 
 
 def naive_greedy(logits_after, prompt, *, most, stop=()):

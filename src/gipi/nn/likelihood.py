@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gipi.core.errors import ConfigError, DataError, NonFiniteError
-from gipi.nn.stepper import device_of, padded
+from gipi.core.errors import ConfigError, NonFiniteError
+from gipi.nn.stepper import padded, refuse_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from gipi.nn.stepper import Stepper
 
@@ -66,7 +66,7 @@ def windows(length: int, *, context: int, stride: int) -> list[Window]:
 
 @torch.inference_mode()
 def log_likelihoods(
-    model: nn.Module,
+    model: Stepper,
     texts: Sequence[Sequence[int]],
     *,
     context: int | None = None,
@@ -75,16 +75,17 @@ def log_likelihoods(
 ) -> list[Tensor]:
     """Return log p(x_t | before), one (T − 1,) float32 tensor a text, on the processor.
 
-    model       a causal one: `model(input_ids=, attention_mask=)` returns an object with `.logits`
+    model       one that goes on from a text
     texts       ids; a text of one token has no score
-    context     the most tokens read at once; None: all of each text
+    context     the most tokens read at once; None: what the model knows, or all of each text
     stride      new tokens of each window after the first; None: half a context
     batch_size  windows at once; None: by the size of the logits
 
     Raises `DataError` for a text without a token, `NonFiniteError` for scores that are no numbers.
     """
-    _refuse_empty(texts, "text")
-    context = max([2, *map(len, texts)]) if context is None else context
+    refuse_empty(texts, "text")
+    if context is None:
+        context = model.context or max([2, *map(len, texts)])
     stride = max(context // 2, 1) if stride is None else stride
     todo = [
         (row, window)
@@ -101,9 +102,9 @@ def log_likelihoods(
             max(1, LOGITS // (vocabulary * (longest.end - longest.begin))) if vocabulary else 1
         )
         batch, at = todo[at : at + rows], at + rows
-        ids_BT, mask_BT = padded([texts[row][w.begin : w.end] for row, w in batch], left=False,
-                                 device=device_of(model))  # fmt: skip
-        logits_BTV = model(input_ids=ids_BT, attention_mask=mask_BT).logits
+        cuts = [texts[row][w.begin : w.end] for row, w in batch]
+        logits_BTV = model.read(cuts)
+        ids_BT, _ = padded(cuts, left=False, device=logits_BTV.device)
         vocabulary = logits_BTV.shape[2]
         log_p_BT = chosen_log_p(logits_BTV[:, :-1], ids_BT[:, 1:]).cpu()  # sync
         for (row, w), log_p_T in zip(batch, log_p_BT, strict=True):
@@ -147,7 +148,7 @@ def ending_log_likelihoods(
         raise ConfigError(f"{len(stems)} stems and {len(endings)} lists of endings",
                           "one list of endings a stem", "give as many of each")  # fmt: skip
     for row, several in enumerate(endings):
-        _refuse_empty(several, f"of the endings of stem {row}, number")
+        refuse_empty(several, f"of the endings of stem {row}, number")
     out: list[list[Tensor]] = [[] for _ in stems]
     if shared:
         room = max(map(len, stems), default=0) + _longest(endings)
@@ -219,13 +220,6 @@ def _batches(
 
 
 # ------------------------------------------------------------------------ errors
-
-
-def _refuse_empty(texts: Sequence[Sequence[int]], what: str) -> None:
-    empty = [row for row, text in enumerate(texts) if not len(text)]
-    if empty:
-        raise DataError(f"{what} {empty[0]} has no token", "at least one token",
-                        "leave what is empty out")  # fmt: skip
 
 
 def _refuse_spoilt(scores: Sequence[Tensor], what: str) -> None:
