@@ -15,6 +15,7 @@ from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.from_tokens import BertOptions, GPT2Options, language_model, text_classifier
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
@@ -24,6 +25,7 @@ from gipi.models.linear import LinearConfig, linear
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
+from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.unet import UNetConfig, unet
@@ -41,6 +43,7 @@ __all__ = [
     "MODELS",
     "AlexNetConfig",
     "Backbone",
+    "BertOptions",
     "CifarResNetConfig",
     "DeepLabV3Config",
     "DenseNetBCConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "FCNConfig",
     "FCOSConfig",
     "FastNetConfig",
+    "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
     "LandmarksConfig",
@@ -55,6 +59,7 @@ __all__ = [
     "LightNetConfig",
     "LinearConfig",
     "LoadReport",
+    "Loaded",
     "MLPConfig",
     "PerceptronConfig",
     "ResNetConfig",
@@ -63,7 +68,10 @@ __all__ = [
     "backbone",
     "build",
     "compare_weights",
+    "describe",
+    "load_folder",
     "load_weights",
+    "save_folder",
 ]
 
 _STREET, _FACE, _PHOTO = (3, 180, 240), (3, 96, 96), (3, 240, 320)
@@ -112,6 +120,12 @@ MODELS = Registry(
         Record("landmarks", landmarks, "points: their coordinates, by soft-argmax or dense layers",
                "Sun et al. 2018, Integral human pose regression, arXiv:1711.08229",
                ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
+        Record("bert", text_classifier, "texts: every token sees every token",
+               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+               ("text",), {"config": BertOptions}),
+        Record("gpt2", language_model, "language: the next token from all before it",
+               "Radford et al. 2019, Language models are unsupervised multitask learners",
+               ("text", "language"), {"config": GPT2Options}),
     ),
 )  # fmt: skip
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.models.encoder import EncoderConfig, EncoderModel
 from gipi.models.family import Entry, Family, Fields, joined, linear
-from gipi.models.transformer import EmbedConfig, StackConfig
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig
 
 if TYPE_CHECKING:
     from gipi.models.family import State

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.models.transformer import Embed, EmbedConfig, Outputs, Stack, StackConfig, foreign_inputs
+from gipi.models.token_vectors import Embed, EmbedConfig
+from gipi.models.transformer import Outputs, Stack, StackConfig, foreign_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ Shapes: B rows, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -17,7 +17,8 @@ from torch import nn
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
 from gipi.models.encoder import EncoderConfig, EncoderModel
-from gipi.models.transformer import EmbedConfig, StackConfig, draw_weights
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig, draw_weights
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -74,15 +75,18 @@ class TextClassifier(nn.Module):
     tokens (B, T) int64, segments (B, T) int64 for pairs of texts -> (B, outputs)
     """
 
-    def __init__(self, body: EncoderModel, *, pad: int) -> None:
+    def __init__(
+        self, body: EncoderModel, config: BertOptions | None = None, *, pad: int = 0
+    ) -> None:
         super().__init__()
-        self.body, self.pad = body, pad
+        self.body, self.pad, self.config = body, pad, config
+        self.choices = shape_in_words(body.config.stack, body.config.embed)
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
         """Return the logits of each text."""
         logits = self.body(tokens_BT, tokens_BT != self.pad, segments_BT).logits
         assert logits is not None
-        return logits  # type: ignore[no-any-return]
+        return logits
 
 
 class NextToken(nn.Module):
@@ -91,18 +95,21 @@ class NextToken(nn.Module):
     tokens (B, T) int64 -> (B, T, V). Padding on the right needs no mask: no token looks ahead.
     """
 
-    def __init__(self, body: CausalModel) -> None:
+    def __init__(self, body: CausalModel, config: GPT2Options | None = None) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.config = body, config
+        self.choices = shape_in_words(body.config.stack, body.config.embed)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits at each place."""
         logits = self.body(tokens_BT).logits
         assert logits is not None
-        return logits  # type: ignore[no-any-return]
+        return logits
 
 
-def bert(options: BertOptions, signature: Signature, generator: Generator) -> TextClassifier:
+def text_classifier(
+    options: BertOptions, signature: Signature, generator: Generator
+) -> TextClassifier:
     """Return an encoder for texts of this signature, its weights drawn from `generator`.
 
     Differs from the published BERT where `pooling` is "mean": the vector of the first token means
@@ -119,17 +126,14 @@ def bert(options: BertOptions, signature: Signature, generator: Generator) -> Te
         head_dropout=o.dropout,
     ))  # fmt: skip
     draw_weights(body, generator)
-    model = TextClassifier(body, pad=signature.pad)
-    model.config = options  # type: ignore[assignment]
-    model.choices = (  # type: ignore[assignment]
-        f"{o.layers} blocks of {o.heads} heads, {o.width} wide, up to {places} tokens",
-        "the text is the mean of its tokens" if o.pooling == "mean"
-        else "the text is its first token",
-    )  # fmt: skip
+    settled = replace(o, inner=body.config.stack.inner, positions=places)
+    model = TextClassifier(body, settled, pad=signature.pad)
+    vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
+    model.choices += (f"a text is the {vector}",)
     return model
 
 
-def gpt2(options: GPT2Options, signature: Signature, generator: Generator) -> NextToken:
+def language_model(options: GPT2Options, signature: Signature, generator: Generator) -> NextToken:
     """Return a decoder for a vocabulary and a context, its weights drawn from `generator`.
 
     Raises `ModelError` for data that is not text.
@@ -144,13 +148,17 @@ def gpt2(options: GPT2Options, signature: Signature, generator: Generator) -> Ne
                     feed_bias=o.bias, dropout=o.dropout, attention_dropout=o.dropout),
     ))  # fmt: skip
     draw_weights(body, generator)
-    model = NextToken(body)
-    model.config = options  # type: ignore[assignment]
-    model.choices = (  # type: ignore[assignment]
-        f"{o.layers} blocks of {o.heads} heads, {o.width} wide, a context of {places} tokens",
-        "words are predicted with the table that tokens are looked up in",
+    return NextToken(body, replace(o, inner=body.config.stack.inner, positions=places))
+
+
+def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
+    """Return sentences about the shape of a Transformer, for people."""
+    places = embed.positions - embed.offset if embed.positions else embed.context
+    place = "before" if stack.order == "pre" else "after"
+    return (
+        f"{stack.layers} blocks of {stack.heads} heads, {stack.width} wide, a norm {place} each",
+        f"{embed.vocab} tokens in the vocabulary, up to {places} in a row",
     )
-    return model
 
 
 def _places(signature: Signature, positions: int | None, name: str) -> int:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.models.causal import CausalConfig, CausalModel
 from gipi.models.family import Entry, Family, Fields, linear
-from gipi.models.transformer import EmbedConfig, StackConfig
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig
 
 if TYPE_CHECKING:
     from gipi.models.family import State

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
 from gipi.models.family import Entry, Family, Fields, joined, linear
-from gipi.models.transformer import EmbedConfig, StackConfig
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig
 from gipi.nn.position import Rotary
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gipi.core.errors import ModelError
 from gipi.models.family import Entry, Family, Fields, joined, linear
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from gipi.models.transformer import EmbedConfig, StackConfig
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig
 from gipi.nn.position import sinusoids
 
 if TYPE_CHECKING:

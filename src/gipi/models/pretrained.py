@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from gipi.models.hub_folder import (
 from gipi.models.weights import LoadReport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -141,7 +142,8 @@ def save_folder(path: str | Path, loaded: Loaded, *, shard_bytes: int = SHARD_BY
 def describe(model: nn.Module, family: Family) -> Loaded:
     """Return a model that was built here as `save_folder` takes it, with a config.json of its own.
 
-    Raises `ModelError` where the family's config.json has no word for what the model is.
+    The config.json is read again, and `ModelError` is raised where that gives another model: the
+    family's format has no word for what this one is.
     """
     config = _config(model)
     raw = {**family.write(config), "architectures": [family.architecture(config.head)]}
@@ -149,7 +151,29 @@ def describe(model: nn.Module, family: Family) -> Loaded:
     if outputs:
         raw["id2label"] = {str(i): f"LABEL_{i}" for i in range(outputs)}
         raw["label2id"] = {f"LABEL_{i}": i for i in range(outputs)}
+    state, _ = _present_names(family, file_tensors(family, model))
+    again = family.read(Fields(raw, CONFIG), config.head, state)
+    lost = list(_differences(config, again))
+    if lost:
+        raise ModelError(
+            f"a model that config.json of the family {family.name} cannot describe: "
+            + ", ".join(lost[:SHOWN]),
+            "what the published family can be",
+            "save it as a folder of gipi, or build it as the family is",
+        )
     return Loaded(model, raw, family)
+
+
+def _differences(config: Any, again: Any, at: str = "") -> Iterator[str]:
+    """Yield in words every field in which two frozen configs differ."""
+    for one in fields_of(config):
+        mine, other = getattr(config, one.name), getattr(again, one.name)
+        if mine == other:
+            continue
+        if is_dataclass(mine) and is_dataclass(other):
+            yield from _differences(mine, other, f"{at}{one.name}.")
+        else:
+            yield f"{at}{one.name} is {mine!r}, would be read as {other!r}"
 
 
 def file_tensors(family: Family, model: nn.Module) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
-from gipi.models.transformer import Embed, EmbedConfig, Outputs, Stack, StackConfig, foreign_inputs
+from gipi.models.token_vectors import Embed, EmbedConfig
+from gipi.models.transformer import Outputs, Stack, StackConfig, foreign_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor

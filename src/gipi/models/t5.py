@@ -15,7 +15,8 @@ import torch
 from gipi.core.errors import ModelError
 from gipi.models.family import Entry, Family, Fields, joined, linear
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from gipi.models.transformer import EmbedConfig, StackConfig
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig
 
 if TYPE_CHECKING:
     from gipi.models.family import State
