@@ -73,6 +73,7 @@ def beam_search(
     early_stopping: Early = False,
     limits: Limits | None = None,
     best: int = 1,
+    numbers: Sequence[int] | None = None,
 ) -> list[tuple[Hypothesis, ...]]:
     """Return the `best` answers to each prompt, the highest score first.
 
@@ -84,6 +85,7 @@ def beam_search(
                     now worse than all of them. "never": when it could not become better by growing
     limits          what may not be said, applied to the log-probabilities of each step
     best            how many answers are returned, at most K
+    numbers         by which errors call the rows; None: by their places
 
     Raises `ConfigError` for numbers that do not fit together, or limits that leave no token;
     `NonFiniteError` where a logit is NaN or infinite.
@@ -115,7 +117,9 @@ def beam_search(
             open_B = _is_open(search, reach, length_penalty, full_ends=early_stopping is True)
             going, spoilt = torch.stack([open_B, _is_stuck(search)]).tolist()  # sync
             if any(spoilt):
-                raise _no_beam(logits_NV, spoilt.index(True), rows, beams, step)
+                at = spoilt.index(True)
+                number = rows[at] if numbers is None else numbers[rows[at]]
+                raise _no_beam(logits_NV[at * beams : (at + 1) * beams], number, step)
             closed = [i for i, goes_on in enumerate(going) if last or not goes_on]
             found |= {rows[i]: _answers(search, i, ends, best) for i in closed}
             if len(closed) == len(rows):
@@ -220,15 +224,15 @@ def _check(beams: int, most: int, best: int) -> None:
                           "follow more beams or ask for fewer answers")  # fmt: skip
 
 
-def _no_beam(logits_NV: Tensor, at: int, rows: list[int], beams: int, step: int) -> Exception:
-    if not math.isfinite(logits_NV[at * beams : (at + 1) * beams].amax()):
+def _no_beam(logits_KV: Tensor, number: int, step: int) -> Exception:
+    if not math.isfinite(logits_KV.amax()):
         return NonFiniteError(
-            f"the logits of prompt {rows[at]} after {step} new tokens are not finite",
+            f"the logits of prompt {number} after {step} new tokens are not finite",
             "finite numbers",
             "the weights are damaged, or overflow in this precision: search in fp32",
         )
     return ConfigError(
-        f"after {step} new tokens prompt {rows[at]} has no token left that may be said",
+        f"after {step} new tokens prompt {number} has no token left that may be said",
         "limits that leave at least one token",
         "forbid fewer ids, or a longer n-gram than that of no_repeat_ngram",
     )

@@ -47,12 +47,13 @@ def decode(
     limits: Limits | None = None,
     seed: int = 0,
     keys: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> list[Answer]:
     """Return the answer to each prompt; arguments and errors as of `decoding`."""
     said: list[list[int]] = [[] for _ in prompts]
     for tokens in decoding(
         model, prompts, max_new_tokens=max_new_tokens, stop=stop, sampling=sampling,
-        limits=limits, seed=seed, keys=keys,
+        limits=limits, seed=seed, keys=keys, numbers=numbers,
     ):  # fmt: skip
         for row, token in tokens.items():
             said[row].append(token)
@@ -73,6 +74,7 @@ def decoding(
     limits: Limits | None = None,
     seed: int = 0,
     keys: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[dict[int, int]]:
     """Yield {row: its new token}, a dictionary a step, of the rows that have not ended before.
 
@@ -81,6 +83,7 @@ def decoding(
     sampling        how a token is chosen; None: the most likely one
     limits          what may not be said; None: nothing
     seed, keys      of the draws; `keys` has one number a row, None: of seed and prompt
+    numbers         by which errors call the rows; None: by their places
 
     Raises `ConfigError` before the first step where there is no step to make, later where the
     limits rule out every token; `NonFiniteError` where a logit is NaN or infinite.
@@ -93,12 +96,13 @@ def decoding(
         raise ConfigError(f"{len(keys)} keys for {len(prompts)} prompts", "one key a prompt",
                           "leave the keys out to have them made of the seed")  # fmt: skip
     return _steps(model, prompts, max_new_tokens, frozenset(stop), sampling or Sampling(),
-                  limits or Limits(), keys) if prompts else iter(())  # fmt: skip
+                  limits or Limits(), keys, numbers or range(len(prompts))
+                  ) if prompts else iter(())  # fmt: skip
 
 
 def _steps(
     model: Stepper, prompts: Sequence[Sequence[int]], most: int, stop: frozenset[int],
-    sampling: Sampling, limits: Limits, keys: list[int],
+    sampling: Sampling, limits: Limits, keys: list[int], numbers: Sequence[int],
 ) -> Iterator[dict[int, int]]:  # fmt: skip
     rows = list(range(len(prompts)))  # of the batch as it stands
     with torch.inference_mode():
@@ -112,7 +116,7 @@ def _steps(
             tokens_B = sampling.choose(left_BV, [keys[row] for row in rows], step=step)
             tokens = tokens_B.tolist()  # sync
             if NOTHING in tokens:
-                raise _no_token(wide_BV, tokens.index(NOTHING), rows, step)
+                raise _no_token(wide_BV, at := tokens.index(NOTHING), numbers[rows[at]], step)
         yield dict(zip(rows, tokens, strict=True))
         going = [i for i, token in enumerate(tokens) if token not in stop]
         if not going or step + 1 == most:
@@ -128,16 +132,16 @@ def _steps(
             logits_BV = logits_BNV[:, -1]
 
 
-def _no_token(logits_BV: Tensor, at: int, rows: list[int], step: int) -> Exception:
+def _no_token(logits_BV: Tensor, at: int, number: int, step: int) -> Exception:
     """Return the error for a row that can say nothing: its logits are spoilt, or all ruled out."""
     if not logits_BV[at].amax().isfinite():
         return NonFiniteError(
-            f"the logits of prompt {rows[at]} after {step} new tokens are not finite",
+            f"the logits of prompt {number} after {step} new tokens are not finite",
             "finite numbers",
             "the weights are damaged, or overflow in this precision: generate in fp32",
         )
     return ConfigError(
-        f"after {step} new tokens prompt {rows[at]} has no token left that may be said",
+        f"after {step} new tokens prompt {number} has no token left that may be said",
         "limits that leave at least one token",
         "forbid fewer ids, or a longer n-gram than that of no_repeat_ngram",
     )
