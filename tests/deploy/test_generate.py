@@ -89,6 +89,23 @@ def test_sources_are_answered():
         generate(net, Letters(), TEXTS, how=Generation(start_ids=()))
 
 
+def test_a_text_is_written_from_nothing_behind_what_begins_one():
+    net, told = model(), Letters()
+    how = replace(DRAWN, begin=(told.eos,), samples=4)
+    found = generate(net, told, ["", "ab"], how=how)
+    plain = generate(net, told, [[told.eos], [told.eos, *told.encode("ab")]], how=how)
+    assert [g.text for g in found] == [g.text for g in plain]
+    assert generate(net, told, "ab", how=replace(how, begin=()))[0].text == generate(
+        net, told, "ab", how=replace(how, begin=None))[0].text  # fmt: skip
+
+    class Encoders(Bytes):
+        bos = None  # the id before a text is one of encoders
+
+    wide = model(vocab=259)
+    generate(wide, Encoders(), ["ab"], how=Generation(max_new_tokens=1))
+    assert wide.calls == [(1, 2)]
+
+
 def test_what_the_tokenizer_puts_before_a_text_is_read_and_what_it_puts_behind_is_not():
     net = model(vocab=259)
     generate(net, Bytes(), ["ab"], how=Generation(max_new_tokens=1))

@@ -81,6 +81,22 @@ def test_with_an_id_before_it_the_first_token_is_scored_too():
     assert found.bits_per_byte == pytest.approx(found.bits / 7)
 
 
+def test_a_model_of_documents_is_scored_behind_the_end_of_one():
+    net, told = model(), Letters()
+    found = score(net, told, ["cab"], begin=(told.eos,)).texts[0]
+    bits = [-v for v in log2_p(net, [told.eos, *told.encode("cab")])]
+    assert list(found.surprise) == pytest.approx(bits, abs=1e-4)
+    assert found.bytes == 3
+    two = score(net, told, ["cab"], begin=(1, told.eos)).texts[0]
+    bits = [-v for v in log2_p(net, [1, told.eos, *told.encode("cab")])][1:]
+    assert list(two.surprise) == pytest.approx(bits, abs=1e-4)
+    assert score(model(vocab=259), Bytes(), ["ab"], begin=()).texts[0].bytes == 1
+    ranked = rescore(net, told, [["cab", "abc"]], begin=(told.eos,))[0]
+    for r in ranked:
+        alone = score(net, told, [r.text], begin=(told.eos,)).texts[0]
+        assert r.log_p == pytest.approx(-alone.bits * math.log(2), abs=1e-4)
+
+
 def test_long_texts_are_read_in_windows():
     net, plain = model(context=8), model()
     text = "the cat sat on the mat and then it ate a rat".replace("w", "")

@@ -55,6 +55,7 @@ def classify_by_likelihood(
     pattern: str = PATTERN,
     instruction: str = "",
     normalise: Normalise = "mean",
+    begin: tuple[int, ...] | None = None,
     start_ids: tuple[int, ...] | None = None,
 ) -> list[Guess]:
     """Return the likeliest label of each text.
@@ -66,6 +67,7 @@ def classify_by_likelihood(
     normalise    sum: log p of a label; mean: per token of it; prior: log p less that behind the
                  text "N/A", which takes out how common a label is (Holtzman et al. 2021, "Surface
                  form competition", arXiv:2104.08315; Zhao et al. 2021, arXiv:2102.09690)
+    begin        ids before everything; None: bos, where the tokenizer puts it there itself
     start_ids    with what answers begin, for a model that reads a source
 
     A space before {label} goes to the label, as tokenizers cut it. Raises `ConfigError` for labels
@@ -82,7 +84,11 @@ def classify_by_likelihood(
     asked = [*texts, NEUTRAL] if normalise == "prior" else texts
     shown = instruction + "".join(form.filled(*pair) + BETWEEN for pair in examples)
     if start_ids is None:
-        shared = [*opening(tokenizer), *form.instruction(instruction), *form.examples(examples)]
+        shared = [
+            *opening(tokenizer, begin),
+            *form.instruction(instruction),
+            *form.examples(examples),
+        ]
         stems = [form.stem(text) for text in asked]
     else:  # a source is read as a whole, by one encoder that sees all of it
         shared = []

@@ -196,9 +196,9 @@ class _Asked:
         source = how.start_ids is not None
         given = [prompt for prompt in prompts if isinstance(prompt, str)]
         if given:
-            refuse_no_text(prompts)
+            refuse_no_text(prompts, empty=bool(how.begin))
         texts = given or [""] * len(prompts)
-        before = [] if source or not given else opening(tokenizer)
+        before = [] if source or not given else opening(tokenizer, how.begin)
         ids = [
             [*before, *ids_of(tokenizer, text, special=source)] if given else list(map(int, prompt))
             for text, prompt in zip(texts, prompts, strict=True)

@@ -64,11 +64,18 @@ def placed(tokenizer: Tokens, text: str) -> tuple[list[int], list[tuple[int, int
     return ids, list(itertools.pairwise(ends))
 
 
-def opening(tokenizer: Tokens) -> list[int]:
-    """Return the ids that the tokenizer puts before a text, such as that of its beginning."""
+def opening(tokenizer: Tokens, begin: tuple[int, ...] | None = None) -> list[int]:
+    """Return the ids before a text that a model goes on from: `begin`, or the tokenizer's bos.
+
+    None for `begin` takes bos where the tokenizer puts it before texts itself. It does not take
+    what only encoders were trained with, such as [CLS].
+    """
+    if begin is not None:
+        return list(begin)
     found = _encoded(tokenizer, "a", special=True)
     mask = [bool(m) for m in getattr(found, "special_mask", ())]
-    return _ids(found)[: mask.index(False)] if False in mask else []
+    ids = _ids(found)
+    return ids[:1] if mask[:1] == [True] and ids[0] == tokenizer.bos else []
 
 
 def continued(tokenizer: Tokens, prompt: Sequence[int], said: Sequence[int]) -> str:
@@ -91,15 +98,16 @@ def named(row: int, text: str) -> str:
 # ------------------------------------------------------------------------ checks
 
 
-def refuse_no_text(texts: Sequence[str]) -> None:
-    """Raise the `DataError` of the first that is no text or an empty one."""
+def refuse_no_text(texts: Sequence[str], *, empty: bool = False) -> None:
+    """Raise the `DataError` of the first that is no text, or an empty one unless `empty`."""
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"text {row} is {type(text).__name__}", "a text",
                             "give a list of strings")  # fmt: skip
-        if not text:
+        if not text and not empty:
             raise DataError(f"text {row} is empty", "at least one character",
-                            "leave empty texts out")  # fmt: skip
+                            "leave empty texts out, or give `begin` to write from nothing"
+                            )  # fmt: skip
 
 
 def vocabulary_of(model: nn.Module | Stepper) -> int | None:

@@ -4,8 +4,8 @@ T scored tokens of a text. surprise_t = −log₂ p(x_t | before), in bits.
 
     perplexity = 2^(Σ surprise / T)          bits per byte = Σ surprise / bytes of what was scored
 
-A text is scored from its first token on where the tokenizer puts an id before texts, else from its
-second: before the first stands nothing that could predict it.
+A text is scored from its first token on where an id stands before it, else from its second: before
+the first is nothing that could predict it.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ def score(
     *,
     context: int | None = None,
     stride: int | None = None,
+    begin: tuple[int, ...] | None = None,
     batch_size: int | None = None,
 ) -> Scores:
     """Return how likely the model finds each text.
@@ -119,6 +120,8 @@ def score(
     model       one that goes on from a text
     context     the most tokens read at once; None: what the model knows, or all
     stride      new tokens of each further window of a long text; None: half a context
+    begin       ids before each text, such as eos for a model that has read document after document;
+                None: bos, where the tokenizer puts it there itself; (): none
     batch_size  windows at once; None: by their size
 
     Raises `DataError` for an empty text, `ModelError` for a tokenizer that does not fit,
@@ -131,7 +134,7 @@ def score(
     if context is not None and told.context is not None and context > told.context:
         raise ConfigError(f"context={context}", f"at most {told.context}, which the model knows",
                           f"give context={told.context} or leave it out")  # fmt: skip
-    before = opening(tokenizer)[-1:]  # one id to stand on; several would be scored themselves
+    before = opening(tokenizer, begin)
     found = [placed(tokenizer, text) for text in texts]
     check_ids(model, [ids for ids, _ in found])
     for row, (ids, _) in enumerate(found):
@@ -143,11 +146,12 @@ def score(
                                 stride=stride, batch_size=batch_size)  # fmt: skip
     out = []
     for text, (ids, spans), values in zip(texts, found, log_p, strict=True):
-        scored = spans[len(ids) - len(values) :]
-        begin = (scored[0][0] if before and scored else spans[0][1]) if spans else 0
+        judged = values[max(len(before) - 1, 0) :]  # not what was put before the text
+        scored = spans[len(ids) - len(judged) :]
+        place = scored[0][0] if before else spans[0][1]
         out.append(TextScore(
-            text, tuple(scored), tuple(-v / math.log(2) for v in values.double().tolist()),
-            len(text[begin:].encode("utf-8", "replace")) if scored else 0,
+            text, tuple(scored), tuple(-v / math.log(2) for v in judged.double().tolist()),
+            len(text[place:].encode("utf-8", "replace")) if scored else 0,
         ))  # fmt: skip
     return Scores(tuple(out))
 
@@ -225,6 +229,7 @@ def rescore(
     *,
     sources: Sequence[str] | None = None,
     start_ids: tuple[int, ...] | None = None,
+    begin: tuple[int, ...] | None = None,
     scores: Sequence[Sequence[float]] | None = None,
     weight: float = 1.0,
     mean: bool = True,
@@ -234,6 +239,7 @@ def rescore(
         total = score + weight · log p / T            log p as it is with mean=False
 
     sources    what the candidates answer, for a model that reads a source; with `start_ids`
+    begin      as of `score`
     scores     log-probabilities that another system gave the candidates; None: all equal
     weight     of the language model beside them
     mean       per token, so that a long candidate has no handicap
@@ -248,8 +254,11 @@ def rescore(
                             "leave the row out")  # fmt: skip
     refuse_no_text(flat)
     _refuse_unequal(candidates, sources, scores)
-    log_p = (_alone(model, tokenizer, flat) if sources is None else
-             _answering(model, tokenizer, candidates, sources, start_ids))  # fmt: skip
+    if sources is None:
+        texts = score(model, tokenizer, flat, begin=begin).texts
+        log_p = [(-text.bits * math.log(2), len(text.surprise)) for text in texts]
+    else:
+        log_p = _answering(model, tokenizer, candidates, sources, start_ids, begin)
     found, at = [], 0
     for row, several in enumerate(candidates):
         ranked = []
@@ -263,17 +272,9 @@ def rescore(
     return found
 
 
-def _alone(model: nn.Module | Stepper, tokenizer: Tokens, texts: list[str]
-           ) -> list[tuple[float, int]]:  # fmt: skip
-    return [
-        (-text.bits * math.log(2), len(text.surprise))
-        for text in score(model, tokenizer, texts).texts
-    ]
-
-
 def _answering(
     model: nn.Module | Stepper, tokenizer: Tokens, candidates: Sequence[Sequence[str]],
-    sources: Sequence[str], start_ids: tuple[int, ...] | None,
+    sources: Sequence[str], start_ids: tuple[int, ...] | None, begin: tuple[int, ...] | None,
 ) -> list[tuple[float, int]]:  # fmt: skip
     refuse_no_text(sources)
     check_fit(model, tokenizer)
@@ -281,7 +282,7 @@ def _answering(
     endings = [[[*ids_of(tokenizer, text), *end] for text in row] for row in candidates]
     source_ids = [ids_of(tokenizer, text, special=True) for text in sources]
     if start_ids is None:  # a model that goes on: the source stands before the candidate
-        source_ids = [[*opening(tokenizer), *ids_of(tokenizer, text)] for text in sources]
+        source_ids = [[*opening(tokenizer, begin), *ids_of(tokenizer, text)] for text in sources]
     check_ids(model, source_ids)
     told = stepper(model, start_ids=start_ids, pad=tokenizer.pad or 0)
     with evaluating(model):
