@@ -28,8 +28,8 @@ class Generation:
     stop_texts      texts that end one too, such as a line's end; each must be one token
     samples         answers to each prompt: draws, or the best beams
     seed            of the draws
-    begin           ids before each prompt; None: bos, where the tokenizer puts it there itself. With
-                    it a prompt may be empty
+    begin           ids before each prompt, which may then be empty; None: bos, where the tokenizer
+                    puts it there itself
     start_ids       with what an answer begins, for a model that reads a source; None: one that goes
                     on from its prompt
     slide           go on beyond the model's context by forgetting the oldest tokens

@@ -68,7 +68,7 @@ class TextScore:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits by bytes, which compares models of different tokenizers; NaN where none counts."""
+        """Bits by bytes, which compares models of different lossless tokenizers; NaN without any."""
         return self.bits / self.bytes if self.bytes else math.nan
 
     def as_dict(self) -> dict[str, Any]:
