@@ -68,7 +68,7 @@ class TextScore:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits by bytes, which compares models of different lossless tokenizers; NaN without any."""
+        """Bits by bytes: compares models of different lossless tokenizers; NaN without a token."""
         return self.bits / self.bytes if self.bytes else math.nan
 
     def as_dict(self) -> dict[str, Any]:
