@@ -24,6 +24,7 @@ from gipi.data.buffers import Ring
 from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, normalise, resident
+from gipi.data.tokens import Padder, Tokens, by_length, widths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,13 +41,14 @@ MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 class Columns:
     """All rows of a data set as the model will see them, on the host.
 
-    inputs   name -> (N, ...) float32 or int64 tensor, or `Pictures`
+    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, or `Tokens` (all of one length
+             a row: segments belong to tokens)
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
              (N, K, 3) keypoints, or `Masks`; None where there is none
     weight   (N,) float32 row weights or None
     """
 
-    inputs: dict[str, Tensor | Pictures]
+    inputs: dict[str, Tensor | Pictures | Tokens]
     target: Tensor | Masks | None = None
     weight: Tensor | None = None
 
@@ -57,7 +59,7 @@ class _Gather(Protocol):
     @property
     def depth(self) -> int: ...
     def start(self, chunk: _Chunk) -> Any: ...
-    def finish(self, begun: Any) -> Tensor: ...
+    def finish(self, begun: Any) -> Tensor | list[Tensor]: ...
 
 
 @dataclass
@@ -122,6 +124,27 @@ class _Labels:
         return raw
 
 
+@dataclass
+class _Ragged:
+    """Tokens, one tensor a batch: each batch has its own width."""
+
+    padder: Padder
+    device: torch.device
+    depth: int = 0
+
+    def start(self, chunk: _Chunk) -> _Chunk:
+        return chunk
+
+    def finish(self, begun: _Chunk) -> list[Tensor]:
+        positions = begun.host if self.padder.place.type == "cpu" else begun.positions
+        parts = zip(positions.split_with_sizes(begun.sizes), begun.widths, strict=True)
+        found = [self.padder.cut(part, width) for part, width in parts]
+        if self.device == self.padder.place:
+            return found
+        pinned = [t.pin_memory() if self.device.type == "cuda" else t for t in found]
+        return [t.to(self.device, non_blocking=True) for t in pinned]
+
+
 @dataclass(frozen=True)
 class _Chunk:
     """Consecutive batches gathered together: positions of their rows, sizes, and global rows.
@@ -129,6 +152,7 @@ class _Chunk:
     positions, host   the same positions on the device and on the host
     partner   (partners, n) index within the chunk of the rows that each row is mixed with
     keep      index of the rows that belong to this rank where extra partner rows were added
+    widths    of each global batch where rows are ragged: a rank's share is as wide as the whole
     """
 
     positions: Tensor
@@ -139,6 +163,7 @@ class _Chunk:
     span: tuple[int, int] | None = None
     partner: Tensor | None = None
     keep: Tensor | None = None
+    widths: Sequence[int] = ()
 
 
 class RowStream:
@@ -148,6 +173,9 @@ class RowStream:
     mode, mode_reason         where the rows live, and why
     seconds_waiting           time spent gathering so far (what the progress line calls data-wait)
     weighted                  True where rows carry weights
+
+    Rows of tokens come in batches of about one length (`tokens.by_length`); without shuffling the
+    longest come first, and `Batch.ids` say which they are.
     """
 
     def __init__(
@@ -186,11 +214,16 @@ class RowStream:
         self._chunk_rows = self._per_chunk * share
         self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
+        ragged = next((c for c in columns.inputs.values() if isinstance(c, Tokens)), None)
+        self._lengths = None if ragged is None else torch.from_numpy(ragged.lengths[self.ids])
         self._ids = rows.to(self.device)
         self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
-    def _gather_of(self, column: Tensor | Pictures, workers: int) -> _Gather:
+    def _gather_of(self, column: Tensor | Pictures | Tokens, workers: int) -> _Gather:
+        if isinstance(column, Tokens):
+            place = self.device if self.mode == "resident" else torch.device("cpu")
+            return _Ragged(Padder(column, self.ids, place), self.device)
         if not isinstance(column, Pictures):
             data = column[torch.from_numpy(self.ids)].to(self.device)
             return _Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
@@ -263,10 +296,16 @@ class RowStream:
 
     def order(self, epoch: int) -> Tensor:
         """Return the (rows,) int64 positions of the split in the order of this epoch (host)."""
+        lengths = self._lengths
         if not self.shuffle:
-            return torch.arange(self.rows)
+            if lengths is None:
+                return torch.arange(self.rows)
+            return lengths.argsort(descending=True, stable=True)
         generator = torch.Generator().manual_seed(derive(self.seed, "shuffle", epoch))
-        return torch.randperm(self.rows, generator=generator)
+        order = torch.randperm(self.rows, generator=generator)
+        if lengths is None:
+            return order
+        return by_length(order, lengths, self.batch_size, generator=generator)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield this rank's share of the batches of one epoch from batch number `skip` on."""
@@ -293,22 +332,26 @@ class RowStream:
         on_device = order.to(self.device)
         partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
-        straight = straight and self.augment is None
+        straight = straight and self.augment is None and self._lengths is None
         size, per = self.batch_size, self._per_chunk
         for first in range(skip, self.steps, per):
             last = min(first + per, self.steps)
             a, b = first * size, min(last * size, self.rows)
             rows = [min(size, self.rows - i * size) for i in range(first, last)]
+            wide = () if self._lengths is None else widths(order[a:b], rows, self._lengths)
             if self.world == 1:
                 yield _Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
                     span=(a, b) if straight else None,
                     partner=_ring(rows, partners).to(self.device) if partners else None,
+                    widths=wide,
                 )  # fmt: skip
             else:
-                yield self._share(order[a:b], rows, partners=partners)
+                yield self._share(order[a:b], rows, partners=partners, wide=wide)
 
-    def _share(self, order: Tensor, rows: list[int], *, partners: int) -> _Chunk:
+    def _share(
+        self, order: Tensor, rows: list[int], *, partners: int, wide: Sequence[int]
+    ) -> _Chunk:
         """Return this rank's share of consecutive global batches that begin at order[0].
 
         With mixing, the rows that follow a share in its global batch are read too: partner k of
@@ -332,7 +375,7 @@ class RowStream:
         host = order[torch.tensor(index)]
         positions = host.to(self.device)
         if not partners:
-            return _Chunk(positions, host, sizes, rows, empty)
+            return _Chunk(positions, host, sizes, rows, empty, widths=wide)
         kept = torch.tensor(keep, device=self.device)
         partner = torch.stack([kept + 1 + k for k in range(partners)])
         return _Chunk(positions, host, sizes, rows, empty, partner=partner, keep=kept)
@@ -344,7 +387,9 @@ class RowStream:
         target, weight = self._target, self._weight
         if begun is None and chunk.span is not None:
             a, b = chunk.span
-            inputs = {k: g.span(a, b) for k, g in gathers.items() if isinstance(g, _Resident)}
+            inputs: dict[str, Any] = {
+                k: g.span(a, b) for k, g in gathers.items() if isinstance(g, _Resident)
+            }
             ids = self._ids[a:b]
             target = None if target is None else target[a:b]
             weight = None if weight is None else weight[a:b]
@@ -375,10 +420,10 @@ class RowStream:
 
 
 def _views(
-    inputs: dict[str, Tensor], target: Tensor | None, weight: Tensor | None, ids: Tensor,
+    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None, ids: Tensor,
     chunk: _Chunk,
 ) -> list[Batch]:  # fmt: skip
-    """Cut a chunk into batches that are views of it."""
+    """Cut a chunk into batches that are views of it; tokens come cut already."""
     sizes = chunk.sizes
     none: Sequence[Tensor | None] = [None] * len(sizes)
     targets = none if target is None else target.split_with_sizes(sizes)
@@ -390,14 +435,17 @@ def _views(
     if len(inputs) == 1:
         ((name, values),) = inputs.items()
         return [
-            Batch({name: x}, *rest)
-            for x, rest in zip(values.split_with_sizes(sizes), cut, strict=True)
+            Batch({name: x}, *rest) for x, rest in zip(_pieces(values, sizes), cut, strict=True)
         ]
-    parts = zip(*(v.split_with_sizes(sizes) for v in inputs.values()), strict=True)
+    parts = zip(*(_pieces(v, sizes) for v in inputs.values()), strict=True)
     return [
         Batch(dict(zip(inputs, xs, strict=True)), *rest)
         for xs, rest in zip(parts, cut, strict=True)
     ]
+
+
+def _pieces(values: Tensor | list[Tensor], sizes: list[int]) -> Sequence[Tensor]:
+    return values if isinstance(values, list) else values.split_with_sizes(sizes)
 
 
 def _ring(sizes: list[int], partners: int) -> Tensor:
@@ -425,6 +473,8 @@ def _float_bytes(columns: Columns, rows: int) -> int:
     for column in columns.inputs.values():
         if isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
+        elif isinstance(column, Tokens):  # 8 bytes a token of a batch, 4 where they are stored
+            total += (8 * len(column.values) // max(len(column), 1) + 16) * rows
         else:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):
