@@ -420,8 +420,8 @@ class RowStream:
 
 
 def _views(
-    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None, ids: Tensor,
-    chunk: _Chunk,
+    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None,
+    ids: Tensor, chunk: _Chunk,
 ) -> list[Batch]:  # fmt: skip
     """Cut a chunk into batches that are views of it; tokens come cut already."""
     sizes = chunk.sizes

@@ -77,6 +77,9 @@ def data_options(config: Config) -> data_.DataOptions:
         cache_budget_bytes=config.cache_budget,
         mode=config.stream,
         workers=config.workers,
+        tokenizer=config.tokenizer,
+        tokenizer_options=dict(config.tokenizer_options),
+        max_length=config.max_length,
     )
 
 
