@@ -16,7 +16,7 @@ from gipi.deploy.predictions import Predictions, joined
 from gipi.models import load_weights
 from gipi.train import evaluate as evaluate_
 from gipi.train.prepare import Own, prepare
-from gipi.train.record import check_own, check_same, read_start
+from gipi.train.record import check_own, check_same, read_start, read_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def evaluate_layers(
     folder = rundir.resolve_run(subject)
     given, about = read_start(folder)
     check_own(Own(), about)
-    prepared = prepare([given], Own(), again=True)
+    prepared = prepare([given], Own(), again=True, tokenizer=read_tokenizer(folder))
     check_same(prepared, about)
     loaded = load_predictor(folder).seeing(tta)
     found = _score(prepared.dataset, loaded.model, loaded.task)

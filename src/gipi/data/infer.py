@@ -161,8 +161,8 @@ def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tupl
     raise DataError(
         f"{source.name} has nothing to predict: "
         + (f"its only column is '{free[0]}'" if free else "it has no columns"),
-        "a target column, or one folder per class for pictures",
-        "name it with --target, or sort the pictures into class folders",
+        "a target column, or one folder per class for pictures and texts",
+        "name it with --target, or sort the pictures or texts into class folders",
     )
 
 
@@ -363,7 +363,7 @@ def infer_column(source: Source, name: str, column: Column, options: DataOptions
     if not lost.any() and _is_constant(column):
         kind = "number" if column.dtype.kind in "iufb" else "category"
         return Field(name, kind, "ignored", f"constant: every row is {_shown(column[0])}")
-    if hint in ("number", "category", "date"):
+    if hint in ("number", "category", "date", "text"):
         return Field(name, hint, "input", f"the data says that it is a {hint}")
     if column.dtype.kind in "mM":
         return Field(name, "date", "input", "dates")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gipi.core.schema import TaskKind
+    from gipi.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class DataOptions:
     tokenizer           kind (bpe, unigram, wordpiece, word, char) or file of a tokenizer; None:
                         chosen, and trained on the training texts
     tokenizer_options   "kind", "vocab"
-    tokenizer_json      (JSON, roles) of the tokenizer of a run that goes on
+    tokenizer_kept      the tokenizer of a run that goes on: nothing is trained
     max_length          tokens of a row at most; None: from the training rows
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said)
@@ -58,6 +59,6 @@ class DataOptions:
     workers: int = 0
     tokenizer: str | None = None
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
-    tokenizer_json: tuple[str, dict[str, str]] | None = None
+    tokenizer_kept: Tokenizer | None = None
     max_length: int | None = None
     bad_rows: Literal["refuse", "skip"] = "refuse"

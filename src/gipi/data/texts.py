@@ -314,12 +314,13 @@ def _length(
         return asked, f"max_length={asked}"
     sizes = added + sum(np.diff(offsets)[train] for _, offsets in parts)
     longest = int(np.max(sizes))
+    whole = f"max_length={longest}, the longest training row"
     if longest <= SHORT:
-        return longest, "nothing is cut"
+        return longest, whole
     usual = int(np.quantile(sizes, COVERED, method="higher"))
     length = min(longest, max(SHORT, usual), LONGEST)
     if length == longest:
-        return length, "nothing is cut"
+        return length, whole
     if length == LONGEST:
         return length, f"max_length={length}: longer rows cost too much where nobody asked for them"
     return length, f"max_length={length} keeps {COVERED:.1%} of the training rows whole"
@@ -332,8 +333,15 @@ def _said(rows: Rows, used: np.ndarray, why: str) -> str:
     share, lost = rows.cut(used)
     if not share:
         return f"{said}; none is cut"
-    gone = f"{share:.2%} of them are longer and lose their end, {lost:.2%} of all tokens"
+    count = round(share * len(used))
+    gone = f"{count:,} ({_percent(share)}) are longer and lose their end"
+    gone += f", {_percent(lost)} of all tokens"
     return f"{said}; {gone} ({why})"
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent; a small one is not called none."""
+    return f"{share:.2%}" if share >= 0.0001 else "under 0.01%"
 
 
 def _empty_note(parts: list[tuple[np.ndarray, np.ndarray]], used: np.ndarray) -> list[str]:

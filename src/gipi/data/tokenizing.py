@@ -25,8 +25,8 @@ KINDS = ("bpe", "unigram", "wordpiece", "word", "char")
 OPTIONS = ("kind", "vocab")
 SMALLEST, LARGEST = 512, 32_768  # ids of a vocabulary that was not asked for
 IDS_PER_ROOT = 8.0  # ids for each square root of a character: a word more is seen ever more rarely
-MOST_CHARACTERS = 20_000_000  # that a tokenizer is trained on: more hardly changes its vocabulary
-WORTH_KEEPING = 1_000_000  # characters from which a trained tokenizer is kept in the cache
+MOST_CHARACTERS = 2_000_000  # that a tokenizer is trained on: more hardly changes its vocabulary
+WORTH_KEEPING = 500_000  # characters from which a trained tokenizer is kept in the cache
 FORMAT = 1
 SPECIAL = ("pad", "unk", "cls", "sep", "mask")
 WORDS = {
@@ -54,8 +54,8 @@ def choose_tokenizer(
     Raises `ConfigError` for an unknown kind or option, `DataError` where all texts are empty or the
     file of a tokenizer cannot be read.
     """
-    if options.tokenizer_json is not None:
-        found = Tokenizer.from_json(options.tokenizer_json[0], roles=options.tokenizer_json[1])
+    if options.tokenizer_kept is not None:
+        found = options.tokenizer_kept
         return Choice(found, f"tokens: {_ids(found)}, as the run began")
     kind, vocab = _asked(options)
     if kind is not None and kind not in KINDS:
@@ -67,17 +67,17 @@ def choose_tokenizer(
             "every training text is empty", "texts to learn from", "check the column and the file"
         )
     lengths = np.array([len(t) for t in texts])
-    total = int(lengths.sum())
+    total = read = int(lengths.sum())
     if total > MOST_CHARACTERS:  # every so many, so that all of the file is seen
         step = math.ceil(total / MOST_CHARACTERS)
-        texts, total = texts[::step], int(lengths[::step].sum())
+        texts, read = texts[::step], int(lengths[::step].sum())
     kind, why = (kind, "as asked") if kind is not None else (guess(texts), "")
     wanted = vocab or size_for(total)
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)
     name = (*key, kind, wanted, FORMAT, version("tokenizers"))
-    tokenizer = _trained(texts, kind, wanted, name, total, options)
-    much = f"{len(texts):,} training texts of {total:,} characters"
+    tokenizer = _trained(texts, kind, wanted, name, read, options)
+    much = f"{len(texts):,} training texts of {read:,} characters"
     reason = f"tokens: {_ids(tokenizer)}, trained on {much}" + (f", {why}" if why else "")
     return Choice(tokenizer, reason)
 

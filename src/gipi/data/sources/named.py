@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gipi.core.errors import DataError
 from gipi.core.registry import Record, Registry
-from gipi.data.sources import adult, bundled, cifar, idx, pictured, voc
+from gipi.data.sources import adult, bundled, cifar, idx, korean, pictured, voc
 from gipi.data.sources.compressed import find_file
 from gipi.data.sources.download import Remote, downloads_folder, fetch
 from gipi.data.sources.table import read_table
@@ -34,6 +34,10 @@ FASHION_URL_2 = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_URL_2 = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 UCI_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
+KLUE = (
+    "Park, S., Moon, J., Kim, S. and others (2021). KLUE: Korean language understanding "
+    "evaluation. NeurIPS, datasets and benchmarks; arXiv:2105.09680."
+)
 BOOK_URL = "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets/"
 
 
@@ -258,6 +262,39 @@ NAMED = (
         {"train": 244, "val": 153, "classes": 2},
         "https://download.pytorch.org/tutorial/hymenoptera_data.zip",
     ),
+    NamedSet(
+        "nsmc",
+        "200,000 Korean film reviews: positive or negative?",
+        (),
+        korean.holds_nsmc,
+        korean.read_nsmc,
+        "Park, L. (2016). Naver sentiment movie corpus.",
+        "CC0 1.0",
+        {"train": 150_000, "test": 50_000, "classes": 2},
+        "https://github.com/e9t/nsmc",
+    ),
+    NamedSet(
+        "klue-nli",
+        "Korean pairs of sentences: does the first imply, contradict or leave open the second?",
+        (),
+        korean.holds_klue(korean.NLI),
+        korean.read_klue_nli,
+        KLUE,
+        "CC BY-SA 4.0",
+        {"dev": 3_000, "classes": 3},
+        "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-nli-v1.1",
+    ),
+    NamedSet(
+        "klue-sts",
+        "Korean pairs of sentences: how much do they mean the same, 0 to 5?",
+        (),
+        korean.holds_klue(korean.STS),
+        korean.read_klue_sts,
+        KLUE,
+        "CC BY-SA 4.0",
+        {"dev": 519},
+        "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-sts-v1.1",
+    ),
 )  # fmt: skip
 
 BUNDLED = (
@@ -279,6 +316,8 @@ _KINDS = {
     "california-housing": ("table", "regress"), "titanic": ("table", "classify"),
     "bccd": ("image", "detect"), "camvid": ("image", "segment"),
     "face-keypoints": ("image", "pose"), "hymenoptera": ("image", "classify"),
+    "nsmc": ("text", "classify"), "klue-nli": ("text", "classify"),
+    "klue-sts": ("text", "regress"),
 }  # fmt: skip
 
 SOURCES = Registry(
