@@ -13,6 +13,7 @@ from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.fastnet import FastNetConfig, fastnet
+from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
 from gipi.models.googlenet import GoogLeNetConfig
@@ -26,6 +27,10 @@ from gipi.models.options import read_options
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
+from gipi.models.rnn import gru, lstm, rnn
+from gipi.models.seq2seq import Seq2SeqState
+from gipi.models.sequence import RNNConfig
+from gipi.models.textcnn import TextCNNConfig, textcnn
 from gipi.models.unet import UNetConfig, unet
 from gipi.models.weights import LoadReport, compare_weights, load_weights
 
@@ -48,6 +53,7 @@ __all__ = [
     "FCNConfig",
     "FCOSConfig",
     "FastNetConfig",
+    "FastTextConfig",
     "GoogLeNetConfig",
     "HeatmapConfig",
     "LandmarksConfig",
@@ -57,8 +63,11 @@ __all__ = [
     "LoadReport",
     "MLPConfig",
     "PerceptronConfig",
+    "RNNConfig",
     "ResNetConfig",
     "RetinaNetConfig",
+    "Seq2SeqState",
+    "TextCNNConfig",
     "UNetConfig",
     "backbone",
     "build",
@@ -112,6 +121,28 @@ MODELS = Registry(
         Record("landmarks", landmarks, "points: their coordinates, by soft-argmax or dense layers",
                "Sun et al. 2018, Integral human pose regression, arXiv:1711.08229",
                ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
+        Record("rnn", rnn, "recurrent net of simple cells, or of any cell; five topologies",
+               "Elman 1990, Finding structure in time; Schuster and Paliwal 1997, Bidirectional "
+               "recurrent neural networks", ("text", "series"),
+               {"config": RNNConfig, "formula": "h' = tanh(W·x + U·h + b)"}),
+        Record("lstm", lstm, "recurrent net of long short-term memories; five topologies",
+               "Hochreiter and Schmidhuber 1997, Long short-term memory; Gers, Schmidhuber and "
+               "Cummins 2000, Learning to forget", ("text", "series"),
+               {"config": RNNConfig,
+                "formula": "h' = o ⊙ tanh c', c' = f ⊙ c + i ⊙ g",
+                "where": "i, f, o = σ(W·x + U·h + b) each, g = tanh(W·x + U·h + b)"}),
+        Record("gru", gru, "recurrent net of gated recurrent units; five topologies",
+               "Cho et al. 2014, Learning phrase representations using RNN encoder-decoder, "
+               "arXiv:1406.1078", ("text", "series"),
+               {"config": RNNConfig,
+                "formula": "h' = (1 - z) ⊙ n + z ⊙ h, n = tanh(W·x + b + r ⊙ (U·h + b'))",
+                "where": "r, z = σ(W·x + U·h + b) each"}),
+        Record("textcnn", textcnn, "filters over neighbouring words, the maximum of each",
+               "Kim 2014, Convolutional neural networks for sentence classification, "
+               "arXiv:1408.5882", ("text", "series"), {"config": TextCNNConfig}),
+        Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
+               "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
+               "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
     ),
 )  # fmt: skip
 

@@ -11,7 +11,17 @@ from gipi.nn.activations import (
     widening,
 )
 from gipi.nn.advise import RULES, Resolved, Situation, advise, remarks, resolve, why
+from gipi.nn.alignment import AdditiveAttention, DotAttention
 from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual, drop_rates
+from gipi.nn.cells import (
+    CellKind,
+    CellWeights,
+    GateNorm,
+    NormedCell,
+    gru_step,
+    lstm_step,
+    rnn_step,
+)
 from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
 from gipi.nn.dead import dead_units
 from gipi.nn.embed import (
@@ -34,26 +44,45 @@ from gipi.nn.norm import (
     mixes_rows,
     norm,
 )
+from gipi.nn.over_time import (
+    AttentionPool,
+    masked_softmax,
+    max_over_time,
+    mean_over_time,
+    row_lengths,
+    within,
+)
+from gipi.nn.recurrent import CELLS, Carried, Recurrent, detached, initialise_cell
 
 __all__ = [
     "ACTIVATIONS",
+    "CELLS",
     "INITS",
     "LAYERS",
     "NORMS",
     "ORDERS",
     "RULES",
+    "AdditiveAttention",
+    "AttentionPool",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Branches",
+    "Carried",
     "CategoryEmbeddings",
+    "CellKind",
+    "CellWeights",
     "DenseConcat",
+    "DotAttention",
     "DropPath",
+    "GateNorm",
     "Maxout",
+    "NormedCell",
     "OneHotLinear",
     "Order",
     "PeriodicNumbers",
     "RMSNorm",
+    "Recurrent",
     "Residual",
     "Resolved",
     "RowRMSNorm",
@@ -66,19 +95,29 @@ __all__ = [
     "dead_units",
     "dense_block",
     "depthwise",
+    "detached",
     "drop_rates",
     "embedding_width",
     "grouped",
+    "gru_step",
     "inception",
     "init_for",
     "initialise",
+    "initialise_cell",
+    "lstm_step",
     "lsuv",
+    "masked_softmax",
+    "max_over_time",
+    "mean_over_time",
     "mixes_rows",
     "norm",
     "remarks",
     "resolve",
+    "rnn_step",
+    "row_lengths",
     "separable",
     "why",
     "widening",
+    "within",
     "zero_linear",
 ]
