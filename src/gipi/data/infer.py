@@ -358,6 +358,8 @@ def infer_column(source: Source, name: str, column: Column, options: DataOptions
     if column.ndim == 2:
         return Field(name, "number", "input", f"{column.shape[1]} numbers a row", column.shape[1:])
     lost = is_missing(column)
+    if hint == "text file":
+        return Field(name, "text", "input", "a text file a row")
     if lost.all():
         return Field(name, "category", "ignored", "empty: every value is missing")
     if not lost.any() and _is_constant(column):

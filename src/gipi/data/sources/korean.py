@@ -48,8 +48,10 @@ def read_nsmc(folder: Path) -> Source:
     }
     notes: tuple[str, ...] = ()
     if train.name.startswith(NSMC_TRAIN[1]):
-        notes = ("the training rows are not the published ones but drawn again from the same "
-                 "reviews by the same rule, without the test rows",)  # fmt: skip
+        notes = (
+            "the training rows are not the published ones: they were drawn again from the same "
+            + "reviews by the same rule, without the test rows",
+        )
     fingerprint, of = fingerprint_files([train, test], folder)
     return Source(
         name="nsmc",
@@ -112,8 +114,7 @@ def _klue(folder: Path, name: str, columns: dict[str, str]) -> Source:
     if len(sources) > 1:
         rows = [s.rows for s in sources]
         given = np.repeat(np.array([TRAIN, TEST], np.int8), rows)
-        notes = ("the test is the rows published for development: the labels of the others are "
-                 "not public",)  # fmt: skip
+        notes = ("the rows published for development are the test: others have no public label",)
     paths = [s.origin for s in sources if s.origin is not None]
     fingerprint, of = fingerprint_files(paths, folder)
     return Source(

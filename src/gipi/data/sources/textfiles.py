@@ -101,7 +101,7 @@ def _source(
     if all(t is None for t in texts):
         raise DataError(f"every text in {root} is empty", "texts", "check the files")
     columns: dict[str, Column] = {"text": texts}
-    hints = {"text": "text"}
+    hints = {"text": "text file"}
     if labels is not None:
         columns["label"] = np.array(labels, dtype=object)
         hints["label"] = "category"
