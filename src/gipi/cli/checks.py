@@ -183,14 +183,12 @@ def busy_share() -> float:
 
 def reads_text(folder: Path) -> bool:
     """Return whether the model of a run, or of a model folder, reads texts."""
-    about = folder / MODEL_FILE
+    places = (folder / MODEL_FILE, folder / "model" / MODEL_FILE)
     try:
-        found = json.loads(
-            (about if about.exists() else folder / "model" / MODEL_FILE).read_bytes()
-        )
+        found = json.loads(next(p for p in places if p.exists()).read_bytes())
         fields = found["schema"]["fields"]
         return any(f["kind"] == "text" and f["role"] == "input" for f in fields)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return False  # whoever loads the model says what is wrong
 
 

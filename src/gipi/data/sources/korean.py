@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 NSMC_TRAIN = ("ratings_train.txt", "ratings_train_resampled.txt")
 NSMC_TEST = "ratings_test.txt"
 NSMC_LABELS = {"0": "negative", "1": "positive"}
+REDRAWN = (
+    "the training rows are not the published ones: they were drawn again from the same reviews by "
+    "the same rule, without the test rows"
+)
 NLI, STS = "klue-nli-v1.1", "klue-sts-v1.1"
 
 
@@ -48,10 +52,7 @@ def read_nsmc(folder: Path) -> Source:
     }
     notes: tuple[str, ...] = ()
     if train.name.startswith(NSMC_TRAIN[1]):
-        notes = (
-            "the training rows are not the published ones: they were drawn again from the same "
-            + "reviews by the same rule, without the test rows",
-        )
+        notes = (REDRAWN,)
     fingerprint, of = fingerprint_files([train, test], folder)
     return Source(
         name="nsmc",
