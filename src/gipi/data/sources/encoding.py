@@ -42,7 +42,7 @@ def as_utf8(data: bytes, path: Path, notes: list[str]) -> bytes:
             ) from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     head = data[:4096]
-    if head[:4] in BINARY or head.count(0) > NULLS * max(len(head), 100):
+    if head[:4] in BINARY or head.count(0) > NULLS * len(head):
         raise DataError(
             f"{path} holds binary data, not text",
             "delimited text, JSON lines or Parquet",
