@@ -19,8 +19,8 @@ HEAD, AROUND = 1 << 20, 1 << 15  # bytes that are looked at: at the beginning, a
 NULLS = 0.01  # share of null bytes in the first ones from which a file is no text
 PAIRED = 0.8  # share of high bytes in pairs, as East Asian encodings have them
 SCRIPTS = (
+    ("cp932", "Shift-JIS (Japanese)", 0.2, (("\u3041", "\u30ff"),)),  # CP949 reads it, as rubbish
     ("cp949", "CP949 (Korean)", 0.7, (("\uac00", "\ud7a3"),)),
-    ("cp932", "Shift-JIS (Japanese)", 0.2, (("\u3041", "\u30ff"),)),
     ("gb18030", "GB18030 (Chinese)", 0.7, (("\u4e00", "\u9fff"), ("\u3000", "\u303f"))),
 )
 """Encoding, its name, and the share of its letters that must be of its script."""
