@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from gipi.core.batch import Batch
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.seed import derive
 from gipi.data.buffers import Ring
+from gipi.data.gather import Chunk, Fetched, Gather, Labels, Ragged, Resident
 from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
-from gipi.data.pictures import Pictures, normalise, resident
+from gipi.data.pictures import Pictures, resident
 from gipi.data.tokens import Padder, Tokens, by_length, widths
 
 if TYPE_CHECKING:
@@ -51,119 +52,6 @@ class Columns:
     inputs: dict[str, Tensor | Pictures | Tokens]
     target: Tensor | Masks | None = None
     weight: Tensor | None = None
-
-
-class _Gather(Protocol):
-    """One input column of a stream: `start` begins to read a chunk, `finish` gives its rows."""
-
-    @property
-    def depth(self) -> int: ...
-    def start(self, chunk: _Chunk) -> Any: ...
-    def finish(self, begun: Any) -> Tensor | list[Tensor]: ...
-
-
-@dataclass
-class _Resident:
-    """Rows on the device in their final form; (n, H, W, C) storage where `permute` is set."""
-
-    data: Tensor
-    permute: bool
-    ring: Ring
-    depth: int = 0
-
-    def start(self, chunk: _Chunk) -> Tensor:
-        return chunk.positions
-
-    def finish(self, begun: Tensor) -> Tensor:
-        rows = torch.index_select(self.data, 0, begun, out=self.ring.lend(len(begun)))
-        return rows.permute(0, 3, 1, 2) if self.permute else rows
-
-    def span(self, start: int, stop: int) -> Tensor:
-        rows = self.data[start:stop]
-        return rows.permute(0, 3, 1, 2) if self.permute else rows
-
-
-class _Fetched:
-    """Raw pixels fetched by a `Reader`, normalised on the device."""
-
-    def __init__(
-        self, pictures: Pictures, ids: np.ndarray, reader: Reader,
-        *, chunk_rows: int, device: torch.device, channels_last: bool,
-    ) -> None:  # fmt: skip
-        self.ids, self.reader, self.device = ids, reader, device
-        self.depth = reader.depth
-        self.ring = Ring(chunk_rows, torch.empty((0, *pictures.shape), device=device))
-        self.shift, self.scale = pictures.constants(device, channels_last=False)
-        self.channels_last = channels_last
-
-    def start(self, chunk: _Chunk) -> Any:
-        return self.reader.submit(self.ids[chunk.host.numpy()])
-
-    def finish(self, begun: Any) -> Tensor:
-        raw = torch.from_numpy(self.reader.result(begun))
-        if self.device.type == "cuda":
-            raw = raw.pin_memory().to(self.device, non_blocking=True)
-        rows = normalise(raw, self.shift, self.scale, out=self.ring.lend(len(raw)))
-        return rows.contiguous(memory_format=torch.channels_last) if self.channels_last else rows
-
-
-class _Labels:
-    """Masks fetched by a `Reader`; they stay uint8."""
-
-    def __init__(self, ids: np.ndarray, reader: Reader, device: torch.device) -> None:
-        self.ids, self.reader, self.device = ids, reader, device
-        self.depth = reader.depth
-
-    def start(self, chunk: _Chunk) -> Any:
-        return self.reader.submit(self.ids[chunk.host.numpy()])
-
-    def finish(self, begun: Any) -> Tensor:
-        raw = torch.from_numpy(self.reader.result(begun))
-        if self.device.type == "cuda":
-            raw = raw.pin_memory().to(self.device, non_blocking=True)
-        return raw
-
-
-@dataclass
-class _Ragged:
-    """Tokens, one tensor a batch: each batch has its own width."""
-
-    padder: Padder
-    device: torch.device
-    depth: int = 0
-
-    def start(self, chunk: _Chunk) -> _Chunk:
-        return chunk
-
-    def finish(self, begun: _Chunk) -> list[Tensor]:
-        positions = begun.host if self.padder.place.type == "cpu" else begun.positions
-        parts = zip(positions.split_with_sizes(begun.sizes), begun.widths, strict=True)
-        found = [self.padder.cut(part, width) for part, width in parts]
-        if self.device == self.padder.place:
-            return found
-        pinned = [t.pin_memory() if self.device.type == "cuda" else t for t in found]
-        return [t.to(self.device, non_blocking=True) for t in pinned]
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Consecutive batches gathered together: positions of their rows, sizes, and global rows.
-
-    positions, host   the same positions on the device and on the host
-    partner   (partners, n) index within the chunk of the rows that each row is mixed with
-    keep      index of the rows that belong to this rank where extra partner rows were added
-    widths    of each global batch where rows are ragged: a rank's share is as wide as the whole
-    """
-
-    positions: Tensor
-    host: Tensor
-    sizes: list[int]
-    rows: list[int]
-    empty: list[bool]
-    span: tuple[int, int] | None = None
-    partner: Tensor | None = None
-    keep: Tensor | None = None
-    widths: Sequence[int] = ()
 
 
 class RowStream:
@@ -220,28 +108,28 @@ class RowStream:
         self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
-    def _gather_of(self, column: Tensor | Pictures | Tokens, workers: int) -> _Gather:
+    def _gather_of(self, column: Tensor | Pictures | Tokens, workers: int) -> Gather:
         if isinstance(column, Tokens):
             place = self.device if self.mode == "resident" else torch.device("cpu")
-            return _Ragged(Padder(column, self.ids, place), self.device)
+            return Ragged(Padder(column, self.ids, place), self.device)
         if not isinstance(column, Pictures):
             data = column[torch.from_numpy(self.ids)].to(self.device)
-            return _Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
+            return Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
         if self.mode == "resident":
             data = resident(column, self.ids, device=self.device, channels_last=self.channels_last)
             ring = Ring(self._chunk_rows, data)
-            return _Resident(data, permute=self.channels_last, ring=ring)
+            return Resident(data, permute=self.channels_last, ring=ring)
         streaming = self.mode == "streaming"
         reader = Reader(column, workers=workers if streaming else 0, threaded=not streaming)
         self._readers.append(reader)
-        return _Fetched(
+        return Fetched(
             column, self.ids, reader, chunk_rows=self._chunk_rows, device=self.device,
             channels_last=self.channels_last,
         )  # fmt: skip
 
     def _target_of(
         self, target: Tensor | Masks | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, _Labels | None]:
+    ) -> tuple[Tensor | None, Labels | None]:
         """Return the targets of the split on the device, or what fetches its masks."""
         if isinstance(target, Masks):
             if self.mode == "resident":
@@ -249,7 +137,7 @@ class RowStream:
             streaming = self.mode == "streaming"
             reader = Reader(target, workers=workers if streaming else 0, threaded=not streaming)
             self._readers.append(reader)
-            return None, _Labels(self.ids, reader, self.device)
+            return None, Labels(self.ids, reader, self.device)
         return (None if target is None else target[rows].to(self.device)), None
 
     def _batches_per_chunk(self, columns: Columns) -> int:
@@ -280,7 +168,7 @@ class RowStream:
             self._gathers = {k: self._gather_of(v, self._workers) for k, v in columns}
         self._half = half
         for gather in self._gathers.values():
-            if not isinstance(gather, _Resident) or not gather.data.is_floating_point():
+            if not isinstance(gather, Resident) or not gather.data.is_floating_point():
                 continue
             if channels_last and gather.data.ndim == 4 and not gather.permute:
                 gather.data = gather.data.permute(0, 2, 3, 1).contiguous()
@@ -314,7 +202,7 @@ class RowStream:
         drawn = self._drawn
         depth = max((g.depth for g in gathers.values()), default=0)
 
-        def start(chunk: _Chunk) -> tuple[dict[str, Any], Any] | None:
+        def start(chunk: Chunk) -> tuple[dict[str, Any], Any] | None:
             if chunk.span is not None:
                 return None
             begun = {k: g.start(chunk) for k, g in gathers.items()}
@@ -327,7 +215,7 @@ class RowStream:
             yield from batches
             began = clock()
 
-    def _chunks(self, epoch: int, skip: int) -> Iterator[_Chunk]:
+    def _chunks(self, epoch: int, skip: int) -> Iterator[Chunk]:
         order = self.order(epoch)
         on_device = order.to(self.device)
         partners = 0 if self.augment is None else self.augment.partners
@@ -340,7 +228,7 @@ class RowStream:
             rows = [min(size, self.rows - i * size) for i in range(first, last)]
             wide = () if self._lengths is None else widths(order[a:b], rows, self._lengths)
             if self.world == 1:
-                yield _Chunk(
+                yield Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
                     span=(a, b) if straight else None,
                     partner=_ring(rows, partners).to(self.device) if partners else None,
@@ -351,7 +239,7 @@ class RowStream:
 
     def _share(
         self, order: Tensor, rows: list[int], *, partners: int, wide: Sequence[int]
-    ) -> _Chunk:
+    ) -> Chunk:
         """Return this rank's share of consecutive global batches that begin at order[0].
 
         With mixing, the rows that follow a share in its global batch are read too: partner k of
@@ -375,20 +263,20 @@ class RowStream:
         host = order[torch.tensor(index)]
         positions = host.to(self.device)
         if not partners:
-            return _Chunk(positions, host, sizes, rows, empty, widths=wide)
+            return Chunk(positions, host, sizes, rows, empty, widths=wide)
         kept = torch.tensor(keep, device=self.device)
         partner = torch.stack([kept + 1 + k for k in range(partners)])
-        return _Chunk(positions, host, sizes, rows, empty, partner=partner, keep=kept)
+        return Chunk(positions, host, sizes, rows, empty, partner=partner, keep=kept)
 
     def _batches(
-        self, chunk: _Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
+        self, chunk: Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
     ) -> list[Batch]:
         gathers, positions = self._gathers, chunk.positions
         target, weight = self._target, self._weight
         if begun is None and chunk.span is not None:
             a, b = chunk.span
             inputs: dict[str, Any] = {
-                k: g.span(a, b) for k, g in gathers.items() if isinstance(g, _Resident)
+                k: g.span(a, b) for k, g in gathers.items() if isinstance(g, Resident)
             }
             ids = self._ids[a:b]
             target = None if target is None else target[a:b]
@@ -421,7 +309,7 @@ class RowStream:
 
 def _views(
     inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None,
-    ids: Tensor, chunk: _Chunk,
+    ids: Tensor, chunk: Chunk,
 ) -> list[Batch]:  # fmt: skip
     """Cut a chunk into batches that are views of it; tokens come cut already."""
     sizes = chunk.sizes

@@ -93,7 +93,8 @@ def open_texts(
     faults = text_faults(schema, source, np.sort(np.concatenate(list(splits.values()))))
     notes = settle(faults, source, options)
     splits = _without(splits, list(faults))
-    columns = [texts_of(source, f) for f in fields]
+    used = np.sort(np.concatenate(list(splits.values())))
+    columns = [_only(texts_of(source, f), used) for f in fields]
     chosen = choose_tokenizer(
         [[column[i] for i in splits["train"].tolist()] for column in columns],
         options, key=(source.fingerprint, splits["train"].tobytes()),
@@ -102,7 +103,6 @@ def open_texts(
     frame = frame_of(chosen.tokenizer, texts=len(fields))
     length, why = _length(parts, frame, splits["train"], options.max_length)
     rows = compose(parts, frame, length, chosen.tokenizer)
-    used = np.sort(np.concatenate(list(splits.values())))
     notes += [chosen.reason, _said(rows, used, why)]
     notes += _empty_note(parts, used)
     return Opened(_fitted(schema, chosen, rows, splits["train"], length), _inputs(rows), splits,
@@ -120,11 +120,11 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     every = np.arange(source.rows, dtype=np.int64)
     faults = text_faults(schema, source, every)
     notes = settle(faults, source, options)
-    columns = [texts_of(source, f) for f in fields]
+    used = np.setdiff1d(every, list(faults))
+    columns = [_only(texts_of(source, f), used) for f in fields]
     tokenizer, length = tokenizer_of(schema), int(fields[0].stats["length"])
     parts = _encoded(tokenizer, columns, source, options)
     rows = compose(parts, frame_of(tokenizer, texts=len(fields)), length, tokenizer)
-    used = np.setdiff1d(every, list(faults))
     if len(used) and rows.cut(used)[0]:
         notes.append(_said(rows, used, f"max_length={length}, as in training"))
     return Opened(schema, _inputs(rows), {"all": used}, notes)
@@ -152,6 +152,16 @@ def texts_of(source: Source, field: Field) -> list[str]:
         )
     values = column if column.dtype.kind == "O" else as_labels(column)
     return ["" if v is None else v if isinstance(v, str) else str(v) for v in values.tolist()]
+
+
+def _only(texts: list[str], used: np.ndarray) -> list[str]:
+    """Return the texts with "" for rows that take no part: they may be unreadable."""
+    if len(used) == len(texts):
+        return texts
+    out = [""] * len(texts)
+    for i in used.tolist():
+        out[i] = texts[i]
+    return out
 
 
 def text_faults(schema: Schema, source: Source, rows: np.ndarray) -> dict[int, str]:
@@ -279,8 +289,7 @@ def _encoded(
     def make() -> dict[str, np.ndarray]:
         out = {}
         for k, texts in enumerate(columns):
-            clean = [t if not _fault(t) else "" for t in texts]  # of rows that are left out
-            found = tokenizer.encode_batch(clean, special=False)
+            found = tokenizer.encode_batch(texts, special=False)
             out |= {f"values{k}": found.values, f"offsets{k}": found.offsets}
         return out
 

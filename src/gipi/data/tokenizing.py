@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 KINDS = ("bpe", "unigram", "wordpiece", "word", "char")
 OPTIONS = ("kind", "vocab")
 SMALLEST, LARGEST = 512, 32_768  # ids of a vocabulary that was not asked for
-IDS_PER_ROOT = 8.0  # ids for each square root of a character: a word more is seen ever more rarely
+IDS_PER_ROOT = 4.0  # ids for each square root of a character: a word more is seen ever more rarely
 MOST_CHARACTERS = 2_000_000  # that a tokenizer is trained on: more hardly changes its vocabulary
 WORTH_KEEPING = 500_000  # characters from which a trained tokenizer is kept in the cache
 FORMAT = 1
@@ -95,10 +95,10 @@ def guess(texts: list[str]) -> str:
 
 
 def size_for(characters: int) -> int:
-    """Return the number of ids for a corpus: 8 √characters, to the nearest power of two.
+    """Return the number of ids for a corpus: 4 √characters, to the nearest power of two.
 
     >>> size_for(5_000_000), size_for(100), size_for(10**12)
-    (16384, 512, 32768)
+    (8192, 512, 32768)
     """
     wanted = IDS_PER_ROOT * math.sqrt(max(characters, 1))
     return max(SMALLEST, min(LARGEST, 1 << round(math.log2(wanted))))
