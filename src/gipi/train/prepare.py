@@ -102,6 +102,8 @@ def prepare(
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
+    if model_name is not None:
+        text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:

@@ -9,7 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gipi.core.errors import ModelError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gipi.core.registry import Record
     from gipi.core.schema import Schema
 
 BATCH = 64  # rows of a step
@@ -72,6 +77,22 @@ def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]: 
     if pace.clip is not None:
         values["clip_norm"] = pace.clip
     return values
+
+
+def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None:
+    """Raise `ModelError` where a model that reads no texts was named for them.
+
+    known  the models that there are
+    """
+    if not is_text(schema) or "text" in record.tags:
+        return
+    texts = ", ".join(f"'{f.name}'" for f in schema.inputs)
+    readers = ", ".join(r.name for r in known if "text" in r.tags)
+    raise ModelError(
+        f"the model '{record.name}' reads no text, and {texts} is text",
+        f"a model for texts: {readers}",
+        "leave --model out, or choose one of them",
+    )
 
 
 def honest(schema: Schema, rows: int) -> str:
