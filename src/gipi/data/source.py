@@ -314,7 +314,8 @@ def hash_columns(columns: dict[str, Column]) -> str:
         total.update(repr((name, column.dtype.str, column.shape)).encode())
         if column.dtype.kind == "O":
             for value in column.tolist():
-                total.update(b"\0" if value is None else b"\1" + str(value).encode() + b"\0")
+                raw = str(value).encode("utf-8", "surrogatepass")
+                total.update(b"\0" if value is None else b"\1" + raw + b"\0")
         else:
             total.update(np.ascontiguousarray(column).view(np.uint8).data)
     return total.hexdigest()

@@ -311,9 +311,12 @@ def _signature(data: dict[str, Any]) -> Signature:
     if image is not None:
         channels, height, width = image
         image = (int(channels), int(height), int(width))
+    # Folders from before there were texts say nothing about them.
+    texts = {key: int(data.get(key, 0)) for key in ("vocab", "length", "pad")}
     return Signature(
-        image, int(data["numbers"]), tuple(map(int, data["cardinalities"])), int(data["outputs"])
-    )
+        image=image, numbers=int(data["numbers"]), outputs=int(data["outputs"]),
+        cardinalities=tuple(map(int, data["cardinalities"])), **texts,
+    )  # fmt: skip
 
 
 def _restored(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -12,7 +12,7 @@ from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
-from gipi.train import budget, picture_recipes
+from gipi.train import budget, picture_recipes, text_recipes
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gipi.core.config import Config
     from gipi.core.resolve import Layer
     from gipi.core.schema import Schema, Signature
+    from gipi.text import Tokenizer
 
 SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
@@ -77,24 +78,32 @@ def data_options(config: Config) -> data_.DataOptions:
         cache_budget_bytes=config.cache_budget,
         mode=config.stream,
         workers=config.workers,
+        tokenizer=config.tokenizer,
+        tokenizer_options=dict(config.tokenizer_options),
+        max_length=config.max_length,
     )
 
 
-def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepared:
+def prepare(
+    layers: Sequence[Layer], own: Own, *, again: bool = False, tokenizer: Tokenizer | None = None
+) -> Prepared:
     """Open the data, fill in what was left open, and build the task and the model.
 
-    layers  from lowest to highest precedence; the recipe goes below all of them
-    again   the lowest layer is that of a run which has begun: nothing is chosen or probed anew
+    layers     from lowest to highest precedence; the recipe goes below all of them
+    again      the lowest layer is that of a run which has begun: nothing is chosen or probed anew
+    tokenizer  that of the run which has begun
 
     Raises the `RequestError` that names what does not fit.
     """
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
     dataset = data_.open_data(own.data if own.data is not None else wanted.data,
-                              data_options(wanted))  # fmt: skip
+                              replace(data_options(wanted), tokenizer_kept=tokenizer))  # fmt: skip
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
+    if model_name is not None:
+        text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:
@@ -135,6 +144,7 @@ def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepar
         *scaled,
         *advised(model, schema, signature, config),
         picture_recipes.honest(model_name or "", task.name, rows),
+        text_recipes.honest(schema, rows) if own.model is None else "",
     )
     choices = tuple(line for line in choices if line)
     named = config.model_copy(update={"task": task.name, "model": model_name})

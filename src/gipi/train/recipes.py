@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gipi.train import picture_recipes
+from gipi.train import picture_recipes, text_recipes
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
@@ -33,9 +33,9 @@ class Suggestion:
 
 def guess_model(schema: Schema) -> tuple[str, str]:
     """Return the name of the model for this data and the reason, as (name, reason)."""
-    deep = picture_recipes.guess(schema)
-    if deep is not None:
-        return deep
+    found = picture_recipes.guess(schema) or text_recipes.guess(schema)
+    if found is not None:
+        return found
     images = [f for f in schema.inputs if f.kind == "image"]
     if images:
         side = "x".join(map(str, images[0].shape[1:]))
@@ -55,7 +55,7 @@ def recipe_for(
 ) -> Suggestion:
     """Return the default recipe for a task, a model and `rows` training rows.
 
-    schema           tells images from tables
+    schema           tells images and texts from tables
     optimizer, loss  what the user has chosen: the recipe then leaves out what does not go with it
     planned          network and batch size of a time budget
     """
@@ -64,6 +64,8 @@ def recipe_for(
         values = _fast(task, rows, planned)
     elif images and picture_recipes.is_deep(model, task):
         values = picture_recipes.recipe(task, model, schema, rows)
+    elif text_recipes.is_text(schema):
+        values = text_recipes.recipe(task, model, schema, rows)
     elif model in ("perceptron", "linear"):
         values = _convex(task, model, rows)
     else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gipi.core.errors import DataError
 from gipi.core.registry import Record, Registry
-from gipi.data.sources import adult, bundled, cifar, idx, language, pictured, voc
+from gipi.data.sources import adult, bundled, cifar, idx, korean, language, pictured, voc
 from gipi.data.sources.compressed import find_file
 from gipi.data.sources.download import Remote, downloads_folder, fetch
 from gipi.data.sources.table import read_table
@@ -39,6 +39,10 @@ MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/t
 XQUAD_URL = "https://raw.githubusercontent.com/google-deepmind/xquad/master/"
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
 CHATBOT_URL = "https://raw.githubusercontent.com/songys/Chatbot_data/master/"
+KLUE = (
+    "Park, S., Moon, J., Kim, S. and others (2021). KLUE: Korean language understanding "
+    "evaluation. NeurIPS, datasets and benchmarks; arXiv:2105.09680."
+)
 BOOK_URL = "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets/"
 
 
@@ -375,6 +379,37 @@ NAMED = (
         "Song, Y. (2018). Chatbot data v1.0 for Korean.",
         "MIT",
         {"train": 11_823},
+        "nsmc",
+        "200,000 Korean film reviews: positive or negative?",
+        (),
+        korean.holds_nsmc,
+        korean.read_nsmc,
+        "Park, L. (2016). Naver sentiment movie corpus.",
+        "CC0 1.0",
+        {"train": 150_000, "test": 50_000, "classes": 2},
+        "https://github.com/e9t/nsmc",
+    ),
+    NamedSet(
+        "klue-nli",
+        "Korean pairs of sentences: does the first imply, contradict or leave open the second?",
+        (),
+        korean.holds_klue(korean.NLI),
+        korean.read_klue_nli,
+        KLUE,
+        "CC BY-SA 4.0",
+        {"dev": 3_000, "classes": 3},
+        "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-nli-v1.1",
+    ),
+    NamedSet(
+        "klue-sts",
+        "Korean pairs of sentences: how much do they mean the same, 0 to 5?",
+        (),
+        korean.holds_klue(korean.STS),
+        korean.read_klue_sts,
+        KLUE,
+        "CC BY-SA 4.0",
+        {"dev": 519},
+        "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-sts-v1.1",
     ),
 )  # fmt: skip
 
@@ -401,6 +436,8 @@ _KINDS = {
     "wikitext2": ("text", "generate"), "tinyshakespeare": ("text", "generate"),
     "xquad": ("text", "answer"), "korquad": ("text", "answer"),
     "korean-chatbot": ("text", "translate"),
+    "nsmc": ("text", "classify"), "klue-nli": ("text", "classify"),
+    "klue-sts": ("text", "regress"),
 }  # fmt: skip
 
 SOURCES = Registry(

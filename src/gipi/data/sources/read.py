@@ -25,6 +25,7 @@ from gipi.data.sources import (
     language,
     pictured,
     table,
+    textfiles,
 )
 from gipi.data.sources.arrow import dates_in
 from gipi.data.sources.compressed import kind_of
@@ -158,6 +159,9 @@ def _read_folder(path: Path, task: str | None) -> Source:
     try:
         return folder.read_folder(path)
     except DataError as error:
+        texts = textfiles.read_text_folder(path)
+        if texts is not None:
+            return texts
         kinds = set(table.KINDS) - {".txt"}  # a text among files is a note more often than a table
         tables = [p.name for p in path.iterdir() if p.is_file() and kind_of(p) in kinds]
         if not tables:
