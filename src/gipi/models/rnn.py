@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from gipi.models.rnn_lm import RecurrentLM
 from gipi.models.rnn_encoder_decoder import EncoderDecoder
+from gipi.models.rnn_lm import RecurrentLM
 from gipi.models.sequence import (
     Entrance,
     RNNConfig,

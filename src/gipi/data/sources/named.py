@@ -379,6 +379,8 @@ NAMED = (
         "Song, Y. (2018). Chatbot data v1.0 for Korean.",
         "MIT",
         {"train": 11_823},
+    ),
+    NamedSet(
         "nsmc",
         "200,000 Korean film reviews: positive or negative?",
         (),
