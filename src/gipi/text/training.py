@@ -10,10 +10,11 @@
     word       the most frequent words
     char       the most frequent characters
 
-The same texts give the same tokenizer, in the same order of ids, on any machine. The package does
-not promise that: its WordPiece breaks ties by the order of a hash table, and its Unigram hands out
-the last scores in such an order. Here words are counted first and given in a fixed order, and
-scores are rounded.
+The same texts give the same tokenizer, in the same order of ids. The package does not promise that:
+its WordPiece breaks ties by the order of a hash table, and its Unigram hands out the last scores
+and adds up counts in such an order. Here words are counted first and given in a fixed order, and
+scores are rounded to four digits. What could still differ are two Unigram pieces of exactly the
+same worth at the very edge of the vocabulary.
 """
 
 from __future__ import annotations
