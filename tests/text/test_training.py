@@ -239,6 +239,20 @@ def test_case_is_kept_where_asked():
     )
 
 
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+def test_rare_characters_are_left_out_where_asked(kind):
+    texts = ["abab abba baab"] * 50 + ["aab\u2603 zq"]
+    every = train_tokenizer(texts, kind=kind, vocab=40)
+    most = train_tokenizer(texts, kind=kind, vocab=40, coverage=0.99)
+    for character, known in (("a", True), ("\u2603", False), ("z", False)):
+        assert every.unk not in every.encode(character).ids
+        assert (most.unk not in most.encode(character).ids) == known
+    with pytest.raises(ConfigError, match=r"coverage = 0[\s\S]*0\.9995"):
+        train_tokenizer(texts, kind=kind, vocab=40, coverage=0)
+    with pytest.raises(ConfigError, match="--coverage"):
+        train_tokenizer(texts, kind=kind, vocab=8)
+
+
 def test_no_more_ids_than_asked_for():
     for kind in KINDS:
         for vocab in (320, 333):
