@@ -23,6 +23,7 @@ from gipi.text.corpus import (
     key_of,
     open_corpus,
 )
+from gipi.text.local import is_local
 
 DOCUMENTS_ = ("the cat sat", "", "on the mat [EOS]", "나는 학교에 갑니다 👩‍👩‍👧")
 KINDS = ("bpe", "unigram", "wordpiece", "word", "char")
@@ -91,7 +92,11 @@ def test_a_long_document_is_encoded_in_parts_without_a_difference(kind, monkeypa
     monkeypatch.setattr(corpus_, "_PIECE", 7)
     monkeypatch.setattr(corpus_, "_BATCH", 40)
     tokenizer = made(kind, 600)
-    long = "the cat  sat\n\n on the\tmat\u3000the 학교에 갑니다 x's it'll " * 3 + "  "
+    assert is_local(tokenizer.to_json())
+    long = (
+        "a\x1cb!\x1c!\u3000\n c\u2028 d the cat  sat\n\n on the\tmat\u3000the 학교에 x's it'll " * 3
+        + "  "
+    )
     documents = (long, "", "the", "a" * 50, " " * 30, long[::-1])
     parts = list(encode_documents(documents, tokenizer, end=1))
     assert len(parts) > 2
@@ -99,6 +104,24 @@ def test_a_long_document_is_encoded_in_parts_without_a_difference(kind, monkeypa
     want = [[*tokenizer.encode(d, special=False).ids.tolist(), 1] for d in documents]
     assert np.concatenate([v for v, _ in parts]).tolist() == sum(want, [])  # noqa: RUF017
     assert np.concatenate([c for _, c in parts]).tolist() == [len(w) for w in want]
+
+
+def test_tokenizers_that_look_across_spaces_get_a_document_whole():
+    assert not is_local(changed("bpe", pre_tokenizer=None))
+    assert not is_local(changed("bpe", normalizer={"type": "Prepend", "prepend": "x"}))
+    body = json.loads(made().to_json())
+    body["pre_tokenizer"]["add_prefix_space"] = True
+    assert not is_local(json.dumps(body))
+    body = json.loads(made().to_json())
+    body["pre_tokenizer"]["use_regex"] = False
+    assert not is_local(json.dumps(body))
+    body = json.loads(made().to_json())
+    body["added_tokens"].append({**body["added_tokens"][0], "special": False, "content": "a b"})
+    assert not is_local(json.dumps(body))
+
+
+def changed(kind, **parts):
+    return json.dumps({**json.loads(made(kind).to_json()), **parts})
 
 
 @pytest.mark.parametrize("name", [TOKENS, DOCUMENTS, META])

@@ -145,6 +145,8 @@ def test_a_text_with_brackets_is_shown_as_it_is(corpus, capsys):
         (["train", "corpus.txt", "--vocab", "20"], "vocab = 20"),
         (["train", "corpus.txt", "--kind", "bpee"], "called 'bpee'"),
         (["train", "corpus.txt", "--min-count", "x"], "min-count = x"),
+        (["train", "corpus.txt", "--coverage", "x"], "coverage = x"),
+        (["train", "corpus.txt", "--coverage", "1.5"], "coverage = 1.5"),
         (["train", "corpus.txt", "--vocob", "9"], "no option '--vocob'"),
         (["show", "nowhere.json", "text"], "nowhere.json cannot be read"),
         (["trian"], "trian"),

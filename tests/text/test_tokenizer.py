@@ -346,6 +346,7 @@ def test_a_file_that_cuts_and_pads_is_read_without_that(tmp_path):
     text = "the cat sat on the mat"
     assert read.encode(text).ids.tolist() == made("wordpiece").encode(text).ids.tolist()
     assert len(read.encode_batch([text])[0]) == 8
+    assert len(read.encode(text, parse=True)) == 8
 
 
 def test_roles_of_other_peoples_files(tmp_path):

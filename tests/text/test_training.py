@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Core
 from tokenizers import models, pre_tokenizers, trainers
@@ -118,6 +118,8 @@ def test_unigram_learns_the_same_pieces_and_cuts_the_same(texts, more):
         assert [p if p in learned else "[UNK]" for p in want] == fast.tokens(found.ids)
 
 
+@example({"a": -1.0, "b": -1.0, "ab": -2.0}, "abab")
+@example({"a": -1.0, "b": -1.0, "c": -1.0, "ab": -2.0, "bc": -2.0, "abc": -3.0}, "abcabdc")
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
@@ -127,9 +129,7 @@ def test_unigram_learns_the_same_pieces_and_cuts_the_same(texts, more):
 )
 def test_the_most_likely_cut_is_the_same_ties_included(scores, word):
     core = Core(models.Unigram([("[UNK]", 0.0), *scores.items()], 0))
-    assert [t for t, _ in [(t, 0) for t in core.encode(word).tokens]] == (
-        teaching_unigram.segment(word, scores)
-    )
+    assert core.encode(word).tokens == teaching_unigram.segment(word, scores)
 
 
 def test_the_textbook_formula_prunes_other_pieces_than_the_package():
@@ -237,6 +237,20 @@ def test_case_is_kept_where_asked():
     assert unigram.tokens(unigram.encode("AB", special=False).ids) == unigram.tokens(
         unigram.encode("ab", special=False).ids
     )
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordpiece"])
+def test_rare_characters_are_left_out_where_asked(kind):
+    texts = ["abab abba baab"] * 50 + ["aab\u2603 zq"]
+    every = train_tokenizer(texts, kind=kind, vocab=40)
+    most = train_tokenizer(texts, kind=kind, vocab=40, coverage=0.99)
+    for character, known in (("a", True), ("\u2603", False), ("z", False)):
+        assert every.unk not in every.encode(character).ids
+        assert (most.unk not in most.encode(character).ids) == known
+    with pytest.raises(ConfigError, match=r"coverage = 0[\s\S]*0\.9995"):
+        train_tokenizer(texts, kind=kind, vocab=40, coverage=0)
+    with pytest.raises(ConfigError, match="--coverage"):
+        train_tokenizer(texts, kind=kind, vocab=8)
 
 
 def test_no_more_ids_than_asked_for():

@@ -57,6 +57,12 @@ def train(
         str | None,
         typer.Option("--min-count", help="Rarer pieces are not learned.", metavar="N"),
     ] = None,
+    coverage: Annotated[
+        str,
+        typer.Option(
+            "--coverage", help="Share of characters to know (unigram, wordpiece).", metavar="X"
+        ),
+    ] = "1.0",
     out: Annotated[
         str, typer.Option("--out", help="A .json file, or a folder.", metavar="PATH")
     ] = "tokenizer.json",
@@ -68,12 +74,15 @@ def train(
     del json  # read before the verbs are
     size = _number(vocab, "vocab")
     least = None if min_count is None else _number(min_count, "min-count")
+    share = _share(coverage)
     for file in files:
         if not Path(file).is_file():
             raise ConfigError(f"there is no file {file}", "text files", "check the path")
     from gipi.text.files import train_from_files
 
-    done = train_from_files(files, kind, vocab=size, out=out, lowercase=lowercase, min_count=least)
+    done = train_from_files(
+        files, kind, vocab=size, out=out, lowercase=lowercase, min_count=least, coverage=share
+    )
     made = done.tokenizer
     speed = done.bytes / 1e6 / max(done.seconds, 1e-9)
     print(f"{made.kind}: {made.vocab_size} ids from {done.texts} lines, "
@@ -153,3 +162,15 @@ def _number(value: str, name: str) -> int:
             f"{name} = {value} (--{name})", "a whole number of 1 or more", f"use --{name} 8000"
         )
     return int(value)
+
+
+def _share(value: str) -> float:
+    try:
+        share = float(value)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"coverage = {value} (--coverage)", "a share above 0 and up to 1", "use 0.9995"
+        )
+    return share

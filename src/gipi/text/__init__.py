@@ -5,6 +5,7 @@ from __future__ import annotations
 from gipi.text.corpus import Corpus, build_corpus, open_corpus
 from gipi.text.encoded import Encoded, Encodings
 from gipi.text.files import read_documents, train_from_files
+from gipi.text.fits import check_fit
 from gipi.text.lengths import fit_length
 from gipi.text.normalise import Normalisation, normalise
 from gipi.text.packing import (
@@ -26,6 +27,7 @@ __all__ = [
     "Tokenizer",
     "bucket_batches",
     "build_corpus",
+    "check_fit",
     "fill",
     "fit_length",
     "normalise",

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from itertools import chain
@@ -26,7 +25,7 @@ import numpy as np
 from gipi.core.atomic import digest, fsync_dir, storage_error, write_file
 from gipi.core.errors import DataError
 from gipi.text.encoded import check_texts
-from gipi.text.roles import steps
+from gipi.text.local import CUT, is_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,9 +38,6 @@ TOKENS, DOCUMENTS, META = "tokens.bin", "documents.bin", "corpus.json"
 _PIECE = 1 << 16  # characters after which a long document may be cut for encoding
 _BATCH = 1 << 22  # characters that are encoded at once
 _BLOCK = 1 << 23
-_WORD_ENDS = re.compile(r"(?<=\S)(?=\s)")
-# These never look across the beginning of white space, so a text may be cut there.
-_LOCAL = {"ByteLevel", "Metaspace", "BertPreTokenizer", "WhitespaceSplit", "Whitespace", "Split"}
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def encode_documents(
     the tokenizers to which a word does not depend on what stands before that space, the ids are
     the same, and memory stays small.
     """
-    local = _is_local(tokenizer)
+    local = is_local(tokenizer.to_json())
     batch: list[str] = []
     parts: list[int] = []
     size = 0
@@ -192,25 +188,12 @@ def _encode(
 def _pieces(document: str) -> Iterator[str]:
     start = 0
     while len(document) - start > _PIECE:
-        cut = _WORD_ENDS.search(document, start + _PIECE)
+        cut = CUT.search(document, start + _PIECE)
         if cut is None:
             break
         yield document[start : cut.start()]
         start = cut.start()
     yield document[start:]
-
-
-def _is_local(tokenizer: Tokenizer) -> bool:
-    body = json.loads(tokenizer.to_json())
-    before = list(steps(body["pre_tokenizer"]))
-    return (
-        bool(before)
-        and all(step["type"] in _LOCAL for step in before)
-        and all(step.get("prepend_scheme", "always") == "always" for step in before)
-        and not any(step.get("add_prefix_space") and step["type"] == "ByteLevel" for step in before)
-        and all(step["type"] != "Prepend" for step in steps(body["normalizer"]))
-        and (before[0]["type"] != "Split" or tokenizer.kind == "char" or len(before) > 1)
-    )
 
 
 def _write(folder: Path, documents: Iterable[str], tokenizer: Tokenizer, end: int | None) -> None:

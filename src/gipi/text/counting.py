@@ -50,6 +50,25 @@ class Counted:
             yield "\n".join(block)
 
 
+def covered(counted: Counted, share: float) -> Counted:
+    """Return the words that are written with the most frequent characters.
+
+    share  of all characters of the text, how many the kept ones make up at least
+    """
+    characters: Counter[str] = Counter()
+    for word, number in counted.words.items():
+        for character in word:
+            characters[character] += number
+    wanted, seen = share * characters.total(), 0
+    kept: set[str] = set()
+    for character, number in sorted(characters.items(), key=lambda item: (-item[1], item[0])):
+        if seen >= wanted:
+            break
+        kept.add(character)
+        seen += number
+    return Counted({w: n for w, n in counted.words.items() if kept.issuperset(w)}, counted.texts)
+
+
 def count_words(texts: Iterable[str], core: Core, *, characters: bool = False) -> Counted:
     """Return the words of all texts as `core` normalises and cuts them.
 

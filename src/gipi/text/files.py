@@ -101,6 +101,7 @@ def train_from_files(
     out: str | Path,
     lowercase: bool | None = None,
     min_count: int | None = None,
+    coverage: float = 1.0,
 ) -> Trained:
     """Train a tokenizer on text files and save it.
 
@@ -119,7 +120,12 @@ def train_from_files(
 
     began = time.perf_counter()
     trained = train_tokenizer(
-        lines(), kind=kind, vocab=vocab, lowercase=lowercase, min_count=min_count
+        lines(),
+        kind=kind,
+        vocab=vocab,
+        lowercase=lowercase,
+        min_count=min_count,
+        coverage=coverage,
     )
     took = time.perf_counter() - began
     return Trained(trained, trained.save(out), seen[0], seen[1], took)

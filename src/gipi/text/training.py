@@ -10,10 +10,11 @@
     word       the most frequent words
     char       the most frequent characters
 
-The same texts give the same tokenizer, in the same order of ids, on any machine. The package does
-not promise that: its WordPiece breaks ties by the order of a hash table, and its Unigram hands out
-the last scores in such an order. Here words are counted first and given in a fixed order, and
-scores are rounded.
+The same texts give the same tokenizer, in the same order of ids. The package does not promise that:
+its WordPiece breaks ties by the order of a hash table, and its Unigram hands out the last scores
+and adds up counts in such an order. Here words are counted first and given in a fixed order, and
+scores are rounded to four digits. What could still differ are two Unigram pieces of exactly the
+same worth at the very edge of the vocabulary.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tokenizers import Tokenizer as Core
 
 from gipi.core.errors import ConfigError, DataError, UnknownName, did_you_mean
 from gipi.text.bytelevel import ALPHABET
-from gipi.text.counting import Counted, count_words
+from gipi.text.counting import Counted, count_words, covered
 from gipi.text.encoded import check_texts
 from gipi.text.normalise import KINDS, normaliser, of_kind
 from gipi.text.roles import ROLES, name_of
@@ -53,6 +54,7 @@ def train_tokenizer(
     special: Sequence[str] = ROLES,
     extra: Sequence[str] = (),
     min_count: int | None = None,
+    coverage: float = 1.0,
 ) -> Tokenizer:
     """Learn a tokenizer from texts, which are read once.
 
@@ -64,6 +66,8 @@ def train_tokenizer(
     special    roles of special tokens; padding is always there and always id 0
     extra      further special tokens, such as the sentinels of span corruption
     min_count  how often a pair, word or character must occur; default 2, and 1 for characters
+    coverage   share of the characters of the texts that must be known (unigram and wordpiece); the
+               rarest beyond it become [UNK], which leaves room for longer pieces
     With cls and sep a text becomes [CLS] text [SEP], and a pair [CLS] text [SEP] text [SEP]; else
     [BOS] text [EOS], as far as these are wanted. Raises `UnknownName`, `ConfigError`, `DataError`.
     """
@@ -79,6 +83,8 @@ def train_tokenizer(
         raise ConfigError(
             f"extra special tokens {list(extra)}", "different names, none empty", "rename them"
         )
+    if not 0 < coverage <= 1:
+        raise ConfigError(f"coverage = {coverage}", "a share above 0 and up to 1", "use 0.9995")
     core = _empty(kind, lowercase=lowercase)
     least = min_count if min_count is not None else (1 if kind == "char" else 2)
     if kind == "bpe":
@@ -87,6 +93,8 @@ def train_tokenizer(
         counted = count_words(texts, core, characters=kind == "char")
         if not counted.words:
             raise _empty_corpus(counted.texts)
+        if kind in {"unigram", "wordpiece"}:
+            counted = covered(counted, coverage)
         model = {
             "unigram": _train_unigram,
             "wordpiece": _train_wordpiece,
@@ -234,7 +242,7 @@ def settle(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
 
 
 def _train_words(counted: Counted, vocab: int, names: list[str], least: int) -> Any:
-    _check_room(vocab, len(names), 1, "word or character at least")
+    _check_room(vocab, len(names), 1, "word at least")
     ranked = sorted(counted.words.items(), key=lambda item: (-item[1], item[0]))
     kept = [w for w, n in ranked if n >= least and w not in names][: vocab - len(names)]
     if not kept:
@@ -254,7 +262,8 @@ def _check_room(vocab: int, special: int, alphabet: int, what: str) -> None:
         raise ConfigError(
             f"vocab = {vocab}",
             f"at least {special + alphabet}: {special} special tokens and {alphabet} {what}",
-            f"use --vocab {special + alphabet} or more (usual are 8000 to 50000)",
+            f"use --vocab {special + alphabet} or more (usual are 8000 to 50000)"
+            + (", or --coverage 0.9995, or kind bpe" if "characters" in what else ""),
         )
 
 
