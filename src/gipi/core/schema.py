@@ -23,6 +23,8 @@ ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 IGNORED = 255
 """The label of a mask's pixels that count neither in the loss nor in the score."""
+IGNORED_TOKEN = -100
+"""The label of a text's positions that count neither in the loss nor in the score."""
 
 
 @dataclass(frozen=True)
