@@ -35,21 +35,21 @@ class Signature:
     numbers        width F of the float input (B, F) of a table
     cardinalities  of each category column the number of codes, the unknown code 0 included; the
                    model's second positional input is then (B, len(cardinalities)) int64
+    outputs        width of the head, decided by the task (classes, target values, parameters)
     vocab          number of token ids where the input is text, else 0; the model's first positional
                    input is then (B, T) int64, right-padded with `pad`, and for pairs of texts the
                    second is (B, T) int64 segments 0 and 1
     length         T of the longest prepared row of tokens
     pad            id of the padding token: what equals it is no token
-    outputs        width of the head, decided by the task (classes, target values, parameters)
     """
 
     image: tuple[int, int, int] | None = None
     numbers: int = 0
     cardinalities: tuple[int, ...] = ()
+    outputs: int = 1
     vocab: int = 0
     length: int = 0
     pad: int = 0
-    outputs: int = 1
 
 
 @dataclass(frozen=True)
