@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gipi.core.errors import ConfigError
+from gipi.nn import sampling
 from gipi.nn.sampling import (
     NOTHING,
     Limits,
@@ -182,6 +183,14 @@ def test_what_is_ruled_out_is_never_drawn():
     assert draw(only, range(2000), step=0).unique().tolist() == [4]
     only[:, 8] = -1e4  # the last token of the vocabulary is as good as any
     assert draw(only, row_keys([[0]] * 2000, 0), step=0).unique().tolist() == [4, 8]
+
+
+@pytest.mark.parametrize(("u", "first"), [(0.0, True), (1.0 - 2.0**-53, False), (1.0, False)])
+def test_the_ends_of_the_interval_draw_what_is_possible(monkeypatch, u, first):
+    monkeypatch.setattr(sampling, "uniform", lambda key, ids, stream: torch.full((len(ids),), u))
+    logits = torch.randn(50, 9)
+    logits[:, :2] = logits[:, 6:] = -math.inf
+    assert draw(logits.double(), [0] * 50, step=0).unique().tolist() == [2 if first else 5]
 
 
 def test_keys_of_equal_prompts_differ_and_do_not_depend_on_neighbours():
