@@ -80,6 +80,8 @@ CASES = {
     "roberta-tag": ("RobertaForTokenClassification", ENCODER, {"num_labels": 4}),
     "roberta-answer": ("RobertaForQuestionAnswering", ENCODER, {}),
     "roberta-body": ("RobertaModel", ENCODER, {"layer_norm_eps": 0.2}),
+    "xlm-roberta-words": ("XLMRobertaForMaskedLM", ENCODER, {}),
+    "xlm-roberta-classify": ("XLMRobertaForSequenceClassification", ENCODER, {"num_labels": 3}),
     "distilbert-words": ("DistilBertForMaskedLM", DISTIL, {}),
     "distilbert-classify": ("DistilBertForSequenceClassification", DISTIL, {"num_labels": 3}),
     "distilbert-tag": ("DistilBertForTokenClassification", DISTIL, {"num_labels": 4}),
@@ -158,7 +160,7 @@ def batch(name, *, rows=4, length=9, seed=1):
     ids = torch.randint(3, V - 1, (rows, length), generator=generator)
     ids = torch.where(mask.bool(), ids, pad)
     given = {"input_ids": ids, "attention_mask": mask}
-    if name.startswith(("bert", "roberta")) and CASES[name][2].get("type_vocab_size") != 1:
+    if name.startswith(("bert", "roberta", "xlm")) and CASES[name][2].get("type_vocab_size") != 1:
         given["token_type_ids"] = torch.randint(0, 2, ids.shape, generator=generator)
     if name.startswith(("t5", "marian")):
         target = torch.randint(3, V - 1, (rows, 7), generator=generator)

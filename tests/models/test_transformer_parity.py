@@ -8,7 +8,9 @@ import pytest
 import torch
 from tests.models.hot import CASES, PAD, batch, hot_model, theirs, transformers, worst
 
-from gipi.models.pretrained import load_folder, save_folder
+from gipi import models
+from gipi.core.schema import Signature
+from gipi.models.pretrained import family_of, load_folder, save_folder
 from gipi.nn import activation
 
 CLOSE = 2e-5  # of the spread of what is compared
@@ -186,6 +188,30 @@ def test_positions_follow_the_mask_as_in_their_generate(folder):
     out = answers(model, {**given, "positions": index})
     assert worst(out, reference, given) > FAR
     assert int(given["input_ids"][1, 0]) == PAD
+
+
+@pytest.mark.parametrize(
+    ("record", "family", "options", "case"),
+    [
+        ("bert", "bert", {"pooling": "first"}, "bert-classify"),
+        ("gpt2", "gpt2", {}, "gpt2-words"),
+        ("transformer", "marian", {"order": "post"}, "marian"),
+    ],
+)
+def test_a_model_trained_here_opens_there(record, family, options, case, tmp_path):
+    signature = Signature(vocab=48, length=12, pad=batch(case)["input_ids"][1, 0].item(), outputs=3)
+    options = {"width": 16, "heads": 2, **options}
+    body = models.build(record, signature, options=options).body.eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in body.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
+    save_folder(tmp_path / "ours", models.describe(body, family_of(family)))
+    again = getattr(transformers(), CASES[case][0]).from_pretrained(tmp_path / "ours").eval()
+    given = batch(case)
+    assert worst(answers(body, given), {"logits": theirs(again, case, given)["logits"]}, given) <= (
+        CLOSE
+    )
 
 
 def test_half_precision_files_keep_their_type_and_bytes(tmp_path):

@@ -15,7 +15,14 @@ from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
-from gipi.models.from_tokens import BertOptions, GPT2Options, language_model, text_classifier
+from gipi.models.from_tokens import (
+    BertOptions,
+    GPT2Options,
+    TranslatorOptions,
+    language_model,
+    text_classifier,
+    translator,
+)
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
@@ -64,6 +71,7 @@ __all__ = [
     "PerceptronConfig",
     "ResNetConfig",
     "RetinaNetConfig",
+    "TranslatorOptions",
     "UNetConfig",
     "backbone",
     "build",
@@ -126,6 +134,9 @@ MODELS = Registry(
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),
+        Record("transformer", translator, "one text into another: encoder and decoder of 2017",
+               "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
+               ("text", "translate"), {"config": TranslatorOptions}),
     ),
 )  # fmt: skip
 

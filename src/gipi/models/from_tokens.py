@@ -17,8 +17,9 @@ from torch import nn
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
 from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from gipi.models.token_vectors import EmbedConfig
-from gipi.models.transformer import StackConfig, draw_weights
+from gipi.models.transformer import StackConfig, draw_weights, draw_weights_2017
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -69,6 +70,28 @@ class GPT2Options:
     dropout: Share = 0.0
 
 
+@dataclass(frozen=True)
+class TranslatorOptions:
+    """Shape of an encoder-decoder that turns one text into another.
+
+    width, layers, heads   units of a token, blocks of each stack, heads of attention
+    inner      units between the two dense layers of a block; None: 4·width
+    positions  longest text; None: the longest prepared row
+    order      where norms stand: post, after each branch as in 2017, or pre, which needs no warm-up
+    activation a name of `gipi list activations`
+    dropout    of branches and the tokens' vectors
+    """
+
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    inner: Count | None = None
+    positions: Count | None = None
+    order: Literal["pre", "post"] = "pre"
+    activation: str = "relu"
+    dropout: Share = 0.1
+
+
 class TextClassifier(nn.Module):
     """An encoder called with tokens: what equals `pad` is masked, and the logits come out.
 
@@ -84,7 +107,10 @@ class TextClassifier(nn.Module):
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
         """Return the logits of each text."""
-        logits = self.body(tokens_BT, tokens_BT != self.pad, segments_BT).logits
+        if self.body.config.embed.segments < 2:
+            segments_BT = None  # RoBERTa and DistilBERT part two texts by a separator alone
+        real = tokens_BT.ne(self.pad)
+        logits: Tensor | None = self.body(tokens_BT, real, segments_BT).logits
         assert logits is not None
         return logits
 
@@ -102,7 +128,29 @@ class NextToken(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Return the logits at each place."""
-        logits = self.body(tokens_BT).logits
+        logits: Tensor | None = self.body(tokens_BT).logits
+        assert logits is not None
+        return logits
+
+
+class Translator(nn.Module):
+    """An encoder-decoder called with both texts: the logits of what follows each target token.
+
+    source (B, S) int64, target (B, T) int64, shifted right -> (B, T, V). What equals `pad` is
+    masked in the source; the target needs no mask, for no token looks ahead.
+    """
+
+    def __init__(
+        self, body: Seq2SeqModel, config: TranslatorOptions | None = None, *, pad: int = 0
+    ) -> None:
+        super().__init__()
+        self.body, self.pad, self.config = body, pad, config
+        self.choices = shape_in_words(body.config.decoder, body.config.embed)
+
+    def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
+        """Return the logits at each place of the target."""
+        real = source_BS.ne(self.pad)
+        logits: Tensor | None = self.body(source_BS, real, decoder_input_ids=target_BT).logits
         assert logits is not None
         return logits
 
@@ -151,13 +199,37 @@ def language_model(options: GPT2Options, signature: Signature, generator: Genera
     return NextToken(body, replace(o, inner=body.config.stack.inner, positions=places))
 
 
+def translator(
+    options: TranslatorOptions, signature: Signature, generator: Generator
+) -> Translator:
+    """Return the Transformer of 2017 for texts of one vocabulary, drawn from `generator`.
+
+    One table serves source, target and the logits, as published. Differs from the paper where
+    `order` is "pre". Raises `ModelError` for data that is not text.
+    """
+    places = _places(signature, options.positions, "transformer")
+    o = options
+    side = StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, order=o.order,
+                       final_norm=o.order == "pre", activation=o.activation,
+                       dropout=o.dropout)  # fmt: skip
+    body = Seq2SeqModel(Seq2SeqConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, kind="sinusoidal",
+                    pad=signature.pad, scale=o.width**0.5, dropout=o.dropout),
+        side, replace(side, causal=True, cross=True),
+        # The bias of published models of this form; zeros here, so that it can be saved as one.
+        final_bias=o.order == "post",
+    ))  # fmt: skip
+    draw_weights_2017(body, generator)
+    settled = replace(o, inner=side.inner, positions=places)
+    return Translator(body, settled, pad=signature.pad)
+
+
 def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
     """Return sentences about the shape of a Transformer, for people."""
-    places = embed.positions - embed.offset if embed.positions else embed.context
     place = "before" if stack.order == "pre" else "after"
     return (
         f"{stack.layers} blocks of {stack.heads} heads, {stack.width} wide, a norm {place} each",
-        f"{embed.vocab} tokens in the vocabulary, up to {places} in a row",
+        f"{embed.vocab} tokens in the vocabulary, up to {embed.longest} in a row",
     )
 
 

@@ -66,6 +66,7 @@ def read(fields: Fields, head: str, state: State) -> CausalConfig:  # noqa: ARG0
     fields.only("quantization_config")
     fields.only("pruned_heads", ({},))
     fields.only("sliding_window")
+    fields.only("rope_interleaved", (False,))
     fields.note("pretraining_tp")  # how a matrix was cut when it was trained; the sum is the same
     width, heads = fields.size("hidden_size"), fields.size("num_attention_heads")
     return CausalConfig(

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from gipi.models.family import Entry, Family
 
 FAMILIES = (
-    bert.FAMILY, roberta.FAMILY, distilbert.FAMILY, gpt2.FAMILY, llama.FAMILY, t5.FAMILY,
-    marian.FAMILY,
+    bert.FAMILY, roberta.FAMILY, roberta.XLM_FAMILY, distilbert.FAMILY, gpt2.FAMILY,
+    llama.FAMILY, t5.FAMILY, marian.FAMILY,
 )  # fmt: skip
+TABLE = re.compile(r"embed|shared|wte|wpe")  # in the name of a table of tokens or positions
 SHOWN = 4  # names of one kind in an error
 OLD_NAMES = ((re.compile(r"LayerNorm\.gamma$"), "LayerNorm.weight"),
              (re.compile(r"LayerNorm\.beta$"), "LayerNorm.bias"))  # fmt: skip
@@ -151,9 +152,10 @@ def describe(model: nn.Module, family: Family) -> Loaded:
     if outputs:
         raw["id2label"] = {str(i): f"LABEL_{i}" for i in range(outputs)}
         raw["label2id"] = {f"LABEL_{i}": i for i in range(outputs)}
-    state, _ = _present_names(family, file_tensors(family, model))
+    odd = {entry.ours for entry in family.entries(config)} ^ set(model.state_dict())
+    state = {} if odd else _present_names(family, file_tensors(family, model))[0]
     again = family.read(Fields(raw, CONFIG), config.head, state)
-    lost = list(_differences(config, again))
+    lost = [*_differences(config, again), *(f"tensor {name} is in one alone" for name in odd)]
     if lost:
         raise ModelError(
             f"a model that config.json of the family {family.name} cannot describe: "
@@ -332,9 +334,11 @@ def _refusal(
     apart: list[str],
 ) -> ModelError:
     """Return the error for tensors that do not fit, with the first names of each kind."""
-    words = [one for one in resized if "embed" in one[0] and one[1][1:] == one[2][1:]]
-    if words and len(resized) == len(words) and not missing and not unexpected:
-        name, file, needed = words[0]
+    # A vocabulary of another size changes the table and what is as long as it, nothing else.
+    tables = [one for one in resized if TABLE.search(one[0]) and one[1][1:] == one[2][1:]]
+    heights = {(file[0], needed[0]) for _, file, needed in resized if file}
+    if tables and len(heights) == 1 and not missing and not unexpected:
+        name, file, needed = tables[0]
         return ModelError(
             f"{name} in {source} has {file[0]} rows, config.json says {needed[0]}",
             "a vocabulary, or a number of positions, of the same size in both",

@@ -1,6 +1,8 @@
 """RoBERTa: BERT without the next-sentence task; positions count from the padding id on.
 
-Liu et al. 2019, "RoBERTa: a robustly optimized BERT pretraining approach", arXiv:1907.11692.
+Liu et al. 2019, "RoBERTa: a robustly optimized BERT pretraining approach", arXiv:1907.11692; in a
+hundred languages: Conneau et al. 2020, "Unsupervised cross-lingual representation learning at
+scale" (XLM-R), arXiv:1911.02116.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def read(fields: Fields, head: str, state: State) -> EncoderConfig:
     embed, stack = bert.body(fields)
     pad = fields.integer("pad_token_id", 1)
     assert pad is not None
-    embed = replace(embed, count="ids", pad=pad, offset=pad + 1, context=embed.positions - pad - 1)
+    embed = replace(embed, count="ids", pad=pad, offset=pad + 1)
     drop = fields.number("classifier_dropout", stack.dropout)
     pool = head == "classify" or (head == "none" and "roberta.pooler.dense.weight" in state)
     return EncoderConfig(
@@ -77,4 +79,11 @@ FAMILY = Family(
         "lm_head.decoder.bias": "lm_head.bias",
     },
     other=(r"roberta\.pooler\..*", r"lm_head\..*", r"classifier\..*", r"qa_outputs\..*"),
+)  # fmt: skip
+
+# The same net with another vocabulary, under names of its own.
+XLM_FAMILY = replace(
+    FAMILY, name="xlm-roberta",
+    heads={f"XLM{name}": head for name, head in HEADS.items()},
+    write=lambda config: {**bert.write(config), "model_type": "xlm-roberta"},
 )  # fmt: skip

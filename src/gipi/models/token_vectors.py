@@ -29,7 +29,7 @@ class EmbedConfig:
                    tokens (mask), or among those that are not `pad` (ids)
     offset         position of the first token
     pad            id of padding, for count="ids"
-    context        tokens of a text that the model was made for; 0: what the table holds
+    context        tokens of a row that a model without a table was made for; 0: not said
     segments       rows of the table of segments; 0: none, -1: the token table (GPT-2)
     norm, eps      whether layer norm follows the sum
     scale          of the tokens' vectors before positions are added
@@ -49,6 +49,11 @@ class EmbedConfig:
     eps: float = 1e-12
     scale: float = 1.0
     dropout: float = 0.0
+
+    @property
+    def longest(self) -> int:
+        """Return the most tokens of a row: what the table holds, else `context`; 0: no limit."""
+        return self.positions - self.offset if self.positions else self.context
 
 
 class Embed(nn.Module):
@@ -80,11 +85,12 @@ class Embed(nn.Module):
         if c.positions and before + T + c.offset > c.positions:
             raise ModelError(
                 f"{before + T} tokens in a row",
-                f"at most {c.positions - c.offset}, the positions that this model knows",
+                f"at most {c.longest}, the positions that this model knows",
                 "cut the text, or use windows",
             )
         if c.count == "ids":
-            real = ids_BT != c.pad
+            assert c.pad is not None
+            real = ids_BT.ne(c.pad)
             # Padding stands on the row of the padding id, as where this way of counting is from.
             return torch.where(real, real.long().cumsum(1) - 1 + c.offset, c.offset - 1)
         if c.count == "mask" and real_BK is not None:

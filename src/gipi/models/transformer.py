@@ -17,6 +17,7 @@ from torch import nn
 from gipi.core.errors import ModelError
 from gipi.nn import RMSNorm, activation
 from gipi.nn.attention import Attention, Mask, attention_mask
+from gipi.nn.init import xavier
 from gipi.nn.kvcache import Cache
 from gipi.nn.position import RelativeBias, Rotary, rotary
 
@@ -262,6 +263,28 @@ def draw_weights(module: nn.Module, generator: Generator, *, std: float = 0.02) 
                 block.feed.down.weight.div_(branches**0.5)
                 if block.cross is not None:
                     block.cross.out.weight.div_(branches**0.5)
+
+
+@torch.no_grad()
+def draw_weights_2017(module: nn.Module, generator: Generator) -> None:
+    """Fill matrices by Xavier's rule, tables from N(0, 1/D), biases with 0, norms with 1.
+
+    Queries, keys and values that are one matrix here are drawn as the matrices that they are. So do
+    tensor2tensor and its followers; the paper does not say.
+    """
+    draw_weights(module, generator)
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            part.weight.normal_(0.0, part.embedding_dim**-0.5, generator=generator)
+        elif isinstance(part, nn.Linear):
+            xavier(part.weight, generator)
+    for part in module.modules():
+        if isinstance(part, Attention):
+            queries, keys = part.heads * part.head_width, part.groups * part.head_width
+            joined = part.kv.weight if part.cross else part.qkv.weight
+            rows = (keys, keys) if part.cross else (queries, keys, keys)
+            for matrix in joined.split(rows):
+                xavier(matrix, generator)
 
 
 def foreign_inputs(

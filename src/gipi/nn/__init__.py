@@ -11,6 +11,7 @@ from gipi.nn.activations import (
     widening,
 )
 from gipi.nn.advise import RULES, Resolved, Situation, advise, remarks, resolve, why
+from gipi.nn.attention import Attention, Mask, attention_mask
 from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual, drop_rates
 from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
 from gipi.nn.dead import dead_units
@@ -21,6 +22,7 @@ from gipi.nn.embed import (
     embedding_width,
 )
 from gipi.nn.init import INITS, init_for, initialise
+from gipi.nn.kvcache import Cache
 from gipi.nn.layers import LAYERS
 from gipi.nn.linear import ORDERS, Order, dense_block, zero_linear
 from gipi.nn.lsuv import lsuv
@@ -34,6 +36,7 @@ from gipi.nn.norm import (
     mixes_rows,
     norm,
 )
+from gipi.nn.position import RelativeBias, Rotary, relative_buckets, rotary, rotate, sinusoids
 
 __all__ = [
     "ACTIVATIONS",
@@ -42,26 +45,32 @@ __all__ = [
     "NORMS",
     "ORDERS",
     "RULES",
+    "Attention",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Branches",
+    "Cache",
     "CategoryEmbeddings",
     "DenseConcat",
     "DropPath",
+    "Mask",
     "Maxout",
     "OneHotLinear",
     "Order",
     "PeriodicNumbers",
     "RMSNorm",
+    "RelativeBias",
     "Residual",
     "Resolved",
+    "Rotary",
     "RowRMSNorm",
     "ScaledTanh",
     "Situation",
     "Step",
     "activation",
     "advise",
+    "attention_mask",
     "conv_block",
     "dead_units",
     "dense_block",
@@ -75,9 +84,13 @@ __all__ = [
     "lsuv",
     "mixes_rows",
     "norm",
+    "relative_buckets",
     "remarks",
     "resolve",
+    "rotary",
+    "rotate",
     "separable",
+    "sinusoids",
     "why",
     "widening",
     "zero_linear",
