@@ -252,6 +252,11 @@ def test_options_that_do_not_fit_are_refused(how, words):
         generate(model(), Letters(), ["a"], how=how)
 
 
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        generate(model(), Letters(), ["a"], batch_size=0)
+
+
 @pytest.mark.parametrize(
     ("prompts", "words"),
     [(["a", ""], "text 1 is empty"), (["a", 3], "text 1 is int"), ([[1], []], "prompt 1 has no")],
