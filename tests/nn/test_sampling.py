@@ -56,6 +56,17 @@ def test_top_p_is_that_of_transformers(logits, history, p):
     assert torch.equal(keep_top_p(logits, p), theirs)
 
 
+@pytest.mark.parametrize(
+    ("k", "p"), [(1, 0.5), (7, 0.3), (7, 0.999), (20, 0.9), (VOCAB, 0.9), (99, 0.9)]
+)
+def test_top_p_among_the_top_k_is_that_of_transformers(logits, history, k, p):
+    theirs = processors().TopKLogitsWarper(k)(history, logits)
+    theirs = processors().TopPLogitsWarper(p)(history, theirs)
+    ours = keep_top_k(logits, k)
+    assert torch.equal(keep_top_p(ours, p, most=k), theirs)
+    assert torch.equal(keep_top_p(ours, p), theirs)
+
+
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 5.0])
 def test_the_repetition_penalty_is_that_of_transformers(logits, history, penalty):
     theirs = processors().RepetitionPenaltyLogitsProcessor(penalty)(history, logits.clone())
