@@ -1,8 +1,8 @@
 """The choice of the next token from its logits: what is ruled out, what is drawn.
 
 B rows, V tokens of the vocabulary, C of them in order, T tokens so far. Histories (B, T) int64 hold
--1 where a row has no token, so that rows of several lengths stand in one tensor and padding is never
-"a repetition". All functions are pure and treat each row alone.
+-1 where a row has no token: rows of several lengths stand in one tensor, and padding is never "a
+repetition". All functions are pure and treat each row alone.
 """
 
 from __future__ import annotations
