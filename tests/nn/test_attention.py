@@ -143,6 +143,17 @@ def test_a_cache_gives_what_the_whole_gives():
     assert cache.filled == T
 
 
+def test_a_cache_holds_no_graph():
+    """With gradients on, a long answer would otherwise keep every step of it alive."""
+    layer, cross = Attention(D, H), Attention(D, H, cross=True)
+    cache = Cache(1, (B, H, T, D // H))
+    for _ in range(2):
+        layer(torch.randn(B, 1, D), mask=Mask(), cache=cache)
+        cross(torch.randn(B, 1, D), torch.randn(B, 2, D), mask=Mask(), cache=cache)
+        cache.advance(1)
+    assert not any(t.requires_grad for t in (*cache.k, *cache.v, *cache.cross_k, *cache.cross_v))
+
+
 def filled_cache(rows=3):
     cache = Cache(2, (rows, 1, 4, 2))
     for layer in range(2):

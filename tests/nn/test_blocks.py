@@ -202,6 +202,7 @@ def built(name, i, o, k):
         "conv-block": lambda: build(i, o, kernel=k),
         "dense-block": lambda: build(i, o),
         "embedding": lambda: build(i, o),
+        "attention": lambda: build(i, 2),
     }.get(name, build)()
 
 

@@ -155,11 +155,12 @@ class Attention(nn.Module):
         B, Q, _ = x_BQD.shape
         H, G, E = self.heads, self.groups, self.head_width
         if self.cross:
-            q = self.q(x_BQD).view(B, Q, H, E).transpose(1, 2)
+            q = self._heads(self.q(x_BQD))
             k, v = self._of_source(source_BKD, cache, layer)
         else:
-            parts = self.qkv(x_BQD).view(B, Q, H + 2 * G, E).transpose(1, 2)
-            q, k, v = parts.split((H, G, G), 1)
+            # Parted before heads are: on the way back that is one copy less.
+            parts = self.qkv(x_BQD).split((H * E, G * E, G * E), -1)
+            q, k, v = (self._heads(part) for part in parts)
             if turn is not None:
                 q, k = rotate(q, turn), rotate(k, turn)
             if cache is not None:
@@ -173,6 +174,10 @@ class Attention(nn.Module):
         )  # fmt: skip
         out: Tensor = self.out(gathered.transpose(1, 2).reshape(B, Q, H * E))
         return out
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Return (B, T, heads·E) as (B, heads, T, E)."""
+        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
 
     def _of_source(
         self, source_BKD: Tensor | None, cache: Cache | None, layer: int
@@ -188,9 +193,7 @@ class Attention(nn.Module):
                 "the source tokens, or the encoder's output",
                 "pass input_ids or encoder_hidden (a cache needs them in its first step only)",
             )
-        B, K, _ = source_BKD.shape
-        both = self.kv(source_BKD).view(B, K, 2 * self.groups, self.head_width).transpose(1, 2)
-        k, v = both.chunk(2, 1)
+        k, v = (self._heads(part) for part in self.kv(source_BKD).chunk(2, -1))
         if cache is not None:
-            cache.cross_k[layer], cache.cross_v[layer] = k, v
+            cache.cross_k[layer], cache.cross_v[layer] = k.detach(), v.detach()
         return k, v

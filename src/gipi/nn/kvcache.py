@@ -99,8 +99,8 @@ class Cache:
         """Write the new tokens of one layer; return all keys and values so far, (B, G, K, E)."""
         total = self.filled + k_BGTE.shape[2]
         k, v = self.k[layer], self.v[layer]
-        k[:, :, self.filled : total] = k_BGTE
-        v[:, :, self.filled : total] = v_BGTE
+        k[:, :, self.filled : total] = k_BGTE.detach()
+        v[:, :, self.filled : total] = v_BGTE.detach()
         return k[:, :, :total], v[:, :, :total]
 
     def advance(self, new: int) -> None:

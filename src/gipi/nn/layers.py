@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from gipi.core.registry import Record, Registry
+from gipi.nn.attention import Attention
 from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual
 from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
 from gipi.nn.linear import dense_block
@@ -193,6 +194,15 @@ LAYERS = Registry(
             parameters="in·out",
             use="words and categories; `in` is the number of codes",
             failure="a code that training did not show keeps its first vector",
+        ),
+        _record(
+            "attention", Attention, "every place gathers from all others what suits it",
+            "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
+            formula="y = W·softmax(s·q·kᵀ)·v + b, s = 1/√E, in heads of E units",
+            shape="(B, T, in) -> (B, T, in)", parameters="4·in^2 + 4·in",
+            use="texts, and whatever is a set or a long series: any two places are one step apart",
+            failure="knows no order unless positions are added; its cost grows with T^2",
+            aliases=("self-attention", "multi-head-attention"),
         ),
         _record(
             "residual", Residual, "the input is added to the output",
