@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.deploy.lm import Bytes, Letters, Pieces
-from tests.nn.tiny_lm import TinyDecoder, TinyTranslator
+from tests.nn.tiny_lm import TinyDecoder, TinyRecurrent, TinyTranslator
 
 from gipi.core.errors import ConfigError, DataError, ModelError, NonFiniteError
+from gipi.core.schema import Signature
 from gipi.deploy.generate import generate, stream
 from gipi.deploy.generation import Generation, generation_of
+from gipi.models.from_tokens import GPT2Options, language_model
 from gipi.nn.decode import decode
 from gipi.nn.steppers import DecoderOnly
 
@@ -148,6 +150,25 @@ def test_the_model_is_evaluated_and_put_back():
     assert set(modes) == {False}
     assert net.training
     assert net.drop.training
+
+
+def test_models_that_are_trained_here_are_asked_as_they_are():
+    signature = Signature(vocab=23, length=16, pad=22, outputs=23)
+    draw = torch.Generator().manual_seed(0)
+    net = language_model(
+        GPT2Options(width=16, layers=2, heads=2, dropout=0.5), signature, draw
+    ).train()
+    found = generate(net, Letters(), TEXTS, how=replace(DRAWN, max_new_tokens=40, stop=()))
+    assert {len(g.tokens) for g in found} == {40}  # beyond the context of 16
+    assert net.training
+    with pytest.raises(ModelError, match="a tokenizer of 259 ids for a model of 23"):
+        generate(net, Bytes(), TEXTS)
+    with pytest.raises(DataError, match="at most 16, the context of the model"):
+        generate(net, Letters(), "a" * 17)
+    recurrent = TinyRecurrent()
+    assert len(generate(recurrent, Letters(), TEXTS, how=DRAWN)) == len(TEXTS)
+    with pytest.raises(ModelError, match="a tokenizer of 259 ids for a model of 23"):
+        generate(recurrent, Bytes(), TEXTS)
 
 
 # ------------------------------------------------------------------------ beyond the context
