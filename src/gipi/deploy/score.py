@@ -224,8 +224,7 @@ def words(scored: TextScore) -> list[OddWord]:
     found = list(WORD.finditer(scored.text))
     at = 0
     for (a, b), surprise in zip(scored.spans, scored.surprise, strict=True):
-        begin = a + len(scored.text[a:b]) - len(scored.text[a:b].lstrip())
-        while at < len(found) and found[at].end() <= begin:
+        while at < len(found) and found[at].end() <= a:
             at += 1
         if at < len(found) and found[at].start() < b:
             bits[at] += surprise
