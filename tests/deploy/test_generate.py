@@ -195,6 +195,17 @@ def test_a_prompt_beyond_the_context_is_never_cut():
     assert "at most 8" in caught.value.needed
 
 
+def test_an_answer_to_a_source_must_fit_the_positions():
+    net = TinyTranslator()
+    net.config = SimpleNamespace(embed=SimpleNamespace(vocab=23, positions=8, offset=0))
+    how = Generation(start_ids=(22,), max_new_tokens=8)
+    assert len(generate(net, Letters(), ["abc"], how=how)) == 1
+    with pytest.raises(ConfigError, match="give max_new_tokens=8"):
+        generate(net, Letters(), ["abc"], how=replace(how, max_new_tokens=9))
+    with pytest.raises(DataError, match="at most 8, the context of the model"):
+        generate(net, Letters(), ["abcabcabc"], how=how)
+
+
 # ------------------------------------------------------------------------ streams
 
 
