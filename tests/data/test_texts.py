@@ -13,10 +13,11 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.data import DataOptions, Dataset, audit, open_data, read_rows
 from gipi.data import texts as texts_
 from gipi.data.cache import ragged
+from gipi.data.compose import Frame, compose, frame_of, pad_of
 from gipi.data.infer import infer_schema
 from gipi.data.keys import folded
 from gipi.data.sources import read_source
-from gipi.data.texts import Frame, compose, frame_of, tokenizer_of
+from gipi.data.texts import tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer, guess, size_for
 from gipi.data.wordy import words_in
 from gipi.text import train_tokenizer
@@ -235,7 +236,7 @@ def test_a_row_without_a_token_gets_one() -> None:
 def test_a_tokenizer_without_padding_gets_one_more_id() -> None:
     tokenizer = train_tokenizer(TEXTS, kind="bpe", vocab=300)
     bare = type(tokenizer)(tokenizer.core, "bpe", {})
-    assert texts_.pad_of(bare) == (tokenizer.vocab_size, tokenizer.vocab_size + 1)
+    assert pad_of(bare) == (tokenizer.vocab_size, tokenizer.vocab_size + 1)
 
 
 def test_what_is_cut_is_said() -> None:
@@ -249,6 +250,15 @@ def test_what_is_cut_is_said() -> None:
     again = read_rows({"text": ["a lovely film of the plot with a very fine book"]}, found.schema)
     assert any("1 (100.00%) are longer" in n for n in again.notes)
     assert any("none is cut" in n for n in opened().notes)
+
+
+def test_unknown_tokens_are_said() -> None:
+    found = opened(tokenizer="word")
+    assert not any("unknown to the tokenizer" in n for n in found.notes)
+    strange = read_rows({"text": ["qqq zzz the of www"]}, found.schema)
+    assert "texts: 43% of the tokens are unknown to the tokenizer (word)" in strange.notes
+    bytes_ = read_rows({"text": ["qqq zzz the of www"]}, opened().schema)
+    assert not any("unknown" in n for n in bytes_.notes)
 
 
 def test_new_rows_are_read_as_the_training_rows() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gipi.core.schema import Schema
+    from gipi.data.source import Column
 
 SHOWN = 60  # characters of a text by which its row is called
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".pdf", ".docx", ".md")
@@ -101,14 +102,15 @@ def _is_row(value: Any, names: list[str]) -> bool:
 def _rows(items: list[Any], names: list[str], row_names: Sequence[str] | None = None) -> Source:
     """Return a table of one row an item: a text, two texts, or two with a tab between."""
     cells = [_cells(item, names) for item in items]
-    columns = {}
+    columns: dict[str, Column] = {}
     for k, name in enumerate(names):
-        columns[name] = np.empty(len(cells), dtype=object)
-        columns[name][:] = [row[k].strip() or None for row in cells]
+        values = np.empty(len(cells), dtype=object)
+        values[:] = [row[k].strip() or None for row in cells]
+        columns[name] = values
     called = row_names or [cut(" | ".join(row), SHOWN) or "(empty)" for row in cells]
     return Source(
-        "texts", dict(columns), len(cells), row_names=tuple(called),
-        schema_hints=dict.fromkeys(names, "text"), fingerprint=hash_columns(dict(columns)),
+        "texts", columns, len(cells), row_names=tuple(called),
+        schema_hints=dict.fromkeys(names, "text"), fingerprint=hash_columns(columns),
     )  # fmt: skip
 
 
