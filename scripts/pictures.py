@@ -20,6 +20,7 @@ from gipi import data, losses, models, optim
 from gipi import nn as parts
 from gipi.core.batch import Batch
 from gipi.core.schema import Signature
+from gipi.text import train_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -331,6 +332,45 @@ def augmentation() -> None:
     save(figure, "augmentation")
 
 
+# ------------------------------------------------------------------------ tokenizers
+
+
+SMALL_CORPUS = (
+    "low lower lowest low low lower slow slower slowest slow",
+    "new newer newest new renew renewed wide wider widest widely",
+    "the slow river is the widest and the lowest of the new rivers",
+    "a newer and wider road is slower than the old and lower one",
+) * 3
+SENTENCE = "the newest river is widening slowly"
+
+
+def tokenizers() -> None:
+    """Draw the same sentence cut by every kind of tokenizer, trained on the same few lines."""
+    kinds = {"char": 60, "bpe": 300, "wordpiece": 80, "unigram": 70, "word": 80}
+    figure, ax = plt.subplots(figsize=(7.5, 2.6))
+    for row, (kind, vocab) in enumerate(kinds.items()):
+        made = train_tokenizer(SMALL_CORPUS, kind=kind, vocab=vocab)
+        found = made.encode(SENTENCE, special=False)
+        y = len(kinds) - row
+        ax.text(-1, y, kind, ha="right", va="center")
+        for number, (a, b) in enumerate(found.offsets.tolist()):
+            unknown = found.ids[number] == made.unk
+            colour = "#9ca3af" if unknown else COLOURS[number % 5]
+            box = mpl.patches.FancyBboxPatch(
+                (a + 0.06, y - 0.32), b - a - 0.12, 0.64,
+                boxstyle="round,pad=0,rounding_size=0.2",
+                facecolor=colour + ("55" if unknown else "22"), edgecolor=colour,
+            )  # fmt: skip
+            ax.add_patch(box)
+        for place, letter in enumerate(SENTENCE):
+            ax.text(place + 0.5, y, letter, ha="center", va="center", family="monospace")
+        ax.text(len(SENTENCE) + 0.8, y, f"{len(found)} tokens", va="center")
+    ax.set_xlim(-6, len(SENTENCE) + 6)
+    ax.set_ylim(0.5, len(kinds) + 0.5)
+    ax.axis("off")
+    save(figure, "tokenizers")
+
+
 PICTURES: dict[str, Callable[[], None]] = {
     "house": house,
     "schedules": schedules,
@@ -339,6 +379,7 @@ PICTURES: dict[str, Callable[[], None]] = {
     "xor": xor,
     "activations": activations,
     "augmentation": augmentation,
+    "tokenizers": tokenizers,
 }
 
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gipi.cli import tokenizer as tokenizer_
+
 app = typer.Typer(
     name="gipi",
     help="Deep learning in one line: data in; a trained, explained, deployable model out.",
@@ -302,3 +304,6 @@ def data_(
     from gipi.cli import output
 
     return output.audit(path, layer)
+
+
+app.add_typer(tokenizer_.app)

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gipi.text.tokenizer import check_texts
+from gipi.text.encoded import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

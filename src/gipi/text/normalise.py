@@ -106,9 +106,9 @@ def normaliser(wanted: Normalisation) -> normalizers.Normalizer | None:
 
 
 def normalise(text: str, wanted: Normalisation) -> str:
-    """Return the normalised text: the same in plain Python, to be read.
+    r"""Return the normalised text: the same in plain Python, to be read.
 
-    >>> normalise(" Ｃafé\\x00 ", Normalisation("NFKC", clean=True, lowercase=True, accents=True))
+    >>> normalise(" Ｃafé\x00 ", Normalisation("NFKC", clean=True, lowercase=True, accents=True))
     'cafe'
     """
     if wanted.form:

@@ -7,8 +7,6 @@ of lists of lists, a fingerprint, errors that name the row, and three promises:
 - text of a user never becomes a special token: "[CLS]" typed by somebody is five characters;
 - nothing is cut or padded, whatever the file of the tokenizer asks for;
 - `lossless` tells whether every text comes back exactly as it was.
-
-Shapes: T tokens of one text, N tokens of a whole batch, B texts.
 """
 
 from __future__ import annotations
@@ -27,6 +25,8 @@ from tokenizers import Tokenizer as Core
 from gipi.core.atomic import write_file
 from gipi.core.errors import DataError, UnknownName, did_you_mean
 from gipi.text import roles as roles_
+from gipi.text.characters import CharacterTable
+from gipi.text.encoded import Encoded, Encodings, check_texts, flat, joined
 from gipi.text.guard import guarded
 
 if TYPE_CHECKING:
@@ -35,58 +35,6 @@ if TYPE_CHECKING:
     from tokenizers import Encoding as CoreEncoding
 
 _CHUNK = 4096  # texts handed to Rust at once: enough for its threads, and the lists stay small
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One text, or a pair of texts, as tokens.
-
-    ids           (T,) int32
-    offsets       (T, 2) int32, token t covers the characters [a, b) of its text; (0, 0) where the
-                  token was added
-    segments      (T,) int32, 0 for the first text and 1 for the second
-    special_mask  (T,) bool, true where the token was added and stands for no character
-    words         (T,) int32, number of the word a token belongs to, -1 where it was added
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    segments: np.ndarray
-    special_mask: np.ndarray
-    words: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Encodings:
-    """B texts as one ragged array: the tokens of row i are `values[offsets[i] : offsets[i + 1]]`.
-
-    values    (N,) int32
-    offsets   (B + 1,) int64
-    segments  (N,) int32 where there were pairs, else None
-    spans     (N, 2) int32 characters [a, b) of each token, where asked for, else None
-    words     (N,) int32 word of each token, -1 where it was added, where asked for, else None
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-    segments: np.ndarray | None = None
-    spans: np.ndarray | None = None
-    words: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        row %= len(self)
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[row] for row in range(len(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,28 +112,37 @@ class Tokenizer:
                 "as many second texts as first texts",
                 "give one second text for each first one",
             )
+        if self._table is not None and pairs is None and not spans and not words:
+            return self._by_table(self._table, list(texts), special=special)
         counts: list[int] = []
         values, segments, places, numbers = [], [], [], []
         for found in self._batches(texts, pairs, special=special, places=spans):
             ids = [e.ids for e in found]
             counts += [len(row) for row in ids]
-            values.append(np.fromiter(chain.from_iterable(ids), np.int32))
+            values.append(flat(ids))
             if pairs is not None:
-                segments.append(_flat((e.type_ids for e in found), 1))
+                segments.append(flat(e.type_ids for e in found))
             if spans:
-                places.append(_flat((chain.from_iterable(e.offsets) for e in found), 1))
+                places.append(flat(chain.from_iterable(e.offsets) for e in found))
             if words:
                 rows = ([-1 if w is None else w for w in e.word_ids] for e in found)
-                numbers.append(_flat(rows, 1))
+                numbers.append(flat(rows))
         offsets = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
         return Encodings(
-            _joined(values),
+            joined(values),
             offsets,
-            None if pairs is None else _joined(segments),
-            _joined(places).reshape(-1, 2) if spans else None,
-            _joined(numbers) if words else None,
+            None if pairs is None else joined(segments),
+            joined(places).reshape(-1, 2) if spans else None,
+            joined(numbers) if words else None,
         )
+
+    def _by_table(self, table: CharacterTable, texts: list[str], *, special: bool) -> Encodings:
+        try:
+            return Encodings(*table.encode(texts, special=special))
+        except (TypeError, UnicodeError):
+            check_texts(texts)
+            raise
 
     def _batches(
         self, texts: Sequence[str], pairs: Sequence[str] | None, *, special: bool, places: bool
@@ -315,6 +272,17 @@ class Tokenizer:
     def _safe(self) -> Core:
         return guarded(self.to_json(), tuple(self.special_tokens))
 
+    @cached_property
+    def _table(self) -> CharacterTable | None:
+        """The quick way for characters, None where the tokenizer is not that simple."""
+        if self.kind != "char" or self.unk is None or self.core.normalizer is not None:
+            return None
+        around = self.encode("\x00")
+        at = int(np.flatnonzero(~around.special_mask)[0])
+        ids = tuple(around.ids.tolist())
+        vocabulary = self.core.get_vocab()
+        return CharacterTable.of(vocabulary, self.unk, around=(ids[:at], ids[at + 1 :]))
+
     # ---------------------------------------------------------------- to files and back
 
     def to_json(self) -> str:
@@ -322,7 +290,7 @@ class Tokenizer:
         return self.core.to_str()
 
     @staticmethod
-    def from_json(text: str, *, roles: Mapping[str, str] | None = None) -> Tokenizer:
+    def from_json(text: str, *, roles: Mapping[str, str | None] | None = None) -> Tokenizer:
         """Return the tokenizer of the text of a `tokenizer.json`.
 
         roles  role -> token; what is not given is told from the usual names of tokens
@@ -382,36 +350,5 @@ class Tokenizer:
         return place / roles_.FILE
 
 
-def check_texts(texts: Iterable[Any], *, first_row: int = 0, what: str = "row") -> None:
-    """Raise the `DataError` of the first row that is no text, naming it."""
-    for row, text in enumerate(texts, first_row):
-        if not isinstance(text, str):
-            raise DataError(
-                f"{what} {row} is {text!r:.60} ({type(text).__name__})",
-                "a text in every row",
-                "drop the row, or write an empty text",
-            )
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"{what} {row} holds half of a surrogate pair, {text[error.start]!r} at character "
-                f"{error.start}",
-                "Unicode text",
-                "decode the file as UTF-8, or drop the character",
-            ) from error
-
-
 def _rebuild(text: str, roles: Mapping[str, str]) -> Tokenizer:
     return Tokenizer.from_json(text, roles=roles)
-
-
-def _flat(rows: Iterable[Iterable[Any]], depth: int) -> np.ndarray:
-    values: Any = chain.from_iterable(rows)
-    for _ in range(depth - 1):
-        values = chain.from_iterable(values)
-    return np.fromiter(values, np.int32)
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0, np.int32)

@@ -27,9 +27,10 @@ from tokenizers import Tokenizer as Core
 from gipi.core.errors import ConfigError, DataError, UnknownName, did_you_mean
 from gipi.text.bytelevel import ALPHABET
 from gipi.text.counting import Counted, count_words
+from gipi.text.encoded import check_texts
 from gipi.text.normalise import KINDS, normaliser, of_kind
 from gipi.text.roles import ROLES, name_of
-from gipi.text.tokenizer import Tokenizer, check_texts
+from gipi.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -78,7 +79,7 @@ def train_tokenizer(
         raise ConfigError(
             f"extra special tokens {list(extra)}", "different names, none empty", "rename them"
         )
-    core = _empty(kind, lowercase)
+    core = _empty(kind, lowercase=lowercase)
     least = min_count if min_count is not None else (1 if kind == "char" else 2)
     if kind == "bpe":
         model = _train_bpe(core, texts, vocab, names, least)
@@ -101,7 +102,7 @@ def train_tokenizer(
 # ------------------------------------------------------------------------ what a kind is made of
 
 
-def _empty(kind: str, lowercase: bool | None) -> Core:
+def _empty(kind: str, *, lowercase: bool | None) -> Core:
     """Return the tokenizer of a kind before it has learned anything."""
     core = Core(models.BPE())
     wanted = normaliser(of_kind(kind, lowercase=lowercase))
@@ -180,9 +181,9 @@ def _train_bpe(core: Core, texts: Iterable[str], vocab: int, names: list[str], l
 
 
 def _train_wordpiece(counted: Counted, vocab: int, names: list[str], least: int) -> Any:
-    first = sorted({w[0] for w in counted.words})
+    every = sorted({c for w in counted.words for c in w})
     later = sorted({c for w in counted.words for c in w[1:]})
-    alphabet = [*first, *(CONTINUES + c for c in later)]
+    alphabet = [*every, *(CONTINUES + c for c in later)]
     _check_room(vocab, len(names), len(alphabet), "characters that begin or continue a word")
     core = Core(models.WordPiece(unk_token=name_of("unk")))
     core.pre_tokenizer = pre_tokenizers.CharDelimiterSplit("\n")
