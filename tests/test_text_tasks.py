@@ -129,6 +129,7 @@ def test_texts_are_asked_in_python(place: Path) -> None:
     long = predictor.predict("film " * 300)
     assert any("are longer and lose their end" in note for note in long.notes)
     assert len(predictor.predict(["", "   "])) == 2
+    assert predictor.predict("").rows == ("(empty)",)
 
 
 def test_a_model_of_files_reads_files(asked: Any, place: Path) -> None:

@@ -362,5 +362,6 @@ def test_an_answer_left_in_the_text_is_found() -> None:
     found = audit({"text": marked, "label": list(LABELS)})
     leak = next(f for f in found.findings if f.code == "leak")
     assert "last word" in leak.message
+    assert "letters, median" in next(f for f in found.fields if f.name == "text").values
     clean = audit({"text": list(TEXTS), "label": list(LABELS)})
     assert not [f for f in clean.findings if f.code == "leak"]

@@ -52,6 +52,8 @@ def as_texts(data: Any, schema: Schema) -> Any:
 
 def is_text(item: str) -> bool:
     """Return whether a string given to a model of texts is a text, and no file, folder or set."""
+    if not item.strip():
+        return True  # else it would be the folder that one stands in
     if item in SOURCES and "text" in SOURCES.get(item).tags:
         return False
     try:
