@@ -105,7 +105,7 @@ def test_lone_words_are_text_where_there_is_nothing_else() -> None:
     found = kinds({"name": sorted(set(names)), "label": ["a", "b"] * (len(set(names)) // 2)
                    + ["a"] * (len(set(names)) % 2)})  # fmt: skip
     assert found["name"] == ("text", "input")
-    assert guess(names) == "char"
+    assert guess(names) == ("char", "each text is a short word")
 
 
 def test_the_last_column_is_no_target_where_it_is_text() -> None:
