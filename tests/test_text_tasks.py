@@ -13,6 +13,7 @@ import torch
 import gipi
 from gipi.cli import main
 from gipi.core.errors import DataError
+from gipi.core.rundir import read_config
 from gipi.data.cache import ragged
 from gipi.deploy import load_model_folder
 from gipi.deploy.predict import load
@@ -77,7 +78,7 @@ def test_a_table_of_texts_trains_by_itself(place: Path) -> None:
     assert run.metrics["test/accuracy"] > 0.7
     assert {"run", "data", "metrics", "epochs", "steps", "seconds", "samples_per_s",
             "weights_sha256", "precision", "compile", "findings"} <= set(run.result)  # fmt: skip
-    said = (place / "table" / "config.yaml").read_text(encoding="utf-8")
+    said = " ".join(read_config(place / "table")[2]["choices"])
     assert "byte-level BPE" in said
     assert "filters over a few words at a time" in said
     assert Tokenizer.from_file(place / "table" / "tokenizer").lossless
