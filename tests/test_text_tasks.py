@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -126,6 +127,10 @@ def test_texts_are_asked_in_python(place: Path) -> None:
     predictor = load(place / "table")
     answers = predictor.predict([TEXT, "a dull one"])
     assert answers.rows == (TEXT, "a dull one")
+    frame = pd.DataFrame({"text": [TEXT, "a dull one"]})
+    for data in (frame, frame["text"], frame["text"].to_numpy(), (TEXT, "a dull one")):
+        assert predictor.predict(data).labels == answers.labels
+    assert len(predictor.predict(frame.iloc[0])) == 1
     assert len(predictor.predict({"text": TEXT})) == len(predictor.predict(TEXT)) == 1
     long = predictor.predict("film " * 300)
     assert any("are longer and lose their end" in note for note in long.notes)
@@ -190,7 +195,7 @@ def test_the_model_folder_is_enough(place: Path, tmp_path: Path) -> None:
     texts = [t for t, _ in reviews(20, seed=3)]
     one = load(tmp_path / "alone").predict(texts)
     two = gipi.load(place / "table").predict(texts)
-    assert one.values["probabilities"].tolist() == two.values["probabilities"].tolist()
+    assert one.records() == two.records()
     folder = load_model_folder(tmp_path / "alone")
     assert folder.signature.vocab == Tokenizer.from_file(place / "table" / "tokenizer").vocab_size
     assert folder.signature.length > 0

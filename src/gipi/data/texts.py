@@ -119,7 +119,7 @@ def texts_of(source: Source, field: Field) -> list[str]:
     if not isinstance(column, np.ndarray) or column.ndim != 1:
         raise DataError(
             f"the column '{field.name}' is missing in {source.name}",
-            "every text that the model was trained on",
+            "every column of text that the model was trained on",
             f"give a table with a column '{field.name}', or the text itself",
         )
     values = column if column.dtype.kind == "O" else as_labels(column)

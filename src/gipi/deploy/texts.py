@@ -43,6 +43,8 @@ def as_texts(data: Any, schema: Schema) -> Any:
         return _rows([data], names)
     if isinstance(data, os.PathLike) and is_text_file(Path(data)) and Path(data).is_file():
         return _file(Path(data), names, schema)
+    if type(data).__name__ == "Series" and not set(names) <= set(getattr(data, "index", ())):
+        data = list(data)  # a column of a frame; a row of one has the names of its columns
     if isinstance(data, np.ndarray) and data.ndim == 1 and data.dtype.kind in "OU":
         data = data.tolist()
     if isinstance(data, (list, tuple)) and data and all(_is_row(v, names) for v in data):
