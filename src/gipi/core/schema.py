@@ -39,7 +39,7 @@ class Signature:
     vocab          number of token ids where the input is text, else 0; the model's first positional
                    input is then (B, T) int64, right-padded with `pad`, and for pairs of texts the
                    second is (B, T) int64 segments 0 and 1
-    length         T of the longest prepared row of tokens
+    length         T of the widest batch of tokens: that of the longest prepared row, padded
     pad            id of the padding token: what equals it is no token
     """
 

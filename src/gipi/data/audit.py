@@ -177,6 +177,10 @@ def _field_facts(f: Field, column: Column) -> FieldFacts:
     elif column.ndim > 1:
         shape = "×".join(map(str, column.shape[1:]))
         values = f"{short(np.nanmin(column))} to {short(np.nanmax(column))}, {shape} a row"
+    elif f.kind == "text" and f.role == "input":
+        distinct = len(set(column[~lost].tolist()))
+        lengths = np.array([len(str(v)) for v in column[~lost].tolist()] or [0])
+        values = f"{lengths.min():,} to {lengths.max():,} letters, median {np.median(lengths):,.0f}"
     elif column.dtype.kind == "O":
         counts = Counter(column[~lost].tolist())
         distinct = len(counts)

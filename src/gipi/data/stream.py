@@ -226,7 +226,9 @@ class RowStream:
             last = min(first + per, self.steps)
             a, b = first * size, min(last * size, self.rows)
             rows = [min(size, self.rows - i * size) for i in range(first, last)]
-            wide = () if self._lengths is None else widths(order[a:b], rows, self._lengths)
+            wide: Sequence[int] = (
+                () if self._lengths is None else widths(order[a:b], rows, self._lengths)
+            )
             if self.world == 1:
                 yield Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),

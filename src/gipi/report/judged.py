@@ -390,7 +390,8 @@ def _sample(run: RunData, row: dict[str, Any]) -> str:
     body += f", given {chance:.1%}" if chance is not None else ""
     body += "</span></p>"
     body += "".join(
-        f'<p class="read">{text(line) or "(empty)"}</p>' for line in listed(row.get("texts"))
+        f'<p class="read" dir="auto">{text(line) or "(empty)"}</p>'
+        for line in listed(row.get("texts"))
     )
     values = row.get("values")
     if isinstance(values, dict) and values:

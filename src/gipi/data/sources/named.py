@@ -399,7 +399,7 @@ NAMED = (
         korean.read_klue_nli,
         KLUE,
         "CC BY-SA 4.0",
-        {"dev": 3_000, "classes": 3},
+        {"train": 3_000, "classes": 3},
         "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-nli-v1.1",
     ),
     NamedSet(
@@ -410,7 +410,7 @@ NAMED = (
         korean.read_klue_sts,
         KLUE,
         "CC BY-SA 4.0",
-        {"dev": 519},
+        {"train": 519},
         "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-sts-v1.1",
     ),
 )  # fmt: skip
