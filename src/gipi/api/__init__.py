@@ -155,7 +155,9 @@ def model(
     table = numbers or cardinalities
     shape = None if table else _picture(name, image, channels)
     chosen = {**(options or {}), **({} if variant is None else {"variant": variant})}
-    signature = Signature(shape, numbers, cardinalities, classes)
+    signature = Signature(
+        image=shape, numbers=numbers, cardinalities=cardinalities, outputs=classes
+    )  # fmt: skip
     built = models.build(name, signature, seed=seed, options=chosen)
     if weights is not None:
         report = models.load_weights(built, weights, partial=partial)

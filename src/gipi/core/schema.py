@@ -15,7 +15,7 @@ Kind = Literal[
     "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress", "segment", "detect", "pose"]
+TaskKind = Literal["classify", "regress", "segment", "detect", "pose", "forecast"]
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -30,14 +30,16 @@ class Signature:
     """What goes into a model and how wide its output is: all a builder must know of the data.
 
     image          (C, H, W) where the input is one image, else None
-    numbers        width F of the float input (B, F) of a table
+    numbers        width F of the float input (B, F) of a table, (B, T, F) of a series
     cardinalities  of each category column the number of codes, the unknown code 0 included; the
                    model's second positional input is then (B, len(cardinalities)) int64
     vocab          number of token ids where the input is text, else 0; the model's first positional
                    input is then (B, T) int64, right-padded with `pad`, and for pairs of texts the
                    second is (B, T) int64 segments 0 and 1
-    length         T of the longest prepared row of tokens
+    length         T of the longest prepared row of tokens; steps of a series that a model sees
     pad            id of the padding token: what equals it is no token
+    horizon        steps of a series to forecast; the output is then (B, horizon, outputs), of the
+                   first `outputs` columns of the input
     outputs        width of the head, decided by the task (classes, target values, parameters)
     """
 
@@ -47,6 +49,7 @@ class Signature:
     vocab: int = 0
     length: int = 0
     pad: int = 0
+    horizon: int = 0
     outputs: int = 1
 
 
@@ -68,6 +71,8 @@ class Field:
         keypoints   float32 (B, K, 3) x, y, visible (0 missing, 1 hidden, 2 visible); stats may hold
                     "flip" (pairs of points that a mirror swaps) and "sigmas" (spread per point)
         category    int64 (B,), or float32 (B, K) of 0 and 1 where `multi` is true
+        series      float32 (B, horizon, K) of all K target series, standardised; the stats of the
+                    first of them hold the geometry of the windows (`gipi.data.windows`)
     """
 
     name: str

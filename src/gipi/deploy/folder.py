@@ -311,9 +311,11 @@ def _signature(data: dict[str, Any]) -> Signature:
     if image is not None:
         channels, height, width = image
         image = (int(channels), int(height), int(width))
+    known = {key: int(data[key]) for key in ("vocab", "length", "pad", "horizon") if key in data}
     return Signature(
-        image, int(data["numbers"]), tuple(map(int, data["cardinalities"])), int(data["outputs"])
-    )
+        image=image, numbers=int(data["numbers"]),
+        cardinalities=tuple(map(int, data["cardinalities"])), outputs=int(data["outputs"]), **known,
+    )  # fmt: skip
 
 
 def _restored(tensors: dict[str, Tensor], about: dict[str, Any]) -> dict[str, Tensor]:
