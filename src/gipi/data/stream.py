@@ -24,6 +24,7 @@ from gipi.data.buffers import Ring
 from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, normalise, resident
+from gipi.data.windows import WindowGather, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,14 +41,14 @@ MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 class Columns:
     """All rows of a data set as the model will see them, on the host.
 
-    inputs   name -> (N, ...) float32 or int64 tensor, or `Pictures`
+    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, or `Windows` of a series
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
-             (N, K, 3) keypoints, or `Masks`; None where there is none
+             (N, K, 3) keypoints, `Masks`, or `Windows`; None where there is none
     weight   (N,) float32 row weights or None
     """
 
-    inputs: dict[str, Tensor | Pictures]
-    target: Tensor | Masks | None = None
+    inputs: dict[str, Tensor | Pictures | Windows]
+    target: Tensor | Masks | Windows | None = None
     weight: Tensor | None = None
 
 
@@ -174,7 +175,7 @@ class RowStream:
         pictures = [c for c in columns.inputs.values() if isinstance(c, Pictures)]
         self.mode, self.mode_reason = choose_mode(
             asked=mode,
-            float_bytes=_float_bytes(columns, self.rows),
+            float_bytes=_float_bytes(columns, self.rows, lying=True),
             files=any(p.files is not None for p in pictures)
             or (isinstance(columns.target, Masks) and isinstance(columns.target.labels, MaskFiles)),
             device=self.device,
@@ -190,7 +191,10 @@ class RowStream:
         self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
-    def _gather_of(self, column: Tensor | Pictures, workers: int) -> _Gather:
+    def _gather_of(self, column: Tensor | Pictures | Windows, workers: int) -> _Gather:
+        if isinstance(column, Windows):
+            rows = torch.from_numpy(self.ids)
+            return WindowGather(column, rows, chunk_rows=self._chunk_rows, device=self.device)
         if not isinstance(column, Pictures):
             data = column[torch.from_numpy(self.ids)].to(self.device)
             return _Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
@@ -207,9 +211,11 @@ class RowStream:
         )  # fmt: skip
 
     def _target_of(
-        self, target: Tensor | Masks | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, _Labels | None]:
-        """Return the targets of the split on the device, or what fetches its masks."""
+        self, target: Tensor | Masks | Windows | None, rows: Tensor, workers: int
+    ) -> tuple[Tensor | None, _Gather | None]:
+        """Return the targets of the split on the device, or what fetches masks and windows."""
+        if isinstance(target, Windows):
+            return None, self._gather_of(target, workers)
         if isinstance(target, Masks):
             if self.mode == "resident":
                 return torch.from_numpy(target.fetch(self.ids)).to(self.device), None
@@ -234,7 +240,8 @@ class RowStream:
     @property
     def can_store(self) -> bool:
         """Whether `store` works: rows are resident, and not augmented in float32."""
-        return self.mode == "resident" and self.augment is None
+        whole = not any(isinstance(g, WindowGather) for g in self._gathers.values())
+        return self.mode == "resident" and self.augment is None and whole
 
     def store(self, *, half: bool, channels_last: bool) -> None:
         """Keep resident float rows in bf16 (`half`), and images in channels-last storage.
@@ -294,6 +301,7 @@ class RowStream:
         partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
         straight = straight and self.augment is None
+        straight = straight and all(isinstance(g, _Resident) for g in self._gathers.values())
         size, per = self.batch_size, self._per_chunk
         for first in range(skip, self.steps, per):
             last = min(first + per, self.steps)
@@ -420,15 +428,20 @@ def _batch_size(asked: int | str, rows: int) -> int:
     return min(asked, rows)
 
 
-def _float_bytes(columns: Columns, rows: int) -> int:
+def _float_bytes(columns: Columns, rows: int, *, lying: bool = False) -> int:
+    """Return the bytes of `rows` rows in a batch, or as they lie in memory: windows overlap."""
     total = 0
     for column in columns.inputs.values():
-        if isinstance(column, Pictures):
+        if isinstance(column, Windows):
+            total += column.values.nbytes if lying else column.row_bytes() * rows
+        elif isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
         else:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):
         total += int(np.prod(columns.target.shape)) * rows
+    elif isinstance(columns.target, Windows):
+        total += columns.target.values.nbytes if lying else columns.target.row_bytes() * rows
     elif columns.target is not None:
         total += columns.target[:1].numel() * columns.target.element_size() * rows
     return total
