@@ -12,6 +12,7 @@ from gipi.models.alexnet import AlexNetConfig, alexnet
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
+from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
@@ -21,8 +22,10 @@ from gipi.models.landmarks import LandmarksConfig, landmarks
 from gipi.models.lenet5 import LeNet5Config, lenet5
 from gipi.models.lightnet import LightNetConfig
 from gipi.models.linear import LinearConfig, linear
+from gipi.models.lstm_forecaster import LSTMForecasterConfig, lstm_forecaster
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
+from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
@@ -42,6 +45,7 @@ __all__ = [
     "AlexNetConfig",
     "Backbone",
     "CifarResNetConfig",
+    "DLinearConfig",
     "DeepLabV3Config",
     "DenseNetBCConfig",
     "DenseNetConfig",
@@ -50,12 +54,15 @@ __all__ = [
     "FastNetConfig",
     "GoogLeNetConfig",
     "HeatmapConfig",
+    "LSTMForecasterConfig",
     "LandmarksConfig",
     "LeNet5Config",
     "LightNetConfig",
     "LinearConfig",
     "LoadReport",
     "MLPConfig",
+    "NLinearConfig",
+    "PatchTSTConfig",
     "PerceptronConfig",
     "ResNetConfig",
     "RetinaNetConfig",
@@ -112,6 +119,18 @@ MODELS = Registry(
         Record("landmarks", landmarks, "points: their coordinates, by soft-argmax or dense layers",
                "Sun et al. 2018, Integral human pose regression, arXiv:1711.08229",
                ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
+        Record("dlinear", dlinear, "series: a linear map of the trend and one of the rest",
+               "Zeng, Chen, Zhang and Xu 2022, Are transformers effective for time series "
+               "forecasting?, arXiv:2205.13504", ("series", "forecast"), {"config": DLinearConfig}),
+        Record("nlinear", nlinear, "series: a linear map of the changes since the last step",
+               "Zeng, Chen, Zhang and Xu 2022, arXiv:2205.13504", ("series", "forecast"),
+               {"config": NLinearConfig}),
+        Record("lstm-forecaster", lstm_forecaster, "series: a recurrent net over all of them",
+               "Hochreiter and Schmidhuber 1997, Long short-term memory", ("series", "forecast"),
+               {"config": LSTMForecasterConfig, "aliases": ("lstm",)}),
+        Record("patchtst", patchtst, "series: a Transformer over patches of each series alone",
+               "Nie, Nguyen, Sinthong and Kalagnanam 2023, A time series is worth 64 words, "
+               "arXiv:2211.14730", ("series", "forecast"), {"config": PatchTSTConfig}),
     ),
 )  # fmt: skip
 

@@ -1,0 +1,103 @@
+"""A recurrent forecaster: an encoder over the past, and one linear map from its state to all steps.
+
+B rows, L steps seen, H steps ahead, F series, K of them forecast (the first K), W units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+from torch.nn import functional as F
+
+from gipi.models.dlinear import check_series
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from gipi.core.schema import Signature
+
+
+@dataclass(frozen=True)
+class LSTMForecasterConfig:
+    """Shape of a recurrent forecaster.
+
+    cell      lstm or gru
+    width     units of a layer
+    layers    recurrent layers, one on the other
+    dropout   share dropped between the layers and before the head
+    relative  forecast the change since the last step instead of the level
+    """
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    width: Annotated[int, Field(gt=0)] = 64
+    layers: Annotated[int, Field(gt=0)] = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    relative: bool = True
+
+
+class LSTMForecaster(nn.Module):
+    """s = LSTM(x_1 .. x_L),  ŷ = W s + b (+ x_L): all H steps at once, of all K series.
+
+    (B, L, F) -> (B, H, K). It sees every series, also those that are only inputs. With `relative`
+    the last step is taken off its input and added to its output, so that a shift of the level
+    changes nothing but the level (as in NLinear, arXiv:2205.13504).
+
+    Hochreiter and Schmidhuber 1997, "Long short-term memory"; the direct head as in Chevillon 2007,
+    "Direct multi-step estimation and forecasting". Weights of the recurrence are orthogonal, the
+    bias of the forget gate is 1 (Jozefowicz et al. 2015).
+    """
+
+    def __init__(
+        self, config: LSTMForecasterConfig, signature: Signature, generator: Generator
+    ) -> None:
+        super().__init__()
+        check_series(signature, "lstm-forecaster")
+        self.config, self.targets = config, signature.outputs
+        kind = nn.LSTM if config.cell == "lstm" else nn.GRU
+        between = config.dropout if config.layers > 1 else 0.0
+        self.encoder = kind(
+            signature.numbers, config.width, config.layers, batch_first=True, dropout=between
+        )
+        self.head = nn.Linear(config.width, signature.horizon * self.targets)
+        self._draw(generator)
+        said = (
+            f"{config.layers} {config.cell} layer{'s' * (config.layers > 1)} of {config.width} "
+            f"units over {signature.length} steps of {signature.numbers} series, then all "
+            f"{signature.horizon} steps at once"
+        )
+        self.choices = (said,)
+
+    def _draw(self, generator: Generator) -> None:
+        """Draw the weights: Xavier into a layer, orthogonal within it, forget gates open."""
+        for name, value in self.encoder.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate in value.data.chunk(len(value) // self.config.width):
+                    nn.init.orthogonal_(gate, generator=generator)
+            elif name.startswith("weight_ih"):
+                nn.init.xavier_uniform_(value, generator=generator)
+            else:
+                nn.init.zeros_(value)
+                if self.config.cell == "lstm" and name.startswith("bias_ih"):
+                    value.data[self.config.width : 2 * self.config.width] = 1.0
+        bound = math.sqrt(6 / (self.head.in_features + self.head.out_features))
+        nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x_BLF: Tensor) -> Tensor:
+        """Return (B, H, K) forecasts of the first K series."""
+        last = x_BLF[:, -1:]
+        states, _ = self.encoder(x_BLF - last if self.config.relative else x_BLF)
+        state = F.dropout(states[:, -1], self.config.dropout, self.training)
+        y_BHK = self.head(state).view(len(x_BLF), -1, self.targets)
+        return y_BHK + last[:, :, : self.targets] if self.config.relative else y_BHK
+
+
+def lstm_forecaster(
+    config: LSTMForecasterConfig, signature: Signature, generator: Generator
+) -> LSTMForecaster:
+    """Return the recurrent forecaster of a config for a series of this signature."""
+    return LSTMForecaster(config, signature, generator)
