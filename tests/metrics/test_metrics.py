@@ -160,7 +160,8 @@ def test_weight_zero_removes_a_row_and_the_state_keeps_its_size(name):
 def test_every_record_says_what_it_is_and_which_way_is_better(record):
     assert record.summary
     assert record.citation
-    assert set(record.tags) <= {"classify", "multi-label", "regress", "segment", "detect", "pose"}
+    known = {"classify", "multi-label", "regress", "segment", "detect", "pose", "forecast"}
+    assert set(record.tags) <= known
     if record.name not in NAMES:
         return
     metric, outputs, target = inputs(record.name, 5)
@@ -169,6 +170,7 @@ def test_every_record_says_what_it_is_and_which_way_is_better(record):
     best_logits = 20.0 * F.one_hot(CLASSES[5], 5) - 10
     perfect = {
         "classify": best_logits, "multi-label": best_logits, "regress": TRUTH, "pose": target,
+        "forecast": target,
         "segment": best_logits.view(N, 5, 1, 1).expand(N, 5, 2, 3),
     }[record.tags[0]]  # fmt: skip
     best, usual = score(metric, perfect, target), score(metric, outputs, target)

@@ -9,7 +9,7 @@ the steps before the first border.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -243,9 +243,9 @@ def _fit(
                 f"leave it out with --set schema.{field.name}=ignored",
             )
         apart = np.abs(known[geometry.season :] - known[: -geometry.season])
-        stats = {"mean": mean, "std": std, "naive": float(np.nanmean(apart))}
+        stats: dict[str, Any] = {"mean": mean, "std": std, "naive": float(np.nanmean(apart))}
         if k == 0:
-            stats[KEY] = geometry.to_dict()  # type: ignore[assignment]
+            stats[KEY] = geometry.to_dict()
         shape = (geometry.lookback,) if field.role == "input" else (geometry.horizon,)
         schema = schema.with_field(replace(field, stats=stats, shape=shape))
     return schema
@@ -333,7 +333,8 @@ def _windows(
     borders: tuple[int, int, int], geometry: Geometry, values: np.ndarray
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the windows of each part by the step where their forecast begins, and notes."""
-    splits, lost = {}, 0
+    splits: dict[str, np.ndarray] = {}
+    lost = 0
     bad = np.concatenate([[0], np.cumsum(np.isnan(values).any(1))])
     begin = 0
     for name, end in zip(("train", "val", "test"), borders, strict=True):

@@ -21,6 +21,7 @@ from gipi.data.sources.values import CLOCK_FORMATS, looks_like_date
 
 if TYPE_CHECKING:
     from gipi.data.options import DataOptions
+    from gipi.data.source import Column
 
 NAMES = ("date", "time", "datetime", "timestamp", "ds", "day", "month")
 MOST_STEPS = 20  # steps put in for each row of the table, at most: beyond it the step is wrong
@@ -60,7 +61,7 @@ class Moments(Sequence[str]):
         if found.dtype.kind != "M":
             return [("row " if self.step.unit == "row" else "") + str(v) for v in found.tolist()]
         day = self.step.unit != "us" or self.step.size % DAY == 0
-        if day and self.first == np.datetime64(self.first, "D"):  # type: ignore[call-overload]
+        if day and (found == found.astype("datetime64[D]")).all():
             return [str(v) for v in found.astype("datetime64[D]")]
         exact = self.step.unit == "us" and self.step.size % SECOND
         return [
@@ -155,7 +156,7 @@ def read_timeline(source: Source, options: DataOptions, *, step: Step | None = N
 
 def regular(source: Source, line: Timeline) -> Source:
     """Return the source with one row a step, in order; rows that were missing are empty."""
-    columns = {}
+    columns: dict[str, Column] = {}
     for name, column in source.columns.items():
         if isinstance(column, (ImageFiles, Annotations)):
             continue
@@ -328,7 +329,7 @@ def _gap(
     )
 
 
-def _summer(date: np.datetime64) -> str:
+def _summer(date: np.datetime64 | np.integer) -> str:
     """Return advice where an hour is lost or repeated as clocks are changed, else nothing."""
     if not isinstance(date, np.datetime64):
         return ""

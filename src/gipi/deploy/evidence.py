@@ -98,7 +98,7 @@ def write_evidence(
             primary = found["primary"] or {}
             primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
     elif task.name == "forecast" and judged.outputs is not None and judged.target is not None:
-        found |= forecasts.judge(judged, task, schema, rows, samples=samples).facts
+        found |= forecasts.judge(judged, task, schema, rows, samples=samples)
     elif judged.outputs is not None and judged.target is not None:
         said = task.decode(judged.outputs, schema)
         answers = _answers(judged, said, task.units(judged.outputs, judged.target, schema)[1])

@@ -6,7 +6,7 @@ are what needs no training: the last value goes on, or the last season comes aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -44,16 +44,6 @@ class Windowed(Protocol):
     def row_names(self, ids: np.ndarray) -> Sequence[str]:
         """Return a name for each step."""
         ...
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What is known of forecasts.
-
-    facts   entries of the summary
-    """
-
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,8 +124,8 @@ def floor_scores(dataset: Dataset, split: str, task: Task) -> dict[str, float]:
 
 def judge(
     judged: Evaluation, task: Task, schema: Schema, rows: Windowed | None, *, samples: bool
-) -> Judged:
-    """Return figures of forecasts against the truth, and with `samples` some windows."""
+) -> dict[str, Any]:
+    """Return entries of the summary: forecasts against the truth, with `samples` some windows."""
     assert judged.outputs is not None
     assert judged.target is not None
     window = geometry_of(schema)
@@ -172,7 +162,7 @@ def judge(
             entry["floor"] = floor
     if samples and rows is not None:
         facts["windows"] = _shown(squares, out, truth, ids, schema, rows)
-    return Judged(facts)
+    return facts
 
 
 def _shown(

@@ -128,7 +128,7 @@ class DLinear(nn.Module):
         """Return (B, H, K) forecasts of the first K series."""
         x_BKL = x_BLF[:, :, : self.targets].transpose(1, 2)
         trend = moving_average(x_BKL, self.config.kernel)
-        y_BKH = self.remainder(x_BKL - trend) + self.trend(trend)
+        y_BKH: Tensor = self.remainder(x_BKL - trend) + self.trend(trend)
         return y_BKH.transpose(1, 2)
 
 
@@ -156,7 +156,7 @@ class NLinear(nn.Module):
         """Return (B, H, K) forecasts of the first K series."""
         x_BKL = x_BLF[:, :, : self.targets].transpose(1, 2)
         last = x_BKL[:, :, -1:]
-        y_BKH = self.linear(x_BKL - last) + last
+        y_BKH: Tensor = self.linear(x_BKL - last) + last
         return y_BKH.transpose(1, 2)
 
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 from gipi.models.dlinear import check_series
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
@@ -29,22 +32,23 @@ class LSTMForecasterConfig:
     width     units of a layer
     layers    recurrent layers, one on the other
     dropout   share dropped between the layers and before the head
-    relative  forecast the change since the last step instead of the level
+    level     what is taken off each window and added to its forecast: its mean, its last step, or
+              none
     """
 
     cell: Literal["lstm", "gru"] = "lstm"
     width: Annotated[int, Field(gt=0)] = 64
     layers: Annotated[int, Field(gt=0)] = 1
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    relative: bool = True
+    level: Literal["mean", "last", "none"] = "mean"
 
 
 class LSTMForecaster(nn.Module):
-    """s = LSTM(x_1 .. x_L),  ŷ = W s + b (+ x_L): all H steps at once, of all K series.
+    """s = LSTM(x_1 - m .. x_L - m),  ŷ = W s + b + m: all H steps at once, of all K series.
 
-    (B, L, F) -> (B, H, K). It sees every series, also those that are only inputs. With `relative`
-    the last step is taken off its input and added to its output, so that a shift of the level
-    changes nothing but the level (as in NLinear, arXiv:2205.13504).
+    (B, L, F) -> (B, H, K). It sees every series, also those that are only inputs. m is the level of
+    the window, so that a shift of the level changes nothing but the level: its mean, which noise
+    hardly moves, or its last step (as in NLinear, arXiv:2205.13504).
 
     Hochreiter and Schmidhuber 1997, "Long short-term memory"; the direct head as in Chevillon 2007,
     "Direct multi-step estimation and forecasting". Weights of the recurrence are orthogonal, the
@@ -57,7 +61,7 @@ class LSTMForecaster(nn.Module):
         super().__init__()
         check_series(signature, "lstm-forecaster")
         self.config, self.targets = config, signature.outputs
-        kind = nn.LSTM if config.cell == "lstm" else nn.GRU
+        kind: Callable[..., nn.RNNBase] = nn.LSTM if config.cell == "lstm" else nn.GRU
         between = config.dropout if config.layers > 1 else 0.0
         self.encoder = kind(
             signature.numbers, config.width, config.layers, batch_first=True, dropout=between
@@ -89,11 +93,13 @@ class LSTMForecaster(nn.Module):
 
     def forward(self, x_BLF: Tensor) -> Tensor:
         """Return (B, H, K) forecasts of the first K series."""
-        last = x_BLF[:, -1:]
-        states, _ = self.encoder(x_BLF - last if self.config.relative else x_BLF)
+        level = x_BLF.mean(1, keepdim=True) if self.config.level == "mean" else x_BLF[:, -1:]
+        if self.config.level == "none":
+            level = torch.zeros_like(level)
+        states, _ = self.encoder(x_BLF - level)
         state = F.dropout(states[:, -1], self.config.dropout, self.training)
-        y_BHK = self.head(state).view(len(x_BLF), -1, self.targets)
-        return y_BHK + last[:, :, : self.targets] if self.config.relative else y_BHK
+        y_BHK: Tensor = self.head(state).view(len(x_BLF), -1, self.targets)
+        return y_BHK + level[:, :, : self.targets]
 
 
 def lstm_forecaster(

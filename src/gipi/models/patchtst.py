@@ -80,12 +80,13 @@ class _Norm(nn.Module):
 
     def __init__(self, width: int, kind: str) -> None:
         super().__init__()
+        self.over: nn.LayerNorm | BatchNorm1d
         self.over = nn.LayerNorm(width) if kind == "layer" else BatchNorm1d(width)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         if isinstance(self.over, nn.LayerNorm):
             return F.layer_norm(
-                x_BND, self.over.normalized_shape, self.over.weight.to(x_BND.dtype),
+                x_BND, list(self.over.normalized_shape), self.over.weight.to(x_BND.dtype),
                 self.over.bias.to(x_BND.dtype), self.over.eps,
             )  # fmt: skip
         out: Tensor = self.over(x_BND.transpose(1, 2)).transpose(1, 2)
@@ -181,7 +182,7 @@ class PatchTST(nn.Module):
         z = F.dropout(self.embed(patches) + self.place, self.config.dropout, self.training)
         for layer in self.layers:
             z = layer(z)
-        y = self.head(F.dropout(z.flatten(1), self.config.dropout, self.training))
+        y: Tensor = self.head(F.dropout(z.flatten(1), self.config.dropout, self.training))
         y_BHK = y.view(len(x_BLK), self.targets, -1).transpose(1, 2)
         return y_BHK if self.revin is None else self.revin.back(y_BHK, mean, spread)
 
