@@ -21,6 +21,7 @@ DENSE = ("mask", "boxes", "keypoints")
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
+SHOWN = 4  # names of targets that are written out
 IGNORED = 255
 """The label of a mask's pixels that count neither in the loss nor in the score."""
 
@@ -116,6 +117,18 @@ class Schema:
         """The column to be predicted; None when the data has none."""
         found = self.of("target")
         return found[0] if found else None
+
+    @property
+    def predicted(self) -> str | None:
+        """The names of what is predicted, for people: a series may have many; None without any.
+
+        >>> Schema(tuple(Field(name, "series", "target") for name in "abcde")).predicted
+        'a, b, c and 2 more'
+        """
+        names = [f.name for f in self.of("target")]
+        if len(names) > SHOWN:
+            return f"{', '.join(names[: SHOWN - 1])} and {len(names) - SHOWN + 1} more"
+        return ", ".join(names) or None
 
     @property
     def classes(self) -> tuple[str, ...]:

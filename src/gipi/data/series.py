@@ -119,7 +119,8 @@ def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
             "give a longer piece of the series",
         )
     if not target:  # an old gap does not matter to what comes next
-        table = _tail(table, time, geometry.lookback)
+        spare = 2 if geometry.policy == "fill" else 1  # what goes on must be known before
+        table = _tail(table, time, spare * geometry.lookback)
     options = DataOptions(time_column=time, bad_rows=geometry.policy)  # type: ignore[arg-type]
     line = read_timeline(table, options, step=geometry.step)
     policy = "refuse" if geometry.policy == "skip" and not target else geometry.policy

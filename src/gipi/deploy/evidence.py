@@ -85,7 +85,7 @@ def write_evidence(
     """
     found: dict[str, Any] = {"format_version": FORMAT_VERSION, "split": split, "task": task.name}
     found |= summary(judged, task, schema)
-    found["target"] = schema.target.name if schema.target else None
+    found["target"] = schema.predicted
     found["samples"] = samples
     if judged.outputs is not None and len(judged.outputs) < judged.rows:
         found["looked_at"] = len(judged.outputs)  # the rest are in the metrics alone

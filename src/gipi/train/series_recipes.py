@@ -40,15 +40,17 @@ def check_model(model: str) -> None:
 
 
 def recipe(model: str, windows: int) -> dict[str, Any]:
-    """Return AdamW under one cycle; a linear map takes large steps, a net small ones."""
+    """Return AdamW under one cycle; a linear map stays in fp32, where it is fast enough."""
+    model = MODELS.get(model).name if model in MODELS else model
     batch = max(8, min(32 if model in LINEAR else 64, 1 << int(math.log2(max(windows / 10, 8)))))
     steps, most = (2500, 60) if model in LINEAR else (1500, 60)
     epochs = min(most, max(5, math.ceil(steps * batch / max(windows, 1))))
     lr = 2e-3 if model == "lstm-forecaster" else 1e-3
-    return {
+    values: dict[str, Any] = {
         "optimizer": "adamw", "lr": lr, "weight_decay": 0.01, "schedule": "one-cycle",
         "batch_size": batch, "epochs": epochs, "clip_norm": 1.0,
     }  # fmt: skip
+    return {**values, "precision": "fp32"} if model in LINEAR else values
 
 
 def lengths(dataset: Dataset) -> dict[str, int]:
