@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gipi
 from gipi import models, tasks
@@ -87,6 +88,25 @@ def test_what_was_written_can_be_put_below_the_file_and_forecast_from(saved, tmp
     lines = first.save(tmp_path / "out.csv").read_text().splitlines()[1:]
     path.write_text(path.read_text() + "\n".join(lines) + "\n")
     assert predictor.predict(path).rows[0] == str(np.datetime64("2020-02-10") + H)
+
+
+def test_without_dates_rows_go_on_counting_and_own_modules_forecast(tmp_path):
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map = nn.Linear(L, H)
+
+        def forward(self, x):
+            return self.map(x.transpose(1, 2)).transpose(1, 2)
+
+    columns = {"a": np.sin(np.arange(90) / 3), "b": np.cos(np.arange(90) / 4)}
+    made = gipi.train(
+        columns, task="forecast", model=Own(), steps=2, out=tmp_path / "own", quiet=True,
+        settings={"horizon": H, "lookback": L, **FIXED},
+    )  # fmt: skip
+    said = made.predict(columns)
+    assert list(said.rows) == [f"row {i}" for i in range(91, 91 + H)]
+    assert list(said.columns()) == ["step", "a", "b"]
 
 
 def test_too_few_rows_are_named(saved):

@@ -123,6 +123,9 @@ def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
         table = _tail(table, time, spare * geometry.lookback)
     options = DataOptions(time_column=time, bad_rows=geometry.policy)  # type: ignore[arg-type]
     line = read_timeline(table, options, step=geometry.step)
+    if time is None:  # rows are counted from the first of the whole table
+        first = 1 + found.rows - table.rows
+        line = replace(line, moments=replace(line.moments, first=first))
     policy = "refuse" if geometry.policy == "skip" and not target else geometry.policy
     values, notes = _values(table, schema, line, policy)
     source = regular(table, line)
