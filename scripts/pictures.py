@@ -375,6 +375,95 @@ def forecast() -> None:
     save(figure, "forecast")
 
 
+# ------------------------------------------------------------------------ sequences
+
+
+def topologies() -> None:
+    """Draw the four topologies of a recurrent net unrolled in time."""
+    # title, steps that have an input, steps that have an output
+    shapes = (
+        ("sequence-to-vector", range(4), (3,)),
+        ("sequence-to-sequence", range(4), range(4)),
+        ("vector-to-sequence", (0,), range(4)),
+        ("encoder-decoder", range(6), (3, 4, 5)),
+    )
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.1), width_ratios=[4, 4, 4, 6])
+    for ax, (title, entering, leaving) in zip(axes, shapes, strict=True):
+        steps = max(*entering, *leaving) + 1
+        for t in range(steps):
+            colour = COLOURS[1] if title == "encoder-decoder" and t >= 3 else COLOURS[0]
+            box = {"boxstyle": "round,pad=0.35", "facecolor": colour + "22", "edgecolor": colour}
+            ax.text(t, 1, "h", ha="center", va="center", bbox=box)
+            if t:
+                _arrow(ax, (t - 0.72, 1), (t - 0.28, 1))
+        for places, height, letter in ((entering, 0.0, "x"), (leaving, 2.0, "y")):
+            for t in places:
+                shown = letter
+                if height == 0.0 and title == "encoder-decoder" and t >= 3:
+                    shown = "y"  # what was written before is what is read next
+                ax.text(t, height, shown, ha="center", va="center")
+                _arrow(ax, (t, height * 0.55 + 0.2), (t, height * 0.55 + 0.6))
+        if title == "encoder-decoder":
+            for t, s in ((3, 0), (4, 1), (5, 2)):
+                bend = {"connectionstyle": "arc3,rad=-0.45", "color": COLOURS[4], "linestyle": ":"}
+                _arrow(ax, (s, 1.32), (t, 1.32), **bend)
+        ax.set_title(title)
+        ax.set_xlim(-0.5, steps - 0.5)
+        ax.set_ylim(-0.3, 2.4)
+        ax.axis("off")
+    save(figure, "topologies")
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
+    ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "->", **look})
+
+
+def recurrent() -> None:
+    """Draw how far a gradient reaches back through each cell, and what a decoder looks at."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.9), width_ratios=[1.6, 1])
+    steps, width, seed = 100, 32, torch.Generator().manual_seed(0)
+    x_BTD = torch.randn(16, steps, 8, generator=seed).requires_grad_()
+    for cell, bias in (("rnn", None), ("lstm", None), ("lstm", 0.0), ("gru", None)):
+        net = parts.Recurrent(8, width, generator=torch.Generator().manual_seed(1), cell=cell)
+        if bias is not None:
+            with torch.no_grad():
+                net.get_parameter("levels.0.0.bias_ih_l0").fill_(bias)
+        slope_BTD = torch.autograd.grad(net(x_BTD)[:, -1].sum(), x_BTD)[0]
+        reach_T = slope_BTD.norm(dim=2).mean(0).flip(0)
+        label = cell if bias is None else f"{cell}, forget bias 0"
+        axes[0].semilogy(range(steps), np.maximum(reach_T.numpy(), 1e-20), label=label)
+    axes[0].set_xlabel("steps back")
+    axes[0].set_ylabel("size of the gradient")
+    axes[0].set_title("before training")
+    axes[0].legend()
+
+    letters, longest = "abcdefgh", 7
+    word_BS = torch.randint(1, 1 + len(letters), (2000, longest), generator=seed)
+    net = models.build(
+        "gru", Signature(vocab=2 + len(letters), outputs=2 + len(letters)), seed=0,
+        options={"topology": "encoder-decoder", "width": 32, "embedding": 16},
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    begin = torch.full((len(word_BS), 1), 1 + len(letters))
+    back_BT = word_BS.flip(1)
+    entered_BT = torch.cat([begin, back_BT[:, :-1]], 1)
+    for step in range(400):
+        pick = slice(64 * step % 1920, 64 * step % 1920 + 64)
+        scores = net(word_BS[pick], entered_BT[pick])
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(scores.flatten(0, 1), back_BT[pick].flatten()).backward()
+        optimizer.step()
+    weights_TS = net.alignment(word_BS[:1], entered_BT[:1])[0].detach().numpy()
+    axes[1].imshow(weights_TS, cmap="Blues", vmin=0, vmax=1)
+    read = [letters[int(i) - 1] for i in word_BS[0]]
+    axes[1].set_xticks(range(longest), read)
+    axes[1].set_yticks(range(longest), read[::-1])
+    axes[1].set_xlabel("read")
+    axes[1].set_ylabel("written")
+    axes[1].set_title("weights of the attention")
+    save(figure, "recurrent")
+
+
 PICTURES: dict[str, Callable[[], None]] = {
     "house": house,
     "schedules": schedules,
@@ -384,6 +473,8 @@ PICTURES: dict[str, Callable[[], None]] = {
     "activations": activations,
     "augmentation": augmentation,
     "forecast": forecast,
+    "topologies": topologies,
+    "recurrent": recurrent,
 }
 
 

@@ -78,6 +78,26 @@ def default(field: Any) -> str:
     return "" if value in ({}, ()) else str(value)
 
 
+def command_page(name: str, command: Any) -> list[str]:
+    """Return what the page says of one command."""
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
+    usage = " ".join(f"[{p.name.upper()}]" if not p.required else p.name.upper() for p in arguments)
+    usage = " | ".join(command.commands) if hasattr(command, "commands") else f"{usage} [OPTIONS]"
+    rows: list[list[object]] = [[f"`{p.name.upper()}`", p.help or ""] for p in arguments]
+    rows += [
+        [f"`{', '.join([*p.opts, *p.secondary_opts])}`"
+         + ("" if p.is_flag else f" {p.metavar or 'VALUE'}"), p.help]
+        for p in options
+    ]  # fmt: skip
+    return [
+        f"## gipi {name}\n",
+        f"```\ngipi {name} {usage.strip()}\n```\n",
+        inspect.cleandoc(command.help or "") + "\n",
+        *([table(["argument or option", "meaning"], rows)] if rows else []),
+    ]
+
+
 def commands() -> str:
     """Return the page of the commands."""
     group: Any = get_command(app)
@@ -86,21 +106,9 @@ def commands() -> str:
         COMMANDS,
     ]
     for name, command in group.commands.items():
-        arguments = [p for p in command.params if p.param_type_name == "argument"]
-        options = [p for p in command.params if p.param_type_name == "option"]
-        usage = " ".join(
-            f"[{p.name.upper()}]" if not p.required else p.name.upper() for p in arguments
-        )
-        parts.append(f"## gipi {name}\n")
-        parts.append(f"```\ngipi {name} {usage}".rstrip() + " [OPTIONS]\n```\n")
-        parts.append(inspect.cleandoc(command.help or "") + "\n")
-        rows: list[list[object]] = [[f"`{p.name.upper()}`", p.help or ""] for p in arguments]
-        rows += [
-            [f"`{', '.join(p.opts)}`" + ("" if p.is_flag else f" {p.metavar or 'VALUE'}"), p.help]
-            for p in options
-            if p.name != "help"
-        ]
-        parts.append(table(["argument or option", "meaning"], rows))
+        parts += command_page(name, command)
+        for verb, inner in getattr(command, "commands", {}).items():
+            parts += command_page(f"{name} {verb}", inner)
     return "\n".join(parts)
 
 

@@ -13,7 +13,8 @@ FIXED = [
     "--precision", "fp32", "--set", "threads=1", "--set", "layout=contiguous", "--set",
     "gemm=native",
 ]  # fmt: skip
-VERBS = ("train", "resume", "evaluate", "predict", "report", "cache", "list", "show", "lab", "data")
+VERBS = ("train", "resume", "evaluate", "predict", "report", "cache", "list", "show", "lab", "data",
+         "tokenizer")  # fmt: skip
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_bad_values_are_named() -> None:
     with pytest.raises(DataError, match="'a' is missing"):
         prepare.encode_inputs(fitted, {"b": RNG.rand(4)}, row_name=name)
     with pytest.raises(DataError, match="no encoding"):
-        prepare.fit(table(t="text"), {"t": words("a"), "y": words("b")}, np.arange(1))
+        prepare.fit(table(t="boxes"), {"t": words("a"), "y": words("b")}, np.arange(1))
 
 
 def test_a_fitted_schema_survives_json() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn import metrics as sk
 from torch.nn import functional as F
 
 from gipi import metrics
 from gipi.core.errors import ConfigError, ModelError, UnknownName
+from gipi.metrics.ranks import rank_correlation
 
 N = 400
 G = torch.Generator().manual_seed(0)
@@ -51,7 +53,8 @@ def inputs(name, k):
     return metrics.build(name, classes=1), GUESS, TRUTH
 
 
-NAMES = [r.name for r in metrics.METRICS if "detect" not in r.tags]  # boxes have their own tests
+OWN_TESTS = {"detect", "tokens", "retrieval", "strings"}
+NAMES = [r.name for r in metrics.METRICS if not OWN_TESTS & set(r.tags)]
 
 
 def sk_ece(y, p, w, bins=15):
@@ -108,6 +111,43 @@ def test_auc_equals_scikit_learns_up_to_its_bins(k, tolerance, weight):
     assert got == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 1e5])
+def test_spearman_equals_scipys_up_to_its_bins(scale):
+    truth = (TRUTH - 100) * scale
+    for noise in (0.1, 5.0, 20.0):
+        guess = ((LOGITS[2][:, 0] * noise + truth / scale) / 20).exp() * scale
+        expected = spearmanr(truth.numpy(), guess.numpy()).statistic
+        got = score(metrics.build("spearman"), guess, truth, pieces=7)
+        assert got == pytest.approx(expected, abs=0.005)
+        assert rank_correlation(guess, truth) == pytest.approx(expected)
+    whole = truth.round() if scale == 1 else truth.sign()  # many ties: they share a rank
+    exact = spearmanr(whole.numpy(), CLASSES[5].numpy()).statistic
+    assert score(metrics.build("spearman"), CLASSES[5], whole) == pytest.approx(exact, abs=1e-3)
+    assert rank_correlation(CLASSES[5], whole) == pytest.approx(exact)
+
+
+def test_spearman_of_similarities_is_within_its_bound():
+    """Cosines between 0.5 and 1 against grades 0, 0.1 .. 5, where bins are few."""
+    grades = (torch.rand(519, generator=torch.Generator().manual_seed(1)) * 50).round() / 10
+    noise = torch.randn(519, generator=torch.Generator().manual_seed(2))
+    cosines = (0.6 + 0.06 * grades + 0.05 * noise).clamp(-1, 1)
+    expected = spearmanr(cosines.numpy(), grades.numpy()).statistic
+    assert score(metrics.build("spearman"), cosines, grades) == pytest.approx(expected, abs=0.01)
+    assert rank_correlation(cosines, grades) == pytest.approx(expected)
+
+
+def test_a_weight_counts_in_ranks_as_so_many_rows():
+    w = torch.randint(0, 4, (N,), generator=torch.Generator().manual_seed(3))
+    repeated = torch.arange(N).repeat_interleave(w)
+    exact = spearmanr(GUESS[repeated].numpy(), TRUTH[repeated].numpy()).statistic
+    assert rank_correlation(GUESS, TRUTH, w.float()) == pytest.approx(exact)
+
+
+def test_spearman_takes_one_value_a_row():
+    with pytest.raises(ModelError, match="2 values a row for spearman"):
+        score(metrics.build("spearman"), torch.zeros(3, 2), torch.zeros(3, 2))
+
+
 def test_auc_counts_ties_one_half_and_knows_extremes():
     metric = metrics.build("auc", classes=2)
     y = torch.tensor([0, 0, 1, 1])
@@ -160,8 +200,10 @@ def test_weight_zero_removes_a_row_and_the_state_keeps_its_size(name):
 def test_every_record_says_what_it_is_and_which_way_is_better(record):
     assert record.summary
     assert record.citation
-    known = {"classify", "multi-label", "regress", "segment", "detect", "pose", "forecast"}
-    assert set(record.tags) <= known
+    assert set(record.tags) <= {
+        "classify", "multi-label", "regress", "segment", "detect", "pose",
+        "tokens", "retrieval", "strings", "forecast",
+    }  # fmt: skip
     if record.name not in NAMES:
         return
     metric, outputs, target = inputs(record.name, 5)

@@ -77,6 +77,18 @@ def test_large_pictures_are_averaged_down() -> None:
     assert large.feature_strides == (4, 8)
 
 
+def test_answers_are_averaged_over_the_mirror_image_outside_training_only() -> None:
+    """A picture and its mirror image get the same answer, the mean of what each gets alone."""
+    looks, plain = net(mirror=True).eval(), net().eval()
+    x = torch.randn(3, 3, 32, 32)
+    mean = (plain(x) + plain(x.flip(3))) / 2
+    assert torch.equal(looks(x), mean)
+    assert not torch.allclose(plain(x), mean, atol=1e-4)
+    looks.train()
+    plain.train()
+    assert torch.equal(looks(x), plain(x))
+
+
 def test_refusals() -> None:
     """Tables, and more blocks than the picture can be halved."""
     with pytest.raises(ModelError, match="table"):

@@ -114,7 +114,7 @@ def test_data_that_is_no_series_is_refused(name):
         ("dlinear", {"kernel": 24}, "odd"),
         ("patchtst", {"patch": 25}, "model.patch=25 with lookback=24"),
         ("patchtst", {"width": 9}, "model.width=9 with model.heads=2"),
-        ("lstm-forecaster", {"cell": "rnn"}, "model.cell='rnn'"),
+        ("lstm-forecaster", {"cell": "lsmt"}, "model.cell='lsmt'"),
         ("dlinear", {"kernl": 3}, "kernl"),
     ],
 )
@@ -235,7 +235,7 @@ def sigmoid(x):
 
 def test_the_lstm_is_its_equation():
     model, x = hot(build("lstm-forecaster")).double(), past().double().numpy()
-    named = {n: p.detach().numpy() for n, p in model.encoder.named_parameters()}
+    named = {n.split(".")[-1]: p.detach().numpy() for n, p in model.encoder.named_parameters()}
     w = model.config.width
     assert count(model) == 4 * w * (F + w) + 8 * w + (w * H * K + H * K)
     h, c = np.zeros((4, w)), np.zeros((4, w))
@@ -254,7 +254,7 @@ def test_the_lstm_is_its_equation():
 def test_the_recurrence_begins_orthogonal_with_open_forget_gates():
     model = build("lstm-forecaster")
     w = model.config.width
-    named = dict(model.encoder.named_parameters())
+    named = {n.split(".")[-1]: p for n, p in model.encoder.named_parameters()}
     for gate in named["weight_hh_l0"].chunk(4):
         torch.testing.assert_close(gate @ gate.T, torch.eye(w), rtol=1e-5, atol=1e-5)
     bias = (named["bias_ih_l0"] + named["bias_hh_l0"]).view(4, w)

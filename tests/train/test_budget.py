@@ -63,9 +63,9 @@ def test_large_pictures_are_made_smaller_where_time_is_short() -> None:
 
 
 def test_the_measured_net_is_the_one_that_is_built() -> None:
-    """With the real clock: the options build a model, and every speed is positive."""
+    """With the real clock: the options build a model that is fast enough to look at something."""
     found = planned(5, (3, 16, 16), rows=500)
-    assert all(speed > 0 for *_, speed in found.tried)
+    assert found.epochs > 0
     assert found.batch_size >= 32
 
 

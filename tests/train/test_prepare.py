@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FIXED = {"precision": "fp32", "threads": 1, "layout": "contiguous", "gemm": "native"}
 DRAW = np.random.default_rng(0)
 PICTURES = (DRAW.integers(0, 255, (60, 16, 16, 3), dtype=np.uint8), np.arange(60) % 2)
-PLAN = budget.Plan({"widths": (8, 16)}, 32, 5.0, (), "as measured")
+PLAN = budget.Plan({"widths": (8, 16)}, 32, 5.0, "as measured")
 
 
 def test_a_resumed_run_plans_and_probes_nothing(
@@ -44,6 +44,19 @@ def test_a_resumed_run_plans_and_probes_nothing(
     assert again.config.augment is None
 
 
+@pytest.mark.parametrize("steps", [["flip", "crop"], ["crop"]])
+def test_the_net_looks_at_mirror_images_where_it_learns_from_them(
+    monkeypatch: pytest.MonkeyPatch, steps: list[str]
+) -> None:
+    """A class that a mirror image would change is not judged by one."""
+    chosen = prepare.data_.augment.Chosen(tuple(steps), "probed")
+    monkeypatch.setattr(budget, "plan", lambda *_, **__: PLAN)
+    monkeypatch.setattr(prepare.data_, "default_augment", lambda *_, **__: chosen)
+    ready = prepare.prepare([resolve.layer_from_values({"time": 60})], prepare.Own(PICTURES))
+    assert ready.model.config.mirror == ("flip" in steps)
+    assert ready.model.config.widths == (8, 16)
+
+
 def test_a_later_recipe_changes_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options that the recipe of another version would add do not reach a run that began."""
     first = gipi.train(PICTURES, model="mlp", steps=2, out=tmp_path / "r", quiet=True,
@@ -61,7 +74,7 @@ def test_a_later_recipe_changes_no_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_ranks_train_the_plan_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each rank measures its own speed: without agreement they would build different nets."""
-    other = budget.Plan({"widths": (48, 96)}, 512, 9.0, (((48, 96), 16, 1e3),), "on rank 0")
+    other = budget.Plan({"widths": (48, 96)}, 512, 9.0, "on rank 0")
     said: list[str] = []
 
     def from_first(text: str) -> str:
@@ -73,7 +86,7 @@ def test_ranks_train_the_plan_of_the_first(monkeypatch: pytest.MonkeyPatch) -> N
     layer = resolve.layer_from_values({"time": 1e6})
     ready = prepare.prepare([layer], prepare.Own(PICTURES))
     assert said == [budget.to_text(PLAN)]
-    assert ready.config.model_options == {"widths": (48, 96)}
+    assert ready.config.model_options["widths"] == (48, 96)
     assert ready.config.batch_size == 512
     assert isinstance(ready.model, torch.nn.Module)
     assert budget.from_text(budget.to_text(None)) is None

@@ -171,6 +171,27 @@ def test_few_rows_decide_only_what_is_clear(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.name in dict(found.trial)
 
 
+def test_a_disturbance_throws_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faster setup is hit in two of its first four steps: it is still measured to the end."""
+    slow = {"fp32 2 threads": 1.0, "fp32 1 thread": 0.5}
+    taken: dict[str, int] = {}
+
+    def step(self: measure.Candidate) -> float:
+        name = self.setup.name
+        taken[name] = taken.get(name, 0) + 1
+        hit = name == "fp32 1 thread" and 5 <= taken[name] <= 7
+        return slow[name] * len(self._batch) * (10 if hit else 1)
+
+    monkeypatch.setattr(measure.Candidate, "step", step)
+    monkeypatch.setattr(measure.Candidate, "look", lambda self, batch: setattr(self, "loss", 1.0))
+    work = measure.Work(conv(), tasks.classify(), CPU, lambda n: torch.optim.SGD(n.parameters(), 1))
+    base = replace(trial.baseline(Recipe(), CPU), threads=2)
+    rivals = [base, replace(base, threads=1)]
+    found = measure.compete(work, images(64), rivals, 0.01)
+    assert found.name == "fp32 1 thread"
+    assert dict(found.trial)["fp32 2 threads"] == pytest.approx(64.0)  # of the whole batch
+
+
 def test_rows_are_stored_in_bf16_only_where_no_bit_changes() -> None:
     bf16, batch = Setup("bf16"), images()
     assert stored(conv(), batch, bf16) == "bf16"

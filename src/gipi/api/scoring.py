@@ -14,10 +14,11 @@ from gipi.deploy.forecasts import floor_scores
 from gipi.deploy.predict import load as load_predictor
 from gipi.deploy.predict import rows_at_once, seen_from
 from gipi.deploy.predictions import Predictions, joined
+from gipi.deploy.texts import pairs_of
 from gipi.models import load_weights
 from gipi.train import evaluate as evaluate_
 from gipi.train.prepare import Own, prepare
-from gipi.train.record import check_own, check_same, read_start
+from gipi.train.record import check_own, check_same, read_start, read_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 def predict_inputs(
     where: str | Path, inputs: Sequence[str], *, tta: Sequence[str] = ()
 ) -> Predictions:
-    """Return the answers for several files and folders, one after the other.
+    """Return the answers for several files, folders and texts, one after the other.
 
     tta  views of each picture whose answers are merged, such as ["flip"]
     """
     predictor = load_predictor(where).seeing(tta)
+    inputs = pairs_of(inputs, predictor.schema)
     found = [predictor.predict(item) for item in inputs]
     rows = tuple(name for answers in found for name in answers.rows)
     if len(set(rows)) < len(rows):  # "row 1" of two tables
@@ -82,7 +84,7 @@ def evaluate_layers(
     folder = rundir.resolve_run(subject)
     given, about = read_start(folder)
     check_own(Own(), about)
-    prepared = prepare([given], Own(), again=True)
+    prepared = prepare([given], Own(), again=True, tokenizer=read_tokenizer(folder))
     check_same(prepared, about)
     loaded = load_predictor(folder).seeing(tta)
     found = _score(prepared.dataset, loaded.model, loaded.task)

@@ -31,6 +31,7 @@ from gipi.train.record import (
     check_own,
     check_same,
     read_start,
+    read_tokenizer,
     result,
     write_start,
 )
@@ -91,7 +92,7 @@ def resume_layers(
         return load(folder)
     given, about = read_start(folder)
     check_own(own, about)
-    prepared = prepare([given, budget], own, again=True)
+    prepared = prepare([given, budget], own, again=True, tokenizer=read_tokenizer(folder))
     check_same(prepared, about)
     if budget.values:
         check_larger(folder, prepared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -13,12 +14,14 @@ MODEL_FILE = "model.json"
 TABLES = (".csv", ".json", ".jsonl", ".parquet")
 
 
-def data_exists(data: str | None) -> None:
+def data_exists(data: str | None, *, or_text: bool = False) -> None:
     """Raise `DataError` when `data` can only be a path and there is nothing there.
 
     A bare word may be a named data set, which `gipi.data` knows.
+
+    or_text  what has spaces, or no ending that a file of data has, is a text
     """
-    if data is None or not _is_path(data):
+    if data is None or not _is_path(data) or (or_text and not _is_lost_file(data)):
         return
     try:
         path = Path(data).expanduser()
@@ -176,6 +179,23 @@ def busy_share() -> float:
     match = re.match(r"\S+ \S+ \S+ (\d+)/", text)
     running = max(int(match[1]) - 1, 0) if match else 0  # this process is one of them
     return running / (os.cpu_count() or 1)
+
+
+def reads_text(folder: Path) -> bool:
+    """Return whether the model of a run, or of a model folder, reads texts."""
+    places = (folder / MODEL_FILE, folder / "model" / MODEL_FILE)
+    try:
+        found = json.loads(next(p for p in places if p.exists()).read_bytes())
+        fields = found["schema"]["fields"]
+        return any(f["kind"] == "text" and f["role"] == "input" for f in fields)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return False  # whoever loads the model says what is wrong
+
+
+def _is_lost_file(data: str) -> bool:
+    """Return whether a string looks like a file of data: one word with such an ending."""
+    endings = (*TABLES, ".txt", ".tsv", "/", os.sep)
+    return not any(c.isspace() for c in data.strip()) and data.lower().endswith(endings)
 
 
 def _is_path(data: str) -> bool:

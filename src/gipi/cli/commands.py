@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gipi.cli import tokenizer as tokenizer_
+
 app = typer.Typer(
     name="gipi",
     help="Deep learning in one line: data in; a trained, explained, deployable model out.",
@@ -185,7 +187,7 @@ def evaluate(
 @app.command()
 def predict(
     run: Annotated[str, typer.Argument(help="Run or model folder, or runs/last.")],
-    inputs: Annotated[list[str], typer.Argument(help="Images, folders, tables.")],
+    inputs: Annotated[list[str], typer.Argument(help="Images, folders, tables, texts.")],
     *,
     out: Annotated[
         Text, _flag("File (.csv, .json, .parquet), or a folder, also for masks.", metavar="PATH")
@@ -193,16 +195,17 @@ def predict(
     tta: Annotated[Text, _flag("Merge views of each picture: flip,zoom.", metavar="VIEWS")] = None,
     json: Json = False,
 ) -> dict[str, Any]:
-    """Predict for files, folders and tables, prepared as in training.
+    """Predict for files, folders, tables and texts, prepared as in training.
 
+    A model of texts also takes a text itself, one of pairs two of them.
     Boxes, points and masks are in pixels of the original pictures. Into a folder goes a PNG for
     each mask, of the picture's size, whose values are the class indices.
     """
     from gipi.cli import checks
 
-    checks.model_or_run_exists(run)
+    reads_text = checks.reads_text(checks.model_or_run_exists(run))
     for item in inputs:
-        checks.data_exists(item)
+        checks.data_exists(item, or_text=reads_text)
     checks.table_name(out)
     from gipi import api
     from gipi.cli import output
@@ -300,3 +303,6 @@ def data_(
     from gipi.cli import output
 
     return output.audit(path, layer)
+
+
+app.add_typer(tokenizer_.app)

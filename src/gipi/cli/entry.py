@@ -89,8 +89,10 @@ def _dispatch(args: list[str]) -> Any:
         result = group.main(args=args, prog_name="gipi", standalone_mode=False)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's errors, whichever copy of click typer uses
-            command = group.commands.get(first, group)
-            raise _usage(error, command, first) from None
+            command, verb = group.commands.get(first, group), first
+            if len(args) > 1 and args[1] in getattr(command, "commands", {}):
+                command, verb = command.commands[args[1]], f"{first} {args[1]}"
+            raise _usage(error, command, verb) from None
         if type(error).__name__ == "Abort":
             raise KeyboardInterrupt from None
         raise
@@ -103,7 +105,7 @@ def _usage(error: Any, command: Any, verb: str) -> RequestError:
     """Turn an error of the argument parser into one of ours."""
     known = [o for p in command.params for o in p.opts if o.startswith("--")]
     name = getattr(error, "option_name", None)
-    page = f"gipi {verb} --help" if command.name == verb else "gipi --help"
+    page = f"gipi {verb} --help" if verb.endswith(command.name) else "gipi --help"
     if type(error).__name__ == "NoSuchOption" and name:
         close = nearest(name, known)
         hint = f"did you mean '{close}'?" if close else f"see `{page}`; any key: --set key=value"

@@ -77,7 +77,8 @@ class Config(Recipe):
 
     None means "inferred" for `target`, `task` and `model`; the choice is printed with its reason.
     `*_options` hold what is written `model.widths=[256, 128]`, `task.label_smoothing=0.1`,
-    `optimizer.eps=1e-6`, `schedule.peak=0.2`; `schema_overrides` holds `schema.age=number`.
+    `optimizer.eps=1e-6`, `schedule.peak=0.2`, `tokenizer.vocab=8000`; `schema_overrides` holds
+    `schema.age=number`.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
@@ -107,6 +108,15 @@ class Config(Recipe):
     image_size: int | tuple[int, int] | None = Field(
         None,
         description="pixels of a side, or [height, width]; of annotated pictures the longer side",
+    )
+    tokenizer: str | None = Field(
+        None,
+        min_length=1,
+        description="kind (bpe, unigram, wordpiece, word, char) or a tokenizer.json; None: chosen",
+    )
+    tokenizer_options: dict[str, Any] = Field(default_factory=dict, description="its own options")
+    max_length: int | None = Field(
+        None, ge=4, le=16384, description="tokens of a text at most; None: from the training rows"
     )
     normalise: str | None = Field(None, description="'imagenet', 'none' or None: from the data")
     bad_rows: Literal["refuse", "skip", "fill"] = Field(

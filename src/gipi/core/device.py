@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ def supports(device: torch.device, precision: str) -> bool:
     return False
 
 
+@cache
 def _has_bf16_units() -> bool:
     """Tell bf16 instructions from an emulation; only x86 needs the question asked."""
     if platform.machine().lower() not in {"x86_64", "amd64"}:

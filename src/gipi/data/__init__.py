@@ -17,6 +17,7 @@ from gipi.data.source import Source
 from gipi.data.sources import SOURCES, read_source
 from gipi.data.sources.foreign import ForeignStream
 from gipi.data.stream import RowStream
+from gipi.data.texts import text_fields, tokenizer_of
 
 __all__ = [
     "AUGMENTATIONS",
@@ -37,5 +38,7 @@ __all__ = [
     "probe_flips",
     "read_rows",
     "read_source",
+    "text_fields",
+    "tokenizer_of",
     "tta_views",
 ]

@@ -36,6 +36,7 @@ from gipi.data.source import (
 from gipi.data.sources import read_source
 from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
+from gipi.data.texts import open_texts, read_texts
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 from gipi.data.windows import geometry_of
 
@@ -249,7 +250,11 @@ def open_data(
         source, schema, split.ids, chosen, progress, found
     )
     notes += more
+    texts = open_texts(schema, source, splits, chosen)
+    schema, splits = texts.schema, texts.splits
+    notes += texts.notes
     inputs: dict[str, Any] = {} if pictures is None else {"image": pictures}
+    inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     used = np.sort(np.concatenate(list(splits.values())))
     target = masks if masks is not None else _target(source, schema, found, pictures, used)
@@ -311,8 +316,12 @@ def read_rows(
             faults |= decoded.faults
             inputs["image"] = pictures = images.pictures_of(field, decoded.pixels)
             values = None if decoded.masks is None else Masks(decoded.masks)
+    texts = read_texts(schema, source, chosen)
+    notes += texts.notes
+    inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
+    rows = np.intersect1d(rows, texts.splits.get("all", rows))
     if values is None and target and field_y is not None and _complete(source, field_y, []):
         values = _target(source, schema, found, pictures, rows)
     weighted = target and any(f.name in source.columns for f in schema.of("weight"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data import dense, multilabel
-from gipi.data.keys import codes, row_keys
+from gipi.data.keys import codes, input_keys
 from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
 from gipi.data.split import SplitRows
 
@@ -58,7 +58,8 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
     groups = codes(source.columns[group[0].name]) if group else _same_picture(source)
     return SplitRows(
         usable=usable,
-        keys=row_keys([source.columns[f.name] for f in schema.inputs], source.rows),
+        keys=input_keys(source, schema),
+        alike="but for case and spaces" if schema.of("input", "text") else "exactly",
         labels=labels,
         classes=names,
         groups=groups,

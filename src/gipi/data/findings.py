@@ -13,7 +13,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.audit_text import counted, listed
-from gipi.data.keys import row_keys
+from gipi.data.keys import input_keys, row_keys
 from gipi.data.leaks import leaks_in
 from gipi.data.multilabel import presence
 from gipi.data.source import TEST, TRAIN, VAL, as_labels, class_order, is_missing
@@ -133,7 +133,9 @@ def leaks(source: Source, schema: Schema, sample: np.ndarray) -> Iterator[Findin
             "warning",
             f"'{leak.column}' alone predicts '{schema.target.name}' almost perfectly "
             f"(cross-validated {measure} {leak.score:.3f})",
-            f"if it is not known when predicting: schema.{leak.column}=ignored",
+            "if the text holds the answer: take it out"
+            if ": " in leak.column
+            else f"if it is not known when predicting: schema.{leak.column}=ignored",
             columns=(leak.column,),
             value=leak.score,
         )
@@ -194,11 +196,10 @@ def imbalance(schema: Schema, classes: dict[str, int]) -> Iterator[Finding]:
 
 def duplicates(source: Source, schema: Schema) -> Iterator[Finding]:
     """Rows with equal inputs: how many, with different targets, and across given splits."""
-    inputs = [source.columns[f.name] for f in schema.inputs]
-    if not inputs:
+    if not schema.inputs:
         return
     try:
-        keys = row_keys(inputs, source.rows)
+        keys = input_keys(source, schema)
     except DataError as error:
         yield Finding("unreadable", "error", error.found, error.do)
         return

@@ -26,6 +26,7 @@ from gipi.data.source import (
     column_called,
     is_missing,
 )
+from gipi.data.wordy import looks_like_text, settle_texts, text_field
 
 if TYPE_CHECKING:
     from gipi.data.options import DataOptions
@@ -36,8 +37,6 @@ TASKS = TASK_KINDS
 OF_KIND = {"mask": "segment", "boxes": "detect", "keypoints": "pose"}
 FEW = 20  # whole numbers with at most this many values are taken as classes of a target
 MOSTLY = 0.9  # share of different values from which a column of labels looks like an identifier
-WORDS = 4.0  # words a value from which different labels look like free text
-SAMPLE = 2_000  # values looked at where the answer needs no more
 _ID_NAME = re.compile(
     r"([a-z](Id|ID)|^ID|(^|[\W_])([iI][dD]|[uUgG][uU][iI][dD]))$|^(index|key|rowid|row_number)$"
 )
@@ -70,6 +69,7 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
         else:
             fields.append(infer_column(source, name, column, options))
     fields = _without_row_numbers(source, fields, options)
+    fields = settle_texts(source, fields, options)
     if not any(f.role == "input" for f in fields):
         reasons = "; ".join(f"'{f.name}': {f.reason}" for f in fields if f.role == "ignored")
         raise DataError(
@@ -157,12 +157,15 @@ def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tupl
                 return name, f"taken as target because it is called '{name}'"
     possible = [n for n in free if not _is_picture(source.columns[n])]
     if possible and len(free) > 1:
+        labels = [n for n in possible if not looks_like_text(source, n)]
+        if labels and labels[-1] != possible[-1]:
+            return labels[-1], "taken as target because it is the last column that is no text"
         return possible[-1], "taken as target because it is the last column"
     raise DataError(
         f"{source.name} has nothing to predict: "
         + (f"its only column is '{free[0]}'" if free else "it has no columns"),
-        "a target column, or one folder per class for pictures",
-        "name it with --target, or sort the pictures into class folders",
+        "a target column, or one folder per class for pictures and texts",
+        "name it with --target, or sort the pictures or texts into class folders",
     )
 
 
@@ -358,12 +361,14 @@ def infer_column(source: Source, name: str, column: Column, options: DataOptions
     if column.ndim == 2:
         return Field(name, "number", "input", f"{column.shape[1]} numbers a row", column.shape[1:])
     lost = is_missing(column)
+    if hint == "text file":
+        return Field(name, "text", "input", "a text file a row")
     if lost.all():
         return Field(name, "category", "ignored", "empty: every value is missing")
     if not lost.any() and _is_constant(column):
         kind = "number" if column.dtype.kind in "iufb" else "category"
         return Field(name, kind, "ignored", f"constant: every row is {_shown(column[0])}")
-    if hint in ("number", "category", "date"):
+    if hint in ("number", "category", "date", "text"):
         return Field(name, hint, "input", f"the data says that it is a {hint}")
     if column.dtype.kind in "mM":
         return Field(name, "date", "input", "dates")
@@ -407,8 +412,6 @@ def _overridden(name: str, column: Column, kind: str) -> Field:
                 "a column of numbers",
                 f"use schema.{name}=category",
             )
-    if kind == "text":
-        return Field(name, "text", "ignored", "set to text: the models at hand take none")
     return Field(name, kind, "input", f"set to {kind}", column.shape[1:])
 
 
@@ -436,18 +439,11 @@ def _number(name: str, column: np.ndarray, lost: np.ndarray) -> Field:
 
 
 def _words(name: str, present: np.ndarray) -> Field:
+    text = text_field(name, present)
+    if text is not None:
+        return text
     distinct = set(present.tolist())
-    sample = [str(v) for v in present[:SAMPLE].tolist()]
-    words = sum(len(v.split()) for v in sample) / len(sample)
-    different = len(distinct) / len(present)
-    if words >= WORDS and different > 1 - MOSTLY and len(distinct) > FEW:
-        return Field(
-            name, "text", "ignored",
-            f"free text ({words:.0f} words a row): the models at hand take none",
-        )  # fmt: skip
-    if len(present) > FEW and different > MOSTLY:
-        if words >= 2:
-            return Field(name, "text", "ignored", "free text: the models at hand take none")
+    if len(present) > FEW and len(distinct) > MOSTLY * len(present):
         return Field(
             name, "category", "ignored",
             f"identifier: {len(distinct):,} different values in {len(present):,} rows",

@@ -3,12 +3,14 @@
 Rows of numbers are hashed with a multilinear hash, Σ_j a_j x_j mod 2⁶⁴ over 32-bit words with odd
 random a_j (Carter and Wegman 1979), twice, so that different rows practically never get one code: a
 pair does with a probability of about 2⁻⁶⁴. Files are
-compared by content, and only where their sizes are equal.
+compared by content, and only where their sizes are equal. Texts are compared as a reader does:
+case, width of letters (NFKC) and spaces aside.
 """
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +21,9 @@ from gipi.data.source import Annotations, Column, ImageFiles
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from gipi.core.schema import Schema
+    from gipi.data.source import Source
 
 _BLOCK = 4 << 20  # words hashed at a time
 _SEEDS = (0x51ED2701, 0xA24BAED4)
@@ -34,6 +39,28 @@ def row_keys(columns: Iterable[Column], rows: int) -> np.ndarray:
     pairs = np.empty(rows, dtype=[("high", np.uint64), ("low", np.uint64)])
     pairs["high"], pairs["low"] = high, low
     return np.unique(pairs, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def input_keys(source: Source, schema: Schema) -> np.ndarray:
+    """Return (rows,) int64 codes, equal where two rows have the same inputs."""
+    columns = []
+    for field in schema.inputs:
+        column = source.columns[field.name]
+        text = field.kind == "text" and isinstance(column, np.ndarray)
+        columns.append(folded(column) if text else column)  # type: ignore[arg-type]
+    return row_keys(columns, source.rows)
+
+
+def folded(column: np.ndarray) -> np.ndarray:
+    """Return texts without what a copy may differ in: case, width of letters, spaces."""
+    out = np.empty(len(column), dtype=object)
+    seen: dict[object, str] = {}
+    for i, value in enumerate(column.tolist()):
+        if value not in seen:
+            plain = unicodedata.normalize("NFKC", "" if value is None else str(value))
+            seen[value] = " ".join(plain.casefold().split())
+        out[i] = seen[value]
+    return out
 
 
 def codes(column: Column) -> np.ndarray:

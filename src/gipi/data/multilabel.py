@@ -38,6 +38,8 @@ def separator_of(column: Column) -> str | None:
         return None
     values = [v for v in column.tolist() if v]
     for sign in SEPARATORS:
+        if sum(sign in v for v in values if isinstance(v, str)) < max(1, _LISTED * len(values)):
+            continue  # most columns have none: they need not be taken apart
         lists = [_split(v, sign) for v in values if isinstance(v, str)]
         several = sum(len(found) > 1 for found in lists)
         distinct = {label for found in lists for label in found}

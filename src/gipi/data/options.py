@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gipi.core.schema import TaskKind
+    from gipi.text import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class DataOptions:
     cache_budget_bytes  disk that the cache may take; None: a tenth of the disk's free space
     mode                where rows live: "auto", "resident", "mapped" or "streaming"
     workers             processes that decode in streaming mode
+    tokenizer           kind (bpe, unigram, wordpiece, word, char) or file of a tokenizer; None:
+                        chosen, and trained on the training texts
+    tokenizer_options   "kind", "vocab"
+    tokenizer_kept      the tokenizer of a run that goes on: nothing is trained
+    max_length          tokens of a row at most; None: from the training rows
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said); of a series:
                         windows that touch a gap are left out, or "fill": the last value goes on
@@ -55,6 +61,10 @@ class DataOptions:
     cache_budget_bytes: int | None = None
     mode: str = "auto"
     workers: int = 0
+    tokenizer: str | None = None
+    tokenizer_options: dict[str, Any] = field(default_factory=dict)
+    tokenizer_kept: Tokenizer | None = None
+    max_length: int | None = None
     bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
     horizon: int | None = None
     lookback: int | None = None

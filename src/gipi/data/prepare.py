@@ -70,7 +70,7 @@ def fit(
 
 
 def _fit_input(field: Field, column: Column, train: np.ndarray) -> Field:
-    if field.kind == "image":
+    if field.kind in ("image", "text"):  # fitted where their pixels and their tokens are made
         return field
     if not isinstance(column, np.ndarray):
         raise _no_encoding(field, "pictures or what is drawn on them")
@@ -93,7 +93,7 @@ def _fit_input(field: Field, column: Column, train: np.ndarray) -> Field:
 def _no_encoding(field: Field, found: str) -> DataError:
     return DataError(
         f"the column '{field.name}' ({found}) has no encoding as an input",
-        "a column of numbers, categories, dates or pictures",
+        "a column of numbers, categories, dates, texts or pictures",
         f"leave it out with --set schema.{field.name}=ignored",
     )
 
@@ -165,12 +165,12 @@ def encode_inputs(
 ) -> dict[str, Tensor]:
     """Return `numbers` (N, F) float32 and, where there are categories, `categories` (N, K) int64.
 
-    Pictures are left to the caller; a data set of pictures alone gives an empty dict.
+    Pictures and texts are left to the caller; a data set of them alone gives an empty dict.
     Raises `DataError` for a missing column or a value that is not of its kind.
     """
     numbers: list[np.ndarray] = []
     categories: list[np.ndarray] = []
-    tabular = [f for f in schema.inputs if f.kind != "image"]
+    tabular = [f for f in schema.inputs if f.kind not in ("image", "text")]
     for field in tabular:
         if field.name not in columns:
             raise DataError(
@@ -286,7 +286,11 @@ def signature(schema: Schema, inputs: Mapping[str, Any], *, outputs: int) -> Sig
     numbers = inputs.get("numbers")
     cards = tuple(len(f.classes) + 1 for f in schema.inputs if f.kind == "category")
     width = 0 if numbers is None else int(numbers.shape[1])
-    return Signature(image=image, numbers=width, cardinalities=cards, outputs=outputs)  # type: ignore[arg-type]
+    texts = next((f.stats for f in schema.inputs if f.kind == "text"), {})
+    return Signature(
+        image=image, numbers=width, cardinalities=cards, outputs=outputs,  # type: ignore[arg-type]
+        vocab=texts.get("vocab", 0), length=texts.get("length", 0), pad=texts.get("pad", 0),
+    )  # fmt: skip
 
 
 def known_target(schema: Schema, columns: Mapping[str, Column]) -> np.ndarray | None:

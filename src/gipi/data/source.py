@@ -13,6 +13,10 @@ Column forms
     labels       bool (N, K): any number of K labels a row
     images       uint8 or float32 (N, H, W, C), or `ImageFiles`
     drawn        masks, boxes or keypoints of the pictures in the same rows: `Annotations`
+    sequences    object array of tuples, one a row, None = missing: tokens and their tags (str, as
+                 many of each in a row), answers to a question (str; () = it has none) and where
+                 they start in the context (int)
+    documents    object array of str, exactly as in the file: white space is part of the text
 """
 
 from __future__ import annotations
@@ -162,8 +166,8 @@ class Source:
     bound_by        what they have in common, in words
     given_split     (N,) int8 of TRAIN, VAL, TEST where the data came with a split, else None
     target          the column that this data set is known for, where it is known
-    task            "classify", "regress", "segment", "detect", "pose" or "forecast" where it is
-                    known
+    task            "classify", "regress", "segment", "detect", "pose", "tag", "answer",
+                    "translate", "generate" or "forecast" where it is known
     task_reason     why, in words; empty: because the set is known for it
     horizon         of a series: the steps ahead that it is known for; 0: none
     classes         column -> its labels in the official order, where there is one
@@ -312,7 +316,8 @@ def hash_columns(columns: dict[str, Column]) -> str:
         total.update(repr((name, column.dtype.str, column.shape)).encode())
         if column.dtype.kind == "O":
             for value in column.tolist():
-                total.update(b"\0" if value is None else b"\1" + str(value).encode() + b"\0")
+                raw = str(value).encode("utf-8", "surrogatepass")
+                total.update(b"\0" if value is None else b"\1" + raw + b"\0")
         else:
             total.update(np.ascontiguousarray(column).view(np.uint8).data)
     return total.hexdigest()

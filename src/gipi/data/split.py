@@ -43,7 +43,8 @@ class SplitRows:
     """What is known of the rows that are split; arrays have one entry per row.
 
     usable   False for rows that take no part (no target value)
-    keys     int64 codes, equal for rows whose inputs are exactly equal
+    keys     int64 codes, equal for rows whose inputs are equal
+    alike    how equal they are, in words
     labels   int64 class codes, or None for a number to predict
     classes  names of the codes
     groups   int64 codes of rows that must stay together, or None
@@ -65,6 +66,7 @@ class SplitRows:
     times: np.ndarray | None = None
     given: np.ndarray | None = None
     rule: str = "stratified by class"
+    alike: str = "exactly"
 
 
 def split_rows(
@@ -225,7 +227,7 @@ def _duplicate_note(rows: SplitRows, pool: np.ndarray) -> list[str]:
     if not repeated:
         return []
     found = "1 row repeats" if repeated == 1 else f"{repeated} rows repeat"
-    return [f"{found} another row exactly; copies are kept on one side of the split"]
+    return [f"{found} another row {rows.alike}; copies are kept on one side of the split"]
 
 
 def _units(rows: SplitRows, pool: np.ndarray) -> np.ndarray:

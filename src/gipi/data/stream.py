@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from gipi.core.batch import Batch
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.seed import derive
 from gipi.data.buffers import Ring
+from gipi.data.gather import Chunk, Fetched, Gather, Labels, Ragged, Resident
 from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
-from gipi.data.pictures import Pictures, normalise, resident
+from gipi.data.pictures import Pictures, resident
+from gipi.data.tokens import Padder, Tokens, by_length, widths
 from gipi.data.windows import WindowGather, Windows
 
 if TYPE_CHECKING:
@@ -41,105 +43,16 @@ MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 class Columns:
     """All rows of a data set as the model will see them, on the host.
 
-    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, or `Windows` of a series
+    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, `Tokens` (all of one length a
+             row: segments belong to tokens), or `Windows` of a series
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
              (N, K, 3) keypoints, `Masks`, or `Windows`; None where there is none
     weight   (N,) float32 row weights or None
     """
 
-    inputs: dict[str, Tensor | Pictures | Windows]
+    inputs: dict[str, Tensor | Pictures | Tokens | Windows]
     target: Tensor | Masks | Windows | None = None
     weight: Tensor | None = None
-
-
-class _Gather(Protocol):
-    """One input column of a stream: `start` begins to read a chunk, `finish` gives its rows."""
-
-    @property
-    def depth(self) -> int: ...
-    def start(self, chunk: _Chunk) -> Any: ...
-    def finish(self, begun: Any) -> Tensor: ...
-
-
-@dataclass
-class _Resident:
-    """Rows on the device in their final form; (n, H, W, C) storage where `permute` is set."""
-
-    data: Tensor
-    permute: bool
-    ring: Ring
-    depth: int = 0
-
-    def start(self, chunk: _Chunk) -> Tensor:
-        return chunk.positions
-
-    def finish(self, begun: Tensor) -> Tensor:
-        rows = torch.index_select(self.data, 0, begun, out=self.ring.lend(len(begun)))
-        return rows.permute(0, 3, 1, 2) if self.permute else rows
-
-    def span(self, start: int, stop: int) -> Tensor:
-        rows = self.data[start:stop]
-        return rows.permute(0, 3, 1, 2) if self.permute else rows
-
-
-class _Fetched:
-    """Raw pixels fetched by a `Reader`, normalised on the device."""
-
-    def __init__(
-        self, pictures: Pictures, ids: np.ndarray, reader: Reader,
-        *, chunk_rows: int, device: torch.device, channels_last: bool,
-    ) -> None:  # fmt: skip
-        self.ids, self.reader, self.device = ids, reader, device
-        self.depth = reader.depth
-        self.ring = Ring(chunk_rows, torch.empty((0, *pictures.shape), device=device))
-        self.shift, self.scale = pictures.constants(device, channels_last=False)
-        self.channels_last = channels_last
-
-    def start(self, chunk: _Chunk) -> Any:
-        return self.reader.submit(self.ids[chunk.host.numpy()])
-
-    def finish(self, begun: Any) -> Tensor:
-        raw = torch.from_numpy(self.reader.result(begun))
-        if self.device.type == "cuda":
-            raw = raw.pin_memory().to(self.device, non_blocking=True)
-        rows = normalise(raw, self.shift, self.scale, out=self.ring.lend(len(raw)))
-        return rows.contiguous(memory_format=torch.channels_last) if self.channels_last else rows
-
-
-class _Labels:
-    """Masks fetched by a `Reader`; they stay uint8."""
-
-    def __init__(self, ids: np.ndarray, reader: Reader, device: torch.device) -> None:
-        self.ids, self.reader, self.device = ids, reader, device
-        self.depth = reader.depth
-
-    def start(self, chunk: _Chunk) -> Any:
-        return self.reader.submit(self.ids[chunk.host.numpy()])
-
-    def finish(self, begun: Any) -> Tensor:
-        raw = torch.from_numpy(self.reader.result(begun))
-        if self.device.type == "cuda":
-            raw = raw.pin_memory().to(self.device, non_blocking=True)
-        return raw
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Consecutive batches gathered together: positions of their rows, sizes, and global rows.
-
-    positions, host   the same positions on the device and on the host
-    partner   (partners, n) index within the chunk of the rows that each row is mixed with
-    keep      index of the rows that belong to this rank where extra partner rows were added
-    """
-
-    positions: Tensor
-    host: Tensor
-    sizes: list[int]
-    rows: list[int]
-    empty: list[bool]
-    span: tuple[int, int] | None = None
-    partner: Tensor | None = None
-    keep: Tensor | None = None
 
 
 class RowStream:
@@ -149,6 +62,9 @@ class RowStream:
     mode, mode_reason         where the rows live, and why
     seconds_waiting           time spent gathering so far (what the progress line calls data-wait)
     weighted                  True where rows carry weights
+
+    Rows of tokens come in batches of about one length (`tokens.by_length`); without shuffling the
+    longest come first, and `Batch.ids` say which they are.
     """
 
     def __init__(
@@ -187,42 +103,51 @@ class RowStream:
         self._chunk_rows = self._per_chunk * share
         self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
+        ragged = next((c for c in columns.inputs.values() if isinstance(c, Tokens)), None)
+        self._lengths = None if ragged is None else torch.from_numpy(ragged.lengths[self.ids])
         self._ids = rows.to(self.device)
         self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
-    def _gather_of(self, column: Tensor | Pictures | Windows, workers: int) -> _Gather:
+    def _gather_of(
+        self, column: Tensor | Pictures | Tokens | Windows, workers: int
+    ) -> Gather:  # fmt: skip
         if isinstance(column, Windows):
             rows = torch.from_numpy(self.ids)
             return WindowGather(column, rows, chunk_rows=self._chunk_rows, device=self.device)
+        if isinstance(column, Tokens):
+            place = self.device if self.mode == "resident" else torch.device("cpu")
+            return Ragged(Padder(column, self.ids, place), self.device)
         if not isinstance(column, Pictures):
             data = column[torch.from_numpy(self.ids)].to(self.device)
-            return _Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
+            return Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
         if self.mode == "resident":
             data = resident(column, self.ids, device=self.device, channels_last=self.channels_last)
             ring = Ring(self._chunk_rows, data)
-            return _Resident(data, permute=self.channels_last, ring=ring)
+            return Resident(data, permute=self.channels_last, ring=ring)
         streaming = self.mode == "streaming"
         reader = Reader(column, workers=workers if streaming else 0, threaded=not streaming)
         self._readers.append(reader)
-        return _Fetched(
+        return Fetched(
             column, self.ids, reader, chunk_rows=self._chunk_rows, device=self.device,
             channels_last=self.channels_last,
         )  # fmt: skip
 
     def _target_of(
         self, target: Tensor | Masks | Windows | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, _Gather | None]:
+    ) -> tuple[Tensor | None, Labels | WindowGather | None]:
         """Return the targets of the split on the device, or what fetches masks and windows."""
         if isinstance(target, Windows):
-            return None, self._gather_of(target, workers)
+            at = torch.from_numpy(self.ids)
+            found = WindowGather(target, at, chunk_rows=self._chunk_rows, device=self.device)
+            return None, found
         if isinstance(target, Masks):
             if self.mode == "resident":
                 return torch.from_numpy(target.fetch(self.ids)).to(self.device), None
             streaming = self.mode == "streaming"
             reader = Reader(target, workers=workers if streaming else 0, threaded=not streaming)
             self._readers.append(reader)
-            return None, _Labels(self.ids, reader, self.device)
+            return None, Labels(self.ids, reader, self.device)
         return (None if target is None else target[rows].to(self.device)), None
 
     def _batches_per_chunk(self, columns: Columns) -> int:
@@ -254,7 +179,7 @@ class RowStream:
             self._gathers = {k: self._gather_of(v, self._workers) for k, v in columns}
         self._half = half
         for gather in self._gathers.values():
-            if not isinstance(gather, _Resident) or not gather.data.is_floating_point():
+            if not isinstance(gather, Resident) or not gather.data.is_floating_point():
                 continue
             if channels_last and gather.data.ndim == 4 and not gather.permute:
                 gather.data = gather.data.permute(0, 2, 3, 1).contiguous()
@@ -270,10 +195,16 @@ class RowStream:
 
     def order(self, epoch: int) -> Tensor:
         """Return the (rows,) int64 positions of the split in the order of this epoch (host)."""
+        lengths = self._lengths
         if not self.shuffle:
-            return torch.arange(self.rows)
+            if lengths is None:
+                return torch.arange(self.rows)
+            return lengths.argsort(descending=True, stable=True)
         generator = torch.Generator().manual_seed(derive(self.seed, "shuffle", epoch))
-        return torch.randperm(self.rows, generator=generator)
+        order = torch.randperm(self.rows, generator=generator)
+        if lengths is None:
+            return order
+        return by_length(order, lengths, self.batch_size, generator=generator)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield this rank's share of the batches of one epoch from batch number `skip` on."""
@@ -282,7 +213,7 @@ class RowStream:
         drawn = self._drawn
         depth = max((g.depth for g in gathers.values()), default=0)
 
-        def start(chunk: _Chunk) -> tuple[dict[str, Any], Any] | None:
+        def start(chunk: Chunk) -> tuple[dict[str, Any], Any] | None:
             if chunk.span is not None:
                 return None
             begun = {k: g.start(chunk) for k, g in gathers.items()}
@@ -295,28 +226,32 @@ class RowStream:
             yield from batches
             began = clock()
 
-    def _chunks(self, epoch: int, skip: int) -> Iterator[_Chunk]:
+    def _chunks(self, epoch: int, skip: int) -> Iterator[Chunk]:
         order = self.order(epoch)
         on_device = order.to(self.device)
         partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
-        straight = straight and self.augment is None
-        straight = straight and all(isinstance(g, _Resident) for g in self._gathers.values())
+        straight = straight and self.augment is None and self._lengths is None
+        straight = straight and not any(isinstance(g, WindowGather) for g in self._gathers.values())
         size, per = self.batch_size, self._per_chunk
         for first in range(skip, self.steps, per):
             last = min(first + per, self.steps)
             a, b = first * size, min(last * size, self.rows)
             rows = [min(size, self.rows - i * size) for i in range(first, last)]
+            wide = () if self._lengths is None else widths(order[a:b], rows, self._lengths)
             if self.world == 1:
-                yield _Chunk(
+                yield Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
                     span=(a, b) if straight else None,
                     partner=_ring(rows, partners).to(self.device) if partners else None,
+                    widths=wide,
                 )  # fmt: skip
             else:
-                yield self._share(order[a:b], rows, partners=partners)
+                yield self._share(order[a:b], rows, partners=partners, wide=wide)
 
-    def _share(self, order: Tensor, rows: list[int], *, partners: int) -> _Chunk:
+    def _share(
+        self, order: Tensor, rows: list[int], *, partners: int, wide: Sequence[int]
+    ) -> Chunk:
         """Return this rank's share of consecutive global batches that begin at order[0].
 
         With mixing, the rows that follow a share in its global batch are read too: partner k of
@@ -340,19 +275,21 @@ class RowStream:
         host = order[torch.tensor(index)]
         positions = host.to(self.device)
         if not partners:
-            return _Chunk(positions, host, sizes, rows, empty)
+            return Chunk(positions, host, sizes, rows, empty, widths=wide)
         kept = torch.tensor(keep, device=self.device)
         partner = torch.stack([kept + 1 + k for k in range(partners)])
-        return _Chunk(positions, host, sizes, rows, empty, partner=partner, keep=kept)
+        return Chunk(positions, host, sizes, rows, empty, partner=partner, keep=kept)
 
     def _batches(
-        self, chunk: _Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
+        self, chunk: Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
     ) -> list[Batch]:
         gathers, positions = self._gathers, chunk.positions
         target, weight = self._target, self._weight
         if begun is None and chunk.span is not None:
             a, b = chunk.span
-            inputs = {k: g.span(a, b) for k, g in gathers.items() if isinstance(g, _Resident)}
+            inputs: dict[str, Any] = {
+                k: g.span(a, b) for k, g in gathers.items() if isinstance(g, Resident)
+            }
             ids = self._ids[a:b]
             target = None if target is None else target[a:b]
             weight = None if weight is None else weight[a:b]
@@ -383,10 +320,10 @@ class RowStream:
 
 
 def _views(
-    inputs: dict[str, Tensor], target: Tensor | None, weight: Tensor | None, ids: Tensor,
-    chunk: _Chunk,
+    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None,
+    ids: Tensor, chunk: Chunk,
 ) -> list[Batch]:  # fmt: skip
-    """Cut a chunk into batches that are views of it."""
+    """Cut a chunk into batches that are views of it; tokens come cut already."""
     sizes = chunk.sizes
     none: Sequence[Tensor | None] = [None] * len(sizes)
     targets = none if target is None else target.split_with_sizes(sizes)
@@ -398,14 +335,17 @@ def _views(
     if len(inputs) == 1:
         ((name, values),) = inputs.items()
         return [
-            Batch({name: x}, *rest)
-            for x, rest in zip(values.split_with_sizes(sizes), cut, strict=True)
+            Batch({name: x}, *rest) for x, rest in zip(_pieces(values, sizes), cut, strict=True)
         ]
-    parts = zip(*(v.split_with_sizes(sizes) for v in inputs.values()), strict=True)
+    parts = zip(*(_pieces(v, sizes) for v in inputs.values()), strict=True)
     return [
         Batch(dict(zip(inputs, xs, strict=True)), *rest)
         for xs, rest in zip(parts, cut, strict=True)
     ]
+
+
+def _pieces(values: Tensor | list[Tensor], sizes: list[int]) -> Sequence[Tensor]:
+    return values if isinstance(values, list) else values.split_with_sizes(sizes)
 
 
 def _ring(sizes: list[int], partners: int) -> Tensor:
@@ -436,6 +376,8 @@ def _float_bytes(columns: Columns, rows: int, *, lying: bool = False) -> int:
             total += column.values.nbytes if lying else column.row_bytes() * rows
         elif isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
+        elif isinstance(column, Tokens):  # 8 bytes a token of a batch, 4 where they are stored
+            total += (8 * len(column.values) // max(len(column), 1) + 16) * rows
         else:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):

@@ -37,6 +37,7 @@ BINS = 15
 WORST = 12
 POINTS = 1500
 THUMBNAIL = 96
+LETTERS = 600  # of a text that is shown
 
 
 class Rows(Protocol):
@@ -334,7 +335,8 @@ def _worst(
     order = np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[:WORST]
     names, raw = rows.row_names(ids[order]), rows.raw(ids[order])
     image = next((f for f in schema.inputs if f.kind == "image"), None)
-    hidden = {f.name for f in schema.fields if f.kind == "image"}
+    texts = [f.name for f in schema.inputs if f.kind == "text"]
+    hidden = {f.name for f in schema.fields if f.kind == "image" or f.name in texts}
     out = []
     for place, i in enumerate(order.tolist()):
         row: dict[str, Any] = {
@@ -359,10 +361,20 @@ def _worst(
         if image is not None:
             row["picture"] = f"worst-{place:02d}.png"
             files[row["picture"]] = thumbnail(rows.picture(int(ids[i])))
+        if texts:
+            row["texts"] = [_shortened(raw[place].get(name)) for name in texts]
         values = {k: _text(v) for k, v in raw[place].items() if k not in hidden}
         row["values"] = {} if image is not None else values
         out.append(row)
     return out, files
+
+
+def _shortened(value: Any) -> str:
+    """Return a text for people: one line, its middle left out where it is long."""
+    line = " ".join(str("" if value is None else value).split())
+    if len(line) <= LETTERS:
+        return line
+    return f"{line[: LETTERS * 2 // 3]} […] {line[-LETTERS // 3 :]}"
 
 
 def thumbnail(picture: np.ndarray) -> bytes:

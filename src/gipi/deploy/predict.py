@@ -18,12 +18,14 @@ from gipi import data as data_
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, ModelError, RequestError
 from gipi.core.rundir import MODEL, resolve_run
+from gipi.data import text_fields
 from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
 from gipi.data.sources.folder import is_image
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
 from gipi.deploy.forecasts import as_table
 from gipi.deploy.predictions import Predictions, joined
+from gipi.deploy.texts import as_texts
 from gipi.tasks.views import with_views
 from gipi.train.evaluate import Evaluation, evaluate
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
+TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ class Predictor:
     def predict(self, data: Any, *, batch_size: int | None = None) -> Predictions:
         """Return the answers for every row of `data`, in its order; of a series what comes next.
 
-        data        a file, a folder, a table, a frame, arrays, one row as a dictionary, or one
-                    picture; masks, boxes and points come back in pixels of the original pictures
+        data        a file, a folder, a table, a frame, arrays, one row as a dictionary, one
+                    picture, one text or a list of texts; masks, boxes and points come back in
+                    pixels of the original pictures
         batch_size  rows at once; None: by the size of a row
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
@@ -89,23 +93,29 @@ class Predictor:
         if self.task.name == "forecast":
             return as_table(values, rows, rows.notes)
         target = self.schema.target.name if self.schema.target else ""
-        return Predictions(names, values, self.classes, target, tuple(unseen(rows)))
+        said = tuple(n for n in rows.notes if n.startswith("texts: "))
+        return Predictions(names, values, self.classes, target, (*unseen(rows), *said))
 
     @torch.inference_mode()
     def _answers(
         self, rows: Dataset, batch_size: int
     ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
         names: list[str] = []
-        parts = []
+        parts, numbers = [], []
         for batch in rows.stream("all", batch_size=batch_size, shuffle=False).epoch(0):
             outputs = self.task.forward(self.model, batch.to(self.device)).float()
             assert batch.ids is not None  # a data set of our own always numbers its rows
             ids = batch.ids.cpu().numpy()
             parts.append(self._said(outputs, rows, ids))
+            numbers.append(ids)
             names += rows.row_names(ids)
         if not parts:
             raise DataError("there is no row to predict", "at least one row", "check the data")
-        return tuple(names), joined(parts)
+        found = joined(parts)
+        if not text_fields(self.schema):
+            return tuple(names), found
+        order = np.argsort(np.concatenate(numbers), kind="stable")  # texts come by length
+        return tuple(names[i] for i in order), {k: v[order] for k, v in found.items()}
 
     def _said(self, outputs: Tensor, rows: Dataset, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return answers, in pixels of the original pictures where they lie on pictures."""
@@ -139,7 +149,7 @@ class Predictor:
         )
 
     def _rows(self, data: Any, *, target: bool) -> Dataset:
-        found = one_row(data, self.schema)
+        found = one_row(as_texts(data, self.schema), self.schema)
         _right_kind(found, self.schema)
         return data_.read_rows(found, self.schema, target=target)
 
@@ -151,6 +161,9 @@ def seen_from(task: Task, schema: Schema, tta: Sequence[str]) -> Task:
 
 def rows_at_once(schema: Schema) -> int:
     """Return how many rows go through the model at once where nothing is learned from them."""
+    texts = text_fields(schema)
+    if texts:
+        return max(1, min(BATCH_SIZE, TOKENS // max(texts[0].stats["length"], 1)))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE

@@ -12,7 +12,10 @@ from gipi.losses.boxes import (
     giou_loss,
 )
 from gipi.losses.classes import binary_cross_entropy, cross_entropy, perceptron
+from gipi.losses.contrastive import info_nce, ranking
 from gipi.losses.dense import ce_dice, dice, pixel_cross_entropy, pixel_focal
+from gipi.losses.distil import TRIPLE, distil_triple, distillation, hidden_cosine
+from gipi.losses.fused import linear_cross_entropy
 from gipi.losses.points import (
     gaussian_maps,
     heatmap_cross_entropy,
@@ -21,18 +24,23 @@ from gipi.losses.points import (
     point_smooth_l1,
     wing,
 )
+from gipi.losses.tokens import IGNORED_TOKEN, span, token_cross_entropy
 from gipi.losses.values import gaussian_nll, gaussian_std, huber, l1, mse
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
+    "IGNORED_TOKEN",
     "LOSSES",
+    "TRIPLE",
     "binary_cross_entropy",
     "ce_dice",
     "centerness",
     "centerness_of",
     "cross_entropy",
     "dice",
+    "distil_triple",
+    "distillation",
     "focal",
     "gaussian_maps",
     "gaussian_nll",
@@ -40,14 +48,20 @@ __all__ = [
     "giou_loss",
     "heatmap_cross_entropy",
     "heatmap_mse",
+    "hidden_cosine",
     "huber",
+    "info_nce",
     "l1",
+    "linear_cross_entropy",
     "mse",
     "perceptron",
     "pixel_cross_entropy",
     "pixel_focal",
     "point_l1",
     "point_smooth_l1",
+    "ranking",
+    "span",
+    "token_cross_entropy",
     "wing",
 ]
 
@@ -141,5 +155,36 @@ LOSSES = Registry(
                "Girshick 2015, Fast R-CNN, arXiv:1504.08083", ("pose",),
                {"formula": "l = r²/2β where |r| < β, else |r| - β/2, mean over x and y",
                 "options": ("beta",)}),
+        Record("token_cross_entropy", token_cross_entropy, "cross-entropy over predicted tokens",
+               "Bengio, Ducharme, Vincent and Jauvin 2003, A neural probabilistic language model",
+               ("text",),
+               {"formula": "l = -Σₖ tₖ·log softmax(z)ₖ at every predicted token",
+                "options": ("label_smoothing",)}),
+        Record("linear_cross_entropy", linear_cross_entropy,
+               "the same from hidden states and head, without holding the logits",
+               "Wijmans et al. 2024, Cut your losses, arXiv:2411.09009", ("text",),
+               {"formula": "l = -Σₖ tₖ·log softmax(W·h + b)ₖ, a chunk of rows at a time",
+                "options": ("label_smoothing", "chunk")}),
+        Record("span", span, "start and end of an answer in its context",
+               "Devlin et al. 2019, BERT, arXiv:1810.04805", ("text",),
+               {"formula": "l = -(log p(start) + log p(end)) / 2", "options": ()}),
+        Record("distillation", distillation, "a teacher's soft targets",
+               "Hinton, Vinyals and Dean 2015, arXiv:1503.02531", ("text",),
+               {"formula": "l = τ²·Σₖ pₖ·(log pₖ - log qₖ), p, q = softmax(z/τ)",
+                "options": ("temperature",)}),
+        Record("hidden_cosine", hidden_cosine, "direction of a teacher's hidden states",
+               "Sanh, Debut, Chaumond and Wolf 2019, DistilBERT, arXiv:1910.01108", ("text",),
+               {"formula": "l = 1 - cos(h, h')", "options": ()}),
+        Record("distil_triple", distil_triple, "soft targets, masked tokens and hidden states",
+               "Sanh, Debut, Chaumond and Wolf 2019, DistilBERT, arXiv:1910.01108", ("text",),
+               {"formula": "5·τ²·KL(p ‖ q) + 2·cross-entropy + (1 - cos(h, h'))",
+                "options": ("temperature", "factors")}),
+        Record("info_nce", info_nce, "each text finds its pair among the batch, both ways",
+               "van den Oord, Li and Vinyals 2018, arXiv:1807.03748", ("text", "mixes-rows"),
+               {"formula": "l = mean of both directions of -log softmaxⱼ(cos(aᵢ, pⱼ)/τ)ᵢ",
+                "options": ("temperature",)}),
+        Record("ranking", ranking, "each text ranks its answer before all others of the batch",
+               "Henderson et al. 2017, arXiv:1705.00652", ("text", "mixes-rows"),
+               {"formula": "l = -log softmaxⱼ(cos(aᵢ, pⱼ)/τ)ᵢ", "options": ("temperature",)}),
     ),
 )  # fmt: skip

@@ -6,20 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
+from gipi.metrics.answers import answer_f1, exact_match_text
 from gipi.metrics.ap import ap, ap50
 from gipi.metrics.auc import auc
+from gipi.metrics.bleu import bleu
 from gipi.metrics.classes import accuracy, balanced_accuracy, ece, f1, log_loss
+from gipi.metrics.entities import entity_f1
 from gipi.metrics.forecast import mase, original_mae
 from gipi.metrics.labels import exact_match, label_f1_macro, label_f1_micro, label_map
 from gipi.metrics.masks import mean_dice, mean_iou, pixel_accuracy
 from gipi.metrics.metric import Metric
 from gipi.metrics.points import nme, oks, pck
+from gipi.metrics.ranks import spearman
+from gipi.metrics.retrieval import mrr, ndcg, recall_at_k
+from gipi.metrics.rouge import rouge_l
+from gipi.metrics.strings import TextMetric
+from gipi.metrics.tokens import bits_per_byte, perplexity, token_accuracy
 from gipi.metrics.values import mae, mse, pearson, r2, rmse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["METRICS", "Metric", "build"]
+__all__ = ["METRICS", "Metric", "TextMetric", "build", "build_text"]
 
 _UP: dict[str, Any] = {"greater_is_better": True}
 _DOWN: dict[str, Any] = {"greater_is_better": False}
@@ -64,6 +72,10 @@ METRICS = Registry(
         Record("pearson", pearson, "correlation of prediction and truth",
                "Pearson 1895, Notes on regression and inheritance", ("regress",),
                {**_UP, "formula": "cov(y, ŷ) / (s(y)·s(ŷ))"}),
+        Record("spearman", spearman, "correlation of the ranks of prediction and truth",
+               "Spearman 1904, The proof and measurement of association between two things",
+               ("regress",),
+               {**_UP, "formula": "cov(rank y, rank ŷ) / (s(rank y)·s(rank ŷ))"}),
         Record("original_mae", original_mae, "forecasts: mean absolute error in units of the data",
                "Laplace 1793 (least absolute deviations)", ("forecast",),
                {**_DOWN, "formula": "mean of s_k·|y - ŷ|, s_k the spread of series k",
@@ -119,6 +131,44 @@ METRICS = Registry(
                ("pose",),
                {**_UP, "formula": "mean over rows of the mean of exp(-d² / (2·s²·κ²)), κ = 2·σ",
                 "options": ("sigmas", "size")}),
+        Record("token_accuracy", token_accuracy, "share of predicted tokens that are right",
+               "Bengio, Ducharme, Vincent and Jauvin 2003, A neural probabilistic language model",
+               ("tokens",), {**_UP, "formula": "right / predicted tokens"}),
+        Record("perplexity", perplexity, "among how many tokens a model is as good as undecided",
+               "Jelinek, Mercer, Bahl and Baker 1977, Perplexity", ("tokens",),
+               {**_DOWN, "formula": "exp(mean of -log p(token))"}),
+        Record("bits_per_byte", bits_per_byte, "bits that a byte of text costs",
+               "Gao et al. 2020, The Pile, arXiv:2101.00027", ("tokens",),
+               {**_DOWN, "formula": "Σ -log₂ p(token) / Σ bytes(token)",
+                "options": ("token_bytes",)}),
+        Record("entity_f1", entity_f1, "strict F1 of entities, as conlleval counts them",
+               "Tjong Kim Sang and De Meulder 2003, arXiv:cs/0306050", ("tokens",),
+               {**_UP, "formula": "2·right / (true + found) over entities", "options": ("tags",)}),
+        Record("recall_at_k", recall_at_k, "share of the relevant among the first k",
+               "Manning, Raghavan and Schütze 2008, Introduction to information retrieval",
+               ("retrieval",),
+               {**_UP, "formula": "mean of relevant among the first k / relevant",
+                "options": ("k",)}),
+        Record("mrr", mrr, "how early the first relevant candidate comes",
+               "Voorhees 1999, The TREC-8 question answering track report", ("retrieval",),
+               {**_UP, "formula": "mean of 1 / place of the first relevant"}),
+        Record("ndcg", ndcg, "discounted gain of the first k, as a share of the best",
+               "Järvelin and Kekäläinen 2002, Cumulated gain-based evaluation", ("retrieval",),
+               {**_UP, "formula": "mean of DCG / best DCG, DCG = Σ relevanceᵢ / log₂(i + 1)",
+                "options": ("k",)}),
+        Record("exact_match_text", exact_match_text, "share of answers that equal a right one",
+               "Rajpurkar et al. 2016, SQuAD, arXiv:1606.05250", ("strings",),
+               {**_UP, "formula": "answers equal to a right one / n", "options": ("kind",)}),
+        Record("answer_f1", answer_f1, "words (Korean: characters) shared with the right answer",
+               "Rajpurkar et al. 2016, SQuAD, arXiv:1606.05250", ("strings",),
+               {**_UP, "formula": "mean of 2·shared / (said + right)", "options": ("kind",)}),
+        Record("bleu", bleu, "n-grams that translations share with their references, 0 to 100",
+               "Papineni et al. 2002, BLEU; Post 2018, arXiv:1804.08771", ("strings",),
+               {**_UP, "formula": "100·exp(min(0, 1 - r/c))·exp(mean over n = 1..4 of log pₙ)",
+                "options": ("words", "lowercase")}),
+        Record("rouge_l", rouge_l, "longest common subsequence of summary and reference",
+               "Lin 2004, ROUGE: a package for automatic evaluation of summaries", ("strings",),
+               {**_UP, "formula": "mean of 2·LCS / (words said + words of the reference)"}),
     ),
 )  # fmt: skip
 
@@ -137,6 +187,38 @@ def build(name: str, *, classes: int = 0, options: Mapping[str, Any] | None = No
     >>> round(m.compute(state), 3)
     0.667
     """
+    record = _checked(name, options)
+    if "strings" in record.tags:
+        raise ConfigError(
+            f"the metric '{name}' compares texts, not tensors",
+            "a metric over outputs and targets",
+            "call gipi.metrics.build_text for it",
+        )
+    metric: Metric = record.build(classes, **(options or {}))
+    return metric
+
+
+def build_text(name: str, *, options: Mapping[str, Any] | None = None) -> TextMetric:
+    """Return the metric called `name` over answers and references.
+
+    Raises as `build`, and `ConfigError` for a metric over tensors.
+
+    >>> build_text("exact_match_text").score(["Paris."], [["paris"]])
+    1.0
+    """
+    record = _checked(name, options)
+    if "strings" not in record.tags:
+        raise ConfigError(
+            f"the metric '{name}' compares tensors, not texts",
+            "one of: " + ", ".join(r.name for r in METRICS if "strings" in r.tags),
+            "call gipi.metrics.build for it",
+        )
+    metric: TextMetric = record.build(**(options or {}))
+    return metric
+
+
+def _checked(name: str, options: Mapping[str, Any] | None) -> Record:
+    """Return the record of a metric that has all these options."""
     record = METRICS.get(name)
     known = record.facts.get("options", ())
     for key in options or {}:
@@ -146,5 +228,4 @@ def build(name: str, *, classes: int = 0, options: Mapping[str, Any] | None = No
                 f"one of: {', '.join(known)}" if known else "no options",
                 did_you_mean(key, known) if known else "leave it out",
             )
-    metric: Metric = record.build(classes, **(options or {}))
-    return metric
+    return record

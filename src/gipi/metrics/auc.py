@@ -16,17 +16,16 @@ EXPONENTS = 5  # bits: magnitudes from 2^-16 to 2^16
 MANTISSA_TWO, MANTISSA_MANY = 10, 7  # bits of resolution for two and for more classes
 
 
-def ordered_bins(scores: Tensor, mantissa: int) -> Tensor:
+def ordered_bins(scores: Tensor, mantissa: int, *, low: float = 2.0**-16) -> Tensor:
     """Return a bin for each score, in [0, 2^(6 + mantissa)), rising with the score.
 
     A bin is the sign, five bits of exponent and `mantissa` bits of the float32 itself: it is
     narrow in proportion to the score, over 32 octaves, so nothing must be known of the range.
-    Magnitudes below 2^-16 and above 2^16 fall into the outermost bins.
+    Magnitudes below `low`, a power of two, and above 2^32 of it fall into the outermost bins.
     """
-    low = 2.0**-16
     size = 1 << (EXPONENTS + mantissa)
     magnitude = scores.float().abs()
-    bits = magnitude.clamp(low, 2.0**16 * (1 - 2.0**-24)).view(torch.int32)
+    bits = magnitude.clamp(low, low * 2.0**32 * (1 - 2.0**-24)).view(torch.int32)
     base = torch.tensor(low).view(torch.int32).item()
     step = ((bits - base) >> (23 - mantissa)).long()
     step.clamp_(max=size - 1)  # NaN, whose bits lie above

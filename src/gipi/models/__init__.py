@@ -14,8 +14,17 @@ from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
 from gipi.models.fastnet import FastNetConfig, fastnet
+from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.from_tokens import (
+    BertOptions,
+    GPT2Options,
+    TranslatorOptions,
+    language_model,
+    text_classifier,
+    translator,
+)
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
@@ -27,8 +36,13 @@ from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
 from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
+from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
+from gipi.models.rnn import gru, lstm, rnn
+from gipi.models.rnn_encoder_decoder import Seq2SeqState
+from gipi.models.sequence import RNNConfig
+from gipi.models.textcnn import TextCNNConfig, textcnn
 from gipi.models.unet import UNetConfig, unet
 from gipi.models.weights import LoadReport, compare_weights, load_weights
 
@@ -44,6 +58,7 @@ __all__ = [
     "MODELS",
     "AlexNetConfig",
     "Backbone",
+    "BertOptions",
     "CifarResNetConfig",
     "DLinearConfig",
     "DeepLabV3Config",
@@ -52,6 +67,8 @@ __all__ = [
     "FCNConfig",
     "FCOSConfig",
     "FastNetConfig",
+    "FastTextConfig",
+    "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
     "LSTMForecasterConfig",
@@ -60,17 +77,25 @@ __all__ = [
     "LightNetConfig",
     "LinearConfig",
     "LoadReport",
+    "Loaded",
     "MLPConfig",
     "NLinearConfig",
     "PatchTSTConfig",
     "PerceptronConfig",
+    "RNNConfig",
     "ResNetConfig",
     "RetinaNetConfig",
+    "Seq2SeqState",
+    "TextCNNConfig",
+    "TranslatorOptions",
     "UNetConfig",
     "backbone",
     "build",
     "compare_weights",
+    "describe",
+    "load_folder",
     "load_weights",
+    "save_folder",
 ]
 
 _STREET, _FACE, _PHOTO = (3, 180, 240), (3, 96, 96), (3, 240, 320)
@@ -119,6 +144,37 @@ MODELS = Registry(
         Record("landmarks", landmarks, "points: their coordinates, by soft-argmax or dense layers",
                "Sun et al. 2018, Integral human pose regression, arXiv:1711.08229",
                ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
+        Record("rnn", rnn, "recurrent net of simple cells, or of any cell; five topologies",
+               "Elman 1990, Finding structure in time; Schuster and Paliwal 1997, Bidirectional "
+               "recurrent neural networks", ("text", "series"),
+               {"config": RNNConfig, "formula": "h' = tanh(W·x + U·h + b)"}),
+        Record("lstm", lstm, "recurrent net of long short-term memories; five topologies",
+               "Hochreiter and Schmidhuber 1997, Long short-term memory; Gers, Schmidhuber and "
+               "Cummins 2000, Learning to forget", ("text", "series"),
+               {"config": RNNConfig,
+                "formula": "h' = o ⊙ tanh c', c' = f ⊙ c + i ⊙ g",
+                "where": "i, f, o = σ(W·x + U·h + b) each, g = tanh(W·x + U·h + b)"}),
+        Record("gru", gru, "recurrent net of gated recurrent units; five topologies",
+               "Cho et al. 2014, Learning phrase representations using RNN encoder-decoder, "
+               "arXiv:1406.1078", ("text", "series"),
+               {"config": RNNConfig,
+                "formula": "h' = (1 - z) ⊙ n + z ⊙ h, n = tanh(W·x + b + r ⊙ (U·h + b'))",
+                "where": "r, z = σ(W·x + U·h + b) each"}),
+        Record("textcnn", textcnn, "filters over neighbouring words, the maximum of each",
+               "Kim 2014, Convolutional neural networks for sentence classification, "
+               "arXiv:1408.5882", ("text", "series"), {"config": TextCNNConfig}),
+        Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
+               "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
+               "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
+        Record("bert", text_classifier, "texts: every token sees every token",
+               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+               ("text",), {"config": BertOptions}),
+        Record("gpt2", language_model, "language: the next token from all before it",
+               "Radford et al. 2019, Language models are unsupervised multitask learners",
+               ("text", "language"), {"config": GPT2Options}),
+        Record("transformer", translator, "one text into another: encoder and decoder of 2017",
+               "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
+               ("text", "translate"), {"config": TranslatorOptions}),
         Record("dlinear", dlinear, "series: a linear map of the trend and one of the rest",
                "Zeng, Chen, Zhang and Xu 2022, Are transformers effective for time series "
                "forecasting?, arXiv:2205.13504", ("series", "forecast"), {"config": DLinearConfig}),
@@ -127,7 +183,7 @@ MODELS = Registry(
                {"config": NLinearConfig}),
         Record("lstm-forecaster", lstm_forecaster, "series: a recurrent net over all of them",
                "Hochreiter and Schmidhuber 1997, Long short-term memory", ("series", "forecast"),
-               {"config": LSTMForecasterConfig, "aliases": ("lstm",)}),
+               {"config": LSTMForecasterConfig}),
         Record("patchtst", patchtst, "series: a Transformer over patches of each series alone",
                "Nie, Nguyen, Sinthong and Kalagnanam 2023, A time series is worth 64 words, "
                "arXiv:2211.14730", ("series", "forecast"), {"config": PatchTSTConfig}),

@@ -28,12 +28,15 @@ class FastNetConfig:
     whiten      the first layer is fixed by the covariance of training patches
     head_scale  the output is multiplied by this: small logits at the start allow a high rate
     side        larger pictures are averaged down to this longer side before the first layer
+    mirror      outside training the answers to a picture and to its mirror image are averaged; only
+                for pictures that keep their class in a mirror
     """
 
     widths: tuple[int, ...] = ()
     whiten: bool = True
     head_scale: float = 1 / 9
     side: int | None = None
+    mirror: bool = False
 
 
 class Block(nn.Module):
@@ -106,6 +109,7 @@ class FastNet(nn.Module):
             "the first convolution of each block begins as the identity",
             "first layer: whitening of training patches, fixed" if config.whiten
             else "first layer: trained",
+            *(("answers: the mean over a picture and its mirror image",) if config.mirror else ()),
         )  # fmt: skip
 
     @torch.no_grad()
@@ -154,8 +158,14 @@ class FastNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, outputs)."""
-        out: Tensor = self.head(self.features(image)[-1].amax((2, 3)))
-        return out * self.config.head_scale
+        out = self._scores(image)
+        if self.config.mirror and not self.training:
+            out = (out + self._scores(image.flip(3))) / 2
+        return out
+
+    def _scores(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.features(image)[-1].amax((2, 3)))
+        return scores * self.config.head_scale
 
 
 def fastnet(config: FastNetConfig, signature: Signature, generator: Generator) -> FastNet:

@@ -5,7 +5,6 @@ B rows, L steps seen, H steps ahead, F series, K of them forecast (the first K),
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,10 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from gipi.models.dlinear import check_series
+from gipi.nn import Recurrent, initialise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
@@ -28,17 +26,19 @@ if TYPE_CHECKING:
 class LSTMForecasterConfig:
     """Shape of a recurrent forecaster.
 
-    cell      lstm or gru
-    width     units of a layer
-    layers    recurrent layers, one on the other
-    dropout   share dropped between the layers and before the head
-    level     what is taken off each window and added to its forecast: its mean, its last step, or
-              none
+    cell     lstm, gru or rnn
+    width    units of a layer
+    layers   recurrent layers, one on the other
+    norm     layer: layer norm within the cells; none
+    dropout  share dropped between the layers and before the head
+    level    what is taken off each window and added to its forecast: its mean, its last step, or
+             none
     """
 
-    cell: Literal["lstm", "gru"] = "lstm"
+    cell: Literal["lstm", "gru", "rnn"] = "lstm"
     width: Annotated[int, Field(gt=0)] = 64
     layers: Annotated[int, Field(gt=0)] = 1
+    norm: Literal["none", "layer"] = "none"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     level: Literal["mean", "last", "none"] = "mean"
 
@@ -51,8 +51,7 @@ class LSTMForecaster(nn.Module):
     hardly moves, or its last step (as in NLinear, arXiv:2205.13504).
 
     Hochreiter and Schmidhuber 1997, "Long short-term memory"; the direct head as in Chevillon 2007,
-    "Direct multi-step estimation and forecasting". Weights of the recurrence are orthogonal, the
-    bias of the forget gate is 1 (Jozefowicz et al. 2015).
+    "Direct multi-step estimation and forecasting".
     """
 
     def __init__(
@@ -61,13 +60,13 @@ class LSTMForecaster(nn.Module):
         super().__init__()
         check_series(signature, "lstm-forecaster")
         self.config, self.targets = config, signature.outputs
-        kind: Callable[..., nn.RNNBase] = nn.LSTM if config.cell == "lstm" else nn.GRU
-        between = config.dropout if config.layers > 1 else 0.0
-        self.encoder = kind(
-            signature.numbers, config.width, config.layers, batch_first=True, dropout=between
-        )
+        self.encoder = Recurrent(
+            signature.numbers, config.width, generator=generator, cell=config.cell,
+            layers=config.layers, norm=config.norm,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )  # fmt: skip
         self.head = nn.Linear(config.width, signature.horizon * self.targets)
-        self._draw(generator)
+        initialise(self.head, generator, init="xavier")
         said = (
             f"{config.layers} {config.cell} layer{'s' * (config.layers > 1)} of {config.width} "
             f"units over {signature.length} steps of {signature.numbers} series, then all "
@@ -75,29 +74,13 @@ class LSTMForecaster(nn.Module):
         )
         self.choices = (said,)
 
-    def _draw(self, generator: Generator) -> None:
-        """Draw the weights: Xavier into a layer, orthogonal within it, forget gates open."""
-        for name, value in self.encoder.named_parameters():
-            if name.startswith("weight_hh"):
-                for gate in value.data.chunk(len(value) // self.config.width):
-                    nn.init.orthogonal_(gate, generator=generator)
-            elif name.startswith("weight_ih"):
-                nn.init.xavier_uniform_(value, generator=generator)
-            else:
-                nn.init.zeros_(value)
-                if self.config.cell == "lstm" and name.startswith("bias_ih"):
-                    value.data[self.config.width : 2 * self.config.width] = 1.0
-        bound = math.sqrt(6 / (self.head.in_features + self.head.out_features))
-        nn.init.uniform_(self.head.weight, -bound, bound, generator=generator)
-        nn.init.zeros_(self.head.bias)
-
     def forward(self, x_BLF: Tensor) -> Tensor:
         """Return (B, H, K) forecasts of the first K series."""
         level = x_BLF.mean(1, keepdim=True) if self.config.level == "mean" else x_BLF[:, -1:]
         if self.config.level == "none":
             level = torch.zeros_like(level)
-        states, _ = self.encoder(x_BLF - level)
-        state = F.dropout(states[:, -1], self.config.dropout, self.training)
+        state: Tensor = self.encoder(x_BLF - level)[:, -1]
+        state = F.dropout(state, self.config.dropout, self.training)
         y_BHK: Tensor = self.head(state).view(len(x_BLF), -1, self.targets)
         return y_BHK + level[:, :, : self.targets]
 

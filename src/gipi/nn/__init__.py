@@ -11,7 +11,18 @@ from gipi.nn.activations import (
     widening,
 )
 from gipi.nn.advise import RULES, Resolved, Situation, advise, remarks, resolve, why
+from gipi.nn.alignment import AdditiveAttention, DotAttention
+from gipi.nn.attention import Attention, Mask, attention_mask
 from gipi.nn.branches import Branches, DenseConcat, DropPath, Residual, drop_rates
+from gipi.nn.cells import (
+    CellKind,
+    CellWeights,
+    GateNorm,
+    NormedCell,
+    gru_step,
+    lstm_step,
+    rnn_step,
+)
 from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
 from gipi.nn.dead import dead_units
 from gipi.nn.embed import (
@@ -21,6 +32,7 @@ from gipi.nn.embed import (
     embedding_width,
 )
 from gipi.nn.init import INITS, init_for, initialise
+from gipi.nn.kvcache import Cache
 from gipi.nn.layers import LAYERS
 from gipi.nn.linear import ORDERS, Order, dense_block, zero_linear
 from gipi.nn.lsuv import lsuv
@@ -34,51 +46,91 @@ from gipi.nn.norm import (
     mixes_rows,
     norm,
 )
+from gipi.nn.over_time import (
+    AttentionPool,
+    masked_softmax,
+    max_over_time,
+    mean_over_time,
+    row_lengths,
+    within,
+)
+from gipi.nn.position import RelativeBias, Rotary, relative_buckets, rotary, rotate, sinusoids
+from gipi.nn.recurrent import CELLS, Carried, Recurrent, detached, initialise_cell
 
 __all__ = [
     "ACTIVATIONS",
+    "CELLS",
     "INITS",
     "LAYERS",
     "NORMS",
     "ORDERS",
     "RULES",
+    "AdditiveAttention",
+    "Attention",
+    "AttentionPool",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
     "Branches",
+    "Cache",
+    "Carried",
     "CategoryEmbeddings",
+    "CellKind",
+    "CellWeights",
     "DenseConcat",
+    "DotAttention",
     "DropPath",
+    "GateNorm",
+    "Mask",
     "Maxout",
+    "NormedCell",
     "OneHotLinear",
     "Order",
     "PeriodicNumbers",
     "RMSNorm",
+    "Recurrent",
+    "RelativeBias",
     "Residual",
     "Resolved",
+    "Rotary",
     "RowRMSNorm",
     "ScaledTanh",
     "Situation",
     "Step",
     "activation",
     "advise",
+    "attention_mask",
     "conv_block",
     "dead_units",
     "dense_block",
     "depthwise",
+    "detached",
     "drop_rates",
     "embedding_width",
     "grouped",
+    "gru_step",
     "inception",
     "init_for",
     "initialise",
+    "initialise_cell",
+    "lstm_step",
     "lsuv",
+    "masked_softmax",
+    "max_over_time",
+    "mean_over_time",
     "mixes_rows",
     "norm",
+    "relative_buckets",
     "remarks",
     "resolve",
+    "rnn_step",
+    "rotary",
+    "rotate",
+    "row_lengths",
     "separable",
+    "sinusoids",
     "why",
     "widening",
+    "within",
     "zero_linear",
 ]

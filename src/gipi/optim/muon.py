@@ -9,6 +9,8 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from gipi.core.device import supports
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -25,15 +27,16 @@ def orthogonalise(x_MN: Tensor, *, steps: int = 5, dtype: torch.dtype | None = N
     values between about 0.7 and 1.2; that is close enough for an update direction.
 
     x_MN    (M, N) float; the answer has its shape and dtype
-    dtype   arithmetic inside: bfloat16 on a GPU and that of `x` on a CPU unless given
+    dtype   arithmetic inside; None: bfloat16 for float32 where the device multiplies fast in it,
+            else that of `x`
 
     >>> q = orthogonalise(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
     >>> bool((torch.linalg.svdvals(q) - 1).abs().max() < 0.4)
     True
     """
     a, b, c = NEWTON_SCHULZ
-    inner = dtype or (torch.bfloat16 if x_MN.is_cuda else x_MN.dtype)
-    x = x_MN.to(inner)
+    half = x_MN.dtype == torch.float32 and supports(x_MN.device, "bf16")
+    x = x_MN.to(dtype or (torch.bfloat16 if half else x_MN.dtype))
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
@@ -57,7 +60,7 @@ class Muon(Optimizer):
     Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; the scale
     0.2 √max(M, N) that lets both halves share one learning rate: Liu et al. 2025, arXiv:2502.16982.
     Differs from `torch.optim.Muon`, which takes matrices only and multiplies in bfloat16 on every
-    device; here a CPU computes in the dtype of the weights.
+    device; here only where that is fast, and float64 stays float64.
 
     params   groups with the keys params, muon (bool) and, optionally, weight_decay
     """

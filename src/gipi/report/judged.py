@@ -393,6 +393,9 @@ def _sample(run: RunData, row: dict[str, Any]) -> str:
     chance = finite(row.get("target_probability"))
     body += f", given {chance:.1%}" if chance is not None else ""
     body += "</span></p>"
+    body += "".join(
+        f'<p class="read">{text(line) or "(empty)"}</p>' for line in listed(row.get("texts"))
+    )
     values = row.get("values")
     if isinstance(values, dict) and values:
         items = "".join(f"<dt>{text(k)}</dt><dd>{_answer(v)}</dd>" for k, v in values.items())

@@ -44,6 +44,7 @@ margin:0 0 12px;font-size:14px}
 image-rendering:pixelated;flex:none}
 .sample p{margin:0;line-height:1.4;font-size:15px}
 .sample .said{color:var(--miss);font-weight:650}.sample .true{font-weight:650}
+.sample .read{margin:8px 0 0;font-size:14px;color:var(--soft);overflow-wrap:anywhere}
 .sample .name{font-size:13px;color:var(--soft);margin-top:4px}
 .sample dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;margin:6px 0 0;
 font-size:13px}

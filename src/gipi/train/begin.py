@@ -145,10 +145,10 @@ def begin(
         names = {n: p for n, p in model.named_parameters() if p.requires_grad and p.ndim > 1}
         run = Run(
             model=model, net=wrap(net, device), task=task, recipe=recipe, schema=schema, val=val,
-            out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock, guard=guard,
-            window=Window(task, schema, list(task.metrics(schema)), device), layers=Layers(names),
-            context=autocast(chosen, device), observers=watchers, recorder=recorder,
-            kept=kept_of(model), epoch_steps=train.steps,
+            out=out, device=device, setup=chosen, state=state, lanes=lanes, clock=clock,
+            guard=guard, window=Window(task, schema, list(task.metrics(schema)), device),
+            layers=Layers(names), context=autocast(chosen, device), observers=watchers,
+            recorder=recorder, kept=kept_of(model), epoch_steps=train.steps,
         )  # fmt: skip
         if out is not None and dist.rank() == 0:
             make_folder(out)

@@ -12,7 +12,7 @@ from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
-from gipi.train import budget, picture_recipes, series_recipes
+from gipi.train import budget, picture_recipes, series_recipes, text_recipes
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gipi.core.config import Config
     from gipi.core.resolve import Layer
     from gipi.core.schema import Schema, Signature
+    from gipi.text import Tokenizer
 
 SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
@@ -80,28 +81,36 @@ def data_options(config: Config) -> data_.DataOptions:
         cache_budget_bytes=config.cache_budget,
         mode=config.stream,
         workers=config.workers,
+        tokenizer=config.tokenizer,
+        tokenizer_options=dict(config.tokenizer_options),
+        max_length=config.max_length,
     )
 
 
-def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepared:
+def prepare(
+    layers: Sequence[Layer], own: Own, *, again: bool = False, tokenizer: Tokenizer | None = None
+) -> Prepared:
     """Open the data, fill in what was left open, and build the task and the model.
 
-    layers  from lowest to highest precedence; the recipe goes below all of them
-    again   the lowest layer is that of a run which has begun: nothing is chosen or probed anew
+    layers     from lowest to highest precedence; the recipe goes below all of them
+    again      the lowest layer is that of a run which has begun: nothing is chosen or probed anew
+    tokenizer  that of the run which has begun
 
     Raises the `RequestError` that names what does not fit.
     """
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
-    options = data_options(wanted)
+    options = replace(data_options(wanted), tokenizer_kept=tokenizer)
     if own.task is not None and own.task.name == "forecast":  # it decides how rows are read
         options = replace(options, task="forecast")
     dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
-    if own.model is None and schema.task == "forecast":
-        series_recipes.check_model(model_name or "")
+    if model_name is not None and schema.task == "forecast":
+        model_name = series_recipes.forecaster(model_name)
+    elif model_name is not None:
+        text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:
@@ -115,6 +124,8 @@ def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepar
     if wanted.augment is None and not again and (planned is not None or deep):
         passes = _passes(wanted, suggestion, rows) if planned is None else planned.epochs
         suggestion = _with_augmentation(suggestion, dataset, passes)
+        if model_name == "fastnet":
+            suggestion = _mirrored(suggestion)
     recipe = resolve.layer(
         "recipe",
         [(k, v, suggestion.reasons.get(k, "recipe")) for k, v in suggestion.values.items()],
@@ -140,6 +151,7 @@ def prepare(layers: Sequence[Layer], own: Own, *, again: bool = False) -> Prepar
         *scaled,
         *advised(model, schema, signature, config),
         picture_recipes.honest(model_name or "", task.name, rows),
+        text_recipes.honest(schema, rows) if own.model is None else "",
     )
     choices = tuple(line for line in choices if line)
     lengths = series_recipes.lengths(dataset)
@@ -194,6 +206,19 @@ def _with_augmentation(
     return Suggestion(
         {**suggestion.values, "augment": list(chosen.steps)},
         {**suggestion.reasons, "augment": chosen.reason},
+    )
+
+
+def _mirrored(suggestion: Suggestion) -> Suggestion:
+    """Return a recipe whose net looks at mirror images too, where these are learnt from as well.
+
+    Jordan 2024, arXiv:2404.00498, judges so: the answers to both are worth more than one.
+    """
+    options = dict(suggestion.values.get("model_options", {}))
+    if "flip" not in suggestion.values["augment"]:
+        return suggestion
+    return Suggestion(
+        {**suggestion.values, "model_options": {**options, "mirror": True}}, suggestion.reasons
     )
 
 

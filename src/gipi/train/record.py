@@ -16,6 +16,7 @@ from gipi.core.atomic import write_file
 from gipi.core.errors import ConfigError, RequestError
 from gipi.core.resolve import Layer
 from gipi.core.rows import read_rows
+from gipi.text import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from gipi.train.state import State
 
 RESULT = "result.json"
+TOKENIZER = "tokenizer"
+"""Folder of the tokenizer with which the run reads its texts, as other libraries read it too."""
 
 
 def write_start(
     folder: Path, prepared: Prepared, own: Own, *, before: Mapping[str, Any] | None = None
 ) -> None:
-    """Write config.yaml and split.json: all that another start of the same run needs.
+    """Write config.yaml, split.json, and the tokenizer: all that another start needs.
 
     before  what an earlier start of the run wrote about itself: its reasons stay
     """
@@ -59,6 +62,8 @@ def write_start(
         values["data"] = _from_anywhere(values["data"])
     rundir.write_config(folder, values, origins=prepared.origins, about=about)
     ids = {name: [int(i) for i in rows] for name, rows in dataset.splits.items()}
+    if data.text_fields(schema):
+        data.tokenizer_of(schema).save(folder / TOKENIZER)
     write_file(folder / rundir.SPLIT, json.dumps({"reason": dataset.split_reason, "rows": ids}))
 
 
@@ -85,6 +90,15 @@ def read_start(folder: Path) -> tuple[Layer, dict[str, Any]]:
             "restore it from a copy, or train again",
         )
     return Layer("run", layer.values, where), about
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """Return the tokenizer of a run; None where it reads no texts.
+
+    Raises `DataError` where its file is damaged.
+    """
+    place = folder / TOKENIZER
+    return Tokenizer.from_file(place) if place.is_dir() else None
 
 
 def check_own(own: Own, about: Mapping[str, Any]) -> None:

@@ -28,10 +28,14 @@ def guess(schema: Schema) -> tuple[str, str]:
     )
 
 
-def check_model(model: str) -> None:
-    """Raise `ModelError` where a named model does not forecast."""
+def forecaster(model: str) -> str:
+    """Return the name of the forecaster that `model` stands for: lstm is the one made of it.
+
+    Raises `ModelError` where a named model does not forecast.
+    """
+    model = {"lstm": "lstm-forecaster"}.get(model, model)
     if "forecast" in MODELS.get(model).tags:
-        return
+        return model
     names = [record.name for record in MODELS if "forecast" in record.tags]
     raise ModelError(
         f"the model '{model}' does not forecast", "one of " + ", ".join(names),
@@ -41,7 +45,6 @@ def check_model(model: str) -> None:
 
 def recipe(model: str, windows: int) -> dict[str, Any]:
     """Return AdamW under one cycle; a linear map stays in fp32, where it is fast enough."""
-    model = MODELS.get(model).name if model in MODELS else model
     batch = max(8, min(32 if model in LINEAR else 64, 1 << int(math.log2(max(windows / 10, 8)))))
     steps, most = (2500, 60) if model in LINEAR else (1500, 60)
     epochs = min(most, max(5, math.ceil(steps * batch / max(windows, 1))))

@@ -2,8 +2,9 @@
 
 A turn is one step that nobody times (it brings weights, threads and libraries back to where the
 candidate wants them) and a few that are timed. Where steps with the whole batch are too slow to
-try all candidates, a first round with few rows leaves those that can still win, and only these
-are measured with as many rows as the budget allows.
+try all candidates, a first round with fewer rows leaves those that can still win, and only these
+are measured with as many rows as the budget allows. What a first round shows is the least of its
+times: a disturbance only slows a step, and must not throw out the candidate that it happens to hit.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ CROWDED = 0.15
 """Share of the trial spent waiting for a processor above which its result is not cached."""
 STILL_OPEN = 1.3
 """After the first round a candidate this many times slower than the best is out."""
-FEW_ROWS = 8
+FEW_ROWS, SOME_ROWS = 8, 64
+"""Rows of the first look, and at most of the first round: few rows say little about many."""
+FIRST_TURNS, FIRST_SHARE = 2, 0.4
 LEAST_S, SHORT = 0.3, 0.05
 TURN_S = 0.02
 """A turn is two timed steps, or as many as fill this time."""
@@ -152,16 +155,21 @@ def compete(
     expected = run_s or (run_steps * per_row * len(batch) if run_steps else math.inf)
     budget_s = min(budget_s, max(LEAST_S, SHORT * expected))
     if per_row * len(batch) * len(rivals) * (MIN_STEPS + 1) > budget_s:
+        steps = FIRST_TURNS * MIN_STEPS * len(rivals)
+        rows = min(int(FIRST_SHARE * budget_s / (per_row * steps)), SOME_ROWS, len(batch))
+        some = batch.slice(0, max(rows, len(few)))
         for rival in rivals:
-            rival.feed(few)
+            rival.feed(some)
+        for rival in rivals * FIRST_TURNS:
             rival.turn()
-            table[rival.setup.name] = rival.seconds
-        best = min(r.seconds for r in rivals)
-        rivals = [r for r in rivals if r.seconds < STILL_OPEN * best]
+        least = {r.setup.name: min(r.times) for r in rivals}
+        table.update({name: s / len(some) * len(batch) for name, s in least.items()})
+        best = min(least.values())
+        rivals = [r for r in rivals if least[r.setup.name] < STILL_OPEN * best]
         if len(rivals) == 1 and agrees(rivals[0].loss, plain.loss):
-            return _told(rivals[0], best / len(few) * len(batch), table, began, queued)
-        left = max(budget_s - (time.perf_counter() - began), 0.4 * budget_s)
-        rows = int(left / (best / len(few) * len(rivals) * MIN_STEPS))
+            return _told(rivals[0], best / len(some) * len(batch), table, began, queued)
+        left = max(budget_s - (time.perf_counter() - began), FIRST_SHARE * budget_s)
+        rows = int(left / (best / len(some) * len(rivals) * MIN_STEPS))
         batch = batch.slice(0, max(len(few), min(rows, len(batch))))
     for rival in rivals:
         rival.feed(batch)

@@ -134,6 +134,11 @@ def _fits(record: Record, schema: Schema, image: Field | None) -> None:
         raise ConfigError(f"augment={name} on a series", "pictures or a table", "leave it out")
     if image is None and "tables" not in record.tags:
         raise ConfigError(f"augment={name} on data without pictures", "pictures", "leave it out")
+    if any(f.kind == "text" for f in schema.inputs):
+        raise ConfigError(
+            f"augment={name} on texts", "pictures or numbers: tokens cannot be blended",
+            "leave it out",
+        )  # fmt: skip
     if image is None and any(f.kind == "category" for f in schema.inputs):
         raise ConfigError(
             f"augment={name} on a table with categories",

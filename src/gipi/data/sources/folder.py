@@ -48,7 +48,7 @@ def read_images(paths: list[Path], name: str = "pictures") -> Source:
 
 def read_folder(folder: Path) -> Source:
     """Return the pictures under `folder` with the label of their class folder."""
-    entries = _entries(folder)
+    entries = entries_of(folder)
     parts = {p: SPLITS[p.name.lower()] for p in entries if p.is_dir() and p.name.lower() in SPLITS}
     notes: list[str] = []
     if parts and TRAIN in parts.values():
@@ -132,7 +132,8 @@ def pictures_beside(path: Path, column: np.ndarray) -> Path | None:
     return next((p for name in first for p in places if (p / name).is_file()), None)
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries_of(folder: Path) -> list[Path]:
+    """Return what a folder holds, in order, without hidden files; raise where it is closed."""
     try:
         found = sorted(folder.iterdir(), key=lambda p: p.name)
     except OSError as error:
@@ -145,10 +146,10 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _has_image(folder: Path) -> bool:
-    return any(is_image(p) for p in _files(folder))
+    return any(is_image(p) for p in files_of(folder))
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """Return all files below `folder` in the order of their paths, each folder once."""
     found: list[Path] = []
     seen: set[str] = set()
@@ -168,13 +169,13 @@ def _read_part(
 ) -> tuple[list[Path], list[str | None], int]:
     paths: list[Path] = []
     labels: list[str | None] = []
-    entries = _entries(folder)
+    entries = entries_of(folder)
     loose = [p for p in entries if p.is_file() and is_image(p)]
     strange: list[Path] = []
     for entry in entries:
         if not entry.is_dir():
             continue
-        files = _files(entry)
+        files = files_of(entry)
         pictures = [p for p in files if is_image(p)]
         strange += [p for p in files if not is_image(p)]
         if not pictures:

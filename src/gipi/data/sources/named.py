@@ -17,7 +17,7 @@ import numpy as np
 from gipi.core.errors import DataError
 from gipi.core.registry import Record, Registry
 from gipi.data.source import TEST, TRAIN, VAL
-from gipi.data.sources import adult, bundled, cifar, idx, pictured, voc
+from gipi.data.sources import adult, bundled, cifar, idx, korean, language, pictured, voc
 from gipi.data.sources.compressed import find_file
 from gipi.data.sources.download import Remote, downloads_folder, fetch
 from gipi.data.sources.table import read_table
@@ -38,6 +38,15 @@ MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_URL_2 = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 UCI_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
 ETT_URL = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small/"
+KLUE_URL = "https://raw.githubusercontent.com/KLUE-benchmark/KLUE/main/klue_benchmark/"
+MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
+XQUAD_URL = "https://raw.githubusercontent.com/google-deepmind/xquad/master/"
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/"
+CHATBOT_URL = "https://raw.githubusercontent.com/songys/Chatbot_data/master/"
+KLUE = (
+    "Park, S., Moon, J., Kim, S. and others (2021). KLUE: Korean language understanding "
+    "evaluation. NeurIPS, datasets and benchmarks; arXiv:2105.09680."
+)
 BOOK_URL = "https://raw.githubusercontent.com/ageron/handson-ml2/master/datasets/"
 
 
@@ -289,6 +298,152 @@ NAMED = (
         {"train": 244, "val": 153, "classes": 2},
         "https://download.pytorch.org/tutorial/hymenoptera_data.zip",
     ),
+    NamedSet(
+        "conll2003",
+        "20,744 sentences of news with persons, places, organisations and others",
+        (),
+        _files_there(*language.CONLL),
+        language.read_conll2003,
+        "Tjong Kim Sang, E. F. and De Meulder, F. (2003). Introduction to the CoNLL-2003 shared "
+        "task: language-independent named entity recognition. CoNLL. arXiv:cs/0306050.",
+        "texts of Reuters: for research, not to be redistributed",
+        {"train": 14_041, "val": 3_250, "test": 3_453, "types": 4},
+        "https://www.clips.uantwerpen.be/conll2003/ner/",
+    ),
+    NamedSet(
+        "klue-ner",
+        "5,000 Korean sentences with entities of six types, tagged by character",
+        (Remote(
+            "klue-ner-v1.1_dev.tsv", (KLUE_URL + "klue-ner-v1.1/klue-ner-v1.1_dev.tsv",),
+            "0f4d5e818f7b82d299c3a87856fc40a706f5943207580ddb252397e387050a54",
+        ),),
+        _files_there(*language.KLUE_NER),
+        language.read_klue_ner,
+        "Park, S. et al. (2021). KLUE: Korean language understanding evaluation. NeurIPS Datasets "
+        "and Benchmarks. arXiv:2105.09680.",
+        "CC BY-SA 4.0",
+        {"train": 5_000, "types": 6},
+    ),
+    NamedSet(
+        "multi30k",
+        "31,014 captions of pictures, English to German, and the 1,000 test pairs of 2016",
+        tuple(Remote(f"{name}.gz", (f"{MULTI30K_URL}{name}.gz",), sha) for name, sha in (
+            ("train.en", "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6"),
+            ("train.de", "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72"),
+            ("val.en", "1f2a23d992769b5b3d209b0a10dd0b77c08cceb1f20dfb97ed0aafa49d107227"),
+            ("val.de", "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660"),
+            ("test_2016_flickr.en",
+             "399a4382932c1aadd3ceb9bef1008d388a64c76d4ae4e9d4728c6f4301cac182"),
+            ("test_2016_flickr.de",
+             "4be6b5b3236b79c25475c6bb829800a7ce559e9ba7a1f6c2394fe4d40be46d16"),
+        )),
+        _files_there(*language.MULTI30K),
+        language.read_multi30k,
+        "Elliott, D., Frank, S., Sima'an, K. and Specia, L. (2016). Multi30K: multilingual "
+        "English-German image descriptions. Workshop on Vision and Language. arXiv:1605.00459.",
+        "captions: none stated; the pictures are for non-commercial research",
+        {"train": 29_000, "val": 1_014, "test": 1_000},
+    ),
+    NamedSet(
+        "wikitext2",
+        "articles of Wikipedia, 2 million words for training",
+        (),
+        _files_there(*language.WIKITEXT),
+        language.read_wikitext2,
+        "Merity, S., Xiong, C., Bradbury, J. and Socher, R. (2017). Pointer sentinel mixture "
+        "models. ICLR. arXiv:1609.07843.",
+        "CC BY-SA (text of Wikipedia)",
+        {"train": 600, "val": 60, "test": 60},
+        "https://github.com/pytorch/examples/tree/main/word_language_model/data/wikitext-2",
+    ),
+    NamedSet(
+        "tinyshakespeare",
+        "1,115,394 characters of Shakespeare's plays",
+        (Remote(
+            "input.txt", (SHAKESPEARE_URL + "input.txt",),
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),),
+        _files_there(*language.SHAKESPEARE),
+        language.read_tinyshakespeare,
+        "Karpathy, A. (2015). The unreasonable effectiveness of recurrent neural networks; plays "
+        "of William Shakespeare.",
+        "text in the public domain; repository MIT",
+        {"train": 1, "val": 1},
+    ),
+    NamedSet(
+        "xquad",
+        "1,190 questions on Wikipedia in each of English, German and Chinese",
+        tuple(Remote(f"xquad.{lang}.json", (f"{XQUAD_URL}xquad.{lang}.json",), sha)
+              for lang, sha in (
+            ("en", "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29"),
+            ("de", "990b5d746746ed65ed4702ea5f35f99ffa4e2f1c390c07d003642acd937916f9"),
+            ("zh", "691d0b3359bc6b8faa8de931dfdfe21d50a65861ae348e32a0d1a0190b0c8835"),
+        )),
+        _files_there(*language.XQUAD),
+        language.read_xquad,
+        "Artetxe, M., Ruder, S. and Yogatama, D. (2020). On the cross-lingual transferability of "
+        "monolingual representations. ACL. arXiv:1910.11856.",
+        "CC BY-SA 4.0",
+        {"train": 3_570},
+    ),
+    NamedSet(
+        "korquad",
+        "5,774 Korean questions on articles of Wikipedia",
+        (),
+        _files_there(*language.KORQUAD),
+        language.read_korquad,
+        "Lim, S., Kim, M. and Lee, J. (2019). KorQuAD1.0: Korean QA dataset for machine reading "
+        "comprehension. arXiv:1909.07005.",
+        "CC BY-ND 2.0 KR (as published by KorQuAD)",
+        {"train": 5_774},
+        "https://korquad.github.io/category/1.0_KOR.html",
+    ),
+    NamedSet(
+        "korean-chatbot",
+        "11,823 Korean questions with an answer each",
+        (Remote(
+            "ChatbotData.csv", (CHATBOT_URL + "ChatbotData.csv",),
+            "287eb129695b577321c80ad397bb3c2279164d4ca577874d129fd3db5b30afe2",
+        ),),
+        _files_there(*language.CHATBOT),
+        language.read_korean_chatbot,
+        "Song, Y. (2018). Chatbot data v1.0 for Korean.",
+        "MIT",
+        {"train": 11_823},
+    ),
+    NamedSet(
+        "nsmc",
+        "200,000 Korean film reviews: positive or negative?",
+        (),
+        korean.holds_nsmc,
+        korean.read_nsmc,
+        "Park, L. (2016). Naver sentiment movie corpus.",
+        "CC0 1.0",
+        {"train": 150_000, "test": 50_000, "classes": 2},
+        "https://github.com/e9t/nsmc",
+    ),
+    NamedSet(
+        "klue-nli",
+        "Korean pairs of sentences: does the first imply, contradict or leave open the second?",
+        (),
+        korean.holds_klue(korean.NLI),
+        korean.read_klue_nli,
+        KLUE,
+        "CC BY-SA 4.0",
+        {"dev": 3_000, "classes": 3},
+        "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-nli-v1.1",
+    ),
+    NamedSet(
+        "klue-sts",
+        "Korean pairs of sentences: how much do they mean the same, 0 to 5?",
+        (),
+        korean.holds_klue(korean.STS),
+        korean.read_klue_sts,
+        KLUE,
+        "CC BY-SA 4.0",
+        {"dev": 519},
+        "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-sts-v1.1",
+    ),
 )  # fmt: skip
 
 BUNDLED = (
@@ -311,6 +466,12 @@ _KINDS = {
     "california-housing": ("table", "regress"), "titanic": ("table", "classify"),
     "bccd": ("image", "detect"), "camvid": ("image", "segment"),
     "face-keypoints": ("image", "pose"), "hymenoptera": ("image", "classify"),
+    "conll2003": ("text", "tag"), "klue-ner": ("text", "tag"), "multi30k": ("text", "translate"),
+    "wikitext2": ("text", "generate"), "tinyshakespeare": ("text", "generate"),
+    "xquad": ("text", "answer"), "korquad": ("text", "answer"),
+    "korean-chatbot": ("text", "translate"),
+    "nsmc": ("text", "classify"), "klue-nli": ("text", "classify"),
+    "klue-sts": ("text", "regress"),
 }  # fmt: skip
 
 SOURCES = Registry(

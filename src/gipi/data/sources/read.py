@@ -22,8 +22,10 @@ from gipi.data.sources import (
     foreign,
     frames,
     idx,
+    language,
     pictured,
     table,
+    textfiles,
 )
 from gipi.data.sources.arrow import dates_in
 from gipi.data.sources.compressed import kind_of
@@ -153,9 +155,15 @@ def _read_folder(path: Path, task: str | None) -> Source:
     drawn = pictured.read_drawn(path, task)
     if drawn is not None:
         return drawn
+    text = language.read_form(path, task)
+    if text is not None:
+        return text
     try:
         return folder.read_folder(path)
     except DataError as error:
+        texts = textfiles.read_text_folder(path)
+        if texts is not None:
+            return texts
         kinds = set(table.KINDS) - {".txt"}  # a text among files is a note more often than a table
         tables = [p.name for p in path.iterdir() if p.is_file() and kind_of(p) in kinds]
         if not tables:
@@ -172,6 +180,9 @@ def _read_file(path: Path, task: str | None) -> Source:
         return arrays.read_numpy_file(path)
     if path.suffix.lower() == ".json" and coco_json.is_coco(path):
         return coco.read_coco(path.parent, (path,), task=task)
+    text = language.read_form(path, task)
+    if text is not None:
+        return text
     if kind_of(path) in table.KINDS:
         return pictured.read_picture_table(path, task=task)
     if kind_of(path) in ARCHIVES:

@@ -29,6 +29,7 @@ from gipi.data.sources.compressed import (
     read_raw,
     stem_of,
 )
+from gipi.data.sources.encoding import as_utf8
 from gipi.data.sources.values import MISSING, looks_like_date, tidy_objects
 
 if TYPE_CHECKING:
@@ -84,28 +85,7 @@ def read_table(
 
 def _text(path: Path, notes: list[str]) -> bytes:
     """Return the content as UTF-8 without a byte-order mark; other encodings are noted."""
-    data = decompress(read_raw(path), path)
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        notes.append("read as UTF-16 (it begins with that byte-order mark)")
-        try:
-            return data.decode("utf-16").encode()
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path} is not whole UTF-16 text", "text", "save it as UTF-8"
-            ) from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if data[:4] in (b"PAR1", b"PK\x03\x04") or b"\0" in data[:4096]:
-        raise DataError(
-            f"{path} holds binary data, not text",
-            "delimited text, JSON lines or Parquet",
-            "convert the file, or give it the suffix of its format",
-        )
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        notes.append("not UTF-8: read as Latin-1 (Western European)")
-        return data.decode("latin-1").encode()
-    return data
+    return as_utf8(decompress(read_raw(path), path), path, notes)
 
 
 def _read_delimited(

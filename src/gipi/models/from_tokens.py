@@ -1,0 +1,247 @@
+"""Transformers for training from scratch: tokens in, logits out, sized by the data.
+
+The families of published models are called with masks and named inputs; the trainer calls a model
+with the columns of a batch. The two modules here stand between them.
+
+Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+from torch import nn
+
+from gipi.core.errors import ModelError
+from gipi.models.causal import CausalConfig, CausalModel
+from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig, draw_weights, draw_weights_2017
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from gipi.core.schema import Signature
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class BertOptions:
+    """Shape of an encoder that classifies texts.
+
+    width, layers, heads   units of a token, blocks, heads of attention
+    inner      units between the two dense layers of a block; None: 4·width
+    positions  longest text; None: the longest prepared row
+    pooling    the text's vector: mean over its tokens, or its first token as published
+    dropout    of branches, attention weights and the text's vector
+    """
+
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    inner: Count | None = None
+    positions: Count | None = None
+    pooling: Literal["mean", "first"] = "mean"
+    dropout: Share = 0.1
+
+
+@dataclass(frozen=True)
+class GPT2Options:
+    """Shape of a decoder that predicts the next token.
+
+    width, layers, heads   units of a token, blocks, heads of attention
+    inner      units between the two dense layers of a block; None: 4·width
+    positions  longest context; None: the length of the prepared rows
+    bias       whether linear layers have biases
+    dropout    of branches, attention weights and the tokens' vectors
+    """
+
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    inner: Count | None = None
+    positions: Count | None = None
+    bias: bool = True
+    dropout: Share = 0.0
+
+
+@dataclass(frozen=True)
+class TranslatorOptions:
+    """Shape of an encoder-decoder that turns one text into another.
+
+    width, layers, heads   units of a token, blocks of each stack, heads of attention
+    inner      units between the two dense layers of a block; None: 4·width
+    positions  longest text; None: the longest prepared row
+    order      where norms stand: post, after each branch as in 2017, or pre, which needs no warm-up
+    activation a name of `gipi list activations`
+    dropout    of branches and the tokens' vectors
+    """
+
+    width: Count = 128
+    layers: Count = 2
+    heads: Count = 4
+    inner: Count | None = None
+    positions: Count | None = None
+    order: Literal["pre", "post"] = "pre"
+    activation: str = "relu"
+    dropout: Share = 0.1
+
+
+class TextClassifier(nn.Module):
+    """An encoder called with tokens: what equals `pad` is masked, and the logits come out.
+
+    tokens (B, T) int64, segments (B, T) int64 for pairs of texts -> (B, outputs)
+    """
+
+    def __init__(
+        self, body: EncoderModel, config: BertOptions | None = None, *, pad: int = 0
+    ) -> None:
+        super().__init__()
+        self.body, self.pad, self.config = body, pad, config
+        self.choices = shape_in_words(body.config.stack, body.config.embed)
+
+    def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
+        """Return the logits of each text."""
+        if self.body.config.embed.segments < 2:
+            segments_BT = None  # RoBERTa and DistilBERT part two texts by a separator alone
+        real = tokens_BT.ne(self.pad)
+        logits: Tensor | None = self.body(tokens_BT, real, segments_BT).logits
+        assert logits is not None
+        return logits
+
+
+class NextToken(nn.Module):
+    """A decoder called with tokens: the logits of what follows each of them.
+
+    tokens (B, T) int64 -> (B, T, V). Padding on the right needs no mask: no token looks ahead.
+    """
+
+    def __init__(self, body: CausalModel, config: GPT2Options | None = None) -> None:
+        super().__init__()
+        self.body, self.config = body, config
+        self.choices = shape_in_words(body.config.stack, body.config.embed)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Return the logits at each place."""
+        logits: Tensor | None = self.body(tokens_BT).logits
+        assert logits is not None
+        return logits
+
+
+class Translator(nn.Module):
+    """An encoder-decoder called with both texts: the logits of what follows each target token.
+
+    source (B, S) int64, target (B, T) int64, shifted right -> (B, T, V). What equals `pad` is
+    masked in the source; the target needs no mask, for no token looks ahead.
+    """
+
+    def __init__(
+        self, body: Seq2SeqModel, config: TranslatorOptions | None = None, *, pad: int = 0
+    ) -> None:
+        super().__init__()
+        self.body, self.pad, self.config = body, pad, config
+        self.choices = shape_in_words(body.config.decoder, body.config.embed)
+
+    def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
+        """Return the logits at each place of the target."""
+        real = source_BS.ne(self.pad)
+        logits: Tensor | None = self.body(source_BS, real, decoder_input_ids=target_BT).logits
+        assert logits is not None
+        return logits
+
+
+def text_classifier(
+    options: BertOptions, signature: Signature, generator: Generator
+) -> TextClassifier:
+    """Return an encoder for texts of this signature, its weights drawn from `generator`.
+
+    Differs from the published BERT where `pooling` is "mean": the vector of the first token means
+    nothing before long pre-training. Raises `ModelError` for data that is not text.
+    """
+    places = _places(signature, options.positions, "bert")
+    o = options
+    body = EncoderModel(EncoderConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
+                    norm=True, dropout=o.dropout),
+        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
+                    dropout=o.dropout, attention_dropout=o.dropout),
+        head="classify", outputs=signature.outputs, pool=True, pooling=o.pooling,
+        head_dropout=o.dropout,
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    settled = replace(o, inner=body.config.stack.inner, positions=places)
+    model = TextClassifier(body, settled, pad=signature.pad)
+    vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
+    model.choices += (f"a text is the {vector}",)
+    return model
+
+
+def language_model(options: GPT2Options, signature: Signature, generator: Generator) -> NextToken:
+    """Return a decoder for a vocabulary and a context, its weights drawn from `generator`.
+
+    Raises `ModelError` for data that is not text.
+    """
+    places = _places(signature, options.positions, "gpt2")
+    o = options
+    body = CausalModel(CausalConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, count="mask", pad=signature.pad,
+                    segments=-1, dropout=o.dropout),
+        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, causal=True, order="pre",
+                    final_norm=True, activation="gelu-tanh", attention_bias=o.bias,
+                    feed_bias=o.bias, dropout=o.dropout, attention_dropout=o.dropout),
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    return NextToken(body, replace(o, inner=body.config.stack.inner, positions=places))
+
+
+def translator(
+    options: TranslatorOptions, signature: Signature, generator: Generator
+) -> Translator:
+    """Return the Transformer of 2017 for texts of one vocabulary, drawn from `generator`.
+
+    One table serves source, target and the logits, as published. Differs from the paper where
+    `order` is "pre". Raises `ModelError` for data that is not text.
+    """
+    places = _places(signature, options.positions, "transformer")
+    o = options
+    side = StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, order=o.order,
+                       final_norm=o.order == "pre", activation=o.activation,
+                       dropout=o.dropout)  # fmt: skip
+    body = Seq2SeqModel(Seq2SeqConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, kind="sinusoidal",
+                    pad=signature.pad, scale=o.width**0.5, dropout=o.dropout),
+        side, replace(side, causal=True, cross=True),
+        # The bias of published models of this form; zeros here, so that it can be saved as one.
+        final_bias=o.order == "post",
+    ))  # fmt: skip
+    draw_weights_2017(body, generator)
+    settled = replace(o, inner=side.inner, positions=places)
+    return Translator(body, settled, pad=signature.pad)
+
+
+def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
+    """Return sentences about the shape of a Transformer, for people."""
+    place = "before" if stack.order == "pre" else "after"
+    return (
+        f"{stack.layers} blocks of {stack.heads} heads, {stack.width} wide, a norm {place} each",
+        f"{embed.vocab} tokens in the vocabulary, up to {embed.longest} in a row",
+    )
+
+
+def _places(signature: Signature, positions: int | None, name: str) -> int:
+    """Return the rows of the table of positions; raise for data that it cannot hold."""
+    if not signature.vocab:
+        raise ModelError(f"data without text for the model '{name}'", "a column of texts",
+                         "choose another model, or make the column a text by its kind"
+                         )  # fmt: skip
+    places = positions or max(signature.length, 1)
+    if places < signature.length:
+        raise ModelError(f"positions={places} for rows of {signature.length} tokens",
+                         f"{signature.length} or more",
+                         "raise model.positions, or prepare shorter rows")  # fmt: skip
+    return places

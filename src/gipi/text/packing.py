@@ -1,0 +1,231 @@
+"""Which tokens go into which row: four samplers, each a pure function of (seed, epoch).
+
+    random_windows   anywhere in the corpus, as often as asked: the language model's usual diet
+    pack_documents   whole documents side by side in rows, as little padding as possible
+    streams          row b goes on in step t + 1 where it ended in step t, for a carried state
+    bucket_batches   rows of like length together; every row exactly once an epoch
+
+None of them reads a token; they return places, and `rows_at` and `fill` then copy. Nothing depends
+on who asks, so workers and ranks agree, and a run that is resumed goes on with the same rows.
+Shapes: N tokens, B rows, T tokens of a row, S steps.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import ConfigError, DataError
+from gipi.core.seed import derive
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_POOL = 64  # batches that are sorted by length together: more means less padding and less chance
+
+
+def generator(seed: int, purpose: str, epoch: int) -> np.random.Generator:
+    """Return the random numbers of one purpose in one epoch."""
+    return np.random.Generator(np.random.Philox(key=derive(seed, purpose, epoch)))
+
+
+# ------------------------------------------------------------------------ random windows
+
+
+def random_windows(total: int, length: int, *, number: int, seed: int, epoch: int) -> np.ndarray:
+    """Return (number,) int64 starts of windows of `length` tokens, each place equally likely.
+
+    total  tokens of the corpus
+    Ask for length + 1 where the targets are the inputs moved by one. Raises `DataError` where the
+    corpus is shorter than a window.
+    """
+    _check_total(total, length)
+    return generator(seed, "windows", epoch).integers(0, total - length + 1, number)
+
+
+def rows_at(tokens: np.ndarray, starts: ArrayLike, length: int) -> np.ndarray:
+    """Return (B, length) int64: the tokens from each start on."""
+    at = np.asarray(starts, np.int64)[:, None] + np.arange(length)
+    rows: np.ndarray = tokens[at]
+    return rows.astype(np.int64)
+
+
+# ------------------------------------------------------------------------ documents
+
+
+@dataclass(frozen=True)
+class Packing:
+    """M pieces of documents and where they lie in the rows.
+
+    start, length  (M,) int64 of each piece in the corpus
+    row, column    (M,) int64 where it lies
+    rows           number of rows
+    width          T
+    """
+
+    start: np.ndarray
+    length: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    rows: int
+    width: int
+
+    @property
+    def padding(self) -> float:
+        """Share of the places in all rows that hold no token."""
+        return 1.0 - float(self.length.sum()) / (self.rows * self.width) if self.rows else 0.0
+
+
+def pack_documents(
+    offsets: np.ndarray, length: int, *, seed: int, epoch: int, shuffle: bool = True
+) -> Packing:
+    """Lay whole documents side by side into rows of `length`; every token is used exactly once.
+
+    offsets  (D + 1,) int64 where documents begin
+    A document longer than a row is cut into rows. The pieces are laid longest first into the row
+    that they fill best (best-fit decreasing: Johnson 1973, "Near-optimal bin packing algorithms");
+    chance decides among equals and about the order of rows.
+    """
+    _check_length(length)
+    start, size = _cut(np.asarray(offsets, np.int64), length)
+    random = generator(seed, "pack", epoch)
+    order = random.permutation(len(start)) if shuffle else np.arange(len(start))
+    order = order[np.argsort(-size[order], kind="stable")]
+    row, column = np.zeros(len(start), np.int64), np.zeros(len(start), np.int64)
+    room: dict[int, list[int]] = {}  # free places -> rows that have as many
+    sizes: list[int] = []
+    rows = 0
+    for piece in order.tolist():
+        need = int(size[piece])
+        at = bisect_left(sizes, need)
+        if at == len(sizes):
+            left, into = length, rows
+            rows += 1
+        else:
+            left = sizes[at]
+            into = room[left].pop()
+            if not room[left]:
+                del room[left], sizes[at]
+        row[piece], column[piece] = into, length - left
+        if left - need:
+            if left - need not in room:
+                insort(sizes, left - need)
+            room.setdefault(left - need, []).append(into)
+    if shuffle:
+        row = random.permutation(rows)[row]
+    return Packing(start, size, row, column, rows, length)
+
+
+def _cut(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return starts and lengths of pieces of at most `length` tokens; empty documents have none."""
+    sizes = np.diff(offsets)
+    pieces = -(-sizes // length)
+    of = np.repeat(np.arange(len(sizes)), pieces)
+    number = np.arange(len(of)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    start = offsets[of] + number * length
+    return start, np.minimum(length, offsets[of + 1] - start) if len(of) else start
+
+
+def fill(
+    tokens: np.ndarray, packing: Packing, *, rows: ArrayLike, pad: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the packed rows: ids, document numbers and positions, each (B, T) int64.
+
+    rows       which rows
+    documents  1, 2, ... in a row, 0 where there is padding: tokens may look only at their own
+    positions  place in the piece, from 0
+    """
+    wanted = np.asarray(rows, np.int64)
+    ids = np.full((len(wanted), packing.width), pad, np.int64)
+    documents, positions = np.zeros_like(ids), np.zeros_like(ids)
+    order = np.lexsort((packing.column, packing.row))
+    first = np.searchsorted(packing.row[order], wanted)
+    last = np.searchsorted(packing.row[order], wanted, side="right")
+    for b, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        for number, piece in enumerate(order[low:high].tolist(), 1):
+            a, n, c = packing.start[piece], packing.length[piece], packing.column[piece]
+            ids[b, c : c + n] = tokens[a : a + n]
+            documents[b, c : c + n] = number
+            positions[b, c : c + n] = np.arange(n)
+    return ids, documents, positions
+
+
+# ------------------------------------------------------------------------ streams
+
+
+def streams(total: int, length: int, *, rows: int, seed: int, epoch: int) -> np.ndarray:
+    """Return (S, B) int64 starts: row b of step t + 1 begins where row b of step t ended.
+
+    total  tokens of the corpus
+    rows   B, the corpus is cut into as many streams of the same length
+    A window read at a start may have length + 1 tokens, for targets that are moved by one. Each
+    epoch begins a little later, by less than `length` tokens, so that windows do not always end at
+    the same place. What does not fill a step is left out: at most B·(2·length) tokens.
+    """
+    _check_total(total, rows * length + 1)
+    shift = int(generator(seed, "streams", epoch).integers(0, length))
+    shift = min(shift, total - rows * length - 1)
+    steps = (total - shift - 1) // rows // length
+    begin = shift + np.arange(rows, dtype=np.int64) * (steps * length)
+    return begin[None, :] + np.arange(steps, dtype=np.int64)[:, None] * length
+
+
+# ------------------------------------------------------------------------ buckets
+
+
+def bucket_batches(
+    lengths: ArrayLike, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True
+) -> list[np.ndarray]:
+    """Return batches of row numbers, rows of like length together, every row exactly once.
+
+    lengths     tokens of each row
+    batch_size  rows of a batch, always; only the last one may be smaller
+    Rows are shuffled, sorted by length within pools of 64 batches, and the batches shuffled again.
+    Without `shuffle` all rows are sorted by length: the least padding, for evaluation.
+    """
+    _check_length(batch_size, "batch_size")
+    sizes = np.asarray(lengths)
+    number = len(sizes)
+    if not shuffle:
+        order = np.argsort(sizes, kind="stable")
+        return [order[a : a + batch_size] for a in range(0, number, batch_size)]
+    random = generator(seed, "buckets", epoch)
+    order = random.permutation(number)
+    pool = _POOL * batch_size
+    for a in range(0, number, pool):
+        part = order[a : a + pool]
+        # The rest, which makes the small batch, is any rows: not the longest of a pool.
+        whole = len(part) // batch_size * batch_size
+        head = part[:whole]
+        order[a : a + whole] = head[np.argsort(sizes[head], kind="stable")]
+    batches = [order[a : a + batch_size] for a in range(0, number, batch_size)]
+    full = len(batches) - (number % batch_size > 0)
+    return [batches[i] for i in random.permutation(full)] + batches[full:]
+
+
+def padding_share(lengths: ArrayLike, batches: list[np.ndarray]) -> float:
+    """Return the share of padding where each batch is as wide as its longest row."""
+    sizes = np.asarray(lengths)
+    places = sum(len(b) * int(sizes[b].max()) for b in batches if len(b))
+    return 1.0 - float(sizes.sum()) / places if places else 0.0
+
+
+# ------------------------------------------------------------------------ errors
+
+
+def _check_total(total: int, length: int) -> None:
+    _check_length(length)
+    if total < length:
+        raise DataError(
+            f"a corpus of {total} tokens",
+            f"at least {length} tokens for one batch",
+            "give more text, or choose a shorter length or fewer rows",
+        )
+
+
+def _check_length(length: int, name: str = "length") -> None:
+    if length < 1:
+        raise ConfigError(f"{name} = {length}", "1 or more", f"choose a larger {name}")

@@ -1,0 +1,105 @@
+"""Default recipes for texts: which net reads them, how fast it learns, and how long.
+
+What is chosen here ranks below a file and a flag, and is printed with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gipi.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gipi.core.registry import Record
+    from gipi.core.schema import Schema
+
+BATCH = 64  # rows of a step
+FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a net for texts learns.
+
+    lr            at the top of the cycle
+    steps         that a run takes, within `least` and `most` passes over the rows
+    weight_decay  of weights, not of norms and biases
+    clip          largest norm of the gradient, where long products can make it explode
+    """
+
+    lr: float
+    steps: int
+    least: int
+    most: int
+    weight_decay: float = 0.01
+    clip: float | None = None
+
+
+CONVOLUTION = Pace(1e-3, steps=4000, least=4, most=30)
+RECURRENT = Pace(2e-3, steps=4000, least=4, most=30, clip=1.0)
+BAG = Pace(5e-3, steps=6000, least=5, most=60, weight_decay=0.0)
+TRANSFORMER = Pace(5e-4, steps=6000, least=4, most=40, clip=1.0)
+PACES = {
+    "textcnn": CONVOLUTION, "fasttext": BAG,
+    "rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT,
+}  # fmt: skip
+
+
+def is_text(schema: Schema) -> bool:
+    """Return whether the model reads texts."""
+    return any(f.kind == "text" for f in schema.inputs)
+
+
+def guess(schema: Schema) -> tuple[str, str] | None:
+    """Return (model, reason) for texts; None for all other data."""
+    texts = [f for f in schema.inputs if f.kind == "text"]
+    if not texts:
+        return None
+    what = "text" if len(texts) == 1 else "pairs of texts"
+    why = "filters over a few words at a time learn fast and need no long memory"
+    return "textcnn", f"the input is {what}: {why}"
+
+
+def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:  # noqa: ARG001
+    """Return AdamW under one cycle, sized by the rows."""
+    pace = PACES.get(model, TRANSFORMER)
+    batch = max(8, min(BATCH, 1 << int(math.log2(max(rows / 10, 8)))))
+    epochs = math.ceil(pace.steps * batch / max(rows, 1))
+    values: dict[str, Any] = {
+        "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / BATCH), 6),
+        "weight_decay": pace.weight_decay, "schedule": "one-cycle",
+        "batch_size": batch, "epochs": min(pace.most, max(pace.least, epochs)),
+    }  # fmt: skip
+    if pace.clip is not None:
+        values["clip_norm"] = pace.clip
+    return values
+
+
+def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None:
+    """Raise `ModelError` where a model that reads no texts was named for them.
+
+    known  the models that there are
+    """
+    if not is_text(schema) or "text" in record.tags:
+        return
+    texts = ", ".join(f"'{f.name}'" for f in schema.inputs)
+    readers = ", ".join(r.name for r in known if "text" in r.tags)
+    raise ModelError(
+        f"the model '{record.name}' reads no text, and {texts} is text",
+        f"a model for texts: {readers}",
+        "leave --model out, or choose one of them",
+    )
+
+
+def honest(schema: Schema, rows: int) -> str:
+    """Return what must be said of few texts; empty where they are enough."""
+    if rows >= FEW or not is_text(schema):
+        return ""
+    return (
+        f"{rows} training texts are few for a net from random weights: most words of a new text "
+        "will be new to it; more texts, or a net that was trained on others, would help"
+    )
