@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gipi.core.errors import ConfigError, DataError
-from gipi.data import DataOptions, audit, open_data
+from gipi.data import DataOptions, audit, open_data, read_rows
 from gipi.data.windows import geometry_of
 
 N = 120
@@ -178,6 +178,20 @@ def test_the_change_of_clocks_is_recognised(tmp_path, twice):
              for i, m in enumerate(local)]  # fmt: skip
     error = refused(tmp_path, lines)
     assert "UTC" in error.do
+
+
+def test_years_and_months_without_a_day_are_dates(tmp_path):
+    months = [str(m) for m in np.arange("1949-01", "1961-01", dtype="datetime64[M]")]
+    lines = [f"{m},{100 + i + 20 * (i % 12)}" for i, m in enumerate(months)]
+    path = write(tmp_path, lines, "Month,Passengers")
+    data = open_data(path, DataOptions(task="forecast"))
+    window = geometry_of(data.schema)
+    assert (window.step.words, window.season, window.horizon) == ("1 month", 12, 12)
+    ahead = read_rows(path, data.schema, target=False)
+    first = int(ahead.splits["all"][0])
+    assert ahead.row_names([first, first + 11]) == ["1961-01", "1961-12"]
+    error = refused(tmp_path, cut(lines, 40), header="Month,Passengers")
+    assert "sales.csv row 41: 1 step is missing" in error.found
 
 
 def test_a_word_among_numbers_is_named(tmp_path):

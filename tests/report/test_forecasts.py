@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.report.test_page import Page
 
 from gipi.report.page import render
 from gipi.report.read import RunData
@@ -30,6 +31,7 @@ def page(**more):
 
 def test_the_page_draws_windows_and_the_error_by_step():
     text = page()
+    Page(text)  # its tags nest
     for words in ("error by step ahead", "the last value goes on", "worst window: 2024-01-08 to",
                   "median window", "series, worst first", "steps of 1 day", "now"):  # fmt: skip
         assert words in text

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAMES = ("date", "time", "datetime", "timestamp", "ds", "day", "month")
 MOST_STEPS = 20  # steps put in for each row of the table, at most: beyond it the step is wrong
 _ZONE = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 _REPAIR = (
     "add them, or use --set bad_rows=skip (windows that touch a gap are left out) or "
     "--set bad_rows=fill (the last value goes on)"
@@ -37,11 +38,13 @@ class Moments(Sequence[str]):
     """The dates of a regular series as text, also beyond its last row.
 
     first   of row 0
+    months  written without a day, as in the table: "2024-01"
     """
 
     first: np.datetime64 | int
     step: Step
     rows: int
+    months: bool = False
 
     def __len__(self) -> int:
         return self.rows
@@ -60,6 +63,8 @@ class Moments(Sequence[str]):
         found = self.step.after(self.first, np.asarray(rows, dtype=np.int64))
         if found.dtype.kind != "M":
             return [("row " if self.step.unit == "row" else "") + str(v) for v in found.tolist()]
+        if self.months:
+            return [str(v) for v in found.astype("datetime64[M]")]
         day = self.step.unit != "us" or self.step.size % DAY == 0
         if day and (found == found.astype("datetime64[D]")).all():
             return [str(v) for v in found.astype("datetime64[D]")]
@@ -97,6 +102,9 @@ def time_column(source: Source, asked: str | None) -> str | None:
         return asked
     for name, column in source.columns.items():
         if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind == "M":
+            return name
+    for name, column in source.columns.items():
+        if _is_months(column):
             return name
     for name, column in source.columns.items():
         if name.lower() in NAMES and isinstance(column, np.ndarray) and column.dtype.kind == "O":
@@ -150,7 +158,7 @@ def read_timeline(source: Source, options: DataOptions, *, step: Step | None = N
         raise _gap(source, name, dates, order, places, found)
     if lost:
         notes.append(f"{lost:,} missing steps of {found.words} ({_policy(options)})")
-    moments = Moments(dates[0], found, len(rows))
+    moments = Moments(dates[0], found, len(rows), _is_months(source.columns[name]))
     return Timeline(name, found, moments, rows, tuple(notes))
 
 
@@ -196,6 +204,8 @@ def _dates(source: Source, name: str) -> np.ndarray:
     column = source.columns.get(name)
     if not isinstance(column, np.ndarray) or column.ndim > 1:
         raise DataError(f"the time column '{name}' holds no dates", "dates", "name another column")
+    if _is_months(column):
+        return column.astype("datetime64[M]").astype("datetime64[us]")
     if column.dtype.kind == "O":
         raise _unreadable(source, name, column)
     lost = np.flatnonzero(is_missing(column))
@@ -216,6 +226,13 @@ def _dates(source: Source, name: str) -> np.ndarray:
             "write the dates as 2024-01-31, or name another column with --time-column",
         )
     return whole
+
+
+def _is_months(column: Column) -> bool:
+    """Return whether every value is a year and a month, such as 1949-01."""
+    if not isinstance(column, np.ndarray) or column.ndim > 1 or column.dtype.kind != "O":
+        return False
+    return all(isinstance(v, str) and _MONTH.fullmatch(v) for v in column.tolist())
 
 
 def _unreadable(source: Source, name: str, column: np.ndarray) -> DataError:

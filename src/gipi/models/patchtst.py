@@ -30,9 +30,12 @@ EPS = 1e-5
 class PatchTSTConfig:
     """Shape of a PatchTST; the defaults are those of the paper for small data (ETTh1).
 
-    patch    steps of a patch;  stride  steps from one patch to the next
-    width    numbers of a patch inside the encoder;  heads  of the attention
-    layers   of the encoder;  hidden  units of the two dense layers in each
+    patch    steps of a patch
+    stride   steps from one patch to the next
+    width    numbers of a patch inside the encoder
+    heads    of the attention
+    layers   of the encoder
+    hidden   units between the two dense layers of each layer
     dropout  share dropped, of the encoder and before the head
     norm     layer, or batch as in the paper (it mixes rows, so micro-batches are refused)
     revin    scale each window by its own mean and spread, and back at the end
