@@ -69,6 +69,15 @@ def test_metrics_are_on_both_scales():
     assert scores["mase"] == pytest.approx((error * std / yard).mean())
 
 
+def test_a_series_that_repeats_itself_exactly_has_no_mase():
+    columns = {"a": np.tile([1.0, 2.0, 4.0], 30)}
+    rows = open_data(columns, DataOptions(task="forecast", horizon=3, lookback=6, season=3))
+    metric = next(m for m in tasks.forecast().metrics(rows.schema) if m.name == "mase")
+    state = metric.init("cpu")
+    metric.update(state, OUT[:, :3, :1], Y[:, :3, :1], None)
+    assert np.isnan(metric.compute(state))
+
+
 def test_the_spec_rebuilds_it():
     task = tasks.forecast(loss="huber", delta=0.3, metric="mase")
     again = tasks.build(*task.spec)

@@ -247,7 +247,8 @@ def _fit(
                 f"leave it out with --set schema.{field.name}=ignored",
             )
         apart = np.abs(known[geometry.season :] - known[: -geometry.season])
-        stats: dict[str, Any] = {"mean": mean, "std": std, "naive": float(np.nanmean(apart))}
+        near = float(np.nanmean(apart)) if np.isfinite(apart).any() else std
+        stats: dict[str, Any] = {"mean": mean, "std": std, "naive": near}
         if k == 0:
             stats[KEY] = geometry.to_dict()
         shape = (geometry.lookback,) if field.role == "input" else (geometry.horizon,)

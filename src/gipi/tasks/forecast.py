@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from gipi import losses, metrics
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 LOSSES = ("mse", "mae", "huber")
 METRICS = ("mse", "mae", "original_mae", "mase")
+LEAST = 1e-9  # of the spread: a series that repeats itself exactly has no mase
 MEASURED = 512  # windows overlap: more of them say little more, and each is a horizon wide
 
 
@@ -58,7 +60,7 @@ def forecast(*, loss: str = "mse", delta: float = 1.0, metric: str = "mse") -> T
     def measured(schema: Schema | None) -> list[metrics.Metric]:
         spread = () if schema is None else _stats(schema, "std")
         yard = () if schema is None else _stats(schema, "naive")
-        scale = [s / q if q > 0 else 0.0 for s, q in zip(spread, yard, strict=True)]
+        scale = [s / q if q > LEAST * s else math.nan for s, q in zip(spread, yard, strict=True)]
         options: dict[str, dict[str, Any]] = {
             "original_mae": {"spread": tuple(spread)}, "mase": {"scale": tuple(scale)},
         }  # fmt: skip
