@@ -75,5 +75,7 @@ def _repeats(values: np.ndarray) -> int:
     found = np.fft.irfft(power, axis=0)[: n // 3 + 1]
     level = (found / np.maximum(found[0], 1e-300)).mean(1)
     inner = level[2:-1]
-    peaks = np.flatnonzero((inner > level[1:-2]) & (inner >= level[3:]) & (inner > REPEATS)) + 2
+    peaks: np.ndarray = (
+        np.flatnonzero((inner > level[1:-2]) & (inner >= level[3:]) & (inner > REPEATS)) + 2
+    )
     return int(peaks[level[peaks].argmax()]) if len(peaks) else 1

@@ -327,7 +327,7 @@ def _given(source: Source) -> tuple[tuple[int, int, int], str]:
             "correct the split column, or leave it out",
         )
     ends = [int((part <= code).sum()) for code in (TRAIN, VAL, TEST)]
-    sizes = np.diff([0, *ends]).tolist()
+    sizes = [ends[0], ends[1] - ends[0], ends[2] - ends[1]]
     said = ", ".join(
         f"{n:,} {name}" for n, name in zip(sizes, ("train", "val", "test"), strict=True)
     )

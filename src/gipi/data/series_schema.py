@@ -110,7 +110,7 @@ def _targets(source: Source, options: DataOptions, time: str | None) -> tuple[st
     """Return the named targets; none: every series is one."""
     if options.target is None:
         return () if source.target is None else (source.target,)
-    names = (options.target,)
+    names: tuple[str, ...] = (options.target,)
     if options.target not in source.columns:
         names = tuple(part.strip() for part in options.target.split(","))
     found = tuple(column_called(source, name) for name in names)

@@ -10,7 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -218,7 +218,7 @@ def _dates(source: Source, name: str) -> np.ndarray:
         )
     if column.dtype.kind == "M":
         return column.astype("datetime64[us]")
-    whole = column.astype(np.int64)
+    whole: np.ndarray = column.astype(np.int64)
     if column.dtype.kind == "b" or (whole != column).any():
         raise DataError(
             f"the time column '{name}' holds numbers with fractions",
@@ -297,7 +297,7 @@ def _in_order(
         order = np.argsort(dates, kind="stable")
         notes.append(f"{len(back):,} rows were earlier than the row above them: sorted by '{name}'")
     ordered = dates[order]
-    again = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    again: np.ndarray = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
     if not len(again):
         return order, notes
     same = [_same(source, int(order[i]), int(order[i - 1])) for i in again]
@@ -346,11 +346,11 @@ def _gap(
     )
 
 
-def _summer(date: np.datetime64 | np.integer) -> str:
+def _summer(date: Any) -> str:
     """Return advice where an hour is lost or repeated as clocks are changed, else nothing."""
     if not isinstance(date, np.datetime64):
         return ""
-    moment = date.astype("datetime64[s]").item()
+    moment: dt.datetime = date.astype("datetime64[s]").item()
     if moment.weekday() != 6 or moment.month not in (3, 4, 9, 10, 11) or moment.hour > 4:
         return ""
     return "clocks change on such a Sunday: write the dates in UTC, where no hour is lost or twice"
@@ -369,7 +369,7 @@ def _policy(options: DataOptions) -> str:
     )  # fmt: skip
 
 
-def _said(date: np.datetime64 | np.integer) -> str:
+def _said(date: Any) -> str:
     if not isinstance(date, np.datetime64):
         return str(date)
     text = str(date.astype("datetime64[s]")).replace("T", " ")

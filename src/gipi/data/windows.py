@@ -117,8 +117,8 @@ def naive(values: np.ndarray, rows: np.ndarray, *, horizon: int, season: int) ->
 
     values  (N, F); where the season before is not known, the last value stands in
     """
-    ahead = np.arange(horizon) % season
+    ahead: np.ndarray = np.arange(horizon) % season
     at = rows[:, None] - season + ahead
     last = values[rows - 1][:, None, :]
     found = np.where((at >= 0)[..., None], values[np.maximum(at, 0)], last)
-    return np.where(np.isnan(found), last, found)
+    return np.asarray(np.where(np.isnan(found), last, found))
