@@ -128,7 +128,8 @@ def _stand_in(tokenizer: Tokenizer) -> int:
 def _places(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return starts[0] .. starts[0] + counts[0] - 1, starts[1] .., without a loop over rows."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.asarray(np.arange(total) + np.repeat(starts - (ends - counts), counts))
 
 
 def _put(values: np.ndarray, at: np.ndarray, ids: tuple[int, ...]) -> None:

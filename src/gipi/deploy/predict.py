@@ -163,7 +163,7 @@ def rows_at_once(schema: Schema) -> int:
     """Return how many rows go through the model at once where nothing is learned from them."""
     texts = text_fields(schema)
     if texts:
-        return max(1, min(BATCH_SIZE, TOKENS // max(texts[0].stats["length"], 1)))
+        return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE
