@@ -25,6 +25,7 @@ from gipi.core.schema import Field, Schema, Signature
 from gipi.data import multilabel
 from gipi.data.source import Annotations, Column, ImageFiles, as_labels, class_order, is_missing
 from gipi.data.sources.arrow import looks_like_number
+from gipi.data.tokens import width_of
 from gipi.data.transforms import (
     as_dates,
     as_numbers,
@@ -128,8 +129,8 @@ def _fit_category(field: Field, values: np.ndarray) -> Field:
 def _fit_target(
     field: Field, task: str, column: Column, train: np.ndarray, known: Mapping[str, Sequence[str]]
 ) -> Field:
-    if isinstance(column, Annotations):
-        return field  # fitted where the pictures are, once their size is known
+    if isinstance(column, Annotations) or field.kind == "text":
+        return field  # fitted where the pictures are, once their size is known, or the tokens
     if isinstance(column, ImageFiles):
         raise _no_encoding(field, "picture files")
     if field.multi:
@@ -287,9 +288,11 @@ def signature(schema: Schema, inputs: Mapping[str, Any], *, outputs: int) -> Sig
     cards = tuple(len(f.classes) + 1 for f in schema.inputs if f.kind == "category")
     width = 0 if numbers is None else int(numbers.shape[1])
     texts = next((f.stats for f in schema.inputs if f.kind == "text"), {})
+    written = [f.stats.get("length", 0) for f in schema.of("target", "text")]
+    longest = max([texts.get("length", 0), *written])
     return Signature(
         image=image, numbers=width, cardinalities=cards, outputs=outputs,  # type: ignore[arg-type]
-        vocab=texts.get("vocab", 0), length=texts.get("length", 0), pad=texts.get("pad", 0),
+        vocab=texts.get("vocab", 0), length=width_of(longest) if written else longest, pad=texts.get("pad", 0),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
-from gipi.deploy import drawn
+from gipi.deploy import drawn, written
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def write_evidence(
             found["metrics"] |= found["exact"]
             primary = found["primary"] or {}
             primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
+    elif judged.said is not None:
+        found |= written.judge(judged, task, schema, rows if samples else None)
     elif judged.outputs is not None and judged.target is not None:
         said = task.decode(judged.outputs, schema)
         answers = _answers(judged, said, task.units(judged.outputs, judged.target, schema)[1])

@@ -14,6 +14,7 @@ from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
 from gipi.tasks.task import Loss, Phase, Task, call_model
+from gipi.tasks.translate import summarise, translate
 
 __all__ = [
     "TASKS",
@@ -28,6 +29,8 @@ __all__ = [
     "pose",
     "regress",
     "segment",
+    "summarise",
+    "translate",
 ]
 
 TASKS = Registry(
@@ -49,6 +52,18 @@ TASKS = Registry(
         ),
         Record(
             "pose", pose, "find named points", "Toshev and Szegedy 2014, DeepPose, arXiv:1312.4659"
+        ),
+        Record(
+            "translate",
+            translate,
+            "write another text for each text",
+            "Sutskever, Vinyals and Le 2014, arXiv:1409.3215",
+        ),
+        Record(
+            "summarise",
+            summarise,
+            "write a short text for each text",
+            "Rush, Chopra and Weston 2015, arXiv:1509.00685",
         ),
     ),
 )

@@ -11,7 +11,7 @@ from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
-from gipi.core.schema import TaskKind
+from gipi.core.schema import WRITTEN, TaskKind
 from gipi.train import budget, picture_recipes, text_recipes
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
@@ -97,8 +97,10 @@ def prepare(
     """
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
-    dataset = data_.open_data(own.data if own.data is not None else wanted.data,
-                              replace(data_options(wanted), tokenizer_kept=tokenizer))  # fmt: skip
+    reading = replace(data_options(wanted), tokenizer_kept=tokenizer)
+    if own.task is not None and own.task.name in WRITTEN:  # it decides how rows are read
+        reading = replace(reading, task=_KINDS[own.task.name])
+    dataset = data_.open_data(own.data if own.data is not None else wanted.data, reading)
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
