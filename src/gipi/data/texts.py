@@ -182,6 +182,7 @@ def text_faults(schema: Schema, source: Source, rows: np.ndarray) -> dict[int, s
 
 
 def fault_in(text: str) -> str:
+    """Return what makes a text unreadable, in words; "" where nothing does."""
     at = text.find("\0")
     if at >= 0:
         return f"a null byte at character {at + 1}"
@@ -387,6 +388,7 @@ def _inputs(rows: Rows) -> dict[str, Tokens]:
 
 
 def without_rows(splits: dict[str, np.ndarray], bad: list[int]) -> dict[str, np.ndarray]:
+    """Return the splits without these rows; raise where no training row is left."""
     if not bad:
         return splits
     left = {name: np.setdiff1d(ids, bad) for name, ids in splits.items()}

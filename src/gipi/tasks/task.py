@@ -82,8 +82,8 @@ class Task:
                    answers in pixels of the original pictures; None where answers have no place
     primary        name of the metric that decides which weights are best
     row_separable  the loss of a batch is the sum of the losses of its rows
-    predict        (model, batch, schema, quick) -> what `decode` takes, where an answer is more than
-                   one forward pass; `quick` may be cheaper and worse; None: `forward`
+    predict        (model, batch, schema, quick) -> what `decode` takes, where an answer is more
+                   than one forward pass; `quick` may be cheaper and worse; None: `forward`
     judges         metrics of the texts that `predict` and `decode` give, against those of the data
     judged_rows    rows, evenly spread, that are answered for each evaluation of a run; at its end
                    all are

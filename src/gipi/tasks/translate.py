@@ -185,7 +185,7 @@ def _loss(smoothing: float) -> LossFunction:
 
 
 def _guesses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the label where no logit (..., V) is larger than its own, else `WRONG`, (...) int64."""
+    """Return (...) int64: the label where no logit (..., V) is above its own, else `WRONG`."""
     known = labels.clamp_min(0)
     own = logits.gather(-1, known[..., None])[..., 0]
     return torch.where(own >= logits.amax(-1), known, WRONG)
