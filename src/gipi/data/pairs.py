@@ -18,11 +18,10 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.core.schema import IGNORED_TOKEN
+from gipi.data.compose import Frame, compose
 from gipi.data.faults import settle
 from gipi.data.texts import (
-    Frame,
     Opened,
-    compose,
     encoded,
     fault_in,
     length_for,
@@ -33,13 +32,13 @@ from gipi.data.texts import (
     without_rows,
 )
 from gipi.data.tokenizing import choose_tokenizer
-from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
     from gipi.core.schema import Field, Schema
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.data.tokenizing import Choice
+    from gipi.data.tokens import Tokens
     from gipi.text import Tokenizer
 
 Ragged = tuple[np.ndarray, np.ndarray]
@@ -184,6 +183,7 @@ def _side(part: Ragged, ends: Ends, length: int, tokenizer: Tokenizer) -> _Side:
 def shifted(target: Tokens, begin: int) -> Tokens:
     """Return what a model has written at each place of `target`: one token later, `begin` first.
 
+    >>> from gipi.data.tokens import Tokens
     >>> shifted(Tokens(np.array([5, 6, 2, 7, 2]), np.array([0, 3, 5])), 1).values.tolist()
     [1, 5, 6, 1, 7]
     """

@@ -288,11 +288,12 @@ def signature(schema: Schema, inputs: Mapping[str, Any], *, outputs: int) -> Sig
     cards = tuple(len(f.classes) + 1 for f in schema.inputs if f.kind == "category")
     width = 0 if numbers is None else int(numbers.shape[1])
     texts = next((f.stats for f in schema.inputs if f.kind == "text"), {})
-    written = [f.stats.get("length", 0) for f in schema.of("target", "text")]
-    longest = max([texts.get("length", 0), *written])
+    longest = [f.stats["length"] for f in (*schema.inputs, *schema.of("target"))
+               if f.kind == "text" and "length" in f.stats]  # fmt: skip
+    widest = width_of(max(longest)) if longest else 0  # a batch is padded up to this
     return Signature(
         image=image, numbers=width, cardinalities=cards, outputs=outputs,  # type: ignore[arg-type]
-        vocab=texts.get("vocab", 0), length=width_of(longest) if written else longest, pad=texts.get("pad", 0),
+        vocab=texts.get("vocab", 0), length=widest, pad=texts.get("pad", 0),
     )  # fmt: skip
 
 

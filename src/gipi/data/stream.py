@@ -26,6 +26,7 @@ from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, resident
 from gipi.data.tokens import Padder, Tokens, by_length, longest_first, widths
+from gipi.data.windows import WindowGather, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,15 +44,15 @@ MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 class Columns:
     """All rows of a data set as the model will see them, on the host.
 
-    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, or `Tokens`
+    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, `Tokens`, or `Windows`
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
-             (N, K, 3) keypoints, `Masks`, or `Tokens`; None where there is none
+             (N, K, 3) keypoints, `Masks`, `Windows`, or `Tokens`; None where there is none
     weight   (N,) float32 row weights or None
     references  the text of each row that is to be written, as it is; () for other targets
     """
 
-    inputs: dict[str, Tensor | Pictures | Tokens]
-    target: Tensor | Masks | Tokens | None = None
+    inputs: dict[str, Tensor | Pictures | Tokens | Windows]
+    target: Tensor | Masks | Windows | Tokens | None = None
     weight: Tensor | None = None
     references: Sequence[str] = ()
 
@@ -92,7 +93,7 @@ class RowStream:
         pictures = [c for c in columns.inputs.values() if isinstance(c, Pictures)]
         self.mode, self.mode_reason = choose_mode(
             asked=mode,
-            float_bytes=_float_bytes(columns, self.rows),
+            float_bytes=_float_bytes(columns, self.rows, lying=True),
             files=any(p.files is not None for p in pictures)
             or (isinstance(columns.target, Masks) and isinstance(columns.target.labels, MaskFiles)),
             device=self.device,
@@ -126,7 +127,12 @@ class RowStream:
         different = {id(lengths): lengths for lengths in self._ragged.values()}
         return torch.stack([*different.values()], 1) if different else None
 
-    def _gather_of(self, name: str, column: Tensor | Pictures | Tokens, workers: int) -> Gather:
+    def _gather_of(
+        self, name: str, column: Tensor | Pictures | Tokens | Windows, workers: int
+    ) -> Gather:
+        if isinstance(column, Windows):
+            rows = torch.from_numpy(self.ids)
+            return WindowGather(column, rows, chunk_rows=self._chunk_rows, device=self.device)
         if isinstance(column, Tokens):
             place = self.device if self.mode == "resident" else torch.device("cpu")
             return Ragged(name, Padder(column, self.ids, place), self.device)
@@ -146,12 +152,16 @@ class RowStream:
         )  # fmt: skip
 
     def _target_of(
-        self, target: Tensor | Masks | Tokens | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, Labels | Ragged | None]:
-        """Return the targets of the split on the device, or what fetches its masks or tokens."""
+        self, target: Tensor | Masks | Windows | Tokens | None, rows: Tensor, workers: int
+    ) -> tuple[Tensor | None, Labels | WindowGather | Ragged | None]:
+        """Return the targets of the split on the device, or what fetches them batch by batch."""
         if isinstance(target, Tokens):
             place = self.device if self.mode == "resident" else torch.device("cpu")
             return None, Ragged(TARGET, Padder(target, self.ids, place), self.device)
+        if isinstance(target, Windows):
+            at = torch.from_numpy(self.ids)
+            found = WindowGather(target, at, chunk_rows=self._chunk_rows, device=self.device)
+            return None, found
         if isinstance(target, Masks):
             if self.mode == "resident":
                 return torch.from_numpy(target.fetch(self.ids)).to(self.device), None
@@ -180,7 +190,8 @@ class RowStream:
     @property
     def can_store(self) -> bool:
         """Whether `store` works: rows are resident, and not augmented in float32."""
-        return self.mode == "resident" and self.augment is None
+        whole = not any(isinstance(g, WindowGather) for g in self._gathers.values())
+        return self.mode == "resident" and self.augment is None and whole
 
     def store(self, *, half: bool, channels_last: bool) -> None:
         """Keep resident float rows in bf16 (`half`), and images in channels-last storage.
@@ -246,6 +257,7 @@ class RowStream:
         partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
         straight = straight and self.augment is None and not self._ragged
+        straight = straight and not any(isinstance(g, WindowGather) for g in self._gathers.values())
         size, per = self.batch_size, self._per_chunk
         for first in range(skip, self.steps, per):
             last = min(first + per, self.steps)
@@ -382,10 +394,13 @@ def _batch_size(asked: int | str, rows: int) -> int:
     return min(asked, rows)
 
 
-def _float_bytes(columns: Columns, rows: int) -> int:
+def _float_bytes(columns: Columns, rows: int, *, lying: bool = False) -> int:
+    """Return the bytes of `rows` rows in a batch, or as they lie in memory: windows overlap."""
     total = 0
     for column in columns.inputs.values():
-        if isinstance(column, Pictures):
+        if isinstance(column, Windows):
+            total += column.values.nbytes if lying else column.row_bytes() * rows
+        elif isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
         elif isinstance(column, Tokens):  # 8 bytes a token of a batch, 4 where they are stored
             total += (8 * len(column.values) // max(len(column), 1) + 16) * rows
@@ -395,6 +410,8 @@ def _float_bytes(columns: Columns, rows: int) -> int:
         total += int(np.prod(columns.target.shape)) * rows
     elif isinstance(columns.target, Tokens):
         total += (8 * len(columns.target.values) // max(len(columns.target), 1) + 16) * rows
+    elif isinstance(columns.target, Windows):
+        total += columns.target.values.nbytes if lying else columns.target.row_bytes() * rows
     elif columns.target is not None:
         total += columns.target[:1].numel() * columns.target.element_size() * rows
     return total

@@ -12,6 +12,7 @@ from gipi.models.alexnet import AlexNetConfig, alexnet
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
+from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
@@ -30,8 +31,10 @@ from gipi.models.landmarks import LandmarksConfig, landmarks
 from gipi.models.lenet5 import LeNet5Config, lenet5
 from gipi.models.lightnet import LightNetConfig
 from gipi.models.linear import LinearConfig, linear
+from gipi.models.lstm_forecaster import LSTMForecasterConfig, lstm_forecaster
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
+from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
@@ -57,6 +60,7 @@ __all__ = [
     "Backbone",
     "BertOptions",
     "CifarResNetConfig",
+    "DLinearConfig",
     "DeepLabV3Config",
     "DenseNetBCConfig",
     "DenseNetConfig",
@@ -67,6 +71,7 @@ __all__ = [
     "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
+    "LSTMForecasterConfig",
     "LandmarksConfig",
     "LeNet5Config",
     "LightNetConfig",
@@ -74,6 +79,8 @@ __all__ = [
     "LoadReport",
     "Loaded",
     "MLPConfig",
+    "NLinearConfig",
+    "PatchTSTConfig",
     "PerceptronConfig",
     "RNNConfig",
     "ResNetConfig",
@@ -139,17 +146,17 @@ MODELS = Registry(
                ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
         Record("rnn", rnn, "recurrent net of simple cells, or of any cell; five topologies",
                "Elman 1990, Finding structure in time; Schuster and Paliwal 1997, Bidirectional "
-               "recurrent neural networks", ("text", "series", "translate"),
+               "recurrent neural networks", ("text", "series", "encoder-decoder"),
                {"config": RNNConfig, "formula": "h' = tanh(W·x + U·h + b)"}),
         Record("lstm", lstm, "recurrent net of long short-term memories; five topologies",
                "Hochreiter and Schmidhuber 1997, Long short-term memory; Gers, Schmidhuber and "
-               "Cummins 2000, Learning to forget", ("text", "series", "translate"),
+               "Cummins 2000, Learning to forget", ("text", "series", "encoder-decoder"),
                {"config": RNNConfig,
                 "formula": "h' = o ⊙ tanh c', c' = f ⊙ c + i ⊙ g",
                 "where": "i, f, o = σ(W·x + U·h + b) each, g = tanh(W·x + U·h + b)"}),
         Record("gru", gru, "recurrent net of gated recurrent units; five topologies",
                "Cho et al. 2014, Learning phrase representations using RNN encoder-decoder, "
-               "arXiv:1406.1078", ("text", "series", "translate"),
+               "arXiv:1406.1078", ("text", "series", "encoder-decoder"),
                {"config": RNNConfig,
                 "formula": "h' = (1 - z) ⊙ n + z ⊙ h, n = tanh(W·x + b + r ⊙ (U·h + b'))",
                 "where": "r, z = σ(W·x + U·h + b) each"}),
@@ -168,6 +175,18 @@ MODELS = Registry(
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",
                "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
                ("text", "translate"), {"config": TranslatorOptions}),
+        Record("dlinear", dlinear, "series: a linear map of the trend and one of the rest",
+               "Zeng, Chen, Zhang and Xu 2022, Are transformers effective for time series "
+               "forecasting?, arXiv:2205.13504", ("series", "forecast"), {"config": DLinearConfig}),
+        Record("nlinear", nlinear, "series: a linear map of the changes since the last step",
+               "Zeng, Chen, Zhang and Xu 2022, arXiv:2205.13504", ("series", "forecast"),
+               {"config": NLinearConfig}),
+        Record("lstm-forecaster", lstm_forecaster, "series: a recurrent net over all of them",
+               "Hochreiter and Schmidhuber 1997, Long short-term memory", ("series", "forecast"),
+               {"config": LSTMForecasterConfig}),
+        Record("patchtst", patchtst, "series: a Transformer over patches of each series alone",
+               "Nie, Nguyen, Sinthong and Kalagnanam 2023, A time series is worth 64 words, "
+               "arXiv:2211.14730", ("series", "forecast"), {"config": PatchTSTConfig}),
     ),
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from gipi.core.registry import Record, Registry
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
+from gipi.tasks.forecast import forecast
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
@@ -26,6 +27,7 @@ __all__ = [
     "classify",
     "custom",
     "detect",
+    "forecast",
     "pose",
     "regress",
     "segment",
@@ -64,6 +66,12 @@ TASKS = Registry(
             summarise,
             "write a short text for each text",
             "Rush, Chopra and Weston 2015, arXiv:1509.00685",
+        ),
+        Record(
+            "forecast",
+            forecast,
+            "say the next steps of series",
+            "Yule 1927, On a method of investigating periodicities in disturbed series",
         ),
     ),
 )

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from gipi.core.registry import Record
     from gipi.core.schema import Schema
 
-TAG = "translate"
-"""Of models that read one text and write another."""
+TAGS = {"translate", "encoder-decoder"}  # of models that can read one text and write another
 BATCH = 128
 RECURRENT = ("rnn", "lstm", "gru")
 
@@ -65,9 +64,9 @@ def check_writes(record: Record, schema: Schema, known: Iterable[Record]) -> Non
 
     known  the models that there are
     """
-    if TAG in record.tags:
+    if TAGS & set(record.tags):
         return
-    writers = ", ".join(r.name for r in known if TAG in r.tags)
+    writers = ", ".join(r.name for r in known if TAGS & set(r.tags))
     raise ModelError(
         f"the model '{record.name}' writes no text, and the task is to {schema.task}",
         f"a model that writes: {writers}",
