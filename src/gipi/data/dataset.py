@@ -296,7 +296,9 @@ def read_rows(
     if schema.task == "forecast":
         found_rows = _dates_as_trained(read_source(data, task="forecast"), schema)
         return _of_series(read_series(found_rows, schema, target=target), chosen)
-    read = _renamed(_joined(read_source(data, task=schema.task), schema), schema)
+    alone = is_written(schema.task) and not target  # then one column of texts is enough
+    found_data = read_source(data, task=None if alone else schema.task)
+    read = _renamed(_joined(found_data, schema), schema)
     source = _dates_as_trained(read, schema)
     field_y = schema.target
     notes = list(source.notes)
