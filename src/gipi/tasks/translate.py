@@ -179,7 +179,8 @@ def _loss(smoothing: float) -> LossFunction:
             whole = seen.new_full(target_BT.shape, WRONG)
             whole.view(-1)[places] = seen
             seen = whole
-        return Loss(total, count, seen)
+        # A reciprocal of whole numbers would be float32, whatever the model is.
+        return Loss(total, count.to(total.dtype), seen)
 
     return loss
 
