@@ -20,6 +20,9 @@ def predictions(answers: Predictions, out: Path | None, *, brief: bool) -> dict[
     records = answers.records()
     for record in records[: _SHOWN if brief else 0]:
         said = {k: v for k, v in record.items() if k not in (answers.title, "probabilities")}
+        if "text" in said:  # the text alone, so that it can be piped on
+            print(said["text"])
+            continue
         words = "  ".join(f"{k} {_number(v)}" for k, v in said.items())
         print(f"{record[answers.title]}: {in_brief(record) if answers.places else words}")
     if brief and len(records) > _SHOWN:

@@ -18,8 +18,8 @@ class Batch:
 
     inputs   name -> (B, ...) tensors in the order of the model's positional arguments
     target   (B,) int64 classes, (B, K) float soft or several classes, (B,) / (B, T) float values,
-             (B, H, W) uint8 masks, (B, M, 6) boxes, (B, K, 3) keypoints (see `core.schema.Field`);
-             None where nothing is known
+             (B, H, W) uint8 masks, (B, M, 6) boxes, (B, K, 3) keypoints, (B, T) int64 tokens (see
+             `core.schema.Field`); None where nothing is known
     weight   (B,) float row weights, or None for all ones
     ids      (B,) int64 row ids of the data set, or None for a foreign stream
     rows     rows of the whole optimizer step over all ranks (the nominal divisor of the loss)

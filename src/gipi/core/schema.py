@@ -15,9 +15,13 @@ Kind = Literal[
     "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress", "segment", "detect", "pose", "forecast"]
+TaskKind = Literal[
+    "classify", "regress", "segment", "detect", "pose", "forecast", "translate", "summarise"
+]  # fmt: skip
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
+WRITTEN = ("translate", "summarise")
+"""Tasks whose target is a text that is written anew, token by token."""
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
@@ -75,6 +79,8 @@ class Field:
         keypoints   float32 (B, K, 3) x, y, visible (0 missing, 1 hidden, 2 visible); stats may hold
                     "flip" (pairs of points that a mirror swaps) and "sigmas" (spread per point)
         category    int64 (B,), or float32 (B, K) of 0 and 1 where `multi` is true
+        text        int64 (B, T) tokens and the one that ends a text, -100 behind it; the input
+                    "target_in" (B, T) holds the same tokens one place later, behind a first one
         series      float32 (B, horizon, K) of all K target series, standardised; the stats of the
                     first of them hold the geometry of the windows (`gipi.data.windows`)
     """

@@ -177,7 +177,7 @@ def _field_facts(f: Field, column: Column) -> FieldFacts:
     elif column.ndim > 1:
         shape = "×".join(map(str, column.shape[1:]))
         values = f"{short(np.nanmin(column))} to {short(np.nanmax(column))}, {shape} a row"
-    elif f.kind == "text" and f.role == "input":
+    elif f.kind == "text" and f.role in ("input", "target"):
         distinct = len(set(column[~lost].tolist()))
         lengths = np.array([len(str(v)) for v in column[~lost].tolist()] or [0])
         values = f"{lengths.min():,} to {lengths.max():,} letters, median {np.median(lengths):,.0f}"

@@ -21,6 +21,7 @@ from gipi.data.faults import settle
 from gipi.data.infer import infer_schema
 from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
+from gipi.data.pairs import open_pairs, read_pairs
 from gipi.data.pictures import Pictures
 from gipi.data.series import Series, open_series, read_series
 from gipi.data.series_schema import is_series
@@ -39,11 +40,13 @@ from gipi.data.stream import Columns, RowStream
 from gipi.data.texts import open_texts, read_texts
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 from gipi.data.windows import geometry_of
+from gipi.data.written import is_written, lost_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gipi.core.schema import Field, Schema
+    from gipi.data.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -242,7 +245,9 @@ def open_data(
     notes += split.notes
     lost = int((~rows.usable).sum())
     if lost and found is None:
-        notes.append(f"{lost} rows without a value of '{wanted.name}' take no part")
+        written = is_written(schema.task)
+        notes.append(lost_rows(lost, schema) if written else
+                     f"{lost} rows without a value of '{wanted.name}' take no part")  # fmt: skip
     schema = _with_date_forms(
         prepare.fit(schema, source.columns, split.ids["train"], classes=source.classes), source
     )
@@ -250,14 +255,17 @@ def open_data(
         source, schema, split.ids, chosen, progress, found
     )
     notes += more
-    texts = open_texts(schema, source, splits, chosen)
+    opening = open_pairs if is_written(schema.task) else open_texts
+    texts = opening(schema, source, splits, chosen)
     schema, splits = texts.schema, texts.splits
     notes += texts.notes
     inputs: dict[str, Any] = {} if pictures is None else {"image": pictures}
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     used = np.sort(np.concatenate(list(splits.values())))
-    target = masks if masks is not None else _target(source, schema, found, pictures, used)
+    target = texts.target if masks is None else masks
+    if target is None:
+        target = _target(source, schema, found, pictures, used)
     weight = _weight(source, schema)
     for name, ids in splits.items():
         if weight is not None and not weight[torch.from_numpy(ids)].any():
@@ -266,7 +274,7 @@ def open_data(
                 "rows that count",
                 "correct the weight column, or leave it out",
             )
-    columns = Columns(inputs, target, weight)
+    columns = Columns(inputs, target, weight, texts.references)
     sizes = None if found is None else found.survey.sizes
     return Dataset(source, schema, columns, splits, split.reason, tuple(notes), chosen, sizes)
 
@@ -288,7 +296,9 @@ def read_rows(
     if schema.task == "forecast":
         found_rows = _dates_as_trained(read_source(data, task="forecast"), schema)
         return _of_series(read_series(found_rows, schema, target=target), chosen)
-    read = _renamed(_joined(read_source(data, task=schema.task), schema), schema)
+    alone = is_written(schema.task) and not target  # then one column of texts is enough
+    found_data = read_source(data, task=None if alone else schema.task)
+    read = _renamed(_joined(found_data, schema), schema)
     source = _dates_as_trained(read, schema)
     field_y = schema.target
     notes = list(source.notes)
@@ -301,7 +311,7 @@ def read_rows(
         notes += [*found.notes, *settle(faults, source, chosen)]
     inputs: dict[str, Any] = {}
     pictures: Pictures | None = None
-    values: torch.Tensor | Masks | None = None
+    values: torch.Tensor | Masks | Tokens | None = None
     for field in schema.inputs:
         if field.kind == "image":
             decoder = images.decoder_of(field)
@@ -316,16 +326,23 @@ def read_rows(
             faults |= decoded.faults
             inputs["image"] = pictures = images.pictures_of(field, decoded.pixels)
             values = None if decoded.masks is None else Masks(decoded.masks)
-    texts = read_texts(schema, source, chosen)
+    if is_written(schema.task):
+        known = target and field_y is not None and _complete(source, field_y, [])
+        texts = read_pairs(schema, source, chosen, target=known)
+    else:
+        texts = read_texts(schema, source, chosen)
     notes += texts.notes
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
     rows = np.intersect1d(rows, texts.splits.get("all", rows))
-    if values is None and target and field_y is not None and _complete(source, field_y, []):
+    if is_written(schema.task):
+        values = texts.target
+    elif values is None and target and field_y is not None and _complete(source, field_y, []):
         values = _target(source, schema, found, pictures, rows)
     weighted = target and any(f.name in source.columns for f in schema.of("weight"))
-    columns = Columns(inputs, values, _weight(source, schema) if weighted else None)
+    weights = _weight(source, schema) if weighted else None
+    columns = Columns(inputs, values, weights, texts.references)
     splits = {"all": rows}
     if source.given_split is not None:
         parts = (("train", TRAIN), ("val", VAL), ("test", TEST))

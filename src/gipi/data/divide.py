@@ -13,6 +13,7 @@ from gipi.data import dense, multilabel
 from gipi.data.keys import codes, input_keys
 from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
 from gipi.data.split import SplitRows
+from gipi.data.written import is_written, with_both
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
@@ -46,6 +47,8 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
         usable = np.ones(source.rows, dtype=bool)
         known = multilabel.presence(target, column, row_name=source.row_name)
         (labels, names), rule = dense.rarest(known, target.classes), RAREST
+    elif is_written(schema.task):
+        usable = with_both(source, schema, usable)
     elif schema.task == "classify" and isinstance(column, np.ndarray):
         labelled = as_labels(column)
         usable = np.fromiter((v is not None for v in labelled), bool, source.rows)

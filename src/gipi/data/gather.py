@@ -5,7 +5,7 @@ A *chunk* is consecutive batches that are gathered together; it stays in the pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from gipi.data.buffers import Ring
 from gipi.data.pictures import Pictures, normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from torch import Tensor
@@ -30,7 +30,8 @@ class Chunk:
     positions, host   the same positions on the device and on the host
     partner   (partners, n) index within the chunk of the rows that each row is mixed with
     keep      index of the rows that belong to this rank where extra partner rows were added
-    widths    of each global batch where rows are ragged: a rank's share is as wide as the whole
+    widths    column -> width of each global batch where rows are ragged: a rank's share is as wide
+              as the whole
     """
 
     positions: Tensor
@@ -41,7 +42,7 @@ class Chunk:
     span: tuple[int, int] | None = None
     partner: Tensor | None = None
     keep: Tensor | None = None
-    widths: Sequence[int] = ()
+    widths: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Gather(Protocol):
@@ -134,6 +135,7 @@ class Labels:
 class Ragged:
     """Tokens, one tensor a batch: each batch has its own width."""
 
+    name: str
     padder: Padder
     device: torch.device
     depth: int = 0
@@ -145,7 +147,7 @@ class Ragged:
     def finish(self, begun: Chunk) -> list[Tensor]:
         """Return (B, T) int64 tokens of each batch."""
         positions = begun.host if self.padder.place.type == "cpu" else begun.positions
-        parts = zip(positions.split_with_sizes(begun.sizes), begun.widths, strict=True)
+        parts = zip(positions.split_with_sizes(begun.sizes), begun.widths[self.name], strict=True)
         found = [self.padder.cut(part, width) for part, width in parts]
         if self.device == self.padder.place:
             return found

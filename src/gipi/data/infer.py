@@ -27,6 +27,7 @@ from gipi.data.source import (
     is_missing,
 )
 from gipi.data.wordy import looks_like_text, settle_texts, text_field
+from gipi.data.written import check_written, is_written, last_text, settle_source
 
 if TYPE_CHECKING:
     from gipi.data.options import DataOptions
@@ -57,7 +58,10 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     roles = _special_roles(options)
     target, why_target = _target(source, options, roles)
     task, why_task = _task(source, target, options)
-    check_target(source, target, task)
+    if is_written(task):
+        check_written(source, target, task)
+    else:
+        check_target(source, target, task)
     fields = []
     for name, column in source.columns.items():
         if name == target:
@@ -69,7 +73,10 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
         else:
             fields.append(infer_column(source, name, column, options))
     fields = _without_row_numbers(source, fields, options)
-    fields = settle_texts(source, fields, options)
+    if is_written(task):
+        fields = settle_source(source, fields, options, task)
+    else:
+        fields = settle_texts(source, fields, options)
     if not any(f.role == "input" for f in fields):
         reasons = "; ".join(f"'{f.name}': {f.reason}" for f in fields if f.role == "ignored")
         raise DataError(
@@ -150,6 +157,8 @@ def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tupl
             source.target,
             f"the known target of {name}" if famous else f"what {name} is marked with",
         )
+    if is_written(options.task):
+        return last_text(source, roles, options)
     free = [n for n in source.columns if n not in roles and options.overrides.get(n) != "ignored"]
     for known in TARGET_NAMES:
         for name in free:
@@ -172,6 +181,8 @@ def _target(source: Source, options: DataOptions, roles: dict[str, str]) -> tupl
 def _target_field(name: str, column: Column, task: str, why: str, source: Source) -> Field:
     if isinstance(column, Annotations):
         return Field(name, column.kind, "target", why, classes=column.classes)
+    if is_written(task):
+        return Field(name, "text", "target", why)
     sign = multilabel.separator_of(column) if task == "classify" else None
     if isinstance(column, np.ndarray) and (sign is not None or _is_labels(column)):
         classes = multilabel.classes_of(column, sign, source.classes.get(name, ()))
@@ -215,6 +226,8 @@ def _task(source: Source, target: str, options: DataOptions) -> tuple[str, str]:
             "see the layouts in docs/data.md, or use another task",
         )
     override = options.overrides.get(target)
+    if is_written(options.task) and override in (None, "text"):
+        return str(options.task), "asked for"
     if override in ("ignored", "date", "text", "image"):
         raise ConfigError(
             f"schema.{target}={override}, but '{target}' is the target",

@@ -129,8 +129,8 @@ def _fit_category(field: Field, values: np.ndarray) -> Field:
 def _fit_target(
     field: Field, task: str, column: Column, train: np.ndarray, known: Mapping[str, Sequence[str]]
 ) -> Field:
-    if isinstance(column, Annotations):
-        return field  # fitted where the pictures are, once their size is known
+    if isinstance(column, Annotations) or field.kind == "text":
+        return field  # fitted where the pictures are, once their size is known, or the tokens
     if isinstance(column, ImageFiles):
         raise _no_encoding(field, "picture files")
     if field.multi:
@@ -288,7 +288,9 @@ def signature(schema: Schema, inputs: Mapping[str, Any], *, outputs: int) -> Sig
     cards = tuple(len(f.classes) + 1 for f in schema.inputs if f.kind == "category")
     width = 0 if numbers is None else int(numbers.shape[1])
     texts = next((f.stats for f in schema.inputs if f.kind == "text"), {})
-    widest = width_of(texts["length"]) if texts else 0  # a batch is padded up to this
+    longest = [f.stats["length"] for f in (*schema.inputs, *schema.of("target"))
+               if f.kind == "text" and "length" in f.stats]  # fmt: skip
+    widest = width_of(max(longest)) if longest else 0  # a batch is padded up to this
     return Signature(
         image=image, numbers=width, cardinalities=cards, outputs=outputs,  # type: ignore[arg-type]
         vocab=texts.get("vocab", 0), length=widest, pad=texts.get("pad", 0),

@@ -25,17 +25,18 @@ from gipi.data.gather import Chunk, Fetched, Gather, Labels, Ragged, Resident
 from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, resident
-from gipi.data.tokens import Padder, Tokens, by_length, widths
+from gipi.data.tokens import Padder, Tokens, by_length, longest_first, widths
 from gipi.data.windows import WindowGather, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from gipi.data.augment import Augment
 
 HOST_CHUNK, DEVICE_CHUNK = 8 << 20, 256 << 20  # bytes gathered at once
+TARGET = "target"  # what the ragged target is called beside the inputs
 MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 
 
@@ -43,16 +44,17 @@ MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 class Columns:
     """All rows of a data set as the model will see them, on the host.
 
-    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, `Tokens` (all of one length a
-             row: segments belong to tokens), or `Windows` of a series
+    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, `Tokens`, or `Windows`
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
-             (N, K, 3) keypoints, `Masks`, or `Windows`; None where there is none
+             (N, K, 3) keypoints, `Masks`, `Windows`, or `Tokens`; None where there is none
     weight   (N,) float32 row weights or None
+    references  the text of each row that is to be written, as it is; () for other targets
     """
 
     inputs: dict[str, Tensor | Pictures | Tokens | Windows]
-    target: Tensor | Masks | Windows | None = None
+    target: Tensor | Masks | Windows | Tokens | None = None
     weight: Tensor | None = None
+    references: Sequence[str] = ()
 
 
 class RowStream:
@@ -101,23 +103,39 @@ class RowStream:
         self._per_chunk = self._batches_per_chunk(columns)
         share = -(-self.batch_size // world) + (0 if augment is None else augment.partners)
         self._chunk_rows = self._per_chunk * share
-        self._gathers = {k: self._gather_of(v, workers) for k, v in columns.inputs.items()}
+        self._gathers = {k: self._gather_of(k, v, workers) for k, v in columns.inputs.items()}
         rows = torch.from_numpy(self.ids)
-        ragged = next((c for c in columns.inputs.values() if isinstance(c, Tokens)), None)
-        self._lengths = None if ragged is None else torch.from_numpy(ragged.lengths[self.ids])
+        self._ragged = self._lengths_of(columns)
         self._ids = rows.to(self.device)
         self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
+    def _lengths_of(self, columns: Columns) -> dict[str, Tensor]:
+        """Return the tokens of each row in each ragged column; what is aligned shares a tensor."""
+        found: dict[str, Tensor] = {}
+        known: dict[int, Tensor] = {}
+        for name, column in (*columns.inputs.items(), (TARGET, columns.target)):
+            if isinstance(column, Tokens):
+                at = id(column.offsets)
+                known.setdefault(at, torch.from_numpy(column.lengths[self.ids]))
+                found[name] = known[at]
+        return found
+
+    @property
+    def _lengths(self) -> Tensor | None:
+        """(N, K) int64 tokens of each row in columns that are not aligned; None without any."""
+        different = {id(lengths): lengths for lengths in self._ragged.values()}
+        return torch.stack([*different.values()], 1) if different else None
+
     def _gather_of(
-        self, column: Tensor | Pictures | Tokens | Windows, workers: int
-    ) -> Gather:  # fmt: skip
+        self, name: str, column: Tensor | Pictures | Tokens | Windows, workers: int
+    ) -> Gather:
         if isinstance(column, Windows):
             rows = torch.from_numpy(self.ids)
             return WindowGather(column, rows, chunk_rows=self._chunk_rows, device=self.device)
         if isinstance(column, Tokens):
             place = self.device if self.mode == "resident" else torch.device("cpu")
-            return Ragged(Padder(column, self.ids, place), self.device)
+            return Ragged(name, Padder(column, self.ids, place), self.device)
         if not isinstance(column, Pictures):
             data = column[torch.from_numpy(self.ids)].to(self.device)
             return Resident(data, permute=False, ring=Ring(self._chunk_rows, data))
@@ -134,9 +152,12 @@ class RowStream:
         )  # fmt: skip
 
     def _target_of(
-        self, target: Tensor | Masks | Windows | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, Labels | WindowGather | None]:
-        """Return the targets of the split on the device, or what fetches masks and windows."""
+        self, target: Tensor | Masks | Windows | Tokens | None, rows: Tensor, workers: int
+    ) -> tuple[Tensor | None, Labels | WindowGather | Ragged | None]:
+        """Return the targets of the split on the device, or what fetches them batch by batch."""
+        if isinstance(target, Tokens):
+            place = self.device if self.mode == "resident" else torch.device("cpu")
+            return None, Ragged(TARGET, Padder(target, self.ids, place), self.device)
         if isinstance(target, Windows):
             at = torch.from_numpy(self.ids)
             found = WindowGather(target, at, chunk_rows=self._chunk_rows, device=self.device)
@@ -157,6 +178,10 @@ class RowStream:
         size = DEVICE_CHUNK if self.device.type == "cuda" else HOST_CHUNK
         return min(MOST_BATCHES, max(1, size // (row * -(-self.batch_size // self.world))))
 
+    def references(self, ids: Tensor) -> list[str]:
+        """Return the texts that are to be written in these rows, as they stand in the data."""
+        return [self._columns.references[i] for i in ids.tolist()]  # sync
+
     @property
     def targets(self) -> Tensor | None:
         """The targets of all rows of this stream, in the order of `ids`."""
@@ -176,7 +201,7 @@ class RowStream:
         """
         if self._half and not half:
             columns = self._columns.inputs.items()
-            self._gathers = {k: self._gather_of(v, self._workers) for k, v in columns}
+            self._gathers = {k: self._gather_of(k, v, self._workers) for k, v in columns}
         self._half = half
         for gather in self._gathers.values():
             if not isinstance(gather, Resident) or not gather.data.is_floating_point():
@@ -199,7 +224,7 @@ class RowStream:
         if not self.shuffle:
             if lengths is None:
                 return torch.arange(self.rows)
-            return lengths.argsort(descending=True, stable=True)
+            return longest_first(lengths)
         generator = torch.Generator().manual_seed(derive(self.seed, "shuffle", epoch))
         order = torch.randperm(self.rows, generator=generator)
         if lengths is None:
@@ -231,16 +256,15 @@ class RowStream:
         on_device = order.to(self.device)
         partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
-        straight = straight and self.augment is None and self._lengths is None
+        straight = straight and self.augment is None and not self._ragged
         straight = straight and not any(isinstance(g, WindowGather) for g in self._gathers.values())
         size, per = self.batch_size, self._per_chunk
         for first in range(skip, self.steps, per):
             last = min(first + per, self.steps)
             a, b = first * size, min(last * size, self.rows)
             rows = [min(size, self.rows - i * size) for i in range(first, last)]
-            wide: Sequence[int] = (
-                () if self._lengths is None else widths(order[a:b], rows, self._lengths)
-            )
+            shared = {id(n): widths(order[a:b], rows, n) for n in self._ragged.values()}
+            wide = {name: shared[id(n)] for name, n in self._ragged.items()}
             if self.world == 1:
                 yield Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
@@ -252,7 +276,7 @@ class RowStream:
                 yield self._share(order[a:b], rows, partners=partners, wide=wide)
 
     def _share(
-        self, order: Tensor, rows: list[int], *, partners: int, wide: Sequence[int]
+        self, order: Tensor, rows: list[int], *, partners: int, wide: Mapping[str, Sequence[int]]
     ) -> Chunk:
         """Return this rank's share of consecutive global batches that begin at order[0].
 
@@ -322,13 +346,13 @@ class RowStream:
 
 
 def _views(
-    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None,
-    ids: Tensor, chunk: Chunk,
+    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | list[Tensor] | None,
+    weight: Tensor | None, ids: Tensor, chunk: Chunk,
 ) -> list[Batch]:  # fmt: skip
     """Cut a chunk into batches that are views of it; tokens come cut already."""
     sizes = chunk.sizes
     none: Sequence[Tensor | None] = [None] * len(sizes)
-    targets = none if target is None else target.split_with_sizes(sizes)
+    targets = none if target is None else _pieces(target, sizes)
     weights = none if weight is None else weight.split_with_sizes(sizes)
     if any(chunk.empty):
         nothing = torch.zeros(1, device=ids.device)
@@ -384,6 +408,8 @@ def _float_bytes(columns: Columns, rows: int, *, lying: bool = False) -> int:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):
         total += int(np.prod(columns.target.shape)) * rows
+    elif isinstance(columns.target, Tokens):
+        total += (8 * len(columns.target.values) // max(len(columns.target), 1) + 16) * rows
     elif isinstance(columns.target, Windows):
         total += columns.target.values.nbytes if lying else columns.target.row_bytes() * rows
     elif columns.target is not None:

@@ -37,12 +37,17 @@ FORMAT = 1  # of the tokens in the cache
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set with its texts as tokens; `inputs` is empty where there are none."""
+    """A data set with its texts as tokens; `inputs` is empty where there are none.
+
+    target, references  where a text is to be written: its tokens, and each row's text as it is
+    """
 
     schema: Schema
     inputs: dict[str, Tokens]
     splits: dict[str, np.ndarray]
     notes: list[str]
+    target: Tokens | None = None
+    references: tuple[str, ...] = ()
 
 
 def text_fields(schema: Schema) -> tuple[Field, ...]:
@@ -63,16 +68,16 @@ def open_texts(
         return Opened(schema, {}, splits, [])
     faults = text_faults(schema, source, np.sort(np.concatenate(list(splits.values()))))
     notes = settle(faults, source, options)
-    splits = _without(splits, list(faults))
+    splits = without_rows(splits, list(faults))
     used = np.sort(np.concatenate(list(splits.values())))
-    columns = [_only(texts_of(source, f), used) for f in fields]
+    columns = [only_used(texts_of(source, f), used) for f in fields]
     chosen = choose_tokenizer(
         [[column[i] for i in splits["train"].tolist()] for column in columns],
         options, key=(source.fingerprint, splits["train"].tobytes()),
     )  # fmt: skip
-    parts = _encoded(chosen.tokenizer, columns, source, options)
+    parts = encoded(chosen.tokenizer, columns, source, options)
     frame = frame_of(chosen.tokenizer, texts=len(fields))
-    length, why = _length(parts, frame, splits["train"], options.max_length)
+    length, why = length_for(parts, frame, splits["train"], options.max_length)
     rows = compose(parts, frame, length, chosen.tokenizer)
     notes += [chosen.reason, _said(rows, used, why)]
     notes += [*_empty_note(parts, used), *_unknown_note(rows, used, chosen.tokenizer)]
@@ -92,9 +97,9 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     faults = text_faults(schema, source, every)
     notes = settle(faults, source, options)
     used = np.setdiff1d(every, list(faults))
-    columns = [_only(texts_of(source, f), used) for f in fields]
+    columns = [only_used(texts_of(source, f), used) for f in fields]
     tokenizer, length = tokenizer_of(schema), int(fields[0].stats["length"])
-    parts = _encoded(tokenizer, columns, source, options)
+    parts = encoded(tokenizer, columns, source, options)
     rows = compose(parts, frame_of(tokenizer, texts=len(fields)), length, tokenizer)
     if len(used) and rows.cut(used)[0]:
         notes.append(_said(rows, used, f"max_length={length}, as in training"))
@@ -126,7 +131,7 @@ def texts_of(source: Source, field: Field) -> list[str]:
     return ["" if v is None else v if isinstance(v, str) else str(v) for v in values.tolist()]
 
 
-def _only(texts: list[str], used: np.ndarray) -> list[str]:
+def only_used(texts: list[str], used: np.ndarray) -> list[str]:
     """Return the texts with "" for rows that take no part: they may be unreadable."""
     if len(used) == len(texts):
         return texts
@@ -142,13 +147,14 @@ def text_faults(schema: Schema, source: Source, rows: np.ndarray) -> dict[int, s
     for field in text_fields(schema):
         texts = texts_of(source, field)
         for i in rows.tolist():
-            why = _fault(texts[i])
+            why = fault_in(texts[i])
             if why:
                 found.setdefault(i, f"the text '{field.name}' holds {why}")
     return found
 
 
-def _fault(text: str) -> str:
+def fault_in(text: str) -> str:
+    """Return what makes a text unreadable, in words; "" where nothing does."""
     at = text.find("\0")
     if at >= 0:
         return f"a null byte at character {at + 1}"
@@ -159,7 +165,7 @@ def _fault(text: str) -> str:
     return ""
 
 
-def _encoded(
+def encoded(
     tokenizer: Tokenizer, columns: list[list[str]], source: Source, options: DataOptions
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (values, offsets) of each column; of many texts from the cache."""
@@ -186,7 +192,7 @@ def hash_of(texts: list[str]) -> str:
     return key_of("\0".join(texts).encode("utf-8", "surrogatepass"))
 
 
-def _length(
+def length_for(
     parts: list[tuple[np.ndarray, np.ndarray]], frame: Frame, train: np.ndarray, asked: int | None
 ) -> tuple[int, str]:
     """Return the tokens of the longest row that is kept whole, and why."""
@@ -221,12 +227,12 @@ def _said(rows: Rows, used: np.ndarray, why: str) -> str:
     if not share:
         return f"{said}; none is cut"
     count = round(share * len(used))
-    gone = f"{count:,} ({_percent(share)}) are longer and lose their end"
-    gone += f", {_percent(lost)} of all tokens"
+    gone = f"{count:,} ({percent(share)}) are longer and lose their end"
+    gone += f", {percent(lost)} of all tokens"
     return f"{said}; {gone} ({why})"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Return a share in percent; a small one is not called none."""
     return f"{share:.2%}" if share >= 0.0001 else "under 0.01%"
 
@@ -269,7 +275,8 @@ def _inputs(rows: Rows) -> dict[str, Tokens]:
     return found if rows.segments is None else {**found, "segments": rows.segments}
 
 
-def _without(splits: dict[str, np.ndarray], bad: list[int]) -> dict[str, np.ndarray]:
+def without_rows(splits: dict[str, np.ndarray], bad: list[int]) -> dict[str, np.ndarray]:
+    """Return the splits without these rows; raise where no training row is left."""
     if not bad:
         return splits
     left = {name: np.setdiff1d(ids, bad) for name, ids in splits.items()}

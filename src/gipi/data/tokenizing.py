@@ -45,12 +45,17 @@ class Choice:
 
 
 def choose_tokenizer(
-    columns: list[list[str]], options: DataOptions, *, key: tuple[object, ...] = ()
+    columns: list[list[str]],
+    options: DataOptions,
+    *,
+    key: tuple[object, ...] = (),
+    special: tuple[str, ...] = SPECIAL,
 ) -> Choice:
     """Return the tokenizer for texts, trained on `columns` where none is given.
 
     columns  the training texts of each column, "" for missing ones
     key      names the training rows, for the cache
+    special  roles of the special tokens of a tokenizer that is trained
 
     Raises `ConfigError` for an unknown kind or option, `DataError` where all texts are empty or the
     file of a tokenizer cannot be read.
@@ -77,7 +82,8 @@ def choose_tokenizer(
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)
     name = (*key, kind, wanted, FORMAT, version("tokenizers"))
-    tokenizer = _trained(texts, kind, wanted, name, read, options)
+    name = name if special == SPECIAL else (*name, special)
+    tokenizer = _trained(texts, kind, wanted, name, read, options, special)
     much = f"{len(texts):,} training texts of {read:,} characters"
     return Choice(tokenizer, f"tokens: {_ids(tokenizer)}, trained on {much} ({why})")
 
@@ -147,11 +153,11 @@ def _asked(options: DataOptions) -> tuple[str | None, int | None]:
 
 def _trained(
     texts: list[str], kind: str, vocab: int, name: tuple[object, ...], characters: int,
-    options: DataOptions,
+    options: DataOptions, special: tuple[str, ...],
 ) -> Tokenizer:  # fmt: skip
     def train() -> Tokenizer:
         try:
-            return train_tokenizer(texts, kind=kind, vocab=vocab, special=SPECIAL)
+            return train_tokenizer(texts, kind=kind, vocab=vocab, special=special)
         except ConfigError as error:
             raise ConfigError(
                 f"tokenizer.{error.found}", error.needed, "set a larger tokenizer.vocab"

@@ -99,7 +99,10 @@ def width_of(longest: int) -> int:
 
 
 def widths(order: Tensor, sizes: list[int], lengths: Tensor) -> list[int]:
-    """Return the width of consecutive batches of `sizes` rows; `order` are their rows."""
+    """Return the width of consecutive batches of `sizes` rows; `order` are their rows.
+
+    lengths  (N,) tokens of each row
+    """
     found = lengths.index_select(0, order).split_with_sizes(sizes)
     return [width_of(int(part.max())) for part in found]
 
@@ -110,11 +113,11 @@ def by_length(
     """Return `order` so that the rows of a batch have about one length, batches in random order.
 
     order     (N,) int64 rows in random order
-    lengths   (N,) int64 tokens of each row
+    lengths   (N,) int64 tokens of each row, or (N, K) of its K texts
 
     Rows are cut into pools of `POOL` batches, sorted by width within their pool (rows of one width
-    stay in random order), and the batches are shuffled. The rows of a last, smaller batch are drawn
-    from all rows and come last.
+    stay in random order; of several texts the last counts first), and the batches are shuffled. The
+    rows of a last, smaller batch are drawn from all rows and come last.
     """
     full = len(order) // batch_size * batch_size
     if full <= batch_size:
@@ -123,7 +126,23 @@ def by_length(
     pool = max(1, min(POOL, batches // FEWEST_POOLS)) * batch_size
     rows = order[:full]
     width = (lengths.index_select(0, rows) + MULTIPLE - 1) // MULTIPLE
-    key = torch.arange(full) // pool * (int(width.max()) + 1) + width
+    key = _joined(torch.arange(full) // pool, width)
     together = rows[key.argsort(stable=True)].view(batches, batch_size)
     mixed = together[torch.randperm(batches, generator=generator)]
     return torch.cat([mixed.reshape(-1), order[full:]])
+
+
+def longest_first(lengths: Tensor) -> Tensor:
+    """Return (N,) int64 rows by their lengths (N,) or (N, K), the longest first.
+
+    Of K texts the last counts first: writing takes longer than reading.
+    """
+    none = torch.zeros(len(lengths), dtype=torch.int64)
+    return _joined(none, lengths).argsort(descending=True, stable=True)
+
+
+def _joined(key: Tensor, numbers: Tensor) -> Tensor:
+    """Return keys (N,) that sort by `key`, then by the numbers (N,) or (N, K), the last first."""
+    for column in reversed(numbers.view(len(numbers), -1).unbind(1)):
+        key = key * (int(column.max()) + 1) + column
+    return key

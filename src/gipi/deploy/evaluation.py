@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gipi.core.schema import Schema
-    from gipi.metrics import Metric
+    from gipi.metrics import Metric, TextMetric
     from gipi.tasks import Task
     from gipi.train.evaluate import Evaluation
+    from gipi.train.said import Said
 
 Z95 = 1.959963984540054
 """The normal distribution's 97.5 % point."""
@@ -44,11 +45,15 @@ class Interval:
 
 def primary_metric(task: Task, schema: Schema) -> Metric | None:
     """Return the metric that the task is judged by; None where it is judged by its loss."""
+    if task.judges:
+        return task.judges[0].metric
     return next((m for m in task.metrics(schema) if m.name == task.primary), None)
 
 
 def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | None:
     """Return the primary metric with its 95 % interval; None without kept targets or a metric."""
+    if found.said is not None and task.judges:
+        return _of_texts(found.said, task.judges[0])
     metric = primary_metric(task, schema)
     if metric is None or found.outputs is None or found.target is None:
         return None
@@ -68,6 +73,13 @@ def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | 
     resample = bootstrap_states if outputs[:1].numel() > _MANY else bootstrap
     low, high = resample(metric, outputs, target, found.weight)
     return Interval(value + shift, low + shift, high + shift, f"bootstrap{some}")
+
+
+def _of_texts(said: Said, judge: TextMetric) -> Interval:
+    """Return the score of texts that were written; rows are resampled, not compared again."""
+    rows, metric = said.statistics[judge.name], judge.metric
+    low, high = bootstrap(metric, rows, rows, said.weight)
+    return Interval(_score(metric, rows, rows, said.weight), low, high, "bootstrap")
 
 
 def compared(found: Evaluation, task: Task, schema: Schema) -> tuple[Tensor, Tensor]:

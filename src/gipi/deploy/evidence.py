@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
-from gipi.deploy import drawn, forecasts
+from gipi.deploy import drawn, forecasts, written
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ def write_evidence(
             found["metrics"] |= found["exact"]
             primary = found["primary"] or {}
             primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
+    elif judged.said is not None:
+        found |= written.judge(judged, task, schema, rows if samples else None)
     elif task.name == "forecast" and judged.outputs is not None and judged.target is not None:
         found |= forecasts.judge(judged, task, schema, rows, samples=samples)
     elif judged.outputs is not None and judged.target is not None:

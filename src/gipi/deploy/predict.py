@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from gipi.core.batch import Batch
     from gipi.core.schema import Schema
     from gipi.data import Dataset
     from gipi.tasks import Task
 
 BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
+LOGITS = 1 << 25  # of texts that are written, all target tokens of one batch together
 TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
 
 
@@ -103,7 +105,7 @@ class Predictor:
         names: list[str] = []
         parts, numbers = [], []
         for batch in rows.stream("all", batch_size=batch_size, shuffle=False).epoch(0):
-            outputs = self.task.forward(self.model, batch.to(self.device)).float()
+            outputs = self._outputs(batch.to(self.device)).float()
             assert batch.ids is not None  # a data set of our own always numbers its rows
             ids = batch.ids.cpu().numpy()
             parts.append(self._said(outputs, rows, ids))
@@ -116,6 +118,12 @@ class Predictor:
             return tuple(names), found
         order = np.argsort(np.concatenate(numbers), kind="stable")  # texts come by length
         return tuple(names[i] for i in order), {k: v[order] for k, v in found.items()}
+
+    def _outputs(self, batch: Batch) -> Tensor:
+        """Return what the task decodes: one forward pass, or an answer of its own making."""
+        if self.task.predict is not None:
+            return self.task.predict(self.model, batch, self.schema)
+        return self.task.forward(self.model, batch)
 
     def _said(self, outputs: Tensor, rows: Dataset, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return answers, in pixels of the original pictures where they lie on pictures."""
@@ -161,7 +169,10 @@ def seen_from(task: Task, schema: Schema, tta: Sequence[str]) -> Task:
 
 def rows_at_once(schema: Schema) -> int:
     """Return how many rows go through the model at once where nothing is learned from them."""
-    texts = text_fields(schema)
+    texts, written = text_fields(schema), schema.of("target", "text")
+    if written:
+        longest = max(written[0].stats["length"], texts[0].stats["length"])
+        return max(1, min(BATCH_SIZE, LOGITS // (longest * texts[0].stats["vocab"])))
     if texts:
         return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)

@@ -36,6 +36,7 @@ class Predictions:
              segment   "mask" uint8 masks of the original pictures' sizes, 255 where nothing is said
              detect    "boxes" (k, 4), "scores", "index" and "labels", one array a row
              pose      "points" (N, K, 3) x, y, confidence
+             translate, summarise  "text"
              coordinates are pixels of the original pictures, x right, y down
     classes  the names of classes, points or series, empty for numbers
     target   the name of the predicted column, under which a number is written
@@ -146,7 +147,7 @@ class Predictions:
         return Path(path)
 
     def to_folder(self, path: str | Path) -> Path:
-        """Write predictions.json and predictions.csv into a folder, and each mask as a PNG.
+        """Write predictions.json and .csv into a folder, texts as lines, each mask as a PNG.
 
         The values of a mask's pixels are the class indices; its size is that of the picture.
         Returns the folder. Raises `StorageError` where it cannot be written.
@@ -160,6 +161,9 @@ class Predictions:
             names = answers.file_names(self.rows)
             for name, mask in zip(names, self.values["mask"], strict=True):
                 write_file(folder / name, paint.mask_png(mask, len(self.classes)))
+        if "text" in self.values:  # line for line, as tools for translations compare them
+            lines = [" ".join(str(text).split()) for text in self.values["text"].tolist()]
+            write_file(folder / "predictions.txt", "\n".join(lines) + "\n")
         self.to_json(folder / "predictions.json")
         self.to_csv(folder / "predictions.csv")
         return folder

@@ -39,10 +39,12 @@ def as_texts(data: Any, schema: Schema) -> Any:
         return data
     if isinstance(data, str):
         if not is_text(data):
-            return data if not is_text_file(Path(data)) else _file(Path(data), names, schema)
+            lines = is_text_file(Path(data)) or _in_a_language(Path(data), schema)
+            return _file(Path(data), names, schema) if lines else data
         return _rows([data], names)
-    if isinstance(data, os.PathLike) and is_text_file(Path(data)) and Path(data).is_file():
-        return _file(Path(data), names, schema)
+    if isinstance(data, os.PathLike) and Path(data).is_file():
+        lines = is_text_file(Path(data)) or _in_a_language(Path(data), schema)
+        return _file(Path(data), names, schema) if lines else data
     if type(data).__name__ == "Series" and not set(names) <= set(getattr(data, "index", ())):
         data = list(data)  # a column of a frame; a row of one has the names of its columns
     if isinstance(data, np.ndarray) and data.ndim == 1 and data.dtype.kind in "OU":
@@ -64,6 +66,12 @@ def is_text(item: str) -> bool:
     except (OSError, ValueError, RuntimeError):
         return True  # too long for a path, or with signs that none has
     return not looks_like_path(item)
+
+
+def _in_a_language(path: Path, schema: Schema) -> bool:
+    """Return whether a file is called as the language that a model translates from: test.en."""
+    written = bool(schema.of("target", "text"))
+    return written and path.is_file() and path.suffix == f".{text_fields(schema)[0].name}"
 
 
 def looks_like_path(item: str) -> bool:

@@ -146,17 +146,17 @@ MODELS = Registry(
                ("image", "pose"), {"config": LandmarksConfig, "image": _FACE}),
         Record("rnn", rnn, "recurrent net of simple cells, or of any cell; five topologies",
                "Elman 1990, Finding structure in time; Schuster and Paliwal 1997, Bidirectional "
-               "recurrent neural networks", ("text", "series"),
+               "recurrent neural networks", ("text", "series", "encoder-decoder"),
                {"config": RNNConfig, "formula": "h' = tanh(W·x + U·h + b)"}),
         Record("lstm", lstm, "recurrent net of long short-term memories; five topologies",
                "Hochreiter and Schmidhuber 1997, Long short-term memory; Gers, Schmidhuber and "
-               "Cummins 2000, Learning to forget", ("text", "series"),
+               "Cummins 2000, Learning to forget", ("text", "series", "encoder-decoder"),
                {"config": RNNConfig,
                 "formula": "h' = o ⊙ tanh c', c' = f ⊙ c + i ⊙ g",
                 "where": "i, f, o = σ(W·x + U·h + b) each, g = tanh(W·x + U·h + b)"}),
         Record("gru", gru, "recurrent net of gated recurrent units; five topologies",
                "Cho et al. 2014, Learning phrase representations using RNN encoder-decoder, "
-               "arXiv:1406.1078", ("text", "series"),
+               "arXiv:1406.1078", ("text", "series", "encoder-decoder"),
                {"config": RNNConfig,
                 "formula": "h' = (1 - z) ⊙ n + z ⊙ h, n = tanh(W·x + b + r ⊙ (U·h + b'))",
                 "where": "r, z = σ(W·x + U·h + b) each"}),

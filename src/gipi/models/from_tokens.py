@@ -142,9 +142,12 @@ class NextToken(nn.Module):
 class Translator(nn.Module):
     """An encoder-decoder called with both texts: the logits of what follows each target token.
 
-    source (B, S) int64, target (B, T) int64, shifted right -> (B, T, V). What equals `pad` is
-    masked in the source; the target needs no mask, for no token looks ahead.
+    source (B, S) int64, target (B, T) int64, shifted right -> (B, T, V), or (N, V) at `places` (N,)
+    of the flat target. What equals `pad` is masked in the source; the target needs no mask, for no
+    token looks ahead.
     """
+
+    picks_places = True
 
     def __init__(
         self, body: Seq2SeqModel, config: TranslatorOptions | None = None, *, pad: int = 0
@@ -153,10 +156,12 @@ class Translator(nn.Module):
         self.body, self.pad, self.config = body, pad, config
         self.choices = shape_in_words(body.config.decoder, body.config.embed)
 
-    def forward(self, source_BS: Tensor, target_BT: Tensor) -> Tensor:
-        """Return the logits at each place of the target."""
+    def forward(self, source_BS: Tensor, target_BT: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return the logits at each place of the target, or at some."""
         real = source_BS.ne(self.pad)
-        logits: Tensor | None = self.body(source_BS, real, decoder_input_ids=target_BT).logits
+        logits: Tensor | None = self.body(
+            source_BS, real, decoder_input_ids=target_BT, at=places
+        ).logits
         assert logits is not None
         return logits
 

@@ -64,6 +64,8 @@ class EncoderDecoder(nn.Module):
     only s_0 tells the decoder of the source.
     """
 
+    picks_places = True
+
     def __init__(self, config: RNNConfig, signature: Signature, generator: Generator) -> None:
         super().__init__()
         self.config = config
@@ -98,9 +100,14 @@ class EncoderDecoder(nn.Module):
             f"attention {config.attention}, {signature.outputs} target tokens",
         )
 
-    def forward(self, source: Tensor, target_in_BT: Tensor) -> Tensor:
-        """Return the scores of every next target token, (B, T, V)."""
+    def forward(self, source: Tensor, target_in_BT: Tensor, places: Tensor | None = None) -> Tensor:
+        """Return the scores of every next target token, (B, T, V).
+
+        places  flat indices (N,) into B·T: scores (N, V) of these alone
+        """
         features, _, _ = self._advance(self.dropout(self.table(target_in_BT)), self.start(source))
+        if places is not None:
+            features = features.flatten(0, 1)[places]
         scores: Tensor = self.head(self.dropout(features))
         return scores
 

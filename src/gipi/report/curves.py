@@ -21,6 +21,7 @@ SHARES = (
     "label_map", "label_f1_micro", "label_f1_macro", "exact_match",
 )  # fmt: skip
 UPPER = {
+    "bleu": "BLEU", "rouge_l": "ROUGE-L",
     "rmse": "RMSE", "mae": "MAE", "r2": "R²", "auc": "AUC", "f1": "F1", "mean_iou": "mean IoU",
     "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar100": "AR100", "nme": "NME", "pck": "PCK",
     "oks": "OKS", "mse": "MSE", "mase": "MASE", "original_mae": "MAE, original units",

@@ -376,7 +376,12 @@ def worst_rows(run: RunData) -> str:
     rows = [r for r in listed(run.evaluation.get("worst")) if isinstance(r, dict)]
     if not rows:
         return ""
-    return f'<div class="worst">{"".join(_sample(run, r) for r in rows)}</div>'
+    shown = f'<div class="worst">{"".join(_sample(run, r) for r in rows)}</div>'
+    some = [r for r in listed(run.evaluation.get("random")) if isinstance(r, dict)]
+    if some:
+        drawn_rows = "".join(_sample(run, r) for r in some)
+        shown += f'<h3>Rows at random</h3><div class="worst">{drawn_rows}</div>'
+    return shown
 
 
 def _sample(run: RunData, row: dict[str, Any]) -> str:
@@ -402,6 +407,9 @@ def _sample(run: RunData, row: dict[str, Any]) -> str:
         items = "".join(f"<dt>{text(k)}</dt><dd>{_answer(v)}</dd>" for k, v in values.items())
         body += f"<details><summary>values</summary><dl>{items}</dl></details>"
     name = text(row.get("name", row.get("id", "")))
+    alone, judge = finite(row.get("score")), run.evaluation.get("row_score")
+    if alone is not None and isinstance(judge, str):
+        name += f" · {text(metric_name(judge))} {number(alone, 3)}"
     return f'<article class="sample">{image}<div>{body}<p class="name">{name}</p></div></article>'
 
 

@@ -68,9 +68,17 @@ _WORST = (
 )
 
 
+_WRITTEN = (
+    "The rows whose answer alone scores least against the text of the data, then rows at random. A "
+    "good translation in other words scores low too: read before you judge."
+)
+
+
 def _intro(run: RunData) -> str:
     if forecasts.is_forecast(run):
         return forecasts.WINDOWS
+    if run.evaluation.get("row_score"):
+        return _WRITTEN
     return drawn.WORST.get(drawn.kind_of(run), _WORST)
 
 

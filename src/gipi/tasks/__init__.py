@@ -15,6 +15,7 @@ from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
 from gipi.tasks.task import Loss, Phase, Task, call_model
+from gipi.tasks.translate import summarise, translate
 
 __all__ = [
     "TASKS",
@@ -30,6 +31,8 @@ __all__ = [
     "pose",
     "regress",
     "segment",
+    "summarise",
+    "translate",
 ]
 
 TASKS = Registry(
@@ -51,6 +54,18 @@ TASKS = Registry(
         ),
         Record(
             "pose", pose, "find named points", "Toshev and Szegedy 2014, DeepPose, arXiv:1312.4659"
+        ),
+        Record(
+            "translate",
+            translate,
+            "write another text for each text",
+            "Sutskever, Vinyals and Le 2014, arXiv:1409.3215",
+        ),
+        Record(
+            "summarise",
+            summarise,
+            "write a short text for each text",
+            "Rush, Chopra and Weston 2015, arXiv:1509.00685",
         ),
         Record(
             "forecast",

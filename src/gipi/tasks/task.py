@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from gipi.core.schema import Schema
-    from gipi.metrics import Metric
+    from gipi.metrics import Metric, TextMetric
 
 
 class Loss(NamedTuple):
@@ -36,6 +36,16 @@ class Loss(NamedTuple):
     count: float | Tensor  # type: ignore[assignment]  # hides tuple.count
     outputs: Tensor
     logs: Mapping[str, Tensor] | None = None
+
+
+class Predict(Protocol):
+    """How a task answers that needs more than one forward pass."""
+
+    def __call__(
+        self, model: nn.Module, batch: Batch, schema: Schema, *, quick: bool = False
+    ) -> Tensor:
+        """Return what `Task.decode` takes, for every row of the batch."""
+        ...
 
 
 LossFunction = Callable[[nn.Module, Batch], Loss]
@@ -72,6 +82,11 @@ class Task:
                    answers in pixels of the original pictures; None where answers have no place
     primary        name of the metric that decides which weights are best
     row_separable  the loss of a batch is the sum of the losses of its rows
+    predict        (model, batch, schema, quick) -> what `decode` takes, where an answer is more
+                   than one forward pass; `quick` may be cheaper and worse; None: `forward`
+    judges         metrics of the texts that `predict` and `decode` give, against those of the data
+    judged_rows    rows, evenly spread, that are answered for each evaluation of a run; at its end
+                   all are
     measured_rows  rows before a log row whose outputs are measured for it, at most; few where the
                    metrics are slow
     after_step     called with the model after each optimizer step (target nets, teachers)
@@ -89,6 +104,9 @@ class Task:
     row_separable: bool = True
     measured_rows: int = 8192
     after_step: Callable[[nn.Module], None] | None = None
+    predict: Predict | None = None
+    judges: tuple[TextMetric, ...] = ()
+    judged_rows: int = 64
     decode_original: (
         Callable[[Tensor, Schema, np.ndarray, np.ndarray], dict[str, np.ndarray]] | None
     ) = None

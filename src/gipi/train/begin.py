@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from gipi.train.guard import Guard
 from gipi.train.kept import check_last_batch, kept_of
 from gipi.train.lanes import Lane, build_lanes, build_optimizer
 from gipi.train.look import first_look
+from gipi.train.mode import eval_mode
 from gipi.train.parallel import check_separable, wrap
 from gipi.train.precision import Setup, apply_threads_and_gemm, autocast
 from gipi.train.run import Run, load_observers, place
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 AGAIN = 0.02
 """An evaluation that takes less than this share of a time budget is measured a second time."""
+ANSWERED = 16  # rows whose answers are timed
 
 
 def begin(
@@ -233,13 +236,29 @@ def _set_time(run: Run, train: Stream, reserve_s: float, reserve_rows: int) -> N
         for _ in range(2):  # a first pass is slow for other reasons: what is short is done again
             seen = evaluate(
                 run.net, run.task, stream, schema=run.schema, device=run.device,
-                autocast=run.context, layout=run.setup.memory_format,
+                autocast=run.context, layout=run.setup.memory_format, answers=0,
             )  # fmt: skip
             per_row = seen.seconds / max(seen.rows, 1)
             if not dist.any_rank(seen.seconds < least, run.device):
                 break
-        reserve_rows += 2 * seen.rows if run.val is not None else 0
+        once = seen.rows if run.val is not None else 0
+        reserve_s += _answer_s(run, stream) * (reserve_rows + once)
+        reserve_rows += 2 * once
     set_span(run.clock, run.recipe, reserve_s + per_row * reserve_rows)
+
+
+def _answer_s(run: Run, stream: Stream) -> float:
+    """Return the seconds that one answer of a task that writes takes; 0 for others.
+
+    A net that has learned nothing writes until it is stopped, about twice as long as it will later.
+    """
+    if run.task.predict is None or run.schema is None:
+        return 0.0
+    few = place(next(iter(stream.epoch(0))), run.device).slice(0, ANSWERED)
+    began = time.perf_counter()
+    with eval_mode(run.net), torch.inference_mode():
+        run.task.predict(run.net, few, run.schema)
+    return (time.perf_counter() - began) / len(few) / 2
 
 
 def _pinned(out: Path | None) -> Setup | None:

@@ -11,6 +11,7 @@ import torch
 
 from gipi.core import dist
 from gipi.train.mode import eval_mode
+from gipi.train.said import Reader, Said
 from gipi.train.window import measure, read_metrics
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Evaluation:
     rows     evaluated rows
     outputs, target, weight, ids  where `keep` asked for them: one entry per evaluated row, or of
              rows evenly spread over the stream where all would take more than `KEPT_BYTES`
+    said     the texts that were written, where the task writes any; then `outputs` and the three
+             beside it are None
     """
 
     metrics: dict[str, float]
@@ -44,6 +47,7 @@ class Evaluation:
     target: Tensor | None = None
     weight: Tensor | None = None
     ids: Tensor | None = None
+    said: Said | None = None
 
 
 def evaluate(
@@ -56,6 +60,7 @@ def evaluate(
     autocast: AbstractContextManager[Any] | None = None,
     layout: torch.memory_format | None = None,
     keep: bool = False,
+    answers: int | None = None,
 ) -> Evaluation:
     """Return the loss and the metrics of `model` on every row of `stream`.
 
@@ -65,6 +70,9 @@ def evaluate(
     whose answers lie on the picture in the form that its metrics compare, for a map of logits of
     each row would fill the memory. Beyond `KEPT_BYTES` only some rows are kept, evenly spread;
     boxes are kept of all, for their score is taken from them.
+
+    answers  rows, evenly spread, whose answers are made, quickly, and scored where the task writes
+             texts; None: all rows, as well as it can
     """
     began = time.perf_counter()
     device = device or next(iter(model.parameters())).device
@@ -75,6 +83,7 @@ def evaluate(
     rows, share = 0, 0.0
     goal = None if schema is None else schema.target
     every = goal is not None and goal.kind == "boxes"
+    reader = Reader.of(task, schema, stream, device, answers)
     with eval_mode(model), torch.inference_mode(), autocast or nullcontext():
         for given in stream.epoch(0):
             batch = given if device.type == "cpu" else given.to(device)
@@ -86,7 +95,9 @@ def evaluate(
             rows += len(batch)
             if batch.target is not None:
                 measure(task, schema, metrics, states, loss.outputs, batch.target, batch.weight)
-            if keep:
+            if reader is not None:
+                reader.add(model, batch)
+            elif keep:
                 outputs = loss.outputs.float()
                 if task.decode_original is not None and batch.target is not None:
                     outputs = task.units(outputs, batch.target, schema)[0]
@@ -97,8 +108,11 @@ def evaluate(
     values = {"loss": float(totals[0] / totals[1])}  # sync
     for name, value in read_metrics(metrics, states, "m").items():
         values[name[2:]] = value
+    if reader is not None:
+        values |= reader.scores()
     columns = [_join(column) for column in zip(*kept, strict=True)] if kept else [None] * 4
-    return Evaluation(values, rows, time.perf_counter() - began, *columns)
+    said = reader.said() if reader is not None and keep else None
+    return Evaluation(values, rows, time.perf_counter() - began, *columns, said=said)
 
 
 def _share(found: tuple[Tensor | None, ...], stream: Stream) -> float:

@@ -28,7 +28,7 @@ def validate(run: Run) -> list[Action]:
     """Evaluate on the validation rows, remember better weights, write the row."""
     average = run.state.average
     with average.swapped() if average is not None else nullcontext():
-        seen = _look(run)
+        seen = _look(run, run.task.judged_rows)
         name, greater = primary(run.task, run.schema)
         score, loss, best = seen.metrics[name], seen.metrics["loss"], run.state.best
         gain = 0.0 if best is None else (score - best.score) * (1 if greater else -1)
@@ -67,7 +67,7 @@ def finish(run: Run, train: Stream) -> None:
     if state.best is not None:
         run.model.load_state_dict(state.best.weights)
         name, _ = primary(run.task, run.schema)
-        again = _look(run).metrics
+        again = _look(run).metrics  # of a task that writes, all rows are answered now
         scale = max(abs(state.best.score), 1e-6)
         if abs(again[name] - state.best.score) > BEST_TOLERANCE * scale:
             raise RunError(
@@ -85,10 +85,10 @@ def finish(run: Run, train: Stream) -> None:
     run.tell("end", {"step": state.step, "epoch": state.epoch, **best, **state.metrics})
 
 
-def _look(run: Run) -> Evaluation:
+def _look(run: Run, answers: int | None = None) -> Evaluation:
     assert run.val is not None
     with torch.no_grad():
         return evaluate(
             run.net, run.task, run.val, schema=run.schema, device=run.device,
-            autocast=run.context, layout=run.setup.memory_format,
+            autocast=run.context, layout=run.setup.memory_format, answers=answers,
         )  # fmt: skip

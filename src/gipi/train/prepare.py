@@ -11,7 +11,7 @@ from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
-from gipi.core.schema import TaskKind
+from gipi.core.schema import WRITTEN, TaskKind
 from gipi.train import budget, picture_recipes, series_recipes, text_recipes
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
+DECIDES = ("forecast", *WRITTEN)  # tasks without which data is read in another way
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def prepare(
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
     options = replace(data_options(wanted), tokenizer_kept=tokenizer)
-    if own.task is not None and own.task.name == "forecast":  # it decides how rows are read
-        options = replace(options, task="forecast")
+    if own.task is not None and own.task.name in DECIDES:  # it decides how rows are read
+        options = replace(options, task=_KINDS[own.task.name])
     dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
     schema = dataset.schema
     task_name = wanted.task or schema.task

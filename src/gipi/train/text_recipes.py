@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
+from gipi.train import writing_recipes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +61,8 @@ def guess(schema: Schema) -> tuple[str, str] | None:
     texts = [f for f in schema.inputs if f.kind == "text"]
     if not texts:
         return None
+    if writing_recipes.is_written(schema):
+        return writing_recipes.guess()
     what = "text" if len(texts) == 1 else "pairs of texts"
     why = "filters over a few words at a time learn fast and need no long memory"
     return "textcnn", f"the input is {what}: {why}"
@@ -67,6 +70,8 @@ def guess(schema: Schema) -> tuple[str, str] | None:
 
 def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:  # noqa: ARG001
     """Return AdamW under one cycle, sized by the rows."""
+    if writing_recipes.is_written(schema):
+        return writing_recipes.recipe(model, rows)
     pace = PACES.get(model, TRANSFORMER)
     batch = max(8, min(BATCH, 1 << int(math.log2(max(rows / 10, 8)))))
     epochs = math.ceil(pace.steps * batch / max(rows, 1))
@@ -85,6 +90,9 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
 
     known  the models that there are
     """
+    if writing_recipes.is_written(schema):
+        writing_recipes.check_writes(record, schema, known)
+        return
     if not is_text(schema) or _answers(record):
         return
     readers = ", ".join(r.name for r in known if _answers(r))

@@ -70,6 +70,11 @@ class Window:
         if not self.seen:
             return
         self._forget()
+        if len({tuple(target.shape[1:]) for _, target, _ in self.seen}) > 1:  # rows of tokens
+            for out, target, weight in self.seen:
+                measure(self.task, self.schema, self.metrics, self._states(), out, target, weight)
+            self.seen, self.rows = [], 0
+            return
         outputs, targets, weights = zip(*self.seen, strict=True)
         out, target, weight = torch.cat(outputs), torch.cat(targets), None
         if any(w is not None for w in weights):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gipi.core.errors import DataError, UnknownName, did_you_mean
+from gipi.core.schema import WRITTEN
 from gipi.data import multilabel
 from gipi.data.source import Source, column_called
 from gipi.data.sources import (
@@ -74,7 +75,8 @@ def read_source(
                 did_you_mean(target, source.columns),
             )
         if target != source.target:
-            source = replace(source, target=target, task=None)
+            task = source.task if source.task in WRITTEN else None  # from either to the other
+            source = replace(source, target=target, task=task)
     return source if name is None else replace(source, name=name)
 
 

@@ -1,0 +1,125 @@
+"""Tasks that write a text: which column is read, which is written, and which rows have both.
+
+Translating and summarising are one mechanism under two words: one column of text goes in, another
+comes out. Everything else in the data is left out, and says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.core.schema import WRITTEN, Field
+from gipi.data.source import is_missing
+from gipi.data.wordy import words_a_row
+
+if TYPE_CHECKING:
+    from gipi.core.schema import Schema
+    from gipi.data.options import DataOptions
+    from gipi.data.source import Column, Source
+
+
+def is_written(task: str | None) -> bool:
+    """Return whether a task writes a text."""
+    return task in WRITTEN
+
+
+def text_columns(source: Source) -> list[str]:
+    """Return the columns of strings, in their order."""
+    return [name for name, column in source.columns.items() if _is_text(column)]
+
+
+def _is_text(column: Column) -> bool:
+    return isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "OU"
+
+
+def last_text(source: Source, roles: dict[str, str], options: DataOptions) -> tuple[str, str]:
+    """Return the column that is to be written where none was named, and why it is this one.
+
+    Raises `DataError` where there are fewer than two columns of text.
+    """
+    free = [name for name in text_columns(source)
+            if name not in roles and options.overrides.get(name) != "ignored"]  # fmt: skip
+    if len(free) < 2:
+        count = f"{len(free)} column{'s' * (len(free) != 1)} of text"
+        raise DataError(
+            f"{source.name} has {count}: {', '.join(source.columns)}",
+            f"two columns of text to {options.task}: one that is read and one that is written",
+            "give a table with both, or two files such as train.en and train.de",
+        )
+    return free[-1], "taken as target because it is the last column of text"
+
+
+def check_written(source: Source, target: str, task: str) -> None:
+    """Raise `DataError` where the target holds no texts."""
+    column = source.columns[target]
+    if not _is_text(column):
+        texts = [name for name in text_columns(source) if name != target]
+        raise DataError(
+            f"the target '{target}' of {source.name} holds no text",
+            f"a column of texts to {task}",
+            f"name one with --target: {', '.join(texts)}" if texts else "use another task",
+        )
+    if is_missing(column).all():
+        raise DataError(
+            f"every text of the target '{target}' is empty", "texts to learn from",
+            "check the column and the file",
+        )  # fmt: skip
+
+
+def settle_source(
+    source: Source, fields: list[Field], options: DataOptions, task: str
+) -> list[Field]:
+    """Return the fields with exactly one text as input; the others are ignored, with the reason.
+
+    The text is the one that was asked for, else the one with most words. Raises `DataError` where
+    there is none.
+    """
+    asked = [name for name, kind in options.overrides.items() if kind == "text"]
+    free = [f for f in fields if f.role not in ("target", "weight", "group", "time", "split")]
+    texts = [f for f in free if _is_text(source.columns[f.name])
+             and options.overrides.get(f.name) != "ignored"]  # fmt: skip
+    if not texts:
+        found = ", ".join(f"'{f.name}'" for f in free) or "no other column"
+        raise DataError(
+            f"{source.name} has no text to {task} from: {found}",
+            "a column of texts beside the target",
+            "name another target with --target, or give a table with both texts",
+        )
+    best = max(texts, key=lambda f: (f.name in asked, _words(source, f)))
+    why = f"texts to {task} from"
+    beside = f"a text is written from one text, and '{best.name}' is read"
+    out = []
+    for field in fields:
+        if field.name == best.name:
+            field = Field(field.name, "text", "input", why)  # noqa: PLW2901
+        elif field in free:
+            field = replace(field, role="ignored", reason=beside)  # noqa: PLW2901
+        out.append(field)
+    return out
+
+
+def _words(source: Source, field: Field) -> float:
+    column = np.asarray(source.columns[field.name])
+    return words_a_row(column[~is_missing(column)])
+
+
+def with_both(source: Source, schema: Schema, usable: np.ndarray) -> np.ndarray:
+    """Return which rows have a text to read and one to write."""
+    for field in (*schema.of("input", "text"), *schema.of("target", "text")):
+        column = source.columns[field.name]
+        assert isinstance(column, np.ndarray)
+        blank = np.fromiter((isinstance(v, str) and not v.strip() for v in column.tolist()), bool,
+                            len(column))  # fmt: skip
+        usable = usable & ~is_missing(column) & ~blank
+    return usable
+
+
+def lost_rows(count: int, schema: Schema) -> str:
+    """Return the sentence about rows that lack one of the two texts."""
+    names = " and ".join(f"'{f.name}'" for f in (*schema.inputs, *schema.of("target")))
+    rows = "1 row" if count == 1 else f"{count:,} rows"
+    return f"{rows} without both texts ({names}) take no part"
