@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
+    "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints", "tags",
+    "answers",
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress", "segment", "detect", "pose"]
+TaskKind = Literal["classify", "regress", "segment", "detect", "pose", "tag", "answer"]
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -39,6 +40,11 @@ class Signature:
     length         T of the longest prepared row of tokens
     pad            id of the padding token: what equals it is no token
     outputs        width of the head, decided by the task (classes, target values, parameters)
+    per            what is answered: "row", "token" (the head stands on every token), or "span"
+                   (first and last token of the answer)
+    parts          where the tokens are whole words: numbers of ids of their letters, casings and
+                   suffixes; the model's inputs are then words (B, T), shapes (B, T, 2) of casing
+                   and suffix, and letters (B, T, C), int64, 0 where there is none
     """
 
     image: tuple[int, int, int] | None = None
@@ -48,6 +54,8 @@ class Signature:
     length: int = 0
     pad: int = 0
     outputs: int = 1
+    per: str = "row"
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ class Field:
         boxes       float32 (B, M, 6) x0, y0, x1, y1, class, crowd; unused rows have class -1
         keypoints   float32 (B, K, 3) x, y, visible (0 missing, 1 hidden, 2 visible); stats may hold
                     "flip" (pairs of points that a mirror swaps) and "sigmas" (spread per point)
+        tags        int64 (B, T), one for each token, -100 where none counts
+        answers     int64 (B, 2) first and last token of the answer in this window, 0 and 0: none
         category    int64 (B,), or float32 (B, K) of 0 and 1 where `multi` is true
     """
 

@@ -31,9 +31,10 @@ from gipi.data.source import (
     is_missing,
 )
 from gipi.data.sources import read_source
+from gipi.data.sequences import OF_TOKENS, open_rows, read_tokens
 from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
-from gipi.data.texts import open_texts, read_texts
+from gipi.data.tokens import Tokens
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 
 if TYPE_CHECKING:
@@ -237,14 +238,16 @@ def open_data(
         source, schema, split.ids, chosen, progress, found
     )
     notes += more
-    texts = open_texts(schema, source, splits, chosen)
-    schema, splits = texts.schema, texts.splits
+    texts = open_rows(schema, source, splits, chosen)
+    schema, splits, source = texts.schema, texts.splits, texts.source or source
     notes += texts.notes
     inputs: dict[str, Any] = {} if pictures is None else {"image": pictures}
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     used = np.sort(np.concatenate(list(splits.values())))
-    target = masks if masks is not None else _target(source, schema, found, pictures, used)
+    target = masks if masks is not None else texts.target
+    if target is None:
+        target = _target(source, schema, found, pictures, used)
     weight = _weight(source, schema)
     for name, ids in splits.items():
         if weight is not None and not weight[torch.from_numpy(ids)].any():
@@ -285,7 +288,7 @@ def read_rows(
         notes += [*found.notes, *settle(faults, source, chosen)]
     inputs: dict[str, Any] = {}
     pictures: Pictures | None = None
-    values: torch.Tensor | Masks | None = None
+    values: torch.Tensor | Masks | Tokens | None = None
     for field in schema.inputs:
         if field.kind == "image":
             decoder = images.decoder_of(field)
@@ -300,13 +303,16 @@ def read_rows(
             faults |= decoded.faults
             inputs["image"] = pictures = images.pictures_of(field, decoded.pixels)
             values = None if decoded.masks is None else Masks(decoded.masks)
-    texts = read_texts(schema, source, chosen)
+    texts = read_tokens(schema, source, chosen, target=target)
+    source = texts.source or source
     notes += texts.notes
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
     rows = np.intersect1d(rows, texts.splits.get("all", rows))
-    if values is None and target and field_y is not None and _complete(source, field_y, []):
+    if field_y is not None and field_y.kind in OF_TOKENS:
+        values = texts.target
+    elif values is None and target and field_y is not None and _complete(source, field_y, []):
         values = _target(source, schema, found, pictures, rows)
     weighted = target and any(f.name in source.columns for f in schema.of("weight"))
     columns = Columns(inputs, values, _weight(source, schema) if weighted else None)

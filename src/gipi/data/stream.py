@@ -45,12 +45,13 @@ class Columns:
     inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, or `Tokens` (all of one length
              a row: segments belong to tokens)
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
-             (N, K, 3) keypoints, or `Masks`; None where there is none
+             (N, K, 3) keypoints, `Masks`, or `Tokens` of the lengths of the inputs; None where
+             there is none
     weight   (N,) float32 row weights or None
     """
 
     inputs: dict[str, Tensor | Pictures | Tokens]
-    target: Tensor | Masks | None = None
+    target: Tensor | Masks | Tokens | None = None
     weight: Tensor | None = None
 
 
@@ -128,9 +129,11 @@ class RowStream:
         )  # fmt: skip
 
     def _target_of(
-        self, target: Tensor | Masks | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, Labels | None]:
-        """Return the targets of the split on the device, or what fetches its masks."""
+        self, target: Tensor | Masks | Tokens | None, rows: Tensor, workers: int
+    ) -> tuple[Tensor | None, Gather | None]:
+        """Return the targets of the split on the device, or what fetches its masks or tags."""
+        if isinstance(target, Tokens):
+            return None, self._gather_of(target, workers)
         if isinstance(target, Masks):
             if self.mode == "resident":
                 return torch.from_numpy(target.fetch(self.ids)).to(self.device), None
@@ -308,13 +311,13 @@ class RowStream:
 
 
 def _views(
-    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | None, weight: Tensor | None,
-    ids: Tensor, chunk: Chunk,
+    inputs: dict[str, Tensor | list[Tensor]], target: Tensor | list[Tensor] | None,
+    weight: Tensor | None, ids: Tensor, chunk: Chunk,
 ) -> list[Batch]:  # fmt: skip
     """Cut a chunk into batches that are views of it; tokens come cut already."""
     sizes = chunk.sizes
     none: Sequence[Tensor | None] = [None] * len(sizes)
-    targets = none if target is None else target.split_with_sizes(sizes)
+    targets = none if target is None else _pieces(target, sizes)
     weights = none if weight is None else weight.split_with_sizes(sizes)
     if any(chunk.empty):
         nothing = torch.zeros(1, device=ids.device)
@@ -362,11 +365,13 @@ def _float_bytes(columns: Columns, rows: int) -> int:
         if isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
         elif isinstance(column, Tokens):  # 8 bytes a token of a batch, 4 where they are stored
-            total += (8 * len(column.values) // max(len(column), 1) + 16) * rows
+            total += (8 * column.values.size // max(len(column), 1) + 16) * rows
         else:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):
         total += int(np.prod(columns.target.shape)) * rows
+    elif isinstance(columns.target, Tokens):
+        total += (8 * len(columns.target.values) // max(len(columns.target), 1) + 16) * rows
     elif columns.target is not None:
         total += columns.target[:1].numel() * columns.target.element_size() * rows
     return total

@@ -26,6 +26,8 @@ from gipi.data.tokens import Tokens
 from gipi.text import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gipi.core.schema import Field, Schema
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
@@ -39,12 +41,18 @@ FORMAT = 1  # of the tokens in the cache
 
 @dataclass(frozen=True)
 class Opened:
-    """A data set with its texts as tokens; `inputs` is empty where there are none."""
+    """A data set with its texts as tokens; `inputs` is empty where there are none.
+
+    target  where it is made of tokens as well
+    source  the rows, where they are not those that were given: a long text is several of them
+    """
 
     schema: Schema
     inputs: dict[str, Tokens]
     splits: dict[str, np.ndarray]
     notes: list[str]
+    target: Tokens | Tensor | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from gipi.tasks.detect import detect
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
+from gipi.tasks.tag import tag
 from gipi.tasks.task import Loss, Phase, Task, call_model
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "pose",
     "regress",
     "segment",
+    "tag",
 ]
 
 TASKS = Registry(
@@ -49,6 +51,12 @@ TASKS = Registry(
         ),
         Record(
             "pose", pose, "find named points", "Toshev and Szegedy 2014, DeepPose, arXiv:1312.4659"
+        ),
+        Record(
+            "tag",
+            tag,
+            "find entities: a tag for each word",
+            "Ramshaw and Marcus 1995; Lample et al. 2016, arXiv:1603.01360",
         ),
     ),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.core import dist
+from gipi.core.batch import UNLABELLED, joined
 from gipi.train.mode import eval_mode
 from gipi.train.window import measure, read_metrics
 
@@ -97,7 +98,9 @@ def evaluate(
     values = {"loss": float(totals[0] / totals[1])}  # sync
     for name, value in read_metrics(metrics, states, "m").items():
         values[name[2:]] = value
-    columns = [_join(column) for column in zip(*kept, strict=True)] if kept else [None] * 4
+    fills = (0, UNLABELLED, 0, 0)
+    parts = zip(zip(*kept, strict=True), fills, strict=True) if kept else ()
+    columns = [_join(column, fill) for column, fill in parts] or [None] * 4
     return Evaluation(values, rows, time.perf_counter() - began, *columns)
 
 
@@ -123,6 +126,6 @@ def in_layout(inputs: dict[str, Tensor], layout: torch.memory_format) -> dict[st
     return {k: v.contiguous(memory_format=layout) if v.ndim == 4 else v for k, v in inputs.items()}
 
 
-def _join(column: tuple[Tensor | None, ...]) -> Tensor | None:
+def _join(column: tuple[Tensor | None, ...], fill: float) -> Tensor | None:
     present = [t for t in column if t is not None]
-    return torch.cat(present) if len(present) == len(column) else None
+    return joined(present, fill=fill) if len(present) == len(column) else None

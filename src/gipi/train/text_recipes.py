@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gipi.core.schema import Schema
 
 BATCH = 64  # rows of a step
+HEADS = {"tag": {"tag"}, "answer": {"answer"}}
+"""Tasks that need a head of their own, and the tag of models that have it."""
 FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
 
 
@@ -43,7 +45,9 @@ CONVOLUTION = Pace(1e-3, steps=4000, least=4, most=30)
 RECURRENT = Pace(2e-3, steps=4000, least=4, most=30, clip=1.0)
 BAG = Pace(5e-3, steps=6000, least=5, most=60, weight_decay=0.0)
 TRANSFORMER = Pace(5e-4, steps=6000, least=4, most=40, clip=1.0)
+TAGGER = Pace(3e-3, steps=8000, least=10, most=40, clip=5.0)
 PACES = {
+    "bilstm-tagger": TAGGER,
     "textcnn": CONVOLUTION, "fasttext": BAG,
     "rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT,
 }  # fmt: skip
@@ -59,6 +63,12 @@ def guess(schema: Schema) -> tuple[str, str] | None:
     texts = [f for f in schema.inputs if f.kind == "text"]
     if not texts:
         return None
+    if schema.task == "tag":
+        if "tokenizer" in texts[0].stats:
+            return "bert", "each piece of a word sees all others"
+        return "bilstm-tagger", "words, their letters and their order tell the tags"
+    if schema.task == "answer":
+        return "bert", "each word of the context has to see the question"
     what = "text" if len(texts) == 1 else "pairs of texts"
     why = "filters over a few words at a time learn fast and need no long memory"
     return "textcnn", f"the input is {what}: {why}"
@@ -84,7 +94,15 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
 
     known  the models that there are
     """
-    if not is_text(schema) or "text" in record.tags:
+    if not is_text(schema):
+        return
+    if schema.task in HEADS and not HEADS[schema.task] & set(record.tags):
+        raise ModelError(
+            f"the model '{record.name}' has no head for the task {schema.task}",
+            "one of: " + ", ".join(r.name for r in known if HEADS[schema.task] & set(r.tags)),
+            "leave --model out, or choose one of them",
+        )
+    if "text" in record.tags:
         return
     texts = ", ".join(f"'{f.name}'" for f in schema.inputs)
     readers = ", ".join(r.name for r in known if "text" in r.tags)
