@@ -35,6 +35,9 @@ class Predictions:
              segment   "mask" uint8 masks of the original pictures' sizes, 255 where nothing is said
              detect    "boxes" (k, 4), "scores", "index" and "labels", one array a row
              pose      "points" (N, K, 3) x, y, confidence
+             tag       "tags", "tokens", "text" and "entities" (type, text, start, end), lists a row
+             answer    "answer" texts, "" for none, their "start" and "end" in the context (-1),
+                       and "margin", how far each lies above "no answer"
              coordinates are pixels of the original pictures, x right, y down
     classes  the names of classes or points, empty for numbers
     target   the name of the predicted column, under which a number is written

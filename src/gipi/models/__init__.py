@@ -41,6 +41,7 @@ from gipi.models.rnn_encoder_decoder import Seq2SeqState
 from gipi.models.sequence import RNNConfig
 from gipi.models.tagger import TaggerConfig, tagger
 from gipi.models.textcnn import TextCNNConfig, textcnn
+from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.unet import UNetConfig, unet
 from gipi.models.weights import LoadReport, compare_weights, load_weights
 
@@ -80,8 +81,10 @@ __all__ = [
     "ResNetConfig",
     "RetinaNetConfig",
     "Seq2SeqState",
+    "SpanReader",
     "TaggerConfig",
     "TextCNNConfig",
+    "TokenTagger",
     "TranslatorOptions",
     "UNetConfig",
     "backbone",
@@ -167,7 +170,7 @@ MODELS = Registry(
                ("text", "words", "tag"), {"config": TaggerConfig}),
         Record("bert", text_classifier, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text",), {"config": BertOptions}),
+               ("text", "tag", "answer"), {"config": BertOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

@@ -7,6 +7,7 @@ from typing import Any
 
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
+from gipi.tasks.answer import answer
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
@@ -21,6 +22,7 @@ __all__ = [
     "Loss",
     "Phase",
     "Task",
+    "answer",
     "build",
     "call_model",
     "classify",
@@ -57,6 +59,12 @@ TASKS = Registry(
             tag,
             "find entities: a tag for each word",
             "Ramshaw and Marcus 1995; Lample et al. 2016, arXiv:1603.01360",
+        ),
+        Record(
+            "answer",
+            answer,
+            "find the answer to a question in a text",
+            "Rajpurkar et al. 2016, SQuAD, arXiv:1606.05250",
         ),
     ),
 )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BATCH = 64  # rows of a step
 HEADS = {"tag": {"tag"}, "answer": {"answer"}}
 """Tasks that need a head of their own, and the tag of models that have it."""
+MANY_QUESTIONS = 50_000
+"""Below it nobody has made a reader from random weights; SQuAD has 87,599."""
 FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
 
 
@@ -114,7 +116,16 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
 
 
 def honest(schema: Schema, rows: int) -> str:
-    """Return what must be said of few texts; empty where they are enough."""
+    """Return what must be said of few texts; empty where they are enough.
+
+    rows  that are learned from; of questions their windows
+    """
+    if schema.task == "answer" and rows < MANY_QUESTIONS:
+        return (
+            f"{rows} training rows of questions are far too few for a reader from random weights: "
+            "it learns where answers may lie, hardly which one is asked for; a useful reader "
+            "starts from a pre-trained encoder (docs/tagging.md)"
+        )
     if rows >= FEW or not is_text(schema):
         return ""
     return (
