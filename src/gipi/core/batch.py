@@ -23,7 +23,8 @@ class Batch:
 
     inputs   name -> (B, ...) tensors in the order of the model's positional arguments
     target   (B,) int64 classes, (B, K) float soft or several classes, (B,) / (B, T) float values,
-             (B, T) int64 tags, (B, 2) int64 spans, (B, H, W) uint8 masks, (B, M, 6) boxes, (B, K, 3) keypoints (see `core.schema.Field`);
+             (B, T) int64 tags, (B, 2) int64 spans, (B, H, W) uint8 masks, (B, M, 6) boxes,
+             (B, K, 3) keypoints (see `core.schema.Field`);
              None where nothing is known
     weight   (B,) float row weights, or None for all ones
     ids      (B,) int64 row ids of the data set, or None for a foreign stream

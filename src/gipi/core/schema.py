@@ -12,7 +12,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints", "tags",
+    "image",
+    "text",
+    "number",
+    "category",
+    "date",
+    "series",
+    "mask",
+    "boxes",
+    "keypoints",
+    "tags",
     "answers",
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]

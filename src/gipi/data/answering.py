@@ -21,7 +21,14 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
 from gipi.data.faults import settle
 from gipi.data.texts import (
-    Frame, Opened, frame_of, pad_of, text_fields, text_faults, texts_of, tokenizer_of,
+    Frame,
+    Opened,
+    frame_of,
+    pad_of,
+    text_faults,
+    text_fields,
+    texts_of,
+    tokenizer_of,
 )  # fmt: skip
 from gipi.data.tokenizing import choose_tokenizer
 from gipi.data.tokens import Tokens
@@ -112,11 +119,13 @@ def open_answered(
     schema = schema.with_field(replace(schema.field("context"), stats={"with": "question"}))
     made = _windows(parts, used, frame, length, pad=pad, vocab=vocab)
     cut = int((np.bincount(made.question, minlength=source.rows)[used] > 1).sum())
-    notes += [chosen.reason,
-              f"windows: {len(made.question):,} rows of up to {length} tokens for {len(used):,} "
-              f"questions; {cut:,} contexts are longer and become several that overlap"]  # fmt: skip
     target = _target(source, made)
-    notes += [f"{int((target[:, 0] == 0).sum()):,} of them do not hold an answer"]
+    said = (
+        f"windows: {len(made.question):,} rows of up to {length} tokens for {len(used):,} "
+        f"questions; {cut:,} contexts are longer and become several that overlap; "
+        f"{int((target[:, 0] == 0).sum()):,} rows do not hold an answer"
+    )
+    notes += [chosen.reason, said]
     windows = {
         name: np.flatnonzero(np.isin(made.question, ids)) for name, ids in splits.items()
     }  # fmt: skip

@@ -21,6 +21,7 @@ from gipi.data.infer import infer_schema
 from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
+from gipi.data.sequences import OF_TOKENS, open_rows, read_tokens
 from gipi.data.source import (
     TEST,
     TRAIN,
@@ -31,16 +32,15 @@ from gipi.data.source import (
     is_missing,
 )
 from gipi.data.sources import read_source
-from gipi.data.sequences import OF_TOKENS, open_rows, read_tokens
 from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
-from gipi.data.tokens import Tokens
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gipi.core.schema import Field, Schema, Signature
+    from gipi.data.tokens import Tokens
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,7 @@ def open_tagged(
     schema = schema.with_field(replace(schema.field("tokens"), stats=stats))
     inputs = _inputs(schema, rows)
     lengths = next(iter(inputs.values())).lengths
-    good = np.array([i for i in splits["train"].tolist() if i not in faults])
-    longest = int(lengths[good].max())
+    longest = int(lengths[[i for i in used.tolist() if i not in faults]].max())
     limit = options.max_length or (max(min(longest, LONGEST), 1) if pieces else None)
     if limit is not None:
         what = "pieces" if pieces else "words"
@@ -169,7 +168,7 @@ def read_tagged(
 
     Raises `DataError` where there are no tokens, or as `open_tagged` for sentences.
     """
-    if "tokens" not in source.columns:
+    if not _has_tokens(source):
         raise DataError(
             f"{source.name} has no tokens: its columns are {', '.join(source.columns)}",
             "sentences as texts, or a file with a token a line",
@@ -218,6 +217,12 @@ def joined(tokens: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 # ---------------------------------------------------------------------------- within
+
+
+def _has_tokens(source: Source) -> bool:
+    column = source.columns.get("tokens")
+    known = isinstance(column, np.ndarray) and column.dtype.kind == "O"
+    return known and all(row is None or isinstance(row, tuple | list) for row in column)  # type: ignore[union-attr]
 
 
 def _rows(source: Source) -> list[tuple[str, ...]]:

@@ -31,8 +31,8 @@ FEWEST_POOLS = 4  # a small set would else have nearly the same batches in every
 class Tokens:
     """Token ids (or segments) of N rows.
 
-    values   (total,) int32 ids, or uint8 segments, of all rows in order; (total, C) where each token
-             has several, such as the letters of a word
+    values   (total,) int32 ids, or uint8 segments, of all rows in order; (total, C) where
+             each token has several, such as the letters of a word
     offsets  (N + 1,) int64: row i is values[offsets[i]:offsets[i + 1]]
     pad      the id that stands behind the end of a row
     vocab    number of ids

@@ -13,7 +13,6 @@ from gipi.data import SOURCES, Source, read_source, text_fields
 from gipi.data.audit_text import cut
 from gipi.data.source import hash_columns
 from gipi.data.sources.textfiles import is_text_file, read_text, read_text_files
-
 from gipi.deploy.sentences import as_sentences
 
 if TYPE_CHECKING:

@@ -164,7 +164,7 @@ MODELS = Registry(
         Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
                "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
                "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
-        Record("bilstm-tagger", tagger, "tags: words, their letters, both directions, a chain of tags",
+        Record("bilstm-tagger", tagger, "tags: words, letters, both directions, a chain of tags",
                "Lample et al. 2016, Neural architectures for named entity recognition, "
                "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
                ("text", "words", "tag"), {"config": TaggerConfig}),

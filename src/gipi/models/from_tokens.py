@@ -18,8 +18,8 @@ from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
 from gipi.models.encoder import EncoderConfig, EncoderHead, EncoderModel
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
-from gipi.models.token_vectors import EmbedConfig
 from gipi.models.token_heads import SpanReader, TokenTagger
+from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig, draw_weights, draw_weights_2017
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 from torch import nn
 
-
 from gipi.core.errors import ModelError
 from gipi.models.sequence import token_vectors
 from gipi.nn import LinearChain, Recurrent, initialise, row_lengths
@@ -120,9 +119,12 @@ class Tagger(nn.Module):
         self.head = nn.Linear(self.recurrent.width, signature.outputs)
         initialise(self.head, generator)
         self.chain = LinearChain(signature.outputs, generator=generator) if config.crf else None
-        self.choices = (
+        entering_words = (
             f"{signature.vocab} words enter as vectors of {config.embedding}, {letters} letters "
-            f"through {config.filters} filters, with casing and {suffixes} last letters",
+            f"through {config.filters} filters, with casing and {suffixes} last letters"
+        )
+        self.choices = (
+            entering_words,
             f"{config.layers} x {config.cell} of {config.width} units in both directions; "
             + ("neighbouring tags are scored too" if config.crf else "each word for itself"),
         )

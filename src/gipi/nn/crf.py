@@ -122,7 +122,7 @@ def score(chain: Chain, tags_BT: Tensor, lengths_B: Tensor) -> Tensor:
 def log_partition(chain: Chain, lengths_B: Tensor) -> Tensor:
     """Return log Σ over all y of exp s(y) of each row, (B,); 0 for a row of length 0.
 
-        α_1 = start + unary_1,   α_t[j] = unary_t[j] + log Σ_i exp(α_{t-1}[i] + pair[i, j])
+    α_1 = start + unary_1,   α_t[j] = unary_t[j] + log Σ_i exp(α_{t-1}[i] + pair[i, j])
     """
     steps = chain.unary.shape[1]
     if steps == 0:

@@ -33,6 +33,7 @@ class Pace:
     steps         that a run takes, within `least` and `most` passes over the rows
     weight_decay  of weights, not of norms and biases
     clip          largest norm of the gradient, where long products can make it explode
+    batch         rows of a step, where there are enough
     """
 
     lr: float
@@ -41,13 +42,14 @@ class Pace:
     most: int
     weight_decay: float = 0.01
     clip: float | None = None
+    batch: int = BATCH
 
 
 CONVOLUTION = Pace(1e-3, steps=4000, least=4, most=30)
 RECURRENT = Pace(2e-3, steps=4000, least=4, most=30, clip=1.0)
 BAG = Pace(5e-3, steps=6000, least=5, most=60, weight_decay=0.0)
 TRANSFORMER = Pace(5e-4, steps=6000, least=4, most=40, clip=1.0)
-TAGGER = Pace(3e-3, steps=8000, least=10, most=40, clip=5.0)
+TAGGER = Pace(7e-3, steps=5200, least=8, most=40, clip=5.0, batch=32)
 PACES = {
     "bilstm-tagger": TAGGER,
     "textcnn": CONVOLUTION, "fasttext": BAG,
@@ -79,7 +81,7 @@ def guess(schema: Schema) -> tuple[str, str] | None:
 def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:  # noqa: ARG001
     """Return AdamW under one cycle, sized by the rows."""
     pace = PACES.get(model, TRANSFORMER)
-    batch = max(8, min(BATCH, 1 << int(math.log2(max(rows / 10, 8)))))
+    batch = max(8, min(pace.batch, 1 << int(math.log2(max(rows / 10, 8)))))
     epochs = math.ceil(pace.steps * batch / max(rows, 1))
     values: dict[str, Any] = {
         "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / BATCH), 6),

@@ -35,8 +35,8 @@ SHARE = 0.9  # of Tiny Shakespeare's characters that are for training, as everyb
 def read_form(path: Path, task: str | None) -> Source | None:
     """Return the source of a file or folder of text in a form of this folder, else None.
 
-    Tagged tokens are known by their suffix or their form, SQuAD's JSON by its content, line-aligned files by two
-    names that differ in the language; other text only where the task asks for it.
+    Tagged tokens are known by their suffix or their form, SQuAD's JSON by its content, line-aligned
+    files by two names that differ in the language; other text only where the task asks for it.
     """
     if path.is_dir():
         pairs = parallel.pairs_in(path)
