@@ -19,17 +19,9 @@ import torch
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
+from gipi.data.compose import Frame, frame_of, pad_of
 from gipi.data.faults import settle
-from gipi.data.texts import (
-    Frame,
-    Opened,
-    frame_of,
-    pad_of,
-    text_faults,
-    text_fields,
-    texts_of,
-    tokenizer_of,
-)  # fmt: skip
+from gipi.data.texts import Opened, text_faults, text_fields, texts_of, tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer
 from gipi.data.tokens import Tokens
 
@@ -125,7 +117,7 @@ def open_answered(
         f"questions; {cut:,} contexts are longer and become several that overlap; "
         f"{int((target[:, 0] == 0).sum()):,} rows do not hold an answer"
     )
-    notes += [chosen.reason, said]
+    notes += [chosen.reason, said, *_within_tokens(source, parts[1], used)]
     windows = {
         name: np.flatnonzero(np.isin(made.question, ids)) for name, ids in splits.items()
     }  # fmt: skip
@@ -263,6 +255,26 @@ def covering(spans: np.ndarray, start: int, end: int) -> tuple[int, int] | None:
     """Return the first and last token with a character of [start, end), None without any."""
     there = np.flatnonzero((spans[:, 1] > start) & (spans[:, 0] < end))
     return (int(there[0]), int(there[-1])) if len(there) else None
+
+
+def _within_tokens(source: Source, contexts: Part, used: np.ndarray) -> list[str]:
+    """Return a note on answers that no span of whole tokens is: the score cannot reach 1."""
+    answers, starts = source.columns["answers"], source.columns["starts"]
+    texts: Any = source.columns["context"]
+    wider = asked = 0
+    for i in used.tolist():
+        if not answers[i]:  # type: ignore[index]
+            continue
+        asked += 1
+        begin, spans = starts[i][0], contexts[i][1]  # type: ignore[index]
+        found = covering(spans, begin, begin + len(answers[i][0]))  # type: ignore[index]
+        if found is not None:
+            there = texts[i][spans[found[0], 0] : spans[found[1], 1]].strip()
+            wider += there != answers[i][0].strip()  # type: ignore[index]
+    if not wider:
+        return []
+    said = f"{wider:,} of {asked:,} answers begin or end within a token, and can only be given "
+    return [said + "with what stands around them: a tokenizer with smaller pieces reaches more"]
 
 
 def _whole(spans: np.ndarray, found: tuple[int, int], start: int, size: int) -> bool:

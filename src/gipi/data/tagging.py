@@ -19,8 +19,9 @@ import numpy as np
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
 from gipi.data import words as words_
+from gipi.data.compose import frame_of, pad_of
 from gipi.data.faults import settle
-from gipi.data.texts import LONGEST, Opened, frame_of, pad_of, tokenizer_of
+from gipi.data.texts import LONGEST, Opened, tokenizer_of
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.data.tokens import Tokens
 

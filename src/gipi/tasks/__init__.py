@@ -11,6 +11,7 @@ from gipi.tasks.answer import answer
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
+from gipi.tasks.forecast import forecast
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
@@ -28,6 +29,7 @@ __all__ = [
     "classify",
     "custom",
     "detect",
+    "forecast",
     "pose",
     "regress",
     "segment",
@@ -65,6 +67,12 @@ TASKS = Registry(
             answer,
             "find the answer to a question in a text",
             "Rajpurkar et al. 2016, SQuAD, arXiv:1606.05250",
+        ),
+        Record(
+            "forecast",
+            forecast,
+            "say the next steps of series",
+            "Yule 1927, On a method of investigating periodicities in disturbed series",
         ),
     ),
 )
