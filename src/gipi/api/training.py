@@ -203,6 +203,7 @@ def _judge(
     found = write_evidence(
         folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
         rows=dataset, samples=prepared.config.samples,
+        asked=dataset.source if dataset.schema.task == "answer" else None,
     )  # fmt: skip
     metrics = {f"{split}/{name}": value for name, value in found["metrics"].items()}
     return {**state.metrics, **metrics}, found

@@ -23,6 +23,7 @@ from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pairs import open_pairs, read_pairs
 from gipi.data.pictures import Pictures
+from gipi.data.sequences import OF_TOKENS, open_rows, read_tokens
 from gipi.data.series import Series, open_series, read_series
 from gipi.data.series_schema import is_series
 from gipi.data.source import (
@@ -37,7 +38,6 @@ from gipi.data.source import (
 from gipi.data.sources import read_source
 from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
-from gipi.data.texts import open_texts, read_texts
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 from gipi.data.windows import geometry_of
 from gipi.data.written import is_written, lost_rows
@@ -255,9 +255,9 @@ def open_data(
         source, schema, split.ids, chosen, progress, found
     )
     notes += more
-    opening = open_pairs if is_written(schema.task) else open_texts
+    opening = open_pairs if is_written(schema.task) else open_rows
     texts = opening(schema, source, splits, chosen)
-    schema, splits = texts.schema, texts.splits
+    schema, splits, source = texts.schema, texts.splits, texts.source or source
     notes += texts.notes
     inputs: dict[str, Any] = {} if pictures is None else {"image": pictures}
     inputs.update(texts.inputs)
@@ -330,13 +330,14 @@ def read_rows(
         known = target and field_y is not None and _complete(source, field_y, [])
         texts = read_pairs(schema, source, chosen, target=known)
     else:
-        texts = read_texts(schema, source, chosen)
+        texts = read_tokens(schema, source, chosen, target=target)
+    source = texts.source or source
     notes += texts.notes
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
     rows = np.intersect1d(rows, texts.splits.get("all", rows))
-    if is_written(schema.task):
+    if is_written(schema.task) or (field_y is not None and field_y.kind in OF_TOKENS):
         values = texts.target
     elif values is None and target and field_y is not None and _complete(source, field_y, []):
         values = _target(source, schema, found, pictures, rows)

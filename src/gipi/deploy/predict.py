@@ -22,9 +22,11 @@ from gipi.data import text_fields
 from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
 from gipi.data.sources.folder import is_image
+from gipi.deploy.entities import placed
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
 from gipi.deploy.forecasts import as_table
 from gipi.deploy.predictions import Predictions, joined
+from gipi.deploy.spans import by_question, officially
 from gipi.deploy.texts import as_texts
 from gipi.tasks.views import with_views
 from gipi.train.evaluate import Evaluation, evaluate
@@ -117,7 +119,12 @@ class Predictor:
         if not text_fields(self.schema):
             return tuple(names), found
         order = np.argsort(np.concatenate(numbers), kind="stable")  # texts come by length
-        return tuple(names[i] for i in order), {k: v[order] for k, v in found.items()}
+        found = {k: v[order] for k, v in found.items()}
+        if self.schema.task == "answer":
+            ids = np.concatenate(numbers)[order]
+            asked, found = by_question(found, rows.source, ids, self.schema)
+            return tuple(asked), found
+        return tuple(names[i] for i in order), found
 
     def _outputs(self, batch: Batch) -> Tensor:
         """Return what the task decodes: one forward pass, or an answer of its own making."""
@@ -128,7 +135,8 @@ class Predictor:
     def _said(self, outputs: Tensor, rows: Dataset, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return answers, in pixels of the original pictures where they lie on pictures."""
         if self.task.decode_original is None:
-            return self.task.decode(outputs, self.schema)
+            said = self.task.decode(outputs, self.schema)
+            return placed(said, rows.source, ids) if self.schema.task == "tag" else said
         placement, sizes = rows.placement(ids), rows.original_size(ids)
         return self.task.decode_original(outputs, self.schema, placement, sizes)
 
@@ -152,9 +160,10 @@ class Predictor:
                 "known targets: an evaluation compares with them",
                 "add the column, or use `gipi predict`",
             )
-        return evaluate(
+        judged = evaluate(
             self.model, self.task, stream, schema=self.schema, device=self.device, keep=True
         )
+        return officially(judged, rows.source, self.schema)
 
     def _rows(self, data: Any, *, target: bool) -> Dataset:
         found = one_row(as_texts(data, self.schema), self.schema)

@@ -42,7 +42,9 @@ from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
 from gipi.models.rnn_encoder_decoder import Seq2SeqState
 from gipi.models.sequence import RNNConfig
+from gipi.models.tagger import TaggerConfig, tagger
 from gipi.models.textcnn import TextCNNConfig, textcnn
+from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.unet import UNetConfig, unet
 from gipi.models.weights import LoadReport, compare_weights, load_weights
 
@@ -86,7 +88,10 @@ __all__ = [
     "ResNetConfig",
     "RetinaNetConfig",
     "Seq2SeqState",
+    "SpanReader",
+    "TaggerConfig",
     "TextCNNConfig",
+    "TokenTagger",
     "TranslatorOptions",
     "UNetConfig",
     "backbone",
@@ -166,9 +171,13 @@ MODELS = Registry(
         Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
                "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
                "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
+        Record("bilstm-tagger", tagger, "tags: words, letters, both directions, a chain of tags",
+               "Lample et al. 2016, Neural architectures for named entity recognition, "
+               "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
+               ("text", "words", "tag"), {"config": TaggerConfig}),
         Record("bert", text_classifier, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text",), {"config": BertOptions}),
+               ("text", "tag", "answer"), {"config": BertOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

@@ -16,8 +16,9 @@ from torch import nn
 
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
-from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.encoder import EncoderConfig, EncoderHead, EncoderModel
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig, draw_weights, draw_weights_2017
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from gipi.core.schema import Signature
 
+HEADS: dict[str, EncoderHead] = {"row": "classify", "token": "tag", "span": "answer"}
+"""What stands on an encoder, by what is answered."""
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -168,27 +171,44 @@ class Translator(nn.Module):
 
 def text_classifier(
     options: BertOptions, signature: Signature, generator: Generator
-) -> TextClassifier:
+) -> TextClassifier | TokenTagger | SpanReader:
     """Return an encoder for texts of this signature, its weights drawn from `generator`.
+
+    Its head is what the signature asks for: one answer a text, a tag for each token, or a span.
 
     Differs from the published BERT where `pooling` is "mean": the vector of the first token means
     nothing before long pre-training. Raises `ModelError` for data that is not text.
     """
     places = _places(signature, options.positions, "bert")
     o = options
+    head = HEADS[signature.per]
+    whole = head == "classify"
     body = EncoderModel(EncoderConfig(
         EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
                     norm=True, dropout=o.dropout),
         StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
                     dropout=o.dropout, attention_dropout=o.dropout),
-        head="classify", outputs=signature.outputs, pool=True, pooling=o.pooling,
+        head=head, outputs=signature.outputs, pool=whole, pooling=o.pooling,
         head_dropout=o.dropout,
     ))  # fmt: skip
     draw_weights(body, generator)
+    if not whole:
+        return _at_every_token(body, replace(o, inner=body.config.stack.inner, positions=places),
+                               pad=signature.pad)  # fmt: skip
     settled = replace(o, inner=body.config.stack.inner, positions=places)
     model = TextClassifier(body, settled, pad=signature.pad)
     vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
     model.choices += (f"a text is the {vector}",)
+    return model
+
+
+def _at_every_token(
+    body: EncoderModel, settled: BertOptions, *, pad: int
+) -> TokenTagger | SpanReader:
+    head = TokenTagger if body.config.head == "tag" else SpanReader
+    model = head(body, pad=pad)
+    model.config = settled
+    model.choices = shape_in_words(body.config.stack, body.config.embed)
     return model
 
 

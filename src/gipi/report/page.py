@@ -8,7 +8,7 @@ from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
 from gipi.core.svg import text
-from gipi.report import curves, drawn, facts, forecasts, judged
+from gipi.report import curves, drawn, facts, forecasts, judged, tagged
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
@@ -75,6 +75,8 @@ _WRITTEN = (
 
 
 def _intro(run: RunData) -> str:
+    if tagged.is_tagged(run):
+        return tagged.WORST
     if forecasts.is_forecast(run):
         return forecasts.WINDOWS
     if run.evaluation.get("row_score"):

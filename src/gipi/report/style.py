@@ -49,6 +49,19 @@ image-rendering:pixelated;flex:none}
 .sample dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;margin:6px 0 0;
 font-size:13px}
 .sample dt{color:var(--soft)}.sample dd{margin:0}
+.tagged{display:grid;gap:12px}
+.sentence{background:var(--card);border-radius:14px;box-shadow:0 1px 3px var(--shade);
+padding:12px 16px;min-width:0}
+.sentence p{margin:0 0 6px;line-height:1.9;overflow-wrap:anywhere}
+.sentence .name{font-size:13px;color:var(--soft);margin:0}
+.sentence mark{color:inherit;border-radius:5px;padding:2px 4px}
+.sentence mark sub{font-size:10px;margin-left:4px;opacity:.75}
+.t1{background:color-mix(in srgb,var(--c1) 28%,transparent)}
+.t2{background:color-mix(in srgb,var(--c2) 28%,transparent)}
+.t3{background:color-mix(in srgb,var(--c3) 28%,transparent)}
+.t4{background:color-mix(in srgb,var(--c4) 28%,transparent)}
+.t5{background:color-mix(in srgb,var(--c5) 28%,transparent)}
+.t6{background:color-mix(in srgb,var(--c6) 28%,transparent)}
 .drawn{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:14px}
 .pictured{margin:0;background:var(--card);border-radius:14px;padding:10px;min-width:0;
 box-shadow:0 1px 3px var(--shade)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gipi import data as data_
 from gipi import models, optim, tasks
@@ -85,7 +85,16 @@ def data_options(config: Config) -> data_.DataOptions:
         tokenizer=config.tokenizer,
         tokenizer_options=dict(config.tokenizer_options),
         max_length=config.max_length,
+        units=units(config),
     )
+
+
+def units(config: Config) -> Literal["words", "pieces"]:
+    """Return what a model of tagged sentences reads: whole words where it has their letters too."""
+    if config.model is None:
+        asked = config.tokenizer is not None or config.tokenizer_options
+        return "pieces" if asked else "words"
+    return "words" if "words" in models.MODELS.get(config.model).tags else "pieces"
 
 
 def prepare(
