@@ -91,7 +91,8 @@ def open_answered(
     tokenizer = chosen.tokenizer
     parts = [_encoded(tokenizer, column, used) for column in columns]
     frame = frame_with_none(tokenizer)
-    sizes = frame.size(2) + sum(np.array([len(part[i][0]) for i in used]) for part in parts)
+    tokens = np.array([[len(part[i][0]) for i in used] for part in parts])
+    sizes = frame.size(2) + np.asarray(tokens.sum(0))
     length = options.max_length or min(int(sizes.max(initial=1)), LONGEST)
     for i in used.tolist():
         if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
@@ -122,7 +123,7 @@ def open_answered(
         name: np.flatnonzero(np.isin(made.question, ids)) for name, ids in splits.items()
     }  # fmt: skip
     return Opened(schema, made.inputs, windows, notes, torch.from_numpy(target),
-                  _source(source, made))  # fmt: skip
+                  source=_source(source, made))  # fmt: skip
 
 
 def read_answered(
@@ -148,7 +149,7 @@ def read_answered(
     made = _windows(parts, used, frame, length, pad=stats["pad"], vocab=stats["vocab"])
     spans = torch.from_numpy(_target(source, made)) if known else None
     ids = np.arange(len(made.question), dtype=np.int64)
-    return Opened(schema, made.inputs, {"all": ids}, notes, spans, _source(source, made))
+    return Opened(schema, made.inputs, {"all": ids}, notes, spans, source=_source(source, made))
 
 
 def frame_with_none(tokenizer: Tokenizer) -> Frame:

@@ -309,6 +309,7 @@ class RowStream:
         self, chunk: Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
     ) -> list[Batch]:
         gathers, positions = self._gathers, chunk.positions
+        target: Tensor | list[Tensor] | None
         target, weight = self._target, self._weight
         if begun is None and chunk.span is not None:
             a, b = chunk.span

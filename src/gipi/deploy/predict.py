@@ -181,7 +181,7 @@ def rows_at_once(schema: Schema) -> int:
     texts, written = text_fields(schema), schema.of("target", "text")
     if written:
         longest = max(written[0].stats["length"], texts[0].stats["length"])
-        return max(1, min(BATCH_SIZE, LOGITS // (longest * texts[0].stats["vocab"])))
+        return max(1, min(BATCH_SIZE, LOGITS // (longest * int(texts[0].stats["vocab"]))))
     if texts:
         return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)

@@ -82,7 +82,8 @@ class Letters(nn.Module):
         flat_NC = letters_BTC.flatten(0, 1)
         found = self.filters(self.table(flat_NC).transpose(1, 2)).relu()
         best_NM = found.masked_fill((flat_NC == 0)[:, None], 0.0).amax(2)
-        return best_NM.view(*letters_BTC.shape[:2], -1)
+        best_BTM: Tensor = best_NM.view(*letters_BTC.shape[:2], -1)
+        return best_BTM
 
 
 class Tagger(nn.Module):

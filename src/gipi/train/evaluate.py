@@ -115,7 +115,9 @@ def evaluate(
     parts = zip(zip(*kept, strict=True), fills, strict=True) if kept else ()
     columns = [_join(column, fill) for column, fill in parts] or [None] * 4
     said = reader.said() if reader is not None and keep else None
-    return Evaluation(values, rows, time.perf_counter() - began, *columns, said=said)
+    outputs, target, weight, ids = columns
+    seconds = time.perf_counter() - began
+    return Evaluation(values, rows, seconds, outputs, target, weight, ids, said)
 
 
 def _share(found: tuple[Tensor | None, ...], stream: Stream) -> float:
