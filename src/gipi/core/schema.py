@@ -15,7 +15,7 @@ Kind = Literal[
     "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress", "segment", "detect", "pose"]
+TaskKind = Literal["classify", "regress", "segment", "detect", "pose", "generate"]
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
 KINDS: tuple[str, ...] = get_args(Kind)

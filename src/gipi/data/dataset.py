@@ -21,6 +21,7 @@ from gipi.data.infer import infer_schema
 from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
+from gipi.data.running import Opened, Running, is_running, open_running, read_running
 from gipi.data.source import (
     TEST,
     TRAIN,
@@ -35,6 +36,7 @@ from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
 from gipi.data.texts import open_texts, read_texts
 from gipi.data.transforms import dates_as_in_training, form_of_dates
+from gipi.data.windows import WindowStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +54,7 @@ class Dataset:
     notes         what was inferred, dropped or repaired, and why
     columns       all rows as tensors
     sizes         (N, 2) height and width of the original pictures, where they are known already
+    running       tokens of a running text, whose rows are windows of it; None for all other data
     """
 
     source: Source
@@ -62,6 +65,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     options: DataOptions = made(default_factory=DataOptions)
     sizes: np.ndarray | None = None
+    running: Running | None = None
 
     @property
     def name(self) -> str:
@@ -93,7 +97,7 @@ class Dataset:
         augment: Sequence[str | dict[str, Any]] = (), device: torch.device | str = "cpu",
         rank: int = 0, world: int = 1, mode: str | None = None, workers: int | None = None,
         channels_last: bool = False,
-    ) -> RowStream:  # fmt: skip
+    ) -> RowStream | WindowStream:  # fmt: skip
         """Return the batches of one split.
 
         batch_size     rows per optimizer step over all ranks; "full" for all rows of the split
@@ -109,6 +113,12 @@ class Dataset:
                 "one of " + ", ".join(self.splits),
                 did_you_mean(split, self.splits),
             )
+        if self.running is not None:
+            _nothing_augments(augment)
+            return WindowStream(
+                self.running, split, batch_size=batch_size, seed=seed, device=device, rank=rank,
+                shuffle=split == "train" if shuffle is None else shuffle, world=world,
+            )  # fmt: skip
         return RowStream(
             self.columns, self.splits[split],
             batch_size=batch_size, seed=seed,
@@ -212,6 +222,8 @@ def open_data(
     source = read_source(data, target=chosen.target, task=chosen.task)
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
+    if is_running(source, chosen):
+        return _as_running(source, open_running(source, chosen), chosen)
     schema = infer_schema(source, chosen)
     wanted = schema.target
     if wanted is None:
@@ -272,7 +284,10 @@ def read_rows(
     Raises `DataError` naming the row for a label that training did not know.
     """
     chosen = options or DataOptions()
-    read = _renamed(_joined(read_source(data, task=schema.task), schema), schema)
+    read = read_source(data, task=schema.task)
+    if schema.task == "generate":
+        return _as_running(read, read_running(schema, read, chosen), chosen)
+    read = _renamed(_joined(read, schema), schema)
     source = _dates_as_trained(read, schema)
     field_y = schema.target
     notes = list(source.notes)
@@ -317,6 +332,19 @@ def read_rows(
         splits |= {name: ids for name, ids in given.items() if len(ids)}
     sizes = None if found is None else found.survey.sizes
     return Dataset(source, schema, columns, splits, "all rows", tuple(notes), chosen, sizes)
+
+
+def _as_running(source: Source, found: Opened, options: DataOptions) -> Dataset:
+    """Return a running text as a data set whose rows are windows."""
+    return Dataset(
+        source, found.schema, Columns({}), found.splits, found.reason,
+        (*source.notes, *found.notes), options, running=found.running,
+    )  # fmt: skip
+
+
+def _nothing_augments(augment: Sequence[str | dict[str, Any]]) -> None:
+    if augment:
+        raise DataError("augment for running text", "pictures to augment", "leave augment out")
 
 
 def _complete(source: Source, field: Field, notes: list[str]) -> bool:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
 TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
+LOGITS = 1 << 24  # of all tokens of one batch, where each is answered with a score of every id
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,11 @@ def rows_at_once(schema: Schema) -> int:
     """Return how many rows go through the model at once where nothing is learned from them."""
     texts = text_fields(schema)
     if texts:
-        return max(1, min(BATCH_SIZE, TOKENS // max(texts[0].stats["length"], 1)))
+        length = max(int(texts[0].stats["length"]), 1)
+        most = TOKENS // length
+        if schema.task == "generate":
+            most = min(most, LOGITS // (length * int(texts[0].stats["vocab"])))
+        return max(1, min(BATCH_SIZE, most))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE

@@ -12,7 +12,7 @@ from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
-from gipi.train import budget, picture_recipes, text_recipes
+from gipi.train import budget, language_recipes, picture_recipes, text_recipes
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -104,6 +104,7 @@ def prepare(
     model_name, why = _model_name(wanted, own, schema)
     if model_name is not None:
         text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
+        language_recipes.check_goes_on(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:

@@ -97,7 +97,7 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
 
 def honest(schema: Schema, rows: int) -> str:
     """Return what must be said of few texts; empty where they are enough."""
-    if rows >= FEW or not is_text(schema):
+    if rows >= FEW or not is_text(schema) or schema.task == "generate":
         return ""
     return (
         f"{rows} training texts are few for a net from random weights: most words of a new text "
