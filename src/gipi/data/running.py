@@ -27,10 +27,10 @@ from gipi.data.source import TEST, TRAIN, VAL, Column, Source
 from gipi.data.sources.corpus import titled
 from gipi.data.texts import WORTH_KEEPING, hash_of, pad_of, text_faults, texts_of, tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer
-from gipi.text import Tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
 
 if TYPE_CHECKING:
+    from gipi.text import Tokenizer
     from collections.abc import Sequence
 
     from gipi.data.options import DataOptions
