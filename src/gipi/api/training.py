@@ -19,6 +19,7 @@ from gipi.core.rows import read_rows
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.deploy.predict import rows_at_once
+from gipi.deploy.written import write_samples
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
@@ -196,9 +197,13 @@ def _judge(
         prepared.model, prepared.task, stream, schema=dataset.schema, device=device,
         autocast=autocast(setup, device), layout=setup.memory_format, keep=True,
     )  # fmt: skip
+    samples = prepared.config.samples
+    texts: list[str] = []
+    if samples and prepared.task.name == "generate":
+        texts = write_samples(prepared.model, dataset.schema, seed=prepared.config.seed)
     found = write_evidence(
         folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
-        rows=dataset if prepared.config.samples else None, samples=prepared.config.samples,
+        rows=dataset if samples else None, samples=samples, texts=texts,
     )  # fmt: skip
     metrics = {f"{split}/{name}": value for name, value in found["metrics"].items()}
     return {**state.metrics, **metrics}, found.get("primary")

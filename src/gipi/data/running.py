@@ -30,10 +30,10 @@ from gipi.data.tokenizing import choose_tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
 
 if TYPE_CHECKING:
-    from gipi.text import Tokenizer
     from collections.abc import Sequence
 
     from gipi.data.options import DataOptions
+    from gipi.text import Tokenizer
 
 TASK = "generate"
 PARTS = {"train": TRAIN, "val": VAL, "test": TEST}

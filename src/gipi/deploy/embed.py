@@ -20,8 +20,8 @@ from gipi.text.fits import check_fit
 from gipi.train.mode import eval_mode
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
-from gipi.deploy import drawn
+from gipi.deploy import drawn, written
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def write_evidence(
     split: str,
     rows: Rows | None = None,
     samples: bool = True,
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the evaluation folder of a run in one step and return its summary.
 
@@ -75,6 +76,7 @@ def write_evidence(
     split    name of the rows that were judged ("test", "val", or a file)
     rows     shows the worst rows; None leaves them out
     samples  False keeps every single data row out of the folder: counts and curves only
+    texts    what a language model has written
 
     Raises `StorageError` where the folder cannot be written.
     """
@@ -92,6 +94,12 @@ def write_evidence(
             found["metrics"] |= found["exact"]
             primary = found["primary"] or {}
             primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
+    elif task.name == "generate":
+        known = written.judge(judged, schema, samples=samples)
+        found |= known.facts
+        arrays |= known.arrays
+        if samples and texts:
+            found["written"] = list(texts)
     elif judged.outputs is not None and judged.target is not None:
         said = task.decode(judged.outputs, schema)
         answers = _answers(judged, said, task.units(judged.outputs, judged.target, schema)[1])

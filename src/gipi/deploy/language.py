@@ -230,4 +230,3 @@ def _described(model: nn.Module) -> models.Loaded:
     return models.describe(body, family_of(name))
 
 
-__all__ = ["LanguageModel", "language_model", "of_predictor", "pretrained"]

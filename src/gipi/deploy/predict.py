@@ -88,6 +88,12 @@ class Predictor:
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
         """
+        if self.task.name == "generate":
+            raise RequestError(
+                "the model goes on with texts: it has no answer for a row",
+                "a prompt to go on from, or a text to judge",
+                "use `gipi generate RUN TEXT`, or `gipi score RUN TEXT`",
+            )
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
         target = self.schema.target.name if self.schema.target else ""

@@ -8,7 +8,7 @@ from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
 from gipi.core.svg import text
-from gipi.report import curves, drawn, facts, judged
+from gipi.report import curves, drawn, facts, judged, written
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
@@ -37,12 +37,14 @@ def render(run: RunData, *, samples: bool = True) -> str:
     if not samples:
         for name in ("truth", "value"):
             run.arrays.pop(name, None)
+        for name in written.ROWS:
+            run.evaluation.pop(name, None)
     data = run.about.get("data") or run.config.get("data") or run.name
     sections = [
         _guard(judged.headline, run),
         _section("How it learned", _cards(curves.learning_cards, run)),
         _section("How it answers", _cards(judged.answer_cards, run, css="cards flow")),
-        _section("Worst-predicted rows", _worst(run, samples=samples), intro=_intro(run)),
+        _section(_rows_title(run), _worst(run, samples=samples), intro=_intro(run)),
         _section("Why these choices", _guard(facts.choices, run)),
         _section("Inside the training", _inside(run)),
         _section("Findings and events", _guard(facts.happenings, run), empty="nothing to report"),
@@ -68,7 +70,13 @@ _WORST = (
 )
 
 
+def _rows_title(run: RunData) -> str:
+    return "What it writes and reads" if written.is_language(run) else "Worst-predicted rows"
+
+
 def _intro(run: RunData) -> str:
+    if written.is_language(run):
+        return "Drawn from the model from a new line on, and one passage that it did not train on."
     return drawn.WORST.get(drawn.kind_of(run), _WORST)
 
 

@@ -1,4 +1,4 @@
-"""How many bytes of text each id of a vocabulary stands for: what bits per byte are counted with."""
+"""How many bytes of text each id of a vocabulary stands for, to count bits per byte with."""
 
 from __future__ import annotations
 
