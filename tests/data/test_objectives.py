@@ -18,11 +18,11 @@ from gipi.data.objectives import (
     join_pairs,
     mask_tokens,
     next_sentence,
+    pair_starts,
     span_lengths,
     window_for,
 )
 from gipi.data.objectives.draw import token_uniform
-from gipi.data.objectives.next_sentence import pairs
 from gipi.data.objectives.spans import noise_counts
 
 V, SPECIAL = 50, (0, 1, 2, 3)
@@ -204,6 +204,17 @@ def test_lengths_are_those_of_the_paper():
     """T5: windows of 568 tokens give inputs of 512 and targets of 114."""
     assert window_for(512, SPANS) == (568, 114)
     assert span_lengths(568, SPANS) == (512, 114)
+    # round(0.15 n) tokens, round(that / 3) spans, halves to the even number
+    counts = {
+        1: (0, 0),
+        2: (1, 1),
+        10: (2, 1),
+        30: (4, 1),
+        100: (15, 5),
+        113: (17, 6),
+        512: (77, 26),
+    }
+    assert {n: noise_counts(n, SPANS) for n in counts} == counts
     for inputs in range(8, 300):
         tokens, _ = window_for(inputs, SPANS)
         assert span_lengths(tokens, SPANS)[0] <= inputs < span_lengths(tokens + 1, SPANS)[0]
@@ -261,35 +272,34 @@ def test_a_row_is_cut_alike_in_any_batch_and_at_any_padding(order, cut, epoch):
 
 def test_half_the_seconds_follow_and_the_others_are_from_any_other_document():
     documents = torch.repeat_interleave(torch.arange(40), 10)
-    n = pairs(documents)
-    assert n == 40 * 9
-    ids = torch.arange(n)
+    first = pair_starts(documents)
+    assert len(first) == 40 * 9
+    assert bool((documents[first] == documents[first + 1]).all())
     counts = torch.zeros(400)
     follows = 0
     for epoch in range(40):
-        first, second, label = next_sentence(documents, ids, seed=0, epoch=epoch)
-        assert bool((documents[first] == documents[first + 1]).all())
+        second, label = next_sentence(documents, first, seed=0, epoch=epoch)
         assert bool((second == first + 1)[label == 0].all())
         assert bool((documents[second] != documents[first])[label == 1].all())
         follows += int((label == 0).sum())
         counts += torch.bincount(second[label == 1], minlength=400)
-    total = 40 * n
+    total = 40 * len(first)
     assert abs(follows / total - 0.5) < 4 * (0.25 / total) ** 0.5
     mean = counts.sum() / 400
     assert float(((counts - mean) ** 2 / mean).sum()) < 520  # chi square, 399 degrees: p < 1e-4
 
 
-def test_a_pair_is_a_function_of_its_id():
+def test_a_pair_is_a_function_of_its_first_unit():
     documents = torch.repeat_interleave(torch.arange(5), torch.tensor([3, 1, 4, 2, 6]))
-    n = pairs(documents)
-    everything = next_sentence(documents, torch.arange(n), seed=2, epoch=1)
-    some = torch.tensor([7, 0, 4])
-    for got, expected in zip(
-        next_sentence(documents, some, seed=2, epoch=1), everything, strict=True
-    ):
-        assert got.tolist() == expected[some].tolist()
-    other = next_sentence(documents, torch.arange(n), seed=2, epoch=2)
-    assert other[1].tolist() != everything[1].tolist()
+    first = pair_starts(documents)
+    assert first.tolist() == [0, 1, 4, 5, 6, 8, 10, 11, 12, 13, 14]
+    everything = next_sentence(documents, first, seed=2, epoch=1)
+    for some in (torch.arange(11).flip(0), torch.tensor([7, 0, 4])):
+        for got, expected in zip(
+            next_sentence(documents, first[some], seed=2, epoch=1), everything, strict=True
+        ):
+            assert got.tolist() == expected[some].tolist()
+    assert next_sentence(documents, first, seed=2, epoch=2)[0].tolist() != everything[0].tolist()
 
 
 @few
@@ -354,10 +364,9 @@ def test_an_end_that_is_also_padding_is_learned_once():
                                             rule=SpanRule((5, 6)), seed=0, epoch=0),
          ["100 tokens", "5 spans", "2 sentinels"]),
         (DataError, lambda: causal(torch.zeros(2, 1)), ["rows of 1 tokens", "at least two"]),
-        (DataError, lambda: next_sentence(torch.arange(4), torch.zeros(1).long(), seed=0, epoch=0),
+        (DataError, lambda: pair_starts(torch.arange(4)),
          ["one unit each", "leave next-sentence prediction out"]),
-        (DataError, lambda: next_sentence(torch.zeros(4).long(), torch.zeros(1).long(), seed=0,
-                                          epoch=0), ["one document", "blank line"]),
+        (DataError, lambda: pair_starts(torch.zeros(4).long()), ["one document", "blank line"]),
         (DataError, lambda: join_pairs(torch.arange(4), torch.tensor([0, 2, 4]),
                                        first=torch.tensor([0]), second=torch.tensor([1]), width=4,
                                        begin=1, separator=2, pad=0), ["rows of 4", "at least 5"]),

@@ -11,9 +11,9 @@ import torch
 from tests.data.prose import prose
 
 from gipi.core.errors import ConfigError, DataError
+from gipi.core.schema import IGNORED_TOKEN as IGNORED
 from gipi.data import DataOptions, open_data, read_rows, tokenizer_of
 from gipi.data.running import FEW
-from gipi.data.windows import IGNORED
 
 if TYPE_CHECKING:
     from pathlib import Path

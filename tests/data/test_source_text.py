@@ -75,6 +75,8 @@ def test_a_space_is_a_token_and_comments_are_none(tmp_path):
          "IOB1: the first tags of 2 entities"),
         (("S-LOC", "B-ORG", "I-ORG", "E-ORG", "S-LOC"),
          ("B-LOC", "B-ORG", "I-ORG", "I-ORG", "B-LOC"), "BIOES: read as BIO"),
+        (("B-LOC", "E-LOC", "I-LOC", "S-LOC", "I-LOC"),  # after an end, I- begins anew
+         ("B-LOC", "I-LOC", "B-LOC", "B-LOC", "B-LOC"), "BIOES: read as BIO"),
         (("U-LOC", "B-ORG", "L-ORG", "O", "O"), ("B-LOC", "B-ORG", "I-ORG", "O", "O"),
          "BILOU: read as BIO"),
         (("B-LOC", "I-LOC", "O", "I-PER", "I-PER"), ("B-LOC", "I-LOC", "O", "B-PER", "I-PER"),
@@ -280,6 +282,8 @@ def test_documents_are_cut_where_they_begin():
     assert cut_documents("a\nb\n\n \n\nc\n\n", "blank") == ["a\nb\n\n \n\n", "c\n\n"]
     assert cut_documents("\n\na\n\nb", "blank") == ["\n\na\n\n", "b"]
     assert cut_documents("a\n\nb\nc", "line") == ["a\n\n", "b\n", "c"]
+    no = "a\n = No = \n\nb\n\n = = No = = \n\n = No = \nc"  # a line of text above, or below
+    assert cut_documents(no, "wikitext") == [no]
     assert cut_documents("intro\n\n = A = \n\nx", "wikitext") == ["intro\n\n", " = A = \n\nx"]
 
 

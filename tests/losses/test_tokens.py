@@ -55,7 +55,8 @@ def test_a_row_weight_counts_for_each_predicted_token_of_the_row():
 
 @pytest.mark.parametrize("call", [
     lambda rows, w: losses.token_cross_entropy(LOGITS[rows], LABELS[rows], w),
-    lambda rows, w: losses.linear_cross_entropy(HIDDEN[rows], HEAD, LABELS[rows], w, bias=BIAS),
+    lambda rows, w: losses.linear_cross_entropy(HIDDEN[rows], HEAD, LABELS[rows], w, bias=BIAS,
+                                                chunk=4),
     lambda rows, w: losses.distillation(LOGITS[rows], 2 * LOGITS.flip(0)[rows], w,
                                         keep=LABELS[rows] >= 0),
     lambda rows, w: losses.hidden_cosine(HIDDEN[rows], HIDDEN.flip(0)[rows], w),
@@ -78,7 +79,7 @@ def test_weight_two_is_the_row_twice_and_micro_batches_add_up(call):
 def test_nothing_to_predict_is_zero_with_a_zero_gradient():
     for call in (
         lambda x: losses.token_cross_entropy(x, torch.full((B, T), -100)),
-        lambda x: losses.linear_cross_entropy(x, HEAD, torch.full((B, T), -100)),
+        lambda x: losses.linear_cross_entropy(x, HEAD, torch.full((B, T), -100), chunk=9),
     ):
         x = HIDDEN.clone().requires_grad_()
         total, count = call(x)
@@ -93,7 +94,9 @@ def test_half_precision_is_summed_in_float32():
     labels = torch.zeros(1, 2000, dtype=torch.long)
     for total in (
         losses.token_cross_entropy(logits, labels)[0],
-        losses.linear_cross_entropy(logits, torch.zeros(5, 7, dtype=torch.bfloat16), labels)[0],
+        losses.linear_cross_entropy(
+            logits, torch.zeros(5, 7, dtype=torch.bfloat16), labels, chunk=64
+        )[0],
     ):
         assert total.dtype == torch.float32
     assert losses.token_cross_entropy(logits, labels)[0].item() == pytest.approx(
@@ -107,7 +110,7 @@ def test_half_precision_is_summed_in_float32():
 @pytest.mark.parametrize("weight", [None, W])
 @pytest.mark.parametrize("bias", [None, BIAS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("chunk", [1, 7, 1000, None])
 def test_the_fused_head_equals_the_plain_one(chunk, smoothing, bias, weight):
     def run(fused):
         free = [t.clone().requires_grad_() for t in (HIDDEN, HEAD)]
@@ -129,17 +132,17 @@ def test_the_fused_head_equals_the_plain_one(chunk, smoothing, bias, weight):
 
 def test_only_the_gradients_that_are_wanted_are_worked_out():
     head = HEAD.clone().requires_grad_()
-    losses.linear_cross_entropy(HIDDEN, head, LABELS)[0].backward()
+    losses.linear_cross_entropy(HIDDEN, head, LABELS, chunk=5)[0].backward()
     other = HEAD.clone().requires_grad_()
     losses.token_cross_entropy(HIDDEN @ other.t(), LABELS)[0].backward()
     torch.testing.assert_close(head.grad, other.grad)
-    assert not losses.linear_cross_entropy(HIDDEN, HEAD, LABELS)[0].requires_grad
+    assert not losses.linear_cross_entropy(HIDDEN, HEAD, LABELS, chunk=5)[0].requires_grad
 
 
 def test_infinite_hidden_states_of_ignored_rows_do_not_reach_the_total():
     hidden = HIDDEN.clone()
     hidden[3] = torch.inf
-    total, _ = losses.linear_cross_entropy(hidden, HEAD, LABELS)
+    total, _ = losses.linear_cross_entropy(hidden, HEAD, LABELS, chunk=5)
     torch.testing.assert_close(total, losses.linear_cross_entropy(HIDDEN, HEAD, LABELS)[0])
 
 
@@ -180,7 +183,7 @@ def test_under_autocast_the_products_are_in_its_dtype_and_the_gradients_in_the_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, "linear", lambda a, b: seen.append(a.dtype) or plain(a, b))
         with torch.autocast("cpu", torch.bfloat16):
-            total, _ = losses.linear_cross_entropy(hidden, head, LABELS)
+            total, _ = losses.linear_cross_entropy(hidden, head, LABELS, chunk=100)
     total.backward()
     exact, _ = losses.linear_cross_entropy(HIDDEN, HEAD, LABELS)
     assert seen == [torch.bfloat16]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gipi import metrics
 from gipi.core.errors import ConfigError, DataError
+from gipi.data.sources import read_source
 from gipi.metrics.rouge import longest_common
 
 few = settings(max_examples=150, deadline=None)
@@ -142,6 +143,28 @@ def test_answers_are_scored_as_korquad(answer, right):
 def test_answers_by_hand(kind, answer, right, exact, f1):
     assert build("exact_match_text", kind=kind).score([answer], [right]) == exact
     assert build("answer_f1", kind=kind).score([answer], [right]) == pytest.approx(f1)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "kind"), [("korquad", "korquad"), ("xquad", "squad")])
+def test_real_questions_score_as_the_official_scorer_counts_them(data_folder, name, kind):
+    """Answers a few characters too long or too short, over all questions of the set."""
+    columns = read_source(name).columns
+    contexts, right, starts = (columns[n].tolist() for n in ("context", "answers", "starts"))
+    normal = korquad_normal if kind == "korquad" else squad_normal
+    answers, f1, exact = [], 0.0, 0
+    for i, (context, texts, places) in enumerate(zip(contexts, right, starts, strict=True)):
+        first, last = places[0] + i % 4 - 1, places[0] + len(texts[0]) + i % 5 - 2
+        answers.append(context[max(first, 0) : last])
+        said = normal(answers[-1])
+        cut = (lambda t: [c for w in t.split() for c in w]) if kind == "korquad" else str.split
+        f1 += max(plain_f1(cut(said), cut(normal(r))) for r in texts)
+        exact += max(said == normal(r) for r in texts)
+    n = len(answers)
+    assert build("answer_f1", kind=kind).score(answers, right) == pytest.approx(f1 / n)
+    assert build("exact_match_text", kind=kind).score(answers, right) == pytest.approx(exact / n)
+    assert 0.1 < exact / n < f1 / n < 0.95
+    assert build("exact_match_text", kind=kind).score([r[0] for r in right], right) == 1
 
 
 # ------------------------------------------------------------------ ROUGE-L

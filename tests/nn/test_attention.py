@@ -9,6 +9,7 @@ import torch
 
 from gipi.core.errors import ModelError
 from gipi.nn import Attention, Cache, Mask, attention_mask
+from gipi.nn.attention import by_products
 
 B, T, D, H, G = 3, 5, 24, 4, 2
 

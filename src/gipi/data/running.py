@@ -22,11 +22,12 @@ from gipi.core.errors import DataError
 from gipi.core.schema import Field, Schema
 from gipi.core.seed import derive
 from gipi.data.cache import keep, key_of
+from gipi.data.compose import pad_of
 from gipi.data.faults import settle
 from gipi.data.source import TEST, TRAIN, VAL, Column, Source
 from gipi.data.sources.corpus import titled
-from gipi.data.texts import WORTH_KEEPING, hash_of, pad_of, text_faults, texts_of, tokenizer_of
-from gipi.data.tokenizing import choose_tokenizer
+from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, texts_of, tokenizer_of
+from gipi.data.tokenizing import MOST_CHARACTERS, choose_tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ CONTEXT = 128  # tokens of a window that was not asked for
 WINDOWS = 16  # windows of training that a short text is cut into, at least
 SHORTEST = 8
 NEAR = 400  # characters within which a cut moves to the end of a line
+PIECE = 10_000  # characters of a long text that a tokenizer learns from, or not
 FORMAT = 1
 
 
@@ -108,8 +110,8 @@ def open_running(source: Source, options: DataOptions) -> Opened:
     characters = sum(map(len, training))
     kind, why = _kind(training, characters)
     chosen = choose_tokenizer(
-        [training], options, key=(source.fingerprint, hash_of(training)), usual=(kind, why),
-        special=SPECIAL,
+        [_in_pieces(training, characters)], options,
+        key=(source.fingerprint, hash_of(training)), usual=(kind, why), special=SPECIAL,
     )  # fmt: skip
     tokenizer = chosen.tokenizer
     end = tokenizer.eos is not None and apart
@@ -311,6 +313,13 @@ def _kind(texts: list[str], characters: int) -> tuple[str, str]:
         if letters <= MOST_LETTERS:
             return "char", f"so short a text shows each of its {letters} characters often enough"
     return "bpe", "whole words and pieces of words: a window of them spans more text"
+
+
+def _in_pieces(texts: list[str], characters: int) -> list[str]:
+    """Return texts of which some can be left out: what is long is cut."""
+    if characters <= MOST_CHARACTERS:
+        return texts
+    return [text[at : at + PIECE] for text in texts for at in range(0, len(text), PIECE)]
 
 
 def _encode(

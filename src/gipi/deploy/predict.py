@@ -23,6 +23,7 @@ from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
 from gipi.data.sources.folder import is_image
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
+from gipi.deploy.forecasts import as_table
 from gipi.deploy.predictions import Predictions, joined
 from gipi.deploy.texts import as_texts
 from gipi.tasks.views import with_views
@@ -79,7 +80,7 @@ class Predictor:
         return replace(self, task=seen_from(self.task, self.schema, tta))
 
     def predict(self, data: Any, *, batch_size: int | None = None) -> Predictions:
-        """Return the answers for every row of `data`, in its order.
+        """Return the answers for every row of `data`, in its order; of a series what comes next.
 
         data        a file, a folder, a table, a frame, arrays, one row as a dictionary, one
                     picture, one text or a list of texts; masks, boxes and points come back in
@@ -96,6 +97,8 @@ class Predictor:
             )
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
+        if self.task.name == "forecast":
+            return as_table(values, rows, rows.notes)
         target = self.schema.target.name if self.schema.target else ""
         said = tuple(n for n in rows.notes if n.startswith("texts: "))
         return Predictions(names, values, self.classes, target, (*unseen(rows), *said))

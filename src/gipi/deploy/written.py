@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gipi.core.errors import GipiError
+from gipi.core.schema import IGNORED_TOKEN
 from gipi.data import tokenizer_of
 from gipi.deploy.generate import generate
 from gipi.deploy.generation import Generation
-from gipi.losses import IGNORED_TOKEN
 from gipi.text.sizes import token_bytes
 
 if TYPE_CHECKING:

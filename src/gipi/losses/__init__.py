@@ -24,13 +24,12 @@ from gipi.losses.points import (
     point_smooth_l1,
     wing,
 )
-from gipi.losses.tokens import IGNORED_TOKEN, span, token_cross_entropy, token_losses
+from gipi.losses.tokens import span, token_cross_entropy, token_losses
 from gipi.losses.values import gaussian_nll, gaussian_std, huber, l1, mse
 
 __all__ = [
     "BACKGROUND",
     "IGNORED",
-    "IGNORED_TOKEN",
     "LOSSES",
     "TRIPLE",
     "binary_cross_entropy",

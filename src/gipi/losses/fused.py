@@ -16,13 +16,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
-from gipi.losses.tokens import IGNORED_TOKEN, check_tokens, spread, whole
+from gipi.core.schema import IGNORED_TOKEN
+from gipi.losses.tokens import check_tokens, spread, token_cross_entropy, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_VALUES = 1 << 24  # logits held at once: 64 MB in float32
 FEWEST_ROWS = 16
+FEW_VALUES = 1 << 18  # logits below which holding them costs less than going round them
 
 
 def linear_cross_entropy(
@@ -44,7 +46,7 @@ def linear_cross_entropy(
     head     (V, D) weight of the last layer;  bias (V,) or None
     target   (...) int64 ids, `ignored` where nothing is predicted
     weight   (B,) row weights over the first axis, or None; they spread over tokens as there
-    chunk    rows at a time; None: as many as give 2²⁴ logits
+    chunk    rows at a time; None: as many as give 2²⁴ logits, and the plain way for less than 2¹⁸
 
     Memory beside the inputs: chunk · V logits, and the gradients of hidden and head. Under autocast
     the products are in its dtype, softmax and sums in float32. It can be differentiated once.
@@ -64,6 +66,11 @@ def linear_cross_entropy(
             "a head (V, D) whose D is the width of the hidden states",
             "pass the weight of the last linear layer",
         )
+    if chunk is None and target.numel() * len(head) <= FEW_VALUES:
+        return token_cross_entropy(
+            F.linear(hidden, head, bias), target, weight,
+            label_smoothing=label_smoothing, ignored=ignored,
+        )  # fmt: skip
     counted = target != ignored
     each_N = counted.to(whole(hidden).dtype)
     if weight is not None:

@@ -15,12 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
+from gipi.core.schema import IGNORED_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED_TOKEN = -100
-"""The label of positions that count neither in the loss nor in the score."""
 
 
 def token_cross_entropy(

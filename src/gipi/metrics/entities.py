@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gipi.core.errors import ConfigError
+from gipi.core.schema import IGNORED_TOKEN
 from gipi.metrics.metric import Metric, State, zeros
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-IGNORED_TOKEN = -100
 OUTSIDE = -1
 
 

@@ -16,14 +16,13 @@ import torch
 from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
+from gipi.core.schema import IGNORED_TOKEN
 from gipi.metrics.metric import Metric, State, ratio, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-IGNORED_TOKEN = -100
 
 
 def token_accuracy(classes: int = 0) -> Metric:  # noqa: ARG001  one signature for all builders

@@ -8,7 +8,7 @@ from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
 from gipi.core.svg import text
-from gipi.report import curves, drawn, facts, judged, written
+from gipi.report import curves, drawn, facts, forecasts, judged, written
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
@@ -77,6 +77,8 @@ def _rows_title(run: RunData) -> str:
 def _intro(run: RunData) -> str:
     if written.is_language(run):
         return "Drawn from the model from a new line on, and one passage that it did not train on."
+    if forecasts.is_forecast(run):
+        return forecasts.WINDOWS
     return drawn.WORST.get(drawn.kind_of(run), _WORST)
 
 

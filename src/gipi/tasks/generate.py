@@ -11,6 +11,7 @@ import numpy as np
 
 from gipi import losses, metrics
 from gipi.core.errors import ConfigError
+from gipi.core.schema import IGNORED_TOKEN
 from gipi.tasks.task import Loss, Phase, Task, call_model
 from gipi.text import Tokenizer
 from gipi.text.sizes import token_bytes
@@ -53,7 +54,7 @@ def generate(*, label_smoothing: float = 0.0) -> Task:
                 outputs, target, batch.weight, label_smoothing=label_smoothing
             )
             return Loss(total, count, each.detach())
-        counted = target != losses.IGNORED_TOKEN
+        counted = target != IGNORED_TOKEN
         if batch.weight is None:
             return Loss(each.sum(), counted.sum(), each)
         w = batch.weight[:, None]

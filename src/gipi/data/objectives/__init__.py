@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from gipi.data.objectives.causal import causal
 from gipi.data.objectives.masked import Masked, MaskRule, mask_tokens
-from gipi.data.objectives.next_sentence import join_pairs, next_sentence
+from gipi.data.objectives.next_sentence import join_pairs, next_sentence, pair_starts
 from gipi.data.objectives.spans import Corrupted, SpanRule, corrupt_spans, span_lengths, window_for
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "join_pairs",
     "mask_tokens",
     "next_sentence",
+    "pair_starts",
     "span_lengths",
     "window_for",
 ]

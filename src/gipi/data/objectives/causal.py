@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from gipi.core.errors import DataError
-from gipi.data.objectives.draw import IGNORED_TOKEN
+from gipi.core.schema import IGNORED_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor

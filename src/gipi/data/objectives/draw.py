@@ -14,9 +14,6 @@ from gipi.core.seed import mix, uniform
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORED_TOKEN = -100
-"""The label of positions that nothing must be said about; the losses and metrics leave it out."""
-
 
 def token_uniform(key: int, ids: Tensor, width: int, *, stream: int = 0) -> Tensor:
     """Return (B, T) float64 numbers in [0, 1): a pure function of (key, row id, position, stream).

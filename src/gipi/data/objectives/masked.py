@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from gipi.core.errors import ConfigError
+from gipi.core.schema import IGNORED_TOKEN
 from gipi.core.seed import derive
-from gipi.data.objectives.draw import IGNORED_TOKEN, token_uniform
+from gipi.data.objectives.draw import token_uniform
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -22,47 +22,16 @@ FOLLOWS, ELSEWHERE = 0, 1
 """The labels: the second unit follows the first; it is from another document."""
 
 
-def next_sentence(
-    documents: Tensor, ids: Tensor, *, seed: int, epoch: int, share: float = 0.5
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (first, second, label): numbers of two units each, and whether the second follows.
+def pair_starts(documents: Tensor) -> Tensor:
+    """Return (pairs,) int64: the units that have a successor in their document, once for a corpus.
 
     documents  (units,) int64 document of each unit, rising
-    ids        (B,) int64: pair i begins with the i-th unit that has a successor in its document
-               (`pairs` says how many there are)
-    share      of the pairs whose second unit is from elsewhere
 
-    The unit from elsewhere is drawn evenly among all units of all other documents.
-
-    Devlin et al. 2019, "BERT", arXiv:1810.04805. It differs in that units are joined before, not
-    while pairs are made, so that a pair is a pure function of (seed, epoch, id).
     Raises `DataError` for one document, and for documents of one unit each.
 
-    >>> documents = torch.tensor([0, 0, 0, 1, 1])
-    >>> first, second, label = next_sentence(documents, torch.arange(3), seed=0, epoch=0)
-    >>> first.tolist(), bool(((second == first + 1) == (label == FOLLOWS)).all())
-    ([0, 1, 3], True)
+    >>> pair_starts(torch.tensor([0, 0, 0, 1, 2, 2])).tolist()
+    [0, 1, 4]
     """
-    starts = _starts(documents)
-    key = derive(seed, "next sentence", epoch)
-    first = starts[ids]
-    elsewhere = uniform(key, ids) < share
-    own, total = documents[first], len(documents)
-    low = torch.searchsorted(documents, own)
-    high = torch.searchsorted(documents, own, right=True)
-    # A number among the units of other documents; those behind the own one are counted on.
-    others = total - (high - low)
-    drawn = (uniform(key, ids, 1) * others.double()).long()
-    drawn = torch.where(drawn >= low, drawn + (high - low), drawn)
-    return first, torch.where(elsewhere, drawn, first + 1), elsewhere.long()
-
-
-def pairs(documents: Tensor) -> int:
-    """Return the number of pairs: units that have a successor in their document."""
-    return len(_starts(documents))
-
-
-def _starts(documents: Tensor) -> Tensor:
     starts = (documents[1:] == documents[:-1]).nonzero().squeeze(1)
     if not len(starts):
         raise DataError(
@@ -76,6 +45,39 @@ def _starts(documents: Tensor) -> Tensor:
             "mark where documents begin (a blank line), or leave next-sentence prediction out",
         )  # fmt: skip
     return starts
+
+
+def next_sentence(
+    documents: Tensor, first: Tensor, *, seed: int, epoch: int, share: float = 0.5
+) -> tuple[Tensor, Tensor]:
+    """Return (second, label): a unit for each of `first`, and whether it follows it.
+
+    documents  (units,) int64 document of each unit, rising
+    first      (B,) int64 units, some of `pair_starts`
+    share      of the pairs whose second unit is from elsewhere
+
+    The unit from elsewhere is drawn evenly among all units of all other documents; both draws are a
+    pure function of (seed, epoch, first unit).
+
+    Devlin et al. 2019, "BERT", arXiv:1810.04805. It differs in that units are joined to the wanted
+    length before, not while pairs are made, and that a corpus gives the same pairs in any order.
+
+    >>> documents = torch.tensor([0, 0, 0, 1, 1])
+    >>> first = pair_starts(documents)
+    >>> second, label = next_sentence(documents, first, seed=0, epoch=0)
+    >>> bool(((second == first + 1) == (label == FOLLOWS)).all())
+    True
+    """
+    key = derive(seed, "next sentence", epoch)
+    elsewhere = uniform(key, first) < share
+    own = documents[first]
+    low = torch.searchsorted(documents, own)
+    after = torch.searchsorted(documents, own, right=True)
+    # A number among the units of other documents; those behind the own one are counted on.
+    others = len(documents) - (after - low)
+    drawn = (uniform(key, first, 1) * others.double()).long()
+    drawn = torch.where(drawn >= low, drawn + (after - low), drawn)
+    return torch.where(elsewhere, drawn, first + 1), elsewhere.long()
 
 
 def join_pairs(
