@@ -107,17 +107,19 @@ def prepare(
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
     options = replace(data_options(wanted), tokenizer_kept=tokenizer)
-    if own.task is not None and own.task.name == "forecast":  # it decides how rows are read
-        options = replace(options, task="forecast")
+    for kind in ("forecast", "generate"):  # such a task decides how rows are read
+        if own.task is not None and own.task.name == kind:
+            options = replace(options, task=_KINDS[kind])
     dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
     if model_name is not None and schema.task == "forecast":
         model_name = series_recipes.forecaster(model_name)
+    elif model_name is not None and language_recipes.is_language(schema):
+        language_recipes.check_goes_on(models.MODELS.get(model_name), models.MODELS)
     elif model_name is not None:
         text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
-        language_recipes.check_goes_on(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:
