@@ -18,6 +18,7 @@ from gipi.core.device import pick_device
 from gipi.core.rows import read_rows
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
+from gipi.deploy.passages import write_samples
 from gipi.deploy.predict import rows_at_once
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
@@ -200,9 +201,13 @@ def _judge(
         prepared.model, prepared.task, stream, schema=dataset.schema, device=device,
         autocast=autocast(setup, device), layout=setup.memory_format, keep=True,
     )  # fmt: skip
+    samples = prepared.config.samples
+    texts: list[str] = []
+    if samples and prepared.task.name == "generate":
+        texts = write_samples(prepared.model, dataset.schema, seed=prepared.config.seed)
     found = write_evidence(
         folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
-        rows=dataset, samples=prepared.config.samples,
+        rows=dataset, samples=samples, texts=texts,
         asked=dataset.source if dataset.schema.task == "answer" else None,
     )  # fmt: skip
     metrics = {f"{split}/{name}": value for name, value in found["metrics"].items()}

@@ -27,7 +27,7 @@ Kind = Literal[
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
 TaskKind = Literal[
     "classify", "regress", "segment", "detect", "pose", "forecast", "tag", "answer", "translate",
-    "summarise",
+    "summarise", "generate",
 ]  # fmt: skip
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""

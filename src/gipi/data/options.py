@@ -17,8 +17,7 @@ class DataOptions:
     """Choices about data; None means that gipi decides and says why.
 
     target              column to predict
-    task                "classify", "regress", "segment", "detect", "pose", "forecast", "tag" or
-                        "answer"
+    task                one of `core.schema.TASK_KINDS`
     group               column of rows that must stay on one side of the split
     time_column         column to split by: the latest rows are held back
     weight              column of row weights

@@ -49,12 +49,14 @@ def choose_tokenizer(
     options: DataOptions,
     *,
     key: tuple[object, ...] = (),
+    usual: tuple[str, str] | None = None,
     special: tuple[str, ...] = SPECIAL,
 ) -> Choice:
     """Return the tokenizer for texts, trained on `columns` where none is given.
 
     columns  the training texts of each column, "" for missing ones
     key      names the training rows, for the cache
+    usual    kind where none was asked for, and why; None: guessed from the texts
     special  roles of the special tokens of a tokenizer that is trained
 
     Raises `ConfigError` for an unknown kind or option, `DataError` where all texts are empty or the
@@ -77,7 +79,7 @@ def choose_tokenizer(
     if total > MOST_CHARACTERS:  # every so many, so that all of the file is seen
         step = math.ceil(total / MOST_CHARACTERS)
         texts, read = texts[::step], int(lengths[::step].sum())
-    kind, why = (kind, "as asked") if kind is not None else guess(texts)
+    kind, why = (kind, "as asked") if kind is not None else usual or guess(texts)
     wanted = vocab or size_for(total)
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)

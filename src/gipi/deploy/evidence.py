@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
-from gipi.deploy import drawn, entities, forecasts, spans, written
+from gipi.deploy import drawn, entities, forecasts, passages, spans, written
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def write_evidence(
     rows: Rows | None = None,
     samples: bool = True,
     asked: Source | None = None,
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the evaluation folder of a run in one step and return its summary.
 
@@ -84,6 +85,7 @@ def write_evidence(
     rows     shows the worst rows, and what is naive of a series; None leaves them out
     samples  False keeps every single data row out of the folder: counts and curves only
     asked    the windows of questions, whose answers are scored as texts
+    texts    what a language model has written
 
     Raises `StorageError` where the folder cannot be written.
     """
@@ -107,6 +109,12 @@ def write_evidence(
         found |= _answered(found, judged, schema, asked, samples=samples)
     elif schema.task == "tag" and judged.outputs is not None and judged.target is not None:
         found |= _tagged(judged, task, schema, rows if samples else None)
+    elif task.name == "generate":
+        known = passages.judge(judged, schema, samples=samples)
+        found |= known.facts
+        arrays |= known.arrays
+        if samples and texts:
+            found["written"] = list(texts)
     elif task.name == "forecast" and judged.outputs is not None and judged.target is not None:
         found |= forecasts.judge(judged, task, schema, rows, samples=samples)
     elif judged.outputs is not None and judged.target is not None:

@@ -45,6 +45,7 @@ BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
 LOGITS = 1 << 25  # of texts that are written, all target tokens of one batch together
 TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
+LOGITS = 1 << 24  # of all tokens of one batch, where each is answered with a score of every id
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class Predictor:
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
         """
+        if self.task.name == "generate":
+            raise RequestError(
+                "the model goes on with texts: it has no answer for a row",
+                "a prompt to go on from, or a text to judge",
+                "use `gipi generate RUN TEXT`, or `gipi score RUN TEXT`",
+            )
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
         if self.task.name == "forecast":
@@ -181,9 +188,13 @@ def rows_at_once(schema: Schema) -> int:
     texts, written = text_fields(schema), schema.of("target", "text")
     if written:
         longest = max(written[0].stats["length"], texts[0].stats["length"])
-        return max(1, min(BATCH_SIZE, LOGITS // (longest * int(texts[0].stats["vocab"]))))
+        return max(1, min(BATCH_SIZE, LOGITS // (int(longest) * int(texts[0].stats["vocab"]))))
     if texts:
-        return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
+        length = max(int(texts[0].stats["length"]), 1)
+        most = TOKENS // length
+        if schema.task == "generate":
+            most = min(most, LOGITS // (length * int(texts[0].stats["vocab"])))
+        return max(1, min(BATCH_SIZE, most))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE

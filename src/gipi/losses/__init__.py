@@ -24,7 +24,7 @@ from gipi.losses.points import (
     point_smooth_l1,
     wing,
 )
-from gipi.losses.tokens import span, token_cross_entropy
+from gipi.losses.tokens import span, token_cross_entropy, token_losses
 from gipi.losses.values import gaussian_nll, gaussian_std, huber, l1, mse
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "ranking",
     "span",
     "token_cross_entropy",
+    "token_losses",
     "wing",
 ]
 

@@ -20,8 +20,10 @@ from gipi.models.fcos import FCOSConfig, fcos
 from gipi.models.from_tokens import (
     BertOptions,
     GPT2Options,
+    LlamaOptions,
     TranslatorOptions,
     language_model,
+    modern_language_model,
     text_classifier,
     translator,
 )
@@ -78,6 +80,7 @@ __all__ = [
     "LeNet5Config",
     "LightNetConfig",
     "LinearConfig",
+    "LlamaOptions",
     "LoadReport",
     "Loaded",
     "MLPConfig",
@@ -181,6 +184,10 @@ MODELS = Registry(
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),
+        Record("llama", modern_language_model,
+               "language: turned positions, RMS norms and gated layers, keys shared by heads",
+               "Touvron et al. 2023, LLaMA: open and efficient foundation language models, "
+               "arXiv:2302.13971", ("text", "language"), {"config": LlamaOptions}),
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",
                "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
                ("text", "translate"), {"config": TranslatorOptions}),

@@ -21,6 +21,7 @@ from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig, draw_weights, draw_weights_2017
+from gipi.nn.position import Rotary
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -78,6 +79,26 @@ class GPT2Options:
 
 
 @dataclass(frozen=True)
+class LlamaOptions:
+    """Shape of a modern decoder: turned positions, RMS norms, gated SiLU, grouped keys.
+
+    width, layers, heads   units of a token, blocks, heads of attention
+    kv_heads   heads of keys and values, each shared by several heads; None: as many as heads
+    inner      units between the dense layers of a block; None: 8/3·width, to a multiple of 8
+    tied       whether the head's matrix is the tokens' table
+    dropout    of branches and attention weights
+    """
+
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    kv_heads: Count | None = None
+    inner: Count | None = None
+    tied: bool = True
+    dropout: Share = 0.0
+
+
+@dataclass(frozen=True)
 class TranslatorOptions:
     """Shape of an encoder-decoder that turns one text into another.
 
@@ -130,7 +151,7 @@ class NextToken(nn.Module):
     tokens (B, T) int64 -> (B, T, V). Padding on the right needs no mask: no token looks ahead.
     """
 
-    def __init__(self, body: CausalModel, config: GPT2Options | None = None) -> None:
+    def __init__(self, body: CausalModel, config: GPT2Options | LlamaOptions | None = None) -> None:
         super().__init__()
         self.body, self.config = body, config
         self.choices = shape_in_words(body.config.stack, body.config.embed)
@@ -228,6 +249,28 @@ def language_model(options: GPT2Options, signature: Signature, generator: Genera
     ))  # fmt: skip
     draw_weights(body, generator)
     return NextToken(body, replace(o, inner=body.config.stack.inner, positions=places))
+
+
+def modern_language_model(
+    options: LlamaOptions, signature: Signature, generator: Generator
+) -> NextToken:
+    """Return a decoder as Llama is, for a vocabulary and a context, drawn from `generator`.
+
+    Raises `ModelError` for data that is not text.
+    """
+    places, o = _places(signature, None, "llama"), options
+    inner = o.inner or -(-8 * o.width // 24) * 8
+    body = CausalModel(CausalConfig(
+        EmbedConfig(signature.vocab, o.width, count="mask", context=places, pad=signature.pad),
+        StackConfig(o.width, o.layers, o.heads, inner, kv_heads=o.kv_heads or o.heads,
+                    head_width=o.width // o.heads, causal=True, norm="rms", eps=1e-6, order="pre",
+                    final_norm=True, activation="silu", gated=True, attention_bias=False,
+                    feed_bias=False, dropout=o.dropout, attention_dropout=o.dropout,
+                    rotary=Rotary()),
+        tied=o.tied,
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    return NextToken(body, replace(o, inner=inner, kv_heads=body.config.stack.kv_heads))
 
 
 def translator(

@@ -70,6 +70,9 @@ box-shadow:0 1px 3px var(--shade)}
 .pictured b{color:var(--ink);font-weight:600}
 .swatch{display:inline-flex;align-items:center;gap:6px}
 .swatch i{width:12px;height:12px;border-radius:3px;display:inline-block}
+.texts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:12px}
+.sample .wrote{white-space:pre-wrap;overflow-wrap:anywhere;font-size:14px}
+.bits{background:color-mix(in srgb,var(--c2) var(--share),transparent);border-radius:2px}
 @media (max-width:760px){.hero{padding:20px 16px 18px}
 .score .value{font-size:46px}.verdict{font-size:18px}}
 @media print{.hero,.sample{box-shadow:none;border:1px solid var(--faint);break-inside:avoid}}

@@ -12,6 +12,7 @@ from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
 from gipi.tasks.forecast import forecast
+from gipi.tasks.generate import generate
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
@@ -31,6 +32,7 @@ __all__ = [
     "custom",
     "detect",
     "forecast",
+    "generate",
     "pose",
     "regress",
     "segment",
@@ -88,6 +90,12 @@ TASKS = Registry(
             forecast,
             "say the next steps of series",
             "Yule 1927, On a method of investigating periodicities in disturbed series",
+        ),
+        Record(
+            "generate",
+            generate,
+            "go on with a text: the next token at every place",
+            "Bengio, Ducharme, Vincent and Jauvin 2003, A neural probabilistic language model",
         ),
     ),
 )

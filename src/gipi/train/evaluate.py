@@ -115,9 +115,8 @@ def evaluate(
     parts = zip(zip(*kept, strict=True), fills, strict=True) if kept else ()
     columns = [_join(column, fill) for column, fill in parts] or [None] * 4
     said = reader.said() if reader is not None and keep else None
-    outputs, target, weight, ids = columns
     seconds = time.perf_counter() - began
-    return Evaluation(values, rows, seconds, outputs, target, weight, ids, said)
+    return Evaluation(values, rows, seconds, columns[0], columns[1], columns[2], columns[3], said)
 
 
 def _share(found: tuple[Tensor | None, ...], stream: Stream) -> float:

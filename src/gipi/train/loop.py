@@ -137,7 +137,7 @@ def fit(
                                     seed = torch.full_like(loss.total.detach(), 1.0 / count)
                                     seeds[count] = seed
                             else:
-                                # Of a whole number torch would make float32.
+                                # A number of tokens is an int64: 1 / count would be a float32.
                                 seed = 1.0 / count.to(loss.total.dtype).clamp_min(1e-30)
                             backward(loss.total, seed * guard.scale if guard.scaled else seed)
                             total = loss.total.item() if on_host else loss.total.detach()

@@ -151,7 +151,7 @@ def honest(schema: Schema, rows: int) -> str:
             "it learns where answers may lie, hardly which one is asked for; a useful reader "
             "starts from a pre-trained encoder (docs/tagging.md)"
         )
-    if rows >= FEW or not is_text(schema):
+    if rows >= FEW or not is_text(schema) or schema.task == "generate":
         return ""
     return (
         f"{rows} training texts are few for a net from random weights: most words of a new text "
