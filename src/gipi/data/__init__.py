@@ -19,6 +19,7 @@ from gipi.data.sources.foreign import ForeignStream
 from gipi.data.stream import RowStream
 from gipi.data.tagging import joined as joined_tokens
 from gipi.data.tagging import words_of
+from gipi.data.text_windows import WindowStream
 from gipi.data.texts import text_fields, tokenizer_of
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ForeignStream",
     "RowStream",
     "Source",
+    "WindowStream",
     "audit",
     "build_augment",
     "cache_info",

@@ -330,6 +330,7 @@ class RowStream:
             weight = None if weight is None else weight.index_select(0, positions)
         if self.augment is not None:
             key = derive(self.seed, "augment", epoch)
+            assert not isinstance(target, list)  # what is ragged has no pictures
             inputs, target = self.augment(
                 inputs, target, ids, key=key, partner=chunk.partner, keep=chunk.keep
             )

@@ -226,5 +226,5 @@ def _described(model: nn.Module) -> models.Loaded:
             f"a {type(model).__name__}, which no family of published models describes",
             "a decoder such as GPT-2 or Llama", "keep the model folder of the run: it holds all",
         )  # fmt: skip
-    name = "gpt2" if stack.rotary is None else "llama"
+    name = "gpt2" if getattr(stack, "rotary", None) is None else "llama"
     return models.describe(body, family_of(name))

@@ -86,12 +86,13 @@ def _outputs(schema: Schema) -> int:
 
 def _measured(schema: Schema | None) -> list[metrics.Metric]:
     if schema is None:
-        return [metrics.perplexity(), metrics.bits_per_byte()]
+        return [metrics.build("perplexity"), metrics.build("bits_per_byte")]
     stats = schema.of("input", "text")[0].stats
     tokenizer = Tokenizer.from_json(stats["tokenizer"], roles=stats["roles"])
     sizes = token_bytes(tokenizer)
     more = int(stats["vocab"]) - len(sizes)  # an id for padding that the tokenizer lacks
-    return [metrics.perplexity(), metrics.bits_per_byte(token_bytes=(*sizes, *[0] * more))]
+    options = {"token_bytes": (*sizes, *[0] * more)}
+    return [metrics.build("perplexity"), metrics.build("bits_per_byte", options=options)]
 
 
 def _as_they_are(
