@@ -10,10 +10,10 @@ import torch
 from tests.data.prose import prose
 from torch import nn
 
-from gipi import tasks
+from gipi import models, tasks
 from gipi.core.batch import Batch
 from gipi.core.errors import ConfigError
-from gipi.core.schema import Field, Schema
+from gipi.core.schema import Field, Schema, Signature
 from gipi.data import DataOptions, open_data, tokenizer_of
 from gipi.deploy.score import score
 from gipi.losses import token_losses
@@ -114,3 +114,22 @@ def test_a_wrong_option_and_data_without_text_are_named() -> None:
         tasks.generate(label_smoothing=1.0)
     with pytest.raises(ConfigError, match="0 columns of text"):
         tasks.generate().outputs(Schema((Field("x", "number", "input"),)))
+
+
+def test_a_large_vocabulary_is_never_all_held_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = models.build(
+        "gpt2", Signature(vocab=V, length=4, outputs=V), options={"width": 8, "heads": 2}
+    )
+    one = batch(torch.tensor([2.0, 0.5]))
+    found = []
+    for least in (V + 1, V):
+        monkeypatch.setattr("gipi.models.from_tokens.FUSED_FROM", least)
+        made.zero_grad()
+        loss = tasks.generate().phases[0].loss(made, one)
+        (loss.total / loss.count).backward()
+        grads = torch.cat([p.grad.flatten() for p in made.parameters() if p.grad is not None])
+        found.append((loss.total.detach(), loss.count, loss.outputs.detach(), grads))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(torch.as_tensor(fused), torch.as_tensor(plain))

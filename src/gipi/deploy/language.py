@@ -132,6 +132,8 @@ class LanguageModel:
         drawn = {"temperature", "top_k", "top_p"} & set(given)
         if base.beams > 1 and drawn and "beams" not in given:
             base = replace(base, beams=1)  # the folder's own beams do not go with asked draws
+        if given.get("beams", 1) > 1 and not drawn:  # nor its draws with asked beams
+            base = replace(base, temperature=None, top_k=None, top_p=None)
         return replace(base, **given)
 
     def _ids(self, prompts: Any) -> Any:

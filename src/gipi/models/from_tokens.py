@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from gipi.core.schema import Signature
 
-HEADS: dict[str, EncoderHead] = {"row": "classify", "token": "tag", "span": "answer"}
-"""What stands on an encoder, by what is answered."""
+FUSED_FROM = 2048  # ids of a vocabulary whose logits are not held
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -151,6 +150,8 @@ class NextToken(nn.Module):
     """A decoder called with tokens: the logits of what follows each of them.
 
     tokens (B, T) int64 -> (B, T, V). Padding on the right needs no mask: no token looks ahead.
+    Where the vocabulary is large (`fuses`), a loss may ask for hidden states (B, T, D) and take
+    `head_weight` (V, D) to them itself, a few rows at a time.
     """
 
     def __init__(self, body: CausalModel, config: GPT2Options | LlamaOptions | None = None) -> None:
@@ -158,8 +159,23 @@ class NextToken(nn.Module):
         self.body, self.config = body, config
         self.choices = shape_in_words(body.config.stack, body.config.embed)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return the logits at each place."""
+    @property
+    def fuses(self) -> bool:
+        """Whether the logits of a batch are better never held all at once."""
+        return self.body.config.embed.vocab >= FUSED_FROM
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, D) that turns hidden states into logits."""
+        head = self.body.head
+        return self.body.embed.tokens.weight if head is None else head.weight
+
+    def forward(self, tokens_BT: Tensor, *, hidden: bool = False) -> Tensor:
+        """Return the logits at each place, or the hidden states before the head."""
+        if hidden:
+            states: Tensor | None = self.body(tokens_BT, at=tokens_BT.new_empty(0)).hidden
+            assert states is not None
+            return states
         logits: Tensor | None = self.body(tokens_BT).logits
         assert logits is not None
         return logits

@@ -5,7 +5,7 @@ Shapes: B rows, T positions, V ids.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,8 +29,8 @@ def generate(*, label_smoothing: float = 0.0) -> Task:
         l = -Σ_t log p(x_t | before), divided by the number of predicted tokens (nats per token)
 
     The model takes tokens (B, T) and answers logits (B, T, V); targets (B, T) are the tokens one
-    further, -100 where nothing is predicted. A model that has `losses` is asked for the losses
-    (B, T) themselves, so that a large vocabulary's logits are never all held.
+    further, -100 where nothing is predicted. Of a model that says it `fuses` the hidden states
+    are asked for instead, so that a large vocabulary's logits are never all held.
 
     label_smoothing  ε: the target distribution is (1 - ε) one-hot + ε / V
 
@@ -47,6 +47,12 @@ def generate(*, label_smoothing: float = 0.0) -> Task:
     def loss(model: nn.Module, batch: Batch) -> Loss:
         target = batch.target
         assert target is not None
+        inner: Any = getattr(model, "module", model)  # of a wrapper for several ranks
+        if getattr(inner, "fuses", False) and not label_smoothing:
+            hidden = model(*batch.inputs.values(), hidden=True)
+            return Loss(*losses.linear_token_losses(
+                hidden, inner.head_weight, target, batch.weight
+            ))  # fmt: skip
         outputs = model(*batch.inputs.values())
         each = losses.token_losses(outputs, target)
         if label_smoothing:
