@@ -12,6 +12,7 @@ import gipi
 from gipi import models
 from gipi.cli import main
 from gipi.data import DataOptions, open_data
+from gipi.models.pretrained import family_of
 from gipi.text import Tokenizer
 from tests.data.sentences import asked, tagged, write_conll, write_squad
 
@@ -191,13 +192,18 @@ def test_a_pretrained_folder_is_fine_tuned(place: Path, monkeypatch: pytest.Monk
     """A folder in the form of published models: body from it, head new, tokenizer its own."""
     monkeypatch.chdir(place)
     source = open_data("people.conll", DataOptions(units="pieces", tokenizer="wordpiece"))
-    encoder = models.build("bert", source.signature(5), options={"width": 16, "layers": 1,
-                                                                 "heads": 2})  # fmt: skip
-    family = models.describe(encoder.body, models.pretrained.family_of("bert"))
-    models.save_folder(place / "folder", family)
-    Tokenizer.from_json(source.schema.field("tokens").stats["tokenizer"]).save(place / "folder")
-    body = models.load_folder(place / "folder", head="tag", outputs=5).model
+    options = {"width": 16, "layers": 1, "heads": 2, "pooling": "first", "positions": 64}
+    encoder = models.build("bert", source.signature(5), options=options)
+    assert isinstance(encoder, models.TokenTagger)
+    models.save_folder("folder", models.describe(encoder.body, family_of("bert")))
+    Tokenizer.from_json(source.schema.field("tokens").stats["tokenizer"]).save("folder")
     pad = source.signature(5).pad
-    run = gipi.train("people.conll", model=models.TokenTagger(body, pad=pad), steps=3,
-                     tokenizer="folder", out="tuned", quiet=True)  # fmt: skip
+    body: Any = models.load_folder("folder", head="tag", outputs=5).model
+    run = gipi.train("people.conll", model=models.TokenTagger(body, pad=pad), steps=3, out="tuned",
+                     settings={"tokenizer": "folder"}, quiet=True)  # fmt: skip
     assert run.metrics["test/loss"] > 0
+    reader: Any = models.load_folder("folder", head="answer").model
+    run = gipi.train("people.json", model=models.SpanReader(reader, pad=pad), steps=2, out="read",
+                     settings={"tokenizer": "folder", "max_length": 64,
+                               "bad_rows": "skip"}, quiet=True)  # fmt: skip
+    assert run.metrics["test/answer_f1"] >= 0

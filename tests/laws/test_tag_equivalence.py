@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from gipi import models, tasks
-from gipi.core.config import Recipe
-from gipi.data import DataOptions, Dataset, RowStream, open_data
-from gipi.train import Setup, checkpoint, fit
-from tests.data.sentences import asked, tagged, write_conll, write_squad
+from gipi.train import checkpoint
+from tests.laws.tag_work import CASES, opened, trained
 
-STEPS = 25
-SMALL: dict[str, dict[str, Any]] = {
-    "bilstm-tagger": {"embedding": 8, "letter": 4, "filters": 5, "shape": 3, "width": 6,
-                      "dropout": 0.0, "word_dropout": 0.0},
-    "bert": {"width": 8, "layers": 1, "heads": 2, "dropout": 0.0},
-}  # fmt: skip
-CASES = ("bilstm-tagger", "bert", "answer")
-
-
-def opened(case: str, folder: Path) -> Dataset:
-    if case == "answer":
-        file = write_squad(folder / "people.json", asked(20, fill=8))
-        return open_data(file, DataOptions(tokenizer="word", max_length=32, val=0, test=0))
-    rows = [row * (1 + k % 3) for k, row in enumerate(tagged(60))]  # of very different lengths
-    units: Any = "words" if case == "bilstm-tagger" else "pieces"
-    return open_data(write_conll(folder / "people.conll", rows),
-                     DataOptions(units=units, val=0, test=0))  # fmt: skip
-
-
-def trained(case: str, found: Dataset, stream: RowStream, **recipe: Any) -> torch.Tensor:
-    name = "bert" if case == "answer" else case
-    task = tasks.answer() if case == "answer" else tasks.tag()
-    options = {k: v for k, v in recipe.items() if k in ("out", "resume")}
-    settings = {k: v for k, v in recipe.items() if k not in options}
-    signature = found.signature(task.outputs(found.schema))
-    model = models.build(name, signature, options={**SMALL[name], **settings.pop("model", {})})
-    values = {"steps": STEPS, "optimizer": "sgd", "lr": 0.1, **settings}
-    fit(model.double(), task, stream, Recipe(**values), schema=found.schema, setup=Setup(),
-        device="cpu", **options)  # fmt: skip
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+WORK = Path(__file__).with_name("tag_work.py")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -83,6 +54,21 @@ def test_the_shares_of_ranks_are_the_batch(case: str, tmp_path: Path) -> None:
         assert torch.equal(
             batch.target, torch.cat([p.target for p in parts if p.target is not None])
         )
+
+
+@pytest.mark.parametrize("case", ["bilstm-tagger", "answer"])
+def test_two_ranks(case: str, tmp_path: Path) -> None:
+    found = opened(case, tmp_path)
+    alone = trained(case, found, found.stream("train", batch_size=12))
+    out = tmp_path / "ranks.pt"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(WORK), str(out), str(tmp_path), case],
+        capture_output=True, text=True, timeout=300, check=False, cwd=WORK.parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float((alone - torch.load(out, weights_only=True)).abs().max()) < 1e-10
 
 
 class Kill(Exception):
