@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from gipi.core.schema import Signature
 
+HEADS: dict[str, EncoderHead] = {"row": "classify", "token": "tag", "span": "answer"}
+"""What stands on an encoder, by what is answered."""
 FUSED_FROM = 2048  # ids of a vocabulary whose logits are not held
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
