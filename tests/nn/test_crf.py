@@ -83,7 +83,7 @@ def test_positions_without_a_tag_are_as_if_they_were_not_there() -> None:
 def test_weights_count_rows() -> None:
     found, tags = chain(), labels()
     weight = torch.tensor([1.0, 0.0, 2.0, 3.0], dtype=torch.float64)
-    total, count = chain_loss(found, tags, weight)
+    total, count = chain_loss(found, tags, weight_B=weight)
     each = [chain_loss(Chain(found.unary[r : r + 1], *found[1:]), tags[r : r + 1])[0]
             for r in range(B)]  # fmt: skip
     torch.testing.assert_close(total, (torch.stack(each) * weight).sum())

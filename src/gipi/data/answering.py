@@ -91,9 +91,8 @@ def open_answered(
     tokenizer = chosen.tokenizer
     parts = [_encoded(tokenizer, column, used) for column in columns]
     frame = frame_with_none(tokenizer)
-    tokens = np.array([[len(part[i][0]) for i in used] for part in parts])
-    sizes = frame.size(2) + np.asarray(tokens.sum(0))
-    length = options.max_length or min(int(sizes.max(initial=1)), LONGEST)
+    longest = max(frame.size(2) + sum(len(part[i][0]) for part in parts) for i in used.tolist())
+    length = options.max_length or min(longest, LONGEST)
     for i in used.tolist():
         if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
             faults.setdefault(i, f"its question has {len(parts[0][i][0])} tokens, and a row has "

@@ -81,9 +81,8 @@ class Letters(nn.Module):
         """Return (B, T, filters)."""
         flat_NC = letters_BTC.flatten(0, 1)
         found = self.filters(self.table(flat_NC).transpose(1, 2)).relu()
-        best_NM = found.masked_fill((flat_NC == 0)[:, None], 0.0).amax(2)
-        best_BTM: Tensor = best_NM.view(*letters_BTC.shape[:2], -1)
-        return best_BTM
+        best_NM: Tensor = found.masked_fill((flat_NC == 0)[:, None], 0.0).amax(2)
+        return best_NM.view(*letters_BTC.shape[:2], -1)
 
 
 class Tagger(nn.Module):

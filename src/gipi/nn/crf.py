@@ -60,7 +60,7 @@ class LinearChain(nn.Module):
 
 
 def chain_loss(
-    chain: Chain, target_BT: Tensor, weight_B: Tensor | None = None, *, ignored: int = -100
+    chain: Chain, target_BT: Tensor, *, weight_B: Tensor | None = None, ignored: int = -100
 ) -> tuple[Tensor, Tensor]:
     """Return Σ w_b (log Z_b - s(y_b)) and Σ w_b n_b, n_b being the tagged positions of a row.
 

@@ -31,7 +31,7 @@ def type_card(run: RunData) -> str:
     rows = [r for r in listed(run.evaluation.get("per_class")) if isinstance(r, dict)]
     if not rows:
         return ""
-    rows = sorted(rows, key=lambda r: -1.0 if (f1 := finite(r.get("f1"))) is None else f1)
+    rows = sorted(rows, key=_f1)
     body = "".join(
         f"<tr><th scope=row>{text(short(str(r.get('class', '?')), 36))}</th>"
         f"<td>{number(finite(r.get('rows')) or 0)}</td>"
@@ -49,6 +49,11 @@ def type_card(run: RunData) -> str:
         f"<th>found</th><th>right when said</th></tr></thead><tbody>{body}</tbody></table></div>",
         note,
     )
+
+
+def _f1(row: dict[str, Any]) -> float:
+    found = finite(row.get("f1"))
+    return -1.0 if found is None else found
 
 
 def _share(value: Any) -> str:

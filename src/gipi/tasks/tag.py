@@ -47,7 +47,7 @@ def tag(*, label_smoothing: float = 0.0) -> Task:
         assert batch.target is not None
         found = model(*batch.inputs.values())
         if isinstance(found, Chain):
-            total, count = chain_loss(found, batch.target, batch.weight)
+            total, count = chain_loss(found, batch.target, weight_B=batch.weight)
         else:
             total, count = losses.token_cross_entropy(
                 found, batch.target, batch.weight, label_smoothing=label_smoothing
