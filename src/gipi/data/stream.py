@@ -48,7 +48,7 @@ class Columns:
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
              (N, K, 3) keypoints, `Masks`, `Windows`, or `Tokens`; None where there is none
     weight   (N,) float32 row weights or None
-    references  the text of each row that is to be written, as it is; () for other targets
+    references  each row's target as a text of the data; () for other targets
     """
 
     inputs: dict[str, Tensor | Pictures | Tokens | Windows]
@@ -179,7 +179,7 @@ class RowStream:
         return min(MOST_BATCHES, max(1, size // (row * -(-self.batch_size // self.world))))
 
     def references(self, ids: Tensor) -> list[str]:
-        """Return the texts that are to be written in these rows, as they stand in the data."""
+        """Return the targets of these rows as texts of the data."""
         return [self._columns.references[i] for i in ids.tolist()]  # sync
 
     @property

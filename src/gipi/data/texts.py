@@ -39,7 +39,7 @@ FORMAT = 1  # of the tokens in the cache
 class Opened:
     """A data set with its texts as tokens; `inputs` is empty where there are none.
 
-    target, references  where a text is to be written: its tokens, and each row's text as it is
+    target, references  where the target is a text: its tokens, and each row's text as it is
     """
 
     schema: Schema

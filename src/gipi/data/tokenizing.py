@@ -50,12 +50,16 @@ def choose_tokenizer(
     *,
     key: tuple[object, ...] = (),
     special: tuple[str, ...] = SPECIAL,
+    languages: int = 1,
 ) -> Choice:
     """Return the tokenizer for texts, trained on `columns` where none is given.
 
     columns  the training texts of each column, "" for missing ones
     key      names the training rows, for the cache
     special  roles of the special tokens of a tokenizer that is trained
+    languages  that share the vocabulary: its size follows from the text of one, for few pairs are
+               translated better with short pieces (Ding, Renduchintala and Duh 2019,
+               arXiv:1905.10453)
 
     Raises `ConfigError` for an unknown kind or option, `DataError` where all texts are empty or the
     file of a tokenizer cannot be read.
@@ -78,7 +82,7 @@ def choose_tokenizer(
         step = math.ceil(total / MOST_CHARACTERS)
         texts, read = texts[::step], int(lengths[::step].sum())
     kind, why = (kind, "as asked") if kind is not None else guess(texts)
-    wanted = vocab or size_for(total)
+    wanted = vocab or size_for(total // languages)
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)
     name = (*key, kind, wanted, FORMAT, version("tokenizers"))

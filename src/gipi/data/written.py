@@ -37,7 +37,7 @@ def _is_text(column: Column) -> bool:
 
 
 def last_text(source: Source, roles: dict[str, str], options: DataOptions) -> tuple[str, str]:
-    """Return the column that is to be written where none was named, and why it is this one.
+    """Return the column of target texts where none was named, and why it is this one.
 
     Raises `DataError` where there are fewer than two columns of text.
     """

@@ -170,7 +170,7 @@ def _loss(smoothing: float) -> LossFunction:
             places = (target_BT != IGNORED_TOKEN).flatten().nonzero()[:, 0]
             labels = target_BT.flatten()[places]
             weight = None if weight is None else weight[places // target_BT.shape[1]]
-            logits = model(*batch.inputs.values(), places)
+            logits = model(*batch.inputs.values(), places=places)
         else:
             logits = model(*batch.inputs.values())
         total, count = losses.token_cross_entropy(logits, labels, weight, label_smoothing=epsilon)
