@@ -310,7 +310,8 @@ class RowStream:
         self, chunk: Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
     ) -> list[Batch]:
         gathers, positions = self._gathers, chunk.positions
-        target, weight = self._target, self._weight
+        target: Tensor | list[Tensor] | None = self._target
+        weight = self._weight
         if begun is None and chunk.span is not None:
             a, b = chunk.span
             inputs: dict[str, Any] = {
@@ -325,11 +326,12 @@ class RowStream:
             ids = self._ids.index_select(0, positions)
             if self._drawn is not None:
                 target = self._drawn.finish(begun[1])
-            else:
-                target = None if target is None else target.index_select(0, positions)
+            elif self._target is not None:
+                target = self._target.index_select(0, positions)
             weight = None if weight is None else weight.index_select(0, positions)
         if self.augment is not None:
             key = derive(self.seed, "augment", epoch)
+            assert not isinstance(target, list)  # tokens are not augmented
             inputs, target = self.augment(
                 inputs, target, ids, key=key, partner=chunk.partner, keep=chunk.keep
             )
