@@ -160,6 +160,22 @@ def test_columns_are_found_and_others_left_out(tmp_path: Path) -> None:
     assert [f.name for f in pair_fields(other.schema)] == ["answer", "question"]
 
 
+def test_a_third_text_of_a_table_can_be_the_target(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    rows = "".join(f"{a}\t{b}\t{b} {b}\n" for a, b in lines(40))
+    path.write_text("de\ten\ttwice\n" + rows, encoding="utf-8")
+    data = open_data(str(path), DataOptions(task="translate"))
+    assert [f.name for f in pair_fields(data.schema)] == ["de", "en"]
+    data = open_data(str(path), DataOptions(task="translate", target="twice"))
+    assert pair_fields(data.schema)[1].name == "twice"
+    assert pair_fields(data.schema)[0].name in ("de", "en")
+
+
+def test_a_folder_of_pairs_is_summarised_too(tmp_path: Path) -> None:
+    folder = write_parallel(tmp_path / "d", {"train": 30}, ("de", "en"))
+    assert open_data(str(folder), DataOptions(task="summarise")).schema.task == "summarise"
+
+
 def test_rows_without_both_texts_take_no_part(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     write_parallel(folder, {"train": 30}, ("de", "en"))

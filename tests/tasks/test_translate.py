@@ -12,7 +12,7 @@ from tests.data.pairs import dataset
 from torch.nn import functional as F
 
 from gipi import models, tasks
-from gipi.core.errors import ConfigError
+from gipi.core.errors import ConfigError, ModelError
 from gipi.core.schema import IGNORED_TOKEN
 from gipi.tasks.translate import WRONG, summarise, translate
 from gipi.train import evaluate
@@ -86,6 +86,16 @@ def test_a_model_that_cannot_pick_places_has_the_same_loss() -> None:
     assert batch.target is not None
     real = batch.target != IGNORED_TOKEN
     assert torch.equal(one.outputs[real], other.outputs[real])
+
+
+def test_a_model_that_cannot_be_asked_is_named() -> None:
+    data, _ = made()
+    task = translate()
+    assert task.predict is not None
+    with pytest.raises(
+        ModelError, match=r"(?s)Linear cannot be asked for one token.*start\(source"
+    ):
+        task.predict(torch.nn.Linear(2, 2), batch_of(data), data.schema)
 
 
 def replace_weight(batch: Batch) -> Batch:

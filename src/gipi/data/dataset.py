@@ -275,7 +275,7 @@ def open_data(
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     used = np.sort(np.concatenate(list(splits.values())))
-    target = texts.target if masks is None else masks
+    target: torch.Tensor | Masks | Tokens | None = texts.target if masks is None else masks
     if target is None:
         target = _target(source, schema, found, pictures, used)
     weight = _weight(source, schema)

@@ -104,7 +104,7 @@ def open_pairs(
     chosen = choose_tokenizer(
         [[column[i] for i in train.tolist()] for column in columns],
         options, key=(source.fingerprint, [f.name for f in fields], train.tobytes()),
-        special=SPECIAL,
+        special=SPECIAL, languages=2,
     )  # fmt: skip
     ends = ends_of(chosen.tokenizer)
     parts = encoded(chosen.tokenizer, columns, source, options)

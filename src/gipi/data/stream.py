@@ -48,7 +48,7 @@ class Columns:
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
              (N, K, 3) keypoints, `Masks`, `Windows`, or `Tokens`; None where there is none
     weight   (N,) float32 row weights or None
-    references  the text of each row that is to be written, as it is; () for other targets
+    references  each row's target as a text of the data; () for other targets
     """
 
     inputs: dict[str, Tensor | Pictures | Tokens | Windows]
@@ -178,7 +178,7 @@ class RowStream:
         return min(MOST_BATCHES, max(1, size // (row * -(-self.batch_size // self.world))))
 
     def references(self, ids: Tensor) -> list[str]:
-        """Return the texts that are to be written in these rows, as they stand in the data."""
+        """Return the targets of these rows as texts of the data."""
         return [self._columns.references[i] for i in ids.tolist()]  # sync
 
     @property
@@ -309,8 +309,8 @@ class RowStream:
         self, chunk: Chunk, begun: tuple[dict[str, Any], Any] | None, epoch: int
     ) -> list[Batch]:
         gathers, positions = self._gathers, chunk.positions
-        target: Tensor | list[Tensor] | None
-        target, weight = self._target, self._weight
+        target: Tensor | list[Tensor] | None = self._target
+        weight = self._weight
         if begun is None and chunk.span is not None:
             a, b = chunk.span
             inputs: dict[str, Any] = {
@@ -325,12 +325,12 @@ class RowStream:
             ids = self._ids.index_select(0, positions)
             if self._drawn is not None:
                 target = self._drawn.finish(begun[1])
-            else:
-                target = None if target is None else target.index_select(0, positions)
+            elif self._target is not None:
+                target = self._target.index_select(0, positions)
             weight = None if weight is None else weight.index_select(0, positions)
         if self.augment is not None:
             key = derive(self.seed, "augment", epoch)
-            assert not isinstance(target, list)  # what is ragged has no pictures
+            assert not isinstance(target, list)  # tokens are not augmented
             inputs, target = self.augment(
                 inputs, target, ids, key=key, partner=chunk.partner, keep=chunk.keep
             )

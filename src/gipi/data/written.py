@@ -37,7 +37,7 @@ def _is_text(column: Column) -> bool:
 
 
 def last_text(source: Source, roles: dict[str, str], options: DataOptions) -> tuple[str, str]:
-    """Return the column that is to be written where none was named, and why it is this one.
+    """Return the column of target texts where none was named, and why it is this one.
 
     Raises `DataError` where there are fewer than two columns of text.
     """
@@ -75,7 +75,8 @@ def settle_source(
 ) -> list[Field]:
     """Return the fields with exactly one text as input; the others are ignored, with the reason.
 
-    The text is the one that was asked for, else the one with most words. Raises `DataError` where
+    The text is the one that was asked for, else what the form of the data calls a text, else the
+    one with most words. Raises `DataError` where
     there is none.
     """
     asked = [name for name, kind in options.overrides.items() if kind == "text"]
@@ -89,7 +90,9 @@ def settle_source(
             "a column of texts beside the target",
             "name another target with --target, or give a table with both texts",
         )
-    best = max(texts, key=lambda f: (f.name in asked, _words(source, f)))
+    hints = source.schema_hints
+    best = max(texts, key=lambda f: (f.name in asked, hints.get(f.name) == "text",
+                                     _words(source, f)))  # fmt: skip
     why = f"texts to {task} from"
     beside = f"a text is written from one text, and '{best.name}' is read"
     out = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gipi.core.schema import Schema
-    from gipi.deploy.evidence import Rows
     from gipi.metrics import TextMetric
     from gipi.tasks import Task
     from gipi.train.evaluate import Evaluation
@@ -19,6 +18,18 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # rows that a report shows of each kind
 LETTERS = 600  # of a text that is shown
+
+
+class Rows(Protocol):
+    """The part of a data set that shows rows of text to people."""
+
+    def row_names(self, ids: np.ndarray) -> Sequence[str]:
+        """Return a name for each row."""
+        ...
+
+    def raw(self, ids: np.ndarray) -> Sequence[dict[str, Any]]:
+        """Return the original values of each row."""
+        ...
 
 
 def judge(

@@ -200,7 +200,9 @@ class Translator(nn.Module):
         self.body, self.pad, self.config = body, pad, config
         self.choices = shape_in_words(body.config.decoder, body.config.embed)
 
-    def forward(self, source_BS: Tensor, target_BT: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, source_BS: Tensor, target_BT: Tensor, *, places: Tensor | None = None
+    ) -> Tensor:
         """Return the logits at each place of the target, or at some."""
         real = source_BS.ne(self.pad)
         logits: Tensor | None = self.body(

@@ -100,7 +100,9 @@ class EncoderDecoder(nn.Module):
             f"attention {config.attention}, {signature.outputs} target tokens",
         )
 
-    def forward(self, source: Tensor, target_in_BT: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(
+        self, source: Tensor, target_in_BT: Tensor, *, places: Tensor | None = None
+    ) -> Tensor:
         """Return the scores of every next target token, (B, T, V).
 
         places  flat indices (N,) into B·T: scores (N, V) of these alone

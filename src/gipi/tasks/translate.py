@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gipi import losses, metrics
-from gipi.core.errors import ConfigError, did_you_mean
+from gipi.core.errors import ConfigError, ModelError, did_you_mean
 from gipi.core.schema import IGNORED_TOKEN
 from gipi.data import tokenizer_of
 from gipi.nn.beam import beam_search
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from gipi.core.batch import Batch
     from gipi.core.schema import Schema
+    from gipi.nn.stepper import Stepper
 
 METRICS = ("token_accuracy", "loss")
 WORDS = ("13a", "char", "none")
@@ -170,7 +171,7 @@ def _loss(smoothing: float) -> LossFunction:
             places = (target_BT != IGNORED_TOKEN).flatten().nonzero()[:, 0]
             labels = target_BT.flatten()[places]
             weight = None if weight is None else weight[places // target_BT.shape[1]]
-            logits = model(*batch.inputs.values(), places)
+            logits = model(*batch.inputs.values(), places=places)
         else:
             logits = model(*batch.inputs.values())
         total, count = losses.token_cross_entropy(logits, labels, weight, label_smoothing=epsilon)
@@ -224,7 +225,7 @@ def _answers(
     most = search.max_new_tokens or int(written["length"])
     limits = Limits(forbidden=tuple({pad, begin} - {end}))
     source = next(iter(batch.inputs.values()))
-    asked = stepper(_bare(model), start_ids=(begin,), pad=pad)
+    asked = _asked(_bare(model), begin, pad)
     rows = [[i for i in row if i != pad] for row in source.tolist()]  # sync
     said: list[Sequence[int]] = []
     with torch.autocast(source.device.type, enabled=False):
@@ -240,6 +241,19 @@ def _answers(
     width = max(1, *map(len, said))
     filled = [[*row, *[pad] * (width - len(row))] for row in said]
     return torch.tensor(filled, device=source.device)
+
+
+def _asked(model: nn.Module, begin: int, pad: int) -> Stepper:
+    """Return what gives the next token; raise `ModelError` for a model that cannot be asked."""
+    body = getattr(model, "body", model)
+    steps = all(callable(getattr(model, name, None)) for name in ("start", "step", "reorder"))
+    if not steps and not callable(getattr(body, "new_cache", None)):
+        raise ModelError(
+            f"the model {type(model).__name__} cannot be asked for one token after the other",
+            "the methods start(source), step(tokens, state) and reorder(state, index), or a cache",
+            "add them as in gipi.nn.steppers.RecurrentAnswer, or use the model 'transformer'",
+        )
+    return stepper(model, start_ids=(begin,), pad=pad)
 
 
 def _decode(outputs: Tensor, schema: Schema) -> dict[str, np.ndarray]:

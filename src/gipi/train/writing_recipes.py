@@ -20,7 +20,7 @@ RECURRENT = ("rnn", "lstm", "gru")
 
 
 def is_written(schema: Schema) -> bool:
-    """Return whether a text is to be written."""
+    """Return whether the task writes a text."""
     return schema.task in WRITTEN
 
 

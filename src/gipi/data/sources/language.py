@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gipi.core.schema import WRITTEN
 from gipi.data.source import TRAIN, VAL, Source
 from gipi.data.sources import conll, corpus, parallel, squad
 from gipi.data.sources.compressed import find_file, kind_of
@@ -40,7 +41,7 @@ def read_form(path: Path, task: str | None) -> Source | None:
     """
     if path.is_dir():
         pairs = parallel.pairs_in(path)
-        if pairs and task in (None, "translate"):
+        if pairs and task in (None, *WRITTEN):
             return parallel.read_parallel(pairs, root=path)
         tagged = _tagged(path, asked=task == "tag") if task in (None, "tag") else []
         if tagged:

@@ -81,7 +81,7 @@ def read_parallel(
 
 
 def read_parallel_table(path: Path) -> Source:
-    """Return the pairs of a table: its first column of text is the source, the second the target.
+    """Return the texts of a table: the first column of text is the source, the second the target.
 
     Raises `DataError` where it has fewer than two columns of text.
     """
@@ -98,7 +98,7 @@ def read_parallel_table(path: Path) -> Source:
         )
     return replace(
         found,
-        columns={n: found.columns[n] for n in texts[:2]},
+        columns={n: found.columns[n] for n in texts},
         target=texts[1],
         task="translate",
         task_reason="two columns of text",
