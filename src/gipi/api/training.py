@@ -164,7 +164,7 @@ def _conclude(
 
 def _streams(
     prepared: Prepared, device: torch.device
-) -> tuple[data_.RowStream, data_.RowStream | None]:
+) -> tuple[data_.RowStream | data_.WindowStream, data_.RowStream | data_.WindowStream | None]:
     """Return this rank's stream of training rows, and that of validation rows where there are."""
     config, dataset = prepared.config, prepared.dataset
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))

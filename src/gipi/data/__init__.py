@@ -17,6 +17,7 @@ from gipi.data.source import Source
 from gipi.data.sources import SOURCES, read_source
 from gipi.data.sources.foreign import ForeignStream
 from gipi.data.stream import RowStream
+from gipi.data.text_windows import WindowStream
 from gipi.data.texts import text_fields, tokenizer_of
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ForeignStream",
     "RowStream",
     "Source",
+    "WindowStream",
     "audit",
     "build_augment",
     "cache_info",
