@@ -80,7 +80,9 @@ class GPT2Options:
 class LlamaOptions:
     """Shape of a modern decoder: turned positions, RMS norms, gated SiLU, grouped keys.
 
-    width, layers, heads   units of a token, blocks, heads of attention
+    width      units of a token
+    layers     blocks
+    heads      of attention
     kv_heads   heads of keys and values, each shared by several heads; None: as many as heads
     inner      units between the dense layers of a block; None: 8/3·width, to a multiple of 8
     tied       whether the head's matrix is the tokens' table
