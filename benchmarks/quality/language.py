@@ -41,7 +41,7 @@ import language_loop, torch, gipi
 run = gipi.load(sys.argv[1])
 folder = Path(os.environ["GIPI_DATA"])
 _, ids, _ = language_loop.read(folder)
-text = (folder / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")[-len(ids):]
+text = language_loop.text_of(folder)[-len(ids):]
 own = run.language.tokenizer.encode_batch([text], special=False).values
 print(json.dumps({"val": language_loop.judge(run.model, torch.from_numpy(own).long()),
                   "own": run.metrics["val/loss"], "steps": run.result["steps"],

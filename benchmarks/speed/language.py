@@ -73,9 +73,7 @@ def child(contender: str, steps: int, seed: int, threads: int) -> dict[str, Any]
                          out=Path(folder) / "run", **asked)  # fmt: skip
         rows = [r for r in run.rows if "train/loss" in r]
         _, val_ids, _ = language_loop.read(Path(os.environ["GIPI_DATA"]))
-        text = (Path(os.environ["GIPI_DATA"]) / "tinyshakespeare" / "input.txt").read_text(
-            encoding="utf-8"
-        )
+        text = language_loop.text_of(Path(os.environ["GIPI_DATA"]))
         ids = run.language.tokenizer.encode_batch([text[-len(val_ids) :]], special=False).values
         length = run.predictor.schema.of("input", "text")[0].stats["length"]
         val = language_loop.judge(run.model, torch.from_numpy(ids).long())

@@ -12,7 +12,9 @@ Prints one line of JSON. The validation loss is of windows side by side, in nats
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import lzma
 import math
 import os
 import time
@@ -68,9 +70,20 @@ class GPT(nn.Module):
         return F.linear(self.norm(x), self.tokens.weight)
 
 
+def text_of(folder: Path) -> str:
+    """Return the text of a folder of data sets, where its file may be packed."""
+    for name, read_in in (("input.txt", open), ("input.txt.gz", gzip.open),
+                          ("input.txt.xz", lzma.open)):  # fmt: skip
+        path = folder / "tinyshakespeare" / name
+        if path.exists():
+            with read_in(path, "rt", encoding="utf-8") as file:
+                return file.read()
+    raise SystemExit(f"no tinyshakespeare/input.txt in {folder}: set GIPI_DATA")
+
+
 def read(folder: Path) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Return training ids, validation ids and the size of the vocabulary."""
-    text = (folder / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    text = text_of(folder)
     letters = {c: i for i, c in enumerate(sorted(set(text)))}
     ids = torch.tensor([letters[c] for c in text])
     cut = int(0.9 * len(ids))

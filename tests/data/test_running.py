@@ -12,7 +12,7 @@ from tests.data.prose import prose
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import IGNORED_TOKEN as IGNORED
-from gipi.data import DataOptions, open_data, read_rows, tokenizer_of
+from gipi.data import DataOptions, audit, open_data, read_rows, tokenizer_of
 from gipi.data.running import FEW
 
 if TYPE_CHECKING:
@@ -250,3 +250,9 @@ def test_augmentation_and_a_bad_batch_are_refused(book: Path) -> None:
         data.stream("train", batch_size=0)
     with pytest.raises(ConfigError, match="rank 2 of 2"):
         data.stream("train", batch_size=4, rank=2, world=2)
+
+
+def test_an_audit_finds_nothing_wrong_with_running_text(book: Path) -> None:
+    found = audit(str(book), DataOptions(task="generate"))
+    assert found.task == "generate"
+    assert not [f for f in found.findings if f.level == "error"]

@@ -101,7 +101,7 @@ def open_running(source: Source, options: DataOptions) -> Opened:
     Raises `DataError` for data without a column of text, for text that cannot be read, and for a
     part that is shorter than a window.
     """
-    schema = _schema(source, options)
+    schema = running_schema(source, options)
     texts, notes = _texts(schema, source, options)
     apart = _apart(source, texts)
     parts, reason, said = _divide(source, texts, apart, options)
@@ -165,7 +165,8 @@ def read_running(schema: Schema, source: Source, options: DataOptions) -> Opened
 # ------------------------------------------------------------------------ which text
 
 
-def _schema(source: Source, options: DataOptions) -> Schema:
+def running_schema(source: Source, options: DataOptions) -> Schema:
+    """Return which column is read; raise `DataError` where none or several hold text."""
     name = _column(source, options)
     why = source.task_reason or "the known task of " + source.name
     fields = [

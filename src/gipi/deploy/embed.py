@@ -127,10 +127,9 @@ def pooled(hidden_BTD: Tensor, real_BT: Tensor, pool: Pool) -> Tensor:
 
 def _hidden(model: nn.Module, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
     mask = None if bool(real_BT.all()) else real_BT
-    body = getattr(model, "body", model)
-    encode: Any = getattr(body, "encode", None)
-    if callable(encode):  # the encoder of an encoder-decoder
-        encoded: Tensor = encode(ids_BT, mask)
+    body: Any = getattr(model, "body", model)
+    if callable(getattr(body, "encode", None)):  # the encoder of an encoder-decoder
+        encoded: Tensor = body.encode(ids_BT, mask)
         return encoded
     hidden = getattr(body(ids_BT, mask), "hidden", None)
     if hidden is None:

@@ -222,7 +222,7 @@ def _single(value: Any) -> int | None:
 def _described(model: nn.Module) -> models.Loaded:
     """Return a model that was trained here as the family that publishes its like."""
     body = getattr(model, "body", model)
-    stack = getattr(getattr(body, "config", None), "stack", None)
+    stack: Any = getattr(getattr(body, "config", None), "stack", None)
     if not getattr(stack, "causal", False):
         raise ModelError(
             f"a {type(model).__name__}, which no family of published models describes",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi import losses, metrics
+from gipi import losses
 from gipi.core.errors import ConfigError
 from gipi.core.schema import IGNORED_TOKEN
+from gipi.metrics.tokens import bits_per_byte, perplexity
 from gipi.tasks.task import Loss, Phase, Task, call_model
 from gipi.text import Tokenizer
 from gipi.text.sizes import token_bytes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from gipi.core.batch import Batch
     from gipi.core.schema import Schema
+    from gipi.metrics import Metric
 
 
 def generate(*, label_smoothing: float = 0.0) -> Task:
@@ -90,15 +92,14 @@ def _outputs(schema: Schema) -> int:
     return int(text[0].stats["vocab"])
 
 
-def _measured(schema: Schema | None) -> list[metrics.Metric]:
+def _measured(schema: Schema | None) -> list[Metric]:
     if schema is None:
-        return [metrics.build("perplexity"), metrics.build("bits_per_byte")]
+        return [perplexity(), bits_per_byte()]
     stats = schema.of("input", "text")[0].stats
     tokenizer = Tokenizer.from_json(stats["tokenizer"], roles=stats["roles"])
     sizes = token_bytes(tokenizer)
     more = int(stats["vocab"]) - len(sizes)  # an id for padding that the tokenizer lacks
-    options = {"token_bytes": (*sizes, *[0] * more)}
-    return [metrics.build("perplexity"), metrics.build("bits_per_byte", options=options)]
+    return [perplexity(), bits_per_byte(token_bytes=(*sizes, *[0] * more))]
 
 
 def _as_they_are(
