@@ -101,7 +101,7 @@ def open_texts(
     )  # fmt: skip
     parts = _encoded(chosen.tokenizer, columns, source, options)
     frame = frame_of(chosen.tokenizer, texts=len(fields))
-    length, why = _length(parts, frame, splits["train"], options.max_length)
+    length, why = _length(parts, frame, splits["train"], options)
     rows = compose(parts, frame, length, chosen.tokenizer)
     notes += [chosen.reason, _said(rows, used, why)]
     notes += _empty_note(parts, used)
@@ -309,10 +309,12 @@ def hash_of(texts: list[str]) -> str:
 
 
 def _length(
-    parts: list[tuple[np.ndarray, np.ndarray]], frame: Frame, train: np.ndarray, asked: int | None
-) -> tuple[int, str]:
+    parts: list[tuple[np.ndarray, np.ndarray]], frame: Frame, train: np.ndarray,
+    options: DataOptions,
+) -> tuple[int, str]:  # fmt: skip
     """Return the tokens of the longest row that is kept whole, and why."""
-    added = frame.size(len(parts))
+    added, asked = frame.size(len(parts)), options.max_length
+    most = LONGEST if options.longest is None else min(LONGEST, options.longest)
     if asked is not None:
         if asked < added + len(parts):
             raise ConfigError(
@@ -324,12 +326,14 @@ def _length(
     sizes = added + sum(np.diff(offsets)[train] for _, offsets in parts)
     longest = int(np.max(sizes))
     whole = f"max_length={longest}, the longest training row"
-    if longest <= SHORT:
+    if longest <= min(SHORT, most):
         return longest, whole
     usual = int(np.quantile(sizes, COVERED, method="higher"))
-    length = min(longest, max(SHORT, usual), LONGEST)
+    length = min(longest, max(SHORT, usual), most)
     if length == longest:
         return length, whole
+    if length == options.longest:
+        return length, f"max_length={length}: the model reads no more"
     if length == LONGEST:
         return length, f"max_length={length}: longer rows cost too much where nobody asked for them"
     return length, f"max_length={length} keeps {COVERED:.1%} of the training rows whole"

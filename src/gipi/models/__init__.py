@@ -24,6 +24,7 @@ from gipi.models.from_tokens import (
     text_classifier,
     translator,
 )
+from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks
@@ -75,10 +76,12 @@ __all__ = [
     "Loaded",
     "MLPConfig",
     "PerceptronConfig",
+    "PretrainedOptions",
     "RNNConfig",
     "ResNetConfig",
     "RetinaNetConfig",
     "Seq2SeqState",
+    "Start",
     "TextCNNConfig",
     "TranslatorOptions",
     "UNetConfig",
@@ -86,8 +89,10 @@ __all__ = [
     "build",
     "compare_weights",
     "describe",
+    "fill_from",
     "load_folder",
     "load_weights",
+    "read_start",
     "save_folder",
 ]
 
@@ -162,6 +167,9 @@ MODELS = Registry(
         Record("bert", text_classifier, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text",), {"config": BertOptions}),
+        Record("pretrained", pretrained, "texts: an encoder that others trained, with a new head",
+               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+               ("text",), {"config": PretrainedOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

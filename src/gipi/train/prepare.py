@@ -12,7 +12,7 @@ from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
-from gipi.train import budget, picture_recipes, text_recipes
+from gipi.train import budget, picture_recipes, text_recipes, transfer
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -97,8 +97,11 @@ def prepare(
     """
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
-    dataset = data_.open_data(own.data if own.data is not None else wanted.data,
-                              replace(data_options(wanted), tokenizer_kept=tokenizer))  # fmt: skip
+    begun = None if again or own.model is not None else transfer.start_of(wanted)
+    asked = replace(data_options(wanted), tokenizer_kept=tokenizer)
+    if begun is not None:
+        asked = replace(asked, tokenizer=str(begun.place), longest=begun.start.longest or None)
+    dataset = data_.open_data(own.data if own.data is not None else wanted.data, asked)
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
@@ -114,6 +117,9 @@ def prepare(
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
     deep = own.model is None and picture_recipes.is_deep(model_name or "", task_name)
+    way = None if begun is None else transfer.way_of(wanted, rows)
+    if way is not None:
+        suggestion = Suggestion(way.values, dict.fromkeys(way.values, "recipe"))
     if wanted.augment is None and not again and (planned is not None or deep):
         passes = _passes(wanted, suggestion, rows) if planned is None else planned.epochs
         suggestion = _with_augmentation(suggestion, dataset, passes)
@@ -130,10 +136,15 @@ def prepare(
         options.setdefault("multi", True)
     task = own.task or tasks.build(task_name, options)
     signature = dataset.signature(task.outputs(schema))
+    said: tuple[str, ...] = ()
+    if begun is not None:
+        config = config.model_copy(update={"model_options": begun.options(config.model_options)})
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )
-    fresh = own.model is None and not again  # else the weights come from elsewhere
+    if begun is not None and way is not None:
+        config, said = transfer.filled(config, model, begun, way)
+    fresh = own.model is None and not again and begun is None  # else weights come from elsewhere
     scaled = scale_by_data(model, dataset, seed=config.seed) if fresh else ()
     choices = (
         *dataset.notes,
@@ -141,10 +152,11 @@ def prepare(
         f"task: {task.name}" + (f" ({schema.task_reason})" if wanted.task is None else ""),
         f"model: {model_name or type(model).__name__}" + (f" ({why})" if why else ""),
         *getattr(model, "choices", ()),
+        *said,
         *scaled,
         *advised(model, schema, signature, config),
         picture_recipes.honest(model_name or "", task.name, rows),
-        text_recipes.honest(schema, rows) if own.model is None else "",
+        text_recipes.honest(schema, rows) if own.model is None and begun is None else "",
     )
     choices = tuple(line for line in choices if line)
     named = config.model_copy(update={"task": task.name, "model": model_name})
@@ -248,6 +260,8 @@ def _names_exist(config: Config) -> None:
 def _model_name(wanted: Config, own: Own, schema: Schema) -> tuple[str | None, str]:
     if own.model is not None:
         return None, "given"
+    if wanted.pretrained is not None:
+        return "pretrained", f"the encoder of {wanted.pretrained}"
     if wanted.model is not None:
         return wanted.model, ""
     return guess_model(schema)

@@ -66,11 +66,15 @@ def guess(schema: Schema) -> tuple[str, str] | None:
 
 def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:  # noqa: ARG001
     """Return AdamW under one cycle, sized by the rows."""
-    pace = PACES.get(model, TRANSFORMER)
-    batch = max(8, min(BATCH, 1 << int(math.log2(max(rows / 10, 8)))))
+    return sized(PACES.get(model, TRANSFORMER), rows)
+
+
+def sized(pace: Pace, rows: int, *, most_batch: int = BATCH) -> dict[str, Any]:
+    """Return the keys of a pace for so many training rows."""
+    batch = max(8, min(most_batch, 1 << int(math.log2(max(rows / 10, 8)))))
     epochs = math.ceil(pace.steps * batch / max(rows, 1))
     values: dict[str, Any] = {
-        "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / BATCH), 6),
+        "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / most_batch), 6),
         "weight_decay": pace.weight_decay, "schedule": "one-cycle",
         "batch_size": batch, "epochs": min(pace.most, max(pace.least, epochs)),
     }  # fmt: skip
