@@ -12,7 +12,7 @@ from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import TaskKind
-from gipi.train import budget, picture_recipes, text_recipes, transfer
+from gipi.train import budget, picture_recipes, series_recipes, text_recipes, transfer
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -64,6 +64,9 @@ def data_options(config: Config) -> data_.DataOptions:
         target=config.target,
         task=_KINDS.get(config.task or ""),
         bad_rows=config.bad_rows,
+        horizon=config.horizon,
+        lookback=config.lookback,
+        season=config.season,
         group=config.group,
         time_column=config.time_column,
         weight=config.weight,
@@ -98,14 +101,18 @@ def prepare(
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
     begun = None if again or own.model is not None else transfer.start_of(wanted)
-    asked = replace(data_options(wanted), tokenizer_kept=tokenizer)
+    options = replace(data_options(wanted), tokenizer_kept=tokenizer)
     if begun is not None:
-        asked = replace(asked, tokenizer=str(begun.place), longest=begun.start.longest or None)
-    dataset = data_.open_data(own.data if own.data is not None else wanted.data, asked)
+        options = replace(options, tokenizer=str(begun.place), longest=begun.longest)
+    if own.task is not None and own.task.name == "forecast":  # it decides how rows are read
+        options = replace(options, task="forecast")
+    dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
-    if model_name is not None:
+    if model_name is not None and schema.task == "forecast":
+        model_name = series_recipes.forecaster(model_name)
+    elif model_name is not None:
         text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
@@ -131,10 +138,10 @@ def prepare(
     )
     resolved = resolve.resolve(*layers) if again else resolve.resolve(recipe, *layers)
     config = resolved.config
-    options = dict(config.task_options)
+    task_options = dict(config.task_options)
     if task_name == "classify" and schema.target is not None and schema.target.multi:
-        options.setdefault("multi", True)
-    task = own.task or tasks.build(task_name, options)
+        task_options.setdefault("multi", True)
+    task = own.task or tasks.build(task_name, task_options)
     signature = dataset.signature(task.outputs(schema))
     said: tuple[str, ...] = ()
     if begun is not None:
@@ -159,8 +166,12 @@ def prepare(
         text_recipes.honest(schema, rows) if own.model is None and begun is None else "",
     )
     choices = tuple(line for line in choices if line)
-    named = config.model_copy(update={"task": task.name, "model": model_name})
-    return Prepared(named, resolved.origins, dataset, task, model, model_name, signature, choices)
+    lengths = series_recipes.lengths(dataset)
+    named = config.model_copy(update={"task": task.name, "model": model_name, **lengths})
+    chosen = {key: "from the data" for key in lengths if getattr(config, key) is None}
+    return Prepared(
+        named, {**resolved.origins, **chosen}, dataset, task, model, model_name, signature, choices
+    )
 
 
 def _for_time(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gipi.core import dist
 from gipi.core.errors import ConfigError, ModelError
 from gipi.core.rundir import HUB, resolve_run
+from gipi.data.tokens import MULTIPLE
 from gipi.models import Start, fill_from, read_start
 from gipi.text import Tokenizer, check_fit
 from gipi.train.mode import train_mode
@@ -47,6 +48,12 @@ class Begun:
 
     start: Start
     place: Path
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a row at most: a batch is padded to a multiple, and that must fit too."""
+        most = self.start.longest
+        return (max(most - most % MULTIPLE, 1) if most >= MULTIPLE else most) or None
 
     def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of the model that stands on these weights."""
@@ -90,13 +97,14 @@ def start_of(config: Config) -> Begun | None:
             "an id that stands behind the end of a text",
             "name it in special_tokens_map.json",
         )
-    if start.longest and (config.max_length or 0) > start.longest:
+    begun = Begun(start, place)
+    if begun.longest and (config.max_length or 0) > begun.longest:
         raise ConfigError(
             f"max_length={config.max_length} for an encoder of {start.longest} positions",
-            f"at most {start.longest} tokens",
-            f"set max_length={start.longest}, or leave it out",
+            f"at most {begun.longest} tokens",
+            f"set max_length={begun.longest}, or leave it out",
         )
-    return Begun(start, place)
+    return begun
 
 
 def folder_of(name: str) -> Path:
