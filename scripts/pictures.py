@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from gipi import data, losses, models, optim
+from gipi import data, losses, models, optim, tasks
 from gipi import nn as parts
 from gipi.core.batch import Batch
+from gipi.core.config import Recipe
 from gipi.core.schema import Signature
+from gipi.deploy import forecasts
 from gipi.text import train_tokenizer
+from gipi.train import evaluate, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,6 +335,47 @@ def augmentation() -> None:
     save(figure, "augmentation")
 
 
+# ------------------------------------------------------------------------ forecast
+
+
+def hours(count: int = 900) -> dict[str, np.ndarray]:
+    """Return a generated series with a day, half a day, a slow drift and noise."""
+    draw, t = np.random.default_rng(0), np.arange(count)
+    dates = (np.datetime64("2024-01-01T00", "h") + t).astype("datetime64[us]")
+    wave = 3 * np.sin(2 * np.pi * t / 24) + np.cos(2 * np.pi * t / 12)
+    drift = np.cumsum(draw.normal(0, 0.05, count))
+    return {"date": dates, "load": 20 + wave + drift + draw.normal(0, 0.5, count)}
+
+
+def forecast() -> None:
+    """Draw one window with its forecast, and the error by step ahead beside the naive rules."""
+    ahead, past = 24, 72
+    rows = data.open_data(hours(), data.DataOptions(task="forecast", horizon=ahead, lookback=past))
+    task = tasks.forecast()
+    model = models.build("dlinear", rows.signature(1))
+    recipe = Recipe(epochs=15, batch_size=32, lr=0.01, precision="fp32", threads=1, gemm="native",
+                    compile="off", layout="contiguous")  # fmt: skip
+    fit(model, task, rows.stream("train", batch_size=32), recipe, schema=rows.schema)
+    judged = evaluate(model, task, rows.stream("test", batch_size=64, shuffle=False),
+                      schema=rows.schema, keep=True)  # fmt: skip
+    found = forecasts.judge(judged, task, rows.schema, rows, samples=True)
+    window = next(w for w in found["windows"] if w["kind"] == "median")["series"][0]
+    figure, axes = plt.subplots(1, 2, figsize=(7.6, 2.7), width_ratios=(1.5, 1))
+    before = np.arange(1 - len(window["past"]), 1)
+    steps = np.arange(1, ahead + 1)
+    axes[0].plot([*before, *steps], [*window["past"], *window["truth"]], label="truth")
+    axes[0].plot(steps, window["forecast"], label="forecast")
+    axes[0].axvline(0.5, color="grey", lw=0.8, ls=":")
+    axes[0].set_title("a window: what the model saw, and the horizon")
+    for rule, errors in found["by_step"].items():
+        axes[1].plot(steps, errors, label=rule)
+    axes[1].set_title("squared error by step ahead")
+    for ax in axes:
+        ax.set_xlabel("steps ahead")
+        ax.legend(fontsize=7)
+    save(figure, "forecast")
+
+
 # ------------------------------------------------------------------------ sequences
 
 
@@ -468,6 +512,7 @@ PICTURES: dict[str, Callable[[], None]] = {
     "xor": xor,
     "activations": activations,
     "augmentation": augmentation,
+    "forecast": forecast,
     "topologies": topologies,
     "recurrent": recurrent,
     "tokenizers": tokenizers,

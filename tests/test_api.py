@@ -261,3 +261,8 @@ def test_train_shows_its_signature_although_a_folder_has_its_name():
     assert callable(gipi.train)
     assert inspect.signature(gipi.train) == inspect.signature(api.train)
     assert "epochs" in inspect.signature(gipi.train).parameters
+
+
+def test_a_model_of_texts_has_the_head_that_was_asked_for() -> None:
+    net = gipi.model("textcnn", classes=3, vocab=50, length=12)
+    assert net(torch.randint(1, 50, (2, 12))).shape == (2, 3)

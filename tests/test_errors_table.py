@@ -31,6 +31,28 @@ def png(path, size=(8, 8), value=0):
     Image.new("L", size, value).save(path)
 
 
+def _series_faults():
+    """Daily series, each with one fault in it."""
+    days = [str(np.datetime64("2024-01-01") + i) for i in range(80)]
+    lines = [f"{day},{i % 7}.5,{i % 5}.25" for i, day in enumerate(days)]
+    faults = {
+        "whole": lines, "gap": lines[:30] + lines[33:], "twice": [*lines[:9], *lines[8:]],
+        "back": [*lines[:9], lines[10], lines[9], *lines[11:]], "short": lines[:12],
+        "hole": [*lines[:20], f"{days[20]},,1.5", *lines[21:]],
+        "word": [*lines[:20], f"{days[20]},closed,1.5", *lines[21:]],
+        "no_date": [*lines[:20], "someday,1.5,1.5", *lines[21:]],
+        "zone": [*lines[:20], f"{days[20]}T00:00:00+02:00,1.5,1.5", *lines[21:]],
+    }  # fmt: skip
+    for fault, rows in faults.items():
+        table(f"series_{fault}.csv", rows, "date,a,b")
+
+
+def series(fault, *more):
+    """Arguments of a training on a series."""
+    return ["train", f"series_{fault}.csv", "--task", "forecast", "--steps", "1", "--set",
+            "horizon=5", "--set", "lookback=10", *more]  # fmt: skip
+
+
 def _drawn_faults():
     """Annotated pictures, each folder with one fault in it."""
     for fault in ("small_mask", "strange_mask", "no_masks", "torn_picture"):
@@ -106,6 +128,7 @@ def place(tmp_path_factory):
     Path("taken/file").write_text("x")
     Path("weights.safetensors").write_bytes(b"no")
     _drawn_faults()
+    _series_faults()
     args = ["train", "good.csv", "--target", "y", "--steps", "2", "--out", "run", "--quiet"]
     fixed = ["precision=fp32", "threads=1", "gemm=native", "model.widths=[4]"]
     assert main([*args, *(p for s in fixed for p in ("--set", s))]) == 0
@@ -202,6 +225,22 @@ WRONG = [
     ([*T, "--task", "clasify"], ["'clasify'", "'classify'"]),
     (["train", "numbers.csv", "--target", "y", "--task", "classify", "--model", "lenet5"],
      ["target 'y'", "regress"]),
+    # series
+    (series("gap"), ["series_gap.csv row 31", "3 steps are missing", "bad_rows=fill"]),
+    (series("twice"), ["series_twice.csv row 10", "as in row 9", "one row a date"]),
+    (series("back"), ["series_back.csv row 11", "before the row above it", "sort"]),
+    (series("short"), ["series_short", "need 15", "lookback="]),
+    (series("hole"), ["series_hole.csv row 21", "'a' is missing", "bad_rows=skip"]),
+    (series("word"), ["series_word.csv row 21", "'closed'", "schema.a=ignored"]),
+    (series("no_date"), ["series_no_date.csv row 21", "'someday'", "--time-column"]),
+    (series("zone"), ["series_zone.csv row 21", "with a time zone", "UTC"]),
+    (series("whole", "--model", "mlp"), ["'mlp' does not forecast", "dlinear"]),
+    (series("whole", "--target", "c"), ["'c'", "series_whole"]),
+    (series("whole", "--set", "task.loss=l2"), ["l2", "mse"]),
+    (series("whole", "--set", "model.kernel=4"), ["kernel", "odd"]),
+    (series("whole", "--set", "augment=[mixup]"), ["mixup", "series"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "horizon=5"], ["horizon", "forecast"]),
+    (["train", "good.csv", "--target", "y", "--model", "dlinear"], ["dlinear", "--task forecast"]),
     # files of configuration
     (["train", "--config", "no.yaml"], ["no.yaml", "does not exist"]),
     (["train", "--config", "bad.yaml"], ["bad.yaml line 2"]),

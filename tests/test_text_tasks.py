@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import torch
 
 import gipi
 from gipi.cli import main
 from gipi.core.errors import DataError
+from gipi.core.rundir import read_config
 from gipi.data.cache import ragged
 from gipi.deploy import load_model_folder
 from gipi.deploy.predict import load
@@ -77,7 +79,7 @@ def test_a_table_of_texts_trains_by_itself(place: Path) -> None:
     assert run.metrics["test/accuracy"] > 0.7
     assert {"run", "data", "metrics", "epochs", "steps", "seconds", "samples_per_s",
             "weights_sha256", "precision", "compile", "findings"} <= set(run.result)  # fmt: skip
-    said = (place / "table" / "config.yaml").read_text(encoding="utf-8")
+    said = " ".join(read_config(place / "table")[2]["choices"])
     assert "byte-level BPE" in said
     assert "filters over a few words at a time" in said
     assert Tokenizer.from_file(place / "table" / "tokenizer").lossless
@@ -125,10 +127,15 @@ def test_texts_are_asked_in_python(place: Path) -> None:
     predictor = load(place / "table")
     answers = predictor.predict([TEXT, "a dull one"])
     assert answers.rows == (TEXT, "a dull one")
+    frame = pd.DataFrame({"text": [TEXT, "a dull one"]})
+    for data in (frame, frame["text"], frame["text"].to_numpy(), (TEXT, "a dull one")):
+        assert predictor.predict(data).labels == answers.labels
+    assert len(predictor.predict(frame.iloc[0])) == 1
     assert len(predictor.predict({"text": TEXT})) == len(predictor.predict(TEXT)) == 1
     long = predictor.predict("film " * 300)
     assert any("are longer and lose their end" in note for note in long.notes)
     assert len(predictor.predict(["", "   "])) == 2
+    assert predictor.predict("").rows == ("(empty)",)
 
 
 def test_a_model_of_files_reads_files(asked: Any, place: Path) -> None:
@@ -175,10 +182,10 @@ def test_evaluation_gives_the_score_of_the_run(asked: Any, place: Path) -> None:
 def test_the_report_shows_texts_escaped_or_not_at_all(place: Path) -> None:
     run = gipi.load(place / "table")
     page = run.report().read_text(encoding="utf-8")
-    assert '<p class="read">&lt;b&gt;&amp;' in page
+    assert '<p class="read" dir="auto">&lt;b&gt;&amp;' in page
     assert "<b>&" not in page
     hidden = run.report(samples=False).read_text(encoding="utf-8")
-    assert '<p class="read">' not in hidden
+    assert '<p class="read"' not in hidden
     words = [t for t, _ in reviews(200)]
     assert not any(t in hidden for t in words)
 
@@ -188,7 +195,7 @@ def test_the_model_folder_is_enough(place: Path, tmp_path: Path) -> None:
     texts = [t for t, _ in reviews(20, seed=3)]
     one = load(tmp_path / "alone").predict(texts)
     two = gipi.load(place / "table").predict(texts)
-    assert one.values["probabilities"].tolist() == two.values["probabilities"].tolist()
+    assert one.records() == two.records()
     folder = load_model_folder(tmp_path / "alone")
     assert folder.signature.vocab == Tokenizer.from_file(place / "table" / "tokenizer").vocab_size
     assert folder.signature.length > 0

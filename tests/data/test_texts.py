@@ -13,10 +13,11 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.data import DataOptions, Dataset, audit, open_data, read_rows
 from gipi.data import texts as texts_
 from gipi.data.cache import ragged
+from gipi.data.compose import Frame, compose, frame_of, pad_of
 from gipi.data.infer import infer_schema
 from gipi.data.keys import folded
 from gipi.data.sources import read_source
-from gipi.data.texts import Frame, compose, frame_of, tokenizer_of
+from gipi.data.texts import tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer, guess, size_for
 from gipi.data.wordy import words_in
 from gipi.text import train_tokenizer
@@ -50,7 +51,9 @@ def test_a_column_of_text_is_found_by_itself() -> None:
     signature = found.signature(2)
     assert signature.vocab == tokenizer_of(found.schema).vocab_size
     assert signature.pad == 0
-    assert signature.length == found.columns.inputs["tokens"].longest
+    widest = max(b.inputs["tokens"].shape[1] for name in found.splits
+                 for b in found.stream(name, batch_size=7).epoch(0))  # fmt: skip
+    assert signature.length == widest
 
 
 def test_two_columns_of_text_are_a_pair() -> None:
@@ -102,7 +105,7 @@ def test_lone_words_are_text_where_there_is_nothing_else() -> None:
     found = kinds({"name": sorted(set(names)), "label": ["a", "b"] * (len(set(names)) // 2)
                    + ["a"] * (len(set(names)) % 2)})  # fmt: skip
     assert found["name"] == ("text", "input")
-    assert guess(names) == "char"
+    assert guess(names) == ("char", "each text is a short word")
 
 
 def test_the_last_column_is_no_target_where_it_is_text() -> None:
@@ -235,7 +238,7 @@ def test_a_row_without_a_token_gets_one() -> None:
 def test_a_tokenizer_without_padding_gets_one_more_id() -> None:
     tokenizer = train_tokenizer(TEXTS, kind="bpe", vocab=300)
     bare = type(tokenizer)(tokenizer.core, "bpe", {})
-    assert texts_.pad_of(bare) == (tokenizer.vocab_size, tokenizer.vocab_size + 1)
+    assert pad_of(bare) == (tokenizer.vocab_size, tokenizer.vocab_size + 1)
 
 
 def test_what_is_cut_is_said() -> None:
@@ -249,6 +252,15 @@ def test_what_is_cut_is_said() -> None:
     again = read_rows({"text": ["a lovely film of the plot with a very fine book"]}, found.schema)
     assert any("1 (100.00%) are longer" in n for n in again.notes)
     assert any("none is cut" in n for n in opened().notes)
+
+
+def test_unknown_tokens_are_said() -> None:
+    found = opened(tokenizer="word")
+    assert not any("unknown to the tokenizer" in n for n in found.notes)
+    strange = read_rows({"text": ["qqq zzz the of www"]}, found.schema)
+    assert "texts: 43% of the tokens are unknown to the tokenizer (word)" in strange.notes
+    bytes_ = read_rows({"text": ["qqq zzz the of www"]}, opened().schema)
+    assert not any("unknown" in n for n in bytes_.notes)
 
 
 def test_new_rows_are_read_as_the_training_rows() -> None:
@@ -352,5 +364,6 @@ def test_an_answer_left_in_the_text_is_found() -> None:
     found = audit({"text": marked, "label": list(LABELS)})
     leak = next(f for f in found.findings if f.code == "leak")
     assert "last word" in leak.message
+    assert "letters, median" in next(f for f in found.fields if f.name == "text").values
     clean = audit({"text": list(TEXTS), "label": list(LABELS)})
     assert not [f for f in clean.findings if f.code == "leak"]

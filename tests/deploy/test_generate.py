@@ -9,11 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.deploy.lm import Bytes, Letters, Pieces
-from tests.nn.tiny_lm import TinyDecoder, TinyTranslator
+from tests.nn.tiny_lm import TinyDecoder, TinyRecurrent, TinyTranslator
 
 from gipi.core.errors import ConfigError, DataError, ModelError, NonFiniteError
+from gipi.core.schema import Signature
 from gipi.deploy.generate import generate, stream
 from gipi.deploy.generation import Generation, generation_of
+from gipi.models.from_tokens import GPT2Options, language_model
 from gipi.nn.decode import decode
 from gipi.nn.steppers import DecoderOnly
 
@@ -150,6 +152,25 @@ def test_the_model_is_evaluated_and_put_back():
     assert net.drop.training
 
 
+def test_models_that_are_trained_here_are_asked_as_they_are():
+    signature = Signature(vocab=23, length=16, pad=22, outputs=23)
+    draw = torch.Generator().manual_seed(0)
+    net = language_model(
+        GPT2Options(width=16, layers=2, heads=2, dropout=0.5), signature, draw
+    ).train()
+    found = generate(net, Letters(), TEXTS, how=replace(DRAWN, max_new_tokens=40, stop=()))
+    assert {len(g.tokens) for g in found} == {40}  # beyond the context of 16
+    assert net.training
+    with pytest.raises(ModelError, match="a tokenizer of 259 ids for a model of 23"):
+        generate(net, Bytes(), TEXTS)
+    with pytest.raises(DataError, match="at most 16, the context of the model"):
+        generate(net, Letters(), "a" * 17)
+    recurrent = TinyRecurrent()
+    assert len(generate(recurrent, Letters(), TEXTS, how=DRAWN)) == len(TEXTS)
+    with pytest.raises(ModelError, match="a tokenizer of 259 ids for a model of 23"):
+        generate(recurrent, Bytes(), TEXTS)
+
+
 # ------------------------------------------------------------------------ beyond the context
 
 
@@ -172,6 +193,17 @@ def test_a_prompt_beyond_the_context_is_never_cut():
     with pytest.raises(DataError, match=r"text 1 \('hello madam'\) has 11 tokens") as caught:
         generate(model(context=8), Letters(), ["a", "hello madam"])
     assert "at most 8" in caught.value.needed
+
+
+def test_an_answer_to_a_source_must_fit_the_positions():
+    net = TinyTranslator()
+    net.config = SimpleNamespace(embed=SimpleNamespace(vocab=23, positions=8, offset=0))
+    how = Generation(start_ids=(22,), max_new_tokens=8)
+    assert len(generate(net, Letters(), ["abc"], how=how)) == 1
+    with pytest.raises(ConfigError, match="give max_new_tokens=8"):
+        generate(net, Letters(), ["abc"], how=replace(how, max_new_tokens=9))
+    with pytest.raises(DataError, match="at most 8, the context of the model"):
+        generate(net, Letters(), ["abcabcabc"], how=how)
 
 
 # ------------------------------------------------------------------------ streams
@@ -250,6 +282,11 @@ def test_a_stop_text_ends_an_answer():
 def test_options_that_do_not_fit_are_refused(how, words):
     with pytest.raises(ConfigError, match=words):
         generate(model(), Letters(), ["a"], how=how)
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        generate(model(), Letters(), ["a"], batch_size=0)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.deploy.lm import Bytes, Letters
-from tests.nn.tiny_lm import TinyDecoder, TinyTranslator
+from tests.nn.tiny_lm import TinyDecoder, TinyEncoder, TinyTranslator
 
 from gipi.core.errors import ConfigError, DataError, ModelError
-from gipi.deploy.score import TextScore, odd_words, rescore, score, words
+from gipi.deploy.score import TextScore, odd_words, rescore, score, score_hidden, words
 
 TEXTS = ["the cat sat on the mat", "a", "so long and thanks for all", "ab"]
 TEXTS = ["".join(c for c in text if c in Letters.LETTERS) for text in TEXTS]
@@ -230,3 +230,45 @@ def test_a_model_that_reads_both_ways_is_refused():
     net.config = SimpleNamespace(stack=SimpleNamespace(causal=False))
     with pytest.raises(ModelError, match="reads a text in both directions"):
         score(net, Letters(), ["ab"])
+
+
+# ------------------------------------------------------------------------ hidden tokens
+
+
+class Masks(Bytes):
+    mask = 258 + 1
+    vocab_size = 260
+
+
+def encoder(places=64):
+    net = TinyEncoder(vocab=260, context=places)
+    net.config = SimpleNamespace(
+        embed=SimpleNamespace(vocab=260, positions=places, offset=0),
+        stack=SimpleNamespace(causal=False),
+    )
+    return net
+
+
+def test_a_model_that_reads_both_ways_scores_hidden_tokens():
+    net = encoder()
+    texts = ["né it", "a"]
+    found = score_hidden(net, Masks(), texts)
+    for text, one in zip(texts, found.texts, strict=True):
+        ids = [1, *(b + 3 for b in text.encode()), 2]
+        for place, bits in enumerate(one.surprise, 1):
+            hidden = [Masks.mask if i == place else token for i, token in enumerate(ids)]
+            with torch.no_grad():
+                log_p = net(torch.tensor([hidden])).logits[0, place].log_softmax(0)
+            assert bits == pytest.approx(-float(log_p[ids[place]]) / math.log(2), abs=1e-4)
+        assert one.bytes == len(one.surprise) == len(ids) - 2
+    assert [w.word for w in words(found.texts[0])] == ["né", "it"]
+    assert score_hidden(net, Masks(), "a").texts == found.texts[1:]
+
+
+def test_hidden_tokens_need_a_mask_and_a_context():
+    with pytest.raises(ModelError, match="without an id that hides a token"):
+        score_hidden(encoder(), Bytes(), ["a"])
+    with pytest.raises(DataError, match=r"text 1 \('hello hello'\) has 13 tokens"):
+        score_hidden(encoder(12), Masks(), ["hello", "hello hello"])
+    with pytest.raises(DataError, match="text 0 is empty"):
+        score_hidden(encoder(), Masks(), [""])

@@ -202,7 +202,7 @@ def test_every_record_says_what_it_is_and_which_way_is_better(record):
     assert record.citation
     assert set(record.tags) <= {
         "classify", "multi-label", "regress", "segment", "detect", "pose",
-        "tokens", "retrieval", "strings",
+        "tokens", "retrieval", "strings", "forecast",
     }  # fmt: skip
     if record.name not in NAMES:
         return
@@ -212,6 +212,7 @@ def test_every_record_says_what_it_is_and_which_way_is_better(record):
     best_logits = 20.0 * F.one_hot(CLASSES[5], 5) - 10
     perfect = {
         "classify": best_logits, "multi-label": best_logits, "regress": TRUTH, "pose": target,
+        "forecast": target,
         "segment": best_logits.view(N, 5, 1, 1).expand(N, 5, 2, 3),
     }[record.tags[0]]  # fmt: skip
     best, usual = score(metric, perfect, target), score(metric, outputs, target)

@@ -123,6 +123,13 @@ def test_both_directions_are_taken_where_the_whole_text_is_known():
     assert not torch.isclose(aligned(tokens()[:1])[:, :5], aligned(later)[:, :5]).all()
 
 
+def test_a_text_is_pooled_by_its_maximum_and_a_series_by_its_last_state():
+    assert build("vector-one-direction").config.pool == "max"
+    assert build("vector-series").config.pool == "last"
+    assert build("aligned").config.pool == "auto"
+    assert build("vector-series").choices[0].endswith("pool last")
+
+
 def test_segments_of_a_pair_are_taken_and_not_used():
     model, x = build("vector-last"), tokens()
     assert torch.equal(model(x, torch.ones_like(x)), model(x))
@@ -237,6 +244,9 @@ LM = {"topology": "language-model"}
         ("lstm", CAPTION, {"topology": "vector-to-sequence", "tied": True, "width": 5,
                            "embedding": 4}, ModelError, "tied to an embedding of 11 x 4"),
         ("lstm", TEXT, {"width": 0}, ConfigError, "width=0"),
+        ("lstm", Signature(vocab=5, pad=5), {}, ModelError, "padding id 5 in a vocabulary of 5"),
+        ("gru", Signature(vocab=9, pad=8, outputs=4), {"topology": "encoder-decoder"}, ModelError,
+         "padding id 8 in a vocabulary of 4"),
     ],
 )  # fmt: skip
 def test_wrong_requests_are_named(name, signature, options, error, words):
@@ -247,6 +257,15 @@ def test_wrong_requests_are_named(name, signature, options, error, words):
 def test_a_vector_without_the_tokens_so_far_is_named():
     with pytest.raises(ModelError, match="start and step"):
         build("caption")(inputs("caption")[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_half_precision_by_autocast(case):
+    model = build(case, layers=2).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(*inputs(case))
+    out.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
 def test_a_relu_cell_is_built_by_name():

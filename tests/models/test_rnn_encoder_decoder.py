@@ -123,6 +123,17 @@ def test_no_attention_has_no_alignment_and_no_memory():
     assert model.start(source()).memory.shape[1] == 0
 
 
+@pytest.mark.parametrize(("cell", "attention"), NETS)
+def test_half_precision_by_autocast(cell, attention):
+    model = build(cell, attention).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = model(source(), target())
+        step, _ = model.step(target()[:, 0], model.start(source()))
+    torch.testing.assert_close(step.float(), scores[:, 0].float(), rtol=0.05, atol=0.05)
+    scores.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_the_gradient_is_the_slope():
     model = build("gru", signature=SERIES)
     x = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.nn.tiny_lm import TinyDecoder, TinyRecurrent, TinyTranslator
 
 from gipi.core.errors import ConfigError, NonFiniteError
-from gipi.nn.beam import beam_search
+from gipi.nn.beam import _advanced, _begin, beam_search
 from gipi.nn.decode import decode
 from gipi.nn.sampling import Limits
 from gipi.nn.steppers import DecoderOnly, EncoderDecoder, Recurrent, Uncached
@@ -123,6 +124,37 @@ def test_a_decided_prompt_leaves_the_batch():
     assert sizes[1] == 12
     assert sizes == [4, *sorted(sizes[1:], reverse=True)]
     assert sizes[-1] < 12
+
+
+def test_beams_go_on_however_many_stop_ids_are_likelier():
+    """Three stop ids lead in each of two beams: six candidates end, and two go on."""
+    log_p = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0, -1.0]).log_softmax(0).expand(2, 6)
+    search = _begin(1, 2, 3, torch.device("cpu"))
+    search = replace(search, score=torch.tensor([[0.0, -0.1]]))
+    after, came_from = _advanced(search, log_p, 0, [0, 1, 2], 1.0, last=False)
+    assert after.score.isfinite().all()
+    assert after.said[0, :, 0].tolist() == [3, 3]
+    assert came_from.tolist() == [[0, 1]]
+    assert after.ended[0, :, 0].tolist() == [0, 0]
+
+
+def test_never_stopping_early_waits_for_what_grows_better():
+    """With α = 2 the best answer is the longest; a stop at once is only good as long as short."""
+
+    class Wavering(TinyDecoder):
+        def forward(self, input_ids, attention_mask=None, *, cache=None):
+            out = super().forward(input_ids, attention_mask, cache=cache)
+            p = [0.45, 0.05, 0.0, 0.5] if cache.filled < 3 else [0.98, 0.01, 0.0, 0.01]
+            out.logits = torch.tensor(p).log().expand_as(out.logits)
+            return out
+
+    net = Wavering(vocab=SMALL)
+    options = {"beams": 1, "max_new_tokens": 9, "stop": [STOP], "length_penalty": 2.0}
+    never = beam_search(DecoderOnly(net), [[1]], early_stopping="never", **options)[0][0]
+    early = beam_search(DecoderOnly(net), [[1]], early_stopping=True, **options)[0][0]
+    assert said(early) == (STOP,)
+    assert len(never.tokens) > 5
+    assert never.score > early.score
 
 
 def test_limits_hold_in_every_beam():

@@ -66,6 +66,8 @@ BEAMS = [
     ({"beams": 5, "length_penalty": -1.0}, {"length_penalty": -1.0}),
     ({"beams": 4, "early_stopping": True, "best": 4}, {"early_stopping": True}),
     ({"beams": 4, "early_stopping": "never"}, {"early_stopping": "never"}),
+    ({"beams": 2, "early_stopping": "never", "length_penalty": 2.0},
+     {"early_stopping": "never", "length_penalty": 2.0}),
     ({"beams": 4, "limits": Limits(last=1)}, {"forced_eos_token_id": 1}),
     ({"beams": 3, "limits": Limits(1.4, 2, 5, (foreign.PAD, 8))},
      {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2, "min_new_tokens": 5,

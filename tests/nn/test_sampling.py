@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gipi.core.errors import ConfigError
+from gipi.nn import sampling
 from gipi.nn.sampling import (
     NOTHING,
     Limits,
@@ -53,6 +54,17 @@ def test_top_k_is_that_of_transformers(logits, history, k):
 def test_top_p_is_that_of_transformers(logits, history, p):
     theirs = processors().TopPLogitsWarper(p)(history, logits)
     assert torch.equal(keep_top_p(logits, p), theirs)
+
+
+@pytest.mark.parametrize(
+    ("k", "p"), [(1, 0.5), (7, 0.3), (7, 0.999), (20, 0.9), (VOCAB, 0.9), (99, 0.9)]
+)
+def test_top_p_among_the_top_k_is_that_of_transformers(logits, history, k, p):
+    theirs = processors().TopKLogitsWarper(k)(history, logits)
+    theirs = processors().TopPLogitsWarper(p)(history, theirs)
+    ours = keep_top_k(logits, k)
+    assert torch.equal(keep_top_p(ours, p, most=k), theirs)
+    assert torch.equal(keep_top_p(ours, p), theirs)
 
 
 @pytest.mark.parametrize("penalty", [0.5, 1.3, 5.0])
@@ -182,6 +194,14 @@ def test_what_is_ruled_out_is_never_drawn():
     assert draw(only, range(2000), step=0).unique().tolist() == [4]
     only[:, 8] = -1e4  # the last token of the vocabulary is as good as any
     assert draw(only, row_keys([[0]] * 2000, 0), step=0).unique().tolist() == [4, 8]
+
+
+@pytest.mark.parametrize(("u", "first"), [(0.0, True), (1.0 - 2.0**-53, False), (1.0, False)])
+def test_the_ends_of_the_interval_draw_what_is_possible(monkeypatch, u, first):
+    monkeypatch.setattr(sampling, "uniform", lambda key, ids, stream: torch.full((len(ids),), u))
+    logits = torch.randn(50, 9)
+    logits[:, :2] = logits[:, 6:] = -math.inf
+    assert draw(logits.double(), [0] * 50, step=0).unique().tolist() == [2 if first else 5]
 
 
 def test_keys_of_equal_prompts_differ_and_do_not_depend_on_neighbours():

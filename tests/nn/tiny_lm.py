@@ -70,6 +70,18 @@ class TinyDecoder(nn.Module):
         return SimpleNamespace(logits=(x + weight @ v).tanh() @ self.head)
 
 
+class TinyEncoder(TinyDecoder):
+    """Every token sees all real tokens, its own place too."""
+
+    def forward(self, input_ids, attention_mask=None):
+        self.calls.append(tuple(input_ids.shape))
+        x = self.tokens[input_ids] + self.places[: input_ids.shape[1]]
+        score = (x @ self.q) @ (x @ self.k).mT / WIDTH**0.5
+        if attention_mask is not None:
+            score = score.masked_fill(~attention_mask[:, None].bool(), -torch.inf)
+        return SimpleNamespace(logits=(x + score.softmax(2) @ (x @ self.v)).tanh() @ self.head)
+
+
 class TinyTranslator(nn.Module):
     """A decoder that adds the mean of the source's embeddings to every token."""
 

@@ -6,6 +6,7 @@ import pytest
 
 from gipi import models
 from gipi.core.errors import ModelError
+from gipi.core.registry import Record
 from gipi.core.schema import Field, Schema
 from gipi.train import text_recipes
 from gipi.train.recipes import guess_model, recipe_for
@@ -40,6 +41,9 @@ def test_a_model_that_reads_no_text_is_refused() -> None:
     with pytest.raises(ModelError, match="the model 'mlp' reads no text, and 't' is text") as error:
         text_recipes.check_reads(models.MODELS.get("mlp"), ONE, models.MODELS)
     assert "textcnn" in error.value.needed
+    writer = Record("gpt", None, "writes", tags=("text", "language"))
+    with pytest.raises(ModelError, match="'gpt' writes tokens, and the task is to classify"):
+        text_recipes.check_reads(writer, ONE, [*models.MODELS, writer])
     text_recipes.check_reads(models.MODELS.get("lstm"), ONE, models.MODELS)
     text_recipes.check_reads(models.MODELS.get("mlp"), Schema((TARGET,)), models.MODELS)
 

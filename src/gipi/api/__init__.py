@@ -135,6 +135,9 @@ def model(
     image: tuple[int, int, int] | None = None,
     numbers: int = 0,
     cardinalities: tuple[int, ...] = (),
+    vocab: int = 0,
+    length: int = 0,
+    horizon: int = 0,
     variant: str | None = None,
     weights: str | Path | None = None,
     partial: bool = False,
@@ -144,7 +147,9 @@ def model(
     """Build a model by name for inputs of a known shape: a plain `torch.nn.Module`.
 
     classes  width of the head; image: (C, H, W), else the size that the net was published for with
-             `channels`; numbers: float columns of a table
+             `channels`; numbers: float columns of a table, or series of a forecaster
+    vocab    token ids of a text, id 0 is padding;  length: tokens of the longest text, or steps of
+             a series that the model sees;  horizon: steps ahead
     variant  short for options={"variant": ...}
     weights  file to fill it with, see `gipi.models.load_weights`; what happened to every tensor is
              printed, and `partial` accepts differences, such as a head for other classes
@@ -152,10 +157,12 @@ def model(
     >>> type(model("lenet5", classes=10, image=(1, 28, 28))).__name__
     'LeNet5'
     """
-    table = numbers or cardinalities
-    shape = None if table else _picture(name, image, channels)
+    other = numbers or cardinalities or vocab
+    shape = None if other else _picture(name, image, channels)
     chosen = {**(options or {}), **({} if variant is None else {"variant": variant})}
-    signature = Signature(shape, numbers, cardinalities, classes)
+    signature = Signature(
+        shape, numbers, cardinalities, classes, vocab=vocab, length=length, horizon=horizon
+    )
     built = models.build(name, signature, seed=seed, options=chosen)
     if weights is not None:
         report = models.load_weights(built, weights, partial=partial)

@@ -64,7 +64,7 @@ class Run:
         return self.predictor.model
 
     def predict(self, data: Any, *, tta: Sequence[str] = ()) -> Predictions:
-        """Return the answers for a file, folder, table, frame, arrays, or one row.
+        """Return the answers for a file, folder, table, frame, arrays, one row, or texts.
 
         tta  views of each picture whose answers are merged, such as ["flip", "zoom"]
         """

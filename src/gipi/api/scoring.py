@@ -10,6 +10,7 @@ from gipi.core import resolve, rundir
 from gipi.core.errors import RequestError
 from gipi.deploy.drawn import final_metrics
 from gipi.deploy.folder import is_model_folder
+from gipi.deploy.forecasts import floor_scores
 from gipi.deploy.predict import load as load_predictor
 from gipi.deploy.predict import rows_at_once, seen_from
 from gipi.deploy.predictions import Predictions, joined
@@ -45,7 +46,8 @@ def predict_inputs(
                      for r in said.rows)  # fmt: skip
     values = joined([answers.values for answers in found])
     notes = tuple(dict.fromkeys(note for answers in found for note in answers.notes))
-    return Predictions(rows, values, predictor.classes, found[0].target, notes)
+    first = found[0]
+    return Predictions(rows, values, first.classes, first.target, notes, first.title)
 
 
 def evaluate_layers(
@@ -97,7 +99,9 @@ def _score(dataset: Dataset, model: nn.Module, task: Task) -> dict[str, Any]:
     judged = evaluate_(model, task, stream, schema=dataset.schema, keep=dense)
     metrics, notes = final_metrics(judged, task, dataset.schema)
     named = {f"{split}/{name}": value for name, value in metrics.items()}
-    return {"data": dataset.name, "rows": judged.rows, "metrics": named, **notes}
+    naive = floor_scores(dataset, split, task)
+    floors = {"baselines": {f"{split}/{task.primary}": naive}} if naive else {}
+    return {"data": dataset.name, "rows": judged.rows, "metrics": named, **notes, **floors}
 
 
 def _evaluate_weights(

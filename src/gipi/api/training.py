@@ -141,7 +141,11 @@ def _conclude(
     split, device = held_back(dataset), pick_device(config.device)
     rows = read_rows(folder / rundir.ROWS)
     facts = result(folder, prepared, state, rows=rows, steps=steps)
-    facts["metrics"], primary = _judge(folder, prepared, state, split, device)
+    facts["metrics"], found = _judge(folder, prepared, state, split, device)
+    primary = found.get("primary")
+    if "baselines" in found:
+        named = f"{split}/{prepared.task.primary}"
+        facts["baselines"] = {named: {b["rule"]: b["value"] for b in found["baselines"]}}
     facts["weights_sha256"] = save_model_folder(
         folder / rundir.MODEL, model=prepared.model, model_name=prepared.model_name,
         options=config.model_options, signature=prepared.signature, schema=dataset.schema,
@@ -187,7 +191,7 @@ def _watchers(
 
 def _judge(
     folder: Path, prepared: Prepared, state: State, split: str, device: torch.device
-) -> tuple[dict[str, float], dict[str, Any] | None]:
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Score the restored weights on the rows held back; write the evaluation folder."""
     dataset, setup = prepared.dataset, Setup.from_dict(state.setup)
     size = rows_at_once(dataset.schema)
@@ -198,10 +202,10 @@ def _judge(
     )  # fmt: skip
     found = write_evidence(
         folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
-        rows=dataset if prepared.config.samples else None, samples=prepared.config.samples,
+        rows=dataset, samples=prepared.config.samples,
     )  # fmt: skip
     metrics = {f"{split}/{name}": value for name, value in found["metrics"].items()}
-    return {**state.metrics, **metrics}, found.get("primary")
+    return {**state.metrics, **metrics}, found
 
 
 def _path(text: str | None) -> Path | None:
@@ -274,6 +278,8 @@ def _summary(
             f"{primary['name']} {primary['value']:.5g} on {judged}, "
             f"95 % interval {low:.5g}-{high:.5g}"
         )
+    for name, rules in facts.get("baselines", {}).items():
+        lines += [f"{name} {value:.5g} where {rule}" for rule, value in rules.items()]
     lines.append(f"{facts['seconds']:.1f} s, {facts['steps']} steps, {facts['precision']}")
     lines.append(f"report: {page}")
     return lines

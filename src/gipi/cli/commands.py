@@ -33,7 +33,8 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any configuration key, also model.X, task.X, optimizer.X, schedule.X, schema.X=KIND.",
+        help="Any configuration key, also model.X, task.X, optimizer.X, schedule.X, tokenizer.X, "
+        "schema.X=KIND.",
     ),
 ]
 Text = str | None

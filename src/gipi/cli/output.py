@@ -19,9 +19,9 @@ def predictions(answers: Predictions, out: Path | None, *, brief: bool) -> dict[
 
     records = answers.records()
     for record in records[: _SHOWN if brief else 0]:
-        said = {k: v for k, v in record.items() if k not in ("row", "probabilities")}
+        said = {k: v for k, v in record.items() if k not in (answers.title, "probabilities")}
         words = "  ".join(f"{k} {_number(v)}" for k, v in said.items())
-        print(f"{record['row']}: {in_brief(record) if answers.places else words}")
+        print(f"{record[answers.title]}: {in_brief(record) if answers.places else words}")
     if brief and len(records) > _SHOWN:
         print(f"... and {len(records) - _SHOWN} more; --out FILE writes them all")
     if brief and out is None and answers.places and records:
@@ -46,6 +46,9 @@ def scores(found: dict[str, Any]) -> dict[str, Any]:
     for name, value in found["metrics"].items():
         print(f"{name} {_number(value)}")
     print(f"{found['rows']} rows of {found['data']}")
+    for name, rules in found.get("baselines", {}).items():
+        for rule, value in rules.items():
+            print(f"{name} {_number(value)} where {rule}")
     if "ap_from" in found:
         print(f"AP by {found['ap_from']}")
     return found

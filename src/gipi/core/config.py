@@ -135,8 +135,18 @@ class Config(Recipe):
         None, ge=4, le=16384, description="tokens of a text at most; None: from the training rows"
     )
     normalise: str | None = Field(None, description="'imagenet', 'none' or None: from the data")
-    bad_rows: Literal["refuse", "skip"] = Field(
-        "refuse", description="rows with unusable pictures or annotations: refused or left out"
+    bad_rows: Literal["refuse", "skip", "fill"] = Field(
+        "refuse",
+        description="unusable rows (pictures, annotations, gaps of a series): refuse, skip, fill",
+    )
+    horizon: int | None = Field(
+        None, gt=0, description="forecast: steps ahead; None: one season, or the set's own"
+    )
+    lookback: int | None = Field(
+        None, gt=0, description="forecast: steps that the model sees; None: chosen"
+    )
+    season: int | None = Field(
+        None, gt=0, description="forecast: steps of a season; None: from the dates"
     )
     stream: Literal["auto", "resident", "mapped", "streaming"] = Field(
         "auto", description="where batches come from"

@@ -15,12 +15,13 @@ Kind = Literal[
     "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress", "segment", "detect", "pose"]
+TaskKind = Literal["classify", "regress", "segment", "detect", "pose", "forecast"]
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
+SHOWN = 4  # names of targets that are written out
 IGNORED = 255
 """The label of a mask's pixels that count neither in the loss nor in the score."""
 IGNORED_TOKEN = -100
@@ -32,24 +33,28 @@ class Signature:
     """What goes into a model and how wide its output is: all a builder must know of the data.
 
     image          (C, H, W) where the input is one image, else None
-    numbers        width F of the float input (B, F) of a table
+    numbers        width F of the float input (B, F) of a table, (B, T, F) of a series
     cardinalities  of each category column the number of codes, the unknown code 0 included; the
                    model's second positional input is then (B, len(cardinalities)) int64
+    outputs        width of the head, decided by the task (classes, target values, parameters)
     vocab          number of token ids where the input is text, else 0; the model's first positional
                    input is then (B, T) int64, right-padded with `pad`, and for pairs of texts the
                    second is (B, T) int64 segments 0 and 1
-    length         T of the longest prepared row of tokens
+    length         T of the widest batch of tokens: that of the longest prepared row, padded; steps
+                   of a series that a model sees
     pad            id of the padding token: what equals it is no token
-    outputs        width of the head, decided by the task (classes, target values, parameters)
+    horizon        steps of a series to forecast; the output is then (B, horizon, outputs), of the
+                   first `outputs` columns of the input
     """
 
     image: tuple[int, int, int] | None = None
     numbers: int = 0
     cardinalities: tuple[int, ...] = ()
+    outputs: int = 1
     vocab: int = 0
     length: int = 0
     pad: int = 0
-    outputs: int = 1
+    horizon: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Field:
         keypoints   float32 (B, K, 3) x, y, visible (0 missing, 1 hidden, 2 visible); stats may hold
                     "flip" (pairs of points that a mirror swaps) and "sigmas" (spread per point)
         category    int64 (B,), or float32 (B, K) of 0 and 1 where `multi` is true
+        series      float32 (B, horizon, K) of all K target series, standardised; the stats of the
+                    first of them hold the geometry of the windows (`gipi.data.windows`)
     """
 
     name: str
@@ -113,6 +120,18 @@ class Schema:
         """The column to be predicted; None when the data has none."""
         found = self.of("target")
         return found[0] if found else None
+
+    @property
+    def predicted(self) -> str | None:
+        """The names of what is predicted, for people: a series may have many; None without any.
+
+        >>> Schema(tuple(Field(name, "series", "target") for name in "abcde")).predicted
+        'a, b, c and 2 more'
+        """
+        names = [f.name for f in self.of("target")]
+        if len(names) > SHOWN:
+            return f"{', '.join(names[: SHOWN - 1])} and {len(names) - SHOWN + 1} more"
+        return ", ".join(names) or None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
         rows=source.rows,
         task=schema.task if schema.target else None,
         task_reason=schema.task_reason,
-        target=schema.target.name if schema.target else None,
+        target=schema.predicted,
         fields=tuple(_field_facts(f, source.columns[f.name]) for f in schema.fields),
         classes=classes,
         target_facts=_target_facts(source, schema),
@@ -177,6 +177,10 @@ def _field_facts(f: Field, column: Column) -> FieldFacts:
     elif column.ndim > 1:
         shape = "×".join(map(str, column.shape[1:]))
         values = f"{short(np.nanmin(column))} to {short(np.nanmax(column))}, {shape} a row"
+    elif f.kind == "text" and f.role == "input":
+        distinct = len(set(column[~lost].tolist()))
+        lengths = np.array([len(str(v)) for v in column[~lost].tolist()] or [0])
+        values = f"{lengths.min():,} to {lengths.max():,} letters, median {np.median(lengths):,.0f}"
     elif column.dtype.kind == "O":
         counts = Counter(column[~lost].tolist())
         distinct = len(counts)

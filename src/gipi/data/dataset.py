@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gipi.core.errors import DataError, did_you_mean
+from gipi.core.errors import ConfigError, DataError, did_you_mean
+from gipi.core.schema import Signature
 from gipi.data import dense, images, multilabel, prepare
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
@@ -21,6 +22,8 @@ from gipi.data.infer import infer_schema
 from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
+from gipi.data.series import Series, open_series, read_series
+from gipi.data.series_schema import is_series
 from gipi.data.source import (
     TEST,
     TRAIN,
@@ -35,11 +38,12 @@ from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
 from gipi.data.texts import open_texts, read_texts
 from gipi.data.transforms import dates_as_in_training, form_of_dates
+from gipi.data.windows import geometry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gipi.core.schema import Field, Schema, Signature
+    from gipi.core.schema import Field, Schema
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,12 @@ class Dataset:
 
     def signature(self, outputs: int) -> Signature:
         """Return what a model builder must know, with a head of width `outputs`."""
+        if self.schema.task == "forecast":
+            window = geometry_of(self.schema)
+            width = len(self.schema.of("target")) + len(self.schema.of("input"))
+            return Signature(
+                numbers=width, length=window.lookback, horizon=window.horizon, outputs=outputs
+            )
         return prepare.signature(self.schema, self.columns.inputs, outputs=outputs)
 
     def original_size(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -210,6 +220,9 @@ def open_data(
     """
     chosen = options or DataOptions()
     source = read_source(data, target=chosen.target, task=chosen.task)
+    if is_series(source, chosen):
+        return _of_series(open_series(source, chosen), chosen)
+    _no_series_options(chosen)
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
     schema = infer_schema(source, chosen)
@@ -272,6 +285,9 @@ def read_rows(
     Raises `DataError` naming the row for a label that training did not know.
     """
     chosen = options or DataOptions()
+    if schema.task == "forecast":
+        found_rows = _dates_as_trained(read_source(data, task="forecast"), schema)
+        return _of_series(read_series(found_rows, schema, target=target), chosen)
     read = _renamed(_joined(read_source(data, task=schema.task), schema), schema)
     source = _dates_as_trained(read, schema)
     field_y = schema.target
@@ -317,6 +333,25 @@ def read_rows(
         splits |= {name: ids for name, ids in given.items() if len(ids)}
     sizes = None if found is None else found.survey.sizes
     return Dataset(source, schema, columns, splits, "all rows", tuple(notes), chosen, sizes)
+
+
+def _of_series(found: Series, options: DataOptions) -> Dataset:
+    """Return the data set of a series: a row is a window."""
+    schema = _with_date_forms(found.schema, found.source)
+    return Dataset(found.source, schema, found.columns, found.splits, found.reason,
+                   found.notes, options)  # fmt: skip
+
+
+def _no_series_options(options: DataOptions) -> None:
+    """Raise where something is asked for that only a series has."""
+    for name in ("horizon", "lookback", "season"):
+        value = getattr(options, name)
+        if value is not None:
+            raise ConfigError(
+                f"{name}={value}, but the rows are not read as a series",
+                "task=forecast beside it",
+                f"add --task forecast, or leave {name} out",
+            )
 
 
 def _complete(source: Source, field: Field, notes: list[str]) -> bool:
@@ -431,7 +466,7 @@ def _renamed(source: Source, schema: Schema) -> Source:
 
 def _with_date_forms(schema: Schema, source: Source) -> Schema:
     """Record in which form dates were read, so that they are read so in prediction."""
-    for field in schema.inputs:
+    for field in (*schema.inputs, *schema.of("time")):
         form = form_of_dates(source.notes, field.name) if field.kind == "date" else ""
         if form:
             schema = schema.with_field(replace(field, stats={**field.stats, "form": form}))
@@ -440,7 +475,7 @@ def _with_date_forms(schema: Schema, source: Source) -> Schema:
 
 def _dates_as_trained(source: Source, schema: Schema) -> Source:
     columns = dict(source.columns)
-    for field in schema.inputs:
+    for field in (*schema.inputs, *schema.of("time")):
         column = columns.get(field.name)
         if "form" in field.stats and isinstance(column, np.ndarray) and column.dtype.kind == "M":
             columns[field.name] = dates_as_in_training(

@@ -54,7 +54,7 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
     group, moment, part = (schema.of(role) for role in ("group", "time", "split"))
     given = source.given_split
     if part:
-        given = _given(source, part[0].name)
+        given = given_parts(source, part[0].name)
     groups = codes(source.columns[group[0].name]) if group else _same_picture(source)
     return SplitRows(
         usable=usable,
@@ -82,7 +82,8 @@ def _same_picture(source: Source) -> np.ndarray | None:
     return None
 
 
-def _given(source: Source, name: str) -> np.ndarray:
+def given_parts(source: Source, name: str) -> np.ndarray:
+    """Return (N,) int8 of TRAIN, VAL, TEST, as the split column `name` says it."""
     labels = as_labels(np.asarray(source.columns[name]))
     found = np.empty(len(labels), dtype=np.int8)
     for i, label in enumerate(labels):

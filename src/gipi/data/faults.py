@@ -33,15 +33,17 @@ def settle(faults: Mapping[int, str], source: Source, options: DataOptions) -> l
     if not faults:
         return []
     said = listing(faults, source)
+    file = source.origin is not None and source.origin.is_file()
+    place = source.origin.name if file and source.origin is not None else source.name
     if len(faults) == source.rows:
         raise DataError(
-            f"none of the {source.rows:,} rows of {source.name} can be used: {said}",
+            f"none of the {source.rows:,} rows of {place} can be used: {said}",
             "pictures with annotations that fit them", "correct the data",
         )  # fmt: skip
     what = "1 row" if len(faults) == 1 else f"{len(faults):,} rows"
     if options.bad_rows == "refuse":
         raise DataError(
-            f"{what} of {source.rows:,} in {source.name} cannot be used: {said}",
+            f"{what} of {source.rows:,} in {place} cannot be used: {said}",
             "rows that can all be read",
             "correct or remove them, or leave them out with --set bad_rows=skip",
         )

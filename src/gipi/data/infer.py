@@ -16,6 +16,7 @@ import numpy as np
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import TASK_KINDS, Field, Schema
 from gipi.data import multilabel
+from gipi.data.series_schema import infer_series, is_series
 from gipi.data.source import (
     Annotations,
     Column,
@@ -48,6 +49,8 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     values or only one class, or no input column is left; `ConfigError` for a kind or task that does
     not exist.
     """
+    if is_series(source, options):
+        return infer_series(source, options)
     if options.target is not None:
         options = replace(options, target=column_called(source, options.target))
     _check_names(source, options)

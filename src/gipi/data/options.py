@@ -17,7 +17,7 @@ class DataOptions:
     """Choices about data; None means that gipi decides and says why.
 
     target              column to predict
-    task                "classify", "regress", "segment", "detect" or "pose"
+    task                "classify", "regress", "segment", "detect", "pose" or "forecast"
     group               column of rows that must stay on one side of the split
     time_column         column to split by: the latest rows are held back
     weight              column of row weights
@@ -39,7 +39,11 @@ class DataOptions:
     max_length          tokens of a row at most; None: from the training rows
     longest             tokens that the model can read at most, where that is known before; None: any
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
-                        (an error that names them) or "skip" (left out, and said)
+                        (an error that names them) or "skip" (left out, and said); of a series:
+                        windows that touch a gap are left out, or "fill": the last value goes on
+    horizon             forecast: steps ahead
+    lookback            forecast: steps that the model sees
+    season              forecast: steps after which the series repeats itself
     """
 
     target: str | None = None
@@ -62,5 +66,12 @@ class DataOptions:
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
     tokenizer_kept: Tokenizer | None = None
     max_length: int | None = None
+<<<<<<< HEAD
     longest: int | None = None
     bad_rows: Literal["refuse", "skip"] = "refuse"
+=======
+    bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
+    horizon: int | None = None
+    lookback: int | None = None
+    season: int | None = None
+>>>>>>> main

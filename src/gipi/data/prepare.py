@@ -25,6 +25,7 @@ from gipi.core.schema import Field, Schema, Signature
 from gipi.data import multilabel
 from gipi.data.source import Annotations, Column, ImageFiles, as_labels, class_order, is_missing
 from gipi.data.sources.arrow import looks_like_number
+from gipi.data.tokens import width_of
 from gipi.data.transforms import (
     as_dates,
     as_numbers,
@@ -287,9 +288,10 @@ def signature(schema: Schema, inputs: Mapping[str, Any], *, outputs: int) -> Sig
     cards = tuple(len(f.classes) + 1 for f in schema.inputs if f.kind == "category")
     width = 0 if numbers is None else int(numbers.shape[1])
     texts = next((f.stats for f in schema.inputs if f.kind == "text"), {})
+    widest = width_of(texts["length"]) if texts else 0  # a batch is padded up to this
     return Signature(
         image=image, numbers=width, cardinalities=cards, outputs=outputs,  # type: ignore[arg-type]
-        vocab=texts.get("vocab", 0), length=texts.get("length", 0), pad=texts.get("pad", 0),
+        vocab=texts.get("vocab", 0), length=widest, pad=texts.get("pad", 0),
     )  # fmt: skip
 
 

@@ -166,9 +166,10 @@ class Source:
     bound_by        what they have in common, in words
     given_split     (N,) int8 of TRAIN, VAL, TEST where the data came with a split, else None
     target          the column that this data set is known for, where it is known
-    task            "classify", "regress", "segment", "detect", "pose", "tag", "answer", "translate"
-                    or "generate" where it is known
+    task            "classify", "regress", "segment", "detect", "pose", "tag", "answer",
+                    "translate", "generate" or "forecast" where it is known
     task_reason     why, in words; empty: because the set is known for it
+    horizon         of a series: the steps ahead that it is known for; 0: none
     classes         column -> its labels in the official order, where there is one
     schema_hints    column -> kind, known from the format ("image", "category", ...)
     fingerprint     SHA-256 in hex of what `fingerprint_of` says
@@ -188,6 +189,7 @@ class Source:
     target: str | None = None
     task: str | None = None
     task_reason: str = ""
+    horizon: int = 0
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     schema_hints: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""

@@ -26,6 +26,7 @@ from gipi.data.masks import MaskFiles, Masks
 from gipi.data.modes import Reader, ahead, choose_mode
 from gipi.data.pictures import Pictures, resident
 from gipi.data.tokens import Padder, Tokens, by_length, widths
+from gipi.data.windows import WindowGather, Windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,15 +43,15 @@ MOST_BATCHES = 64  # in a chunk: more views at once only cost memory
 class Columns:
     """All rows of a data set as the model will see them, on the host.
 
-    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, or `Tokens` (all of one length
-             a row: segments belong to tokens)
+    inputs   name -> (N, ...) float32 or int64 tensor, `Pictures`, `Tokens` (all of one length a
+             row: segments belong to tokens), or `Windows` of a series
     target   (N,) int64 classes or float32 standardised values, (N, K) labels, (N, M, 6) boxes,
-             (N, K, 3) keypoints, or `Masks`; None where there is none
+             (N, K, 3) keypoints, `Masks`, or `Windows`; None where there is none
     weight   (N,) float32 row weights or None
     """
 
-    inputs: dict[str, Tensor | Pictures | Tokens]
-    target: Tensor | Masks | None = None
+    inputs: dict[str, Tensor | Pictures | Tokens | Windows]
+    target: Tensor | Masks | Windows | None = None
     weight: Tensor | None = None
 
 
@@ -90,7 +91,7 @@ class RowStream:
         pictures = [c for c in columns.inputs.values() if isinstance(c, Pictures)]
         self.mode, self.mode_reason = choose_mode(
             asked=mode,
-            float_bytes=_float_bytes(columns, self.rows),
+            float_bytes=_float_bytes(columns, self.rows, lying=True),
             files=any(p.files is not None for p in pictures)
             or (isinstance(columns.target, Masks) and isinstance(columns.target.labels, MaskFiles)),
             device=self.device,
@@ -108,7 +109,12 @@ class RowStream:
         self._target, self._drawn = self._target_of(columns.target, rows, workers)
         self._weight = None if columns.weight is None else columns.weight[rows].to(self.device)
 
-    def _gather_of(self, column: Tensor | Pictures | Tokens, workers: int) -> Gather:
+    def _gather_of(
+        self, column: Tensor | Pictures | Tokens | Windows, workers: int
+    ) -> Gather:  # fmt: skip
+        if isinstance(column, Windows):
+            rows = torch.from_numpy(self.ids)
+            return WindowGather(column, rows, chunk_rows=self._chunk_rows, device=self.device)
         if isinstance(column, Tokens):
             place = self.device if self.mode == "resident" else torch.device("cpu")
             return Ragged(Padder(column, self.ids, place), self.device)
@@ -128,9 +134,13 @@ class RowStream:
         )  # fmt: skip
 
     def _target_of(
-        self, target: Tensor | Masks | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, Labels | None]:
-        """Return the targets of the split on the device, or what fetches its masks."""
+        self, target: Tensor | Masks | Windows | None, rows: Tensor, workers: int
+    ) -> tuple[Tensor | None, Labels | WindowGather | None]:
+        """Return the targets of the split on the device, or what fetches masks and windows."""
+        if isinstance(target, Windows):
+            at = torch.from_numpy(self.ids)
+            found = WindowGather(target, at, chunk_rows=self._chunk_rows, device=self.device)
+            return None, found
         if isinstance(target, Masks):
             if self.mode == "resident":
                 return torch.from_numpy(target.fetch(self.ids)).to(self.device), None
@@ -155,7 +165,8 @@ class RowStream:
     @property
     def can_store(self) -> bool:
         """Whether `store` works: rows are resident, and not augmented in float32."""
-        return self.mode == "resident" and self.augment is None
+        whole = not any(isinstance(g, WindowGather) for g in self._gathers.values())
+        return self.mode == "resident" and self.augment is None and whole
 
     def store(self, *, half: bool, channels_last: bool) -> None:
         """Keep resident float rows in bf16 (`half`), and images in channels-last storage.
@@ -221,12 +232,15 @@ class RowStream:
         partners = 0 if self.augment is None else self.augment.partners
         straight = not self.shuffle and self.world == 1 and self.mode == "resident"
         straight = straight and self.augment is None and self._lengths is None
+        straight = straight and not any(isinstance(g, WindowGather) for g in self._gathers.values())
         size, per = self.batch_size, self._per_chunk
         for first in range(skip, self.steps, per):
             last = min(first + per, self.steps)
             a, b = first * size, min(last * size, self.rows)
             rows = [min(size, self.rows - i * size) for i in range(first, last)]
-            wide = () if self._lengths is None else widths(order[a:b], rows, self._lengths)
+            wide: Sequence[int] = (
+                () if self._lengths is None else widths(order[a:b], rows, self._lengths)
+            )
             if self.world == 1:
                 yield Chunk(
                     on_device[a:b], order[a:b], rows, rows, [False] * len(rows),
@@ -356,10 +370,13 @@ def _batch_size(asked: int | str, rows: int) -> int:
     return min(asked, rows)
 
 
-def _float_bytes(columns: Columns, rows: int) -> int:
+def _float_bytes(columns: Columns, rows: int, *, lying: bool = False) -> int:
+    """Return the bytes of `rows` rows in a batch, or as they lie in memory: windows overlap."""
     total = 0
     for column in columns.inputs.values():
-        if isinstance(column, Pictures):
+        if isinstance(column, Windows):
+            total += column.values.nbytes if lying else column.row_bytes() * rows
+        elif isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
         elif isinstance(column, Tokens):  # 8 bytes a token of a batch, 4 where they are stored
             total += (8 * len(column.values) // max(len(column), 1) + 16) * rows
@@ -367,6 +384,8 @@ def _float_bytes(columns: Columns, rows: int) -> int:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):
         total += int(np.prod(columns.target.shape)) * rows
+    elif isinstance(columns.target, Windows):
+        total += columns.target.values.nbytes if lying else columns.target.row_bytes() * rows
     elif columns.target is not None:
         total += columns.target[:1].numel() * columns.target.element_size() * rows
     return total

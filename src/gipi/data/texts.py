@@ -1,9 +1,5 @@
 """Texts become tokens: a tokenizer fitted on training rows, one row of ids for each text or pair.
 
-    text        [before] a [after]                 before, after: what the tokenizer puts around
-    two texts   [before] a [between] b [after]     a text, such as [CLS] and [SEP]; segments are
-                                                   0 up to `between`, 1 from b on
-
 The tokenizer travels as JSON in the schema, so that a model folder reads new texts by itself. Rows
 that are longer than the length chosen from the training rows lose their end, of two texts the
 longer one first; how many, and how much, is said.
@@ -18,21 +14,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gipi.core.errors import ConfigError, DataError
-from gipi.data.cache import keep, key_of, ragged
+from gipi.data.cache import keep, key_of
+from gipi.data.compose import Frame, Rows, compose, frame_of
 from gipi.data.faults import settle
 from gipi.data.source import as_labels
 from gipi.data.tokenizing import Choice, choose_tokenizer
-from gipi.data.tokens import Tokens
 from gipi.text import Tokenizer
 
 if TYPE_CHECKING:
     from gipi.core.schema import Field, Schema
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
+    from gipi.data.tokens import Tokens
 
 LONGEST = 512  # tokens beyond which a row is cut, where nothing else was asked for
 SHORT = 128  # tokens up to which nothing is cut
 COVERED = 0.995  # share of the training rows that are kept whole, between the two
+UNKNOWN = 0.1  # share of unknown tokens that is worth a word
 WORTH_KEEPING = 2_000_000  # characters from which tokens are kept in the cache
 FORMAT = 1  # of the tokens in the cache
 
@@ -45,33 +43,6 @@ class Opened:
     inputs: dict[str, Tokens]
     splits: dict[str, np.ndarray]
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The ids that stand around texts."""
-
-    before: tuple[int, ...] = ()
-    between: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
-
-    def size(self, texts: int) -> int:
-        """Return the number of added tokens of a row of one or two texts."""
-        return len(self.before) + len(self.after) + (len(self.between) if texts > 1 else 0)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Composed rows: tokens, segments of pairs, and the rows and tokens that were cut."""
-
-    tokens: Tokens
-    segments: Tokens | None
-    full: np.ndarray
-
-    def cut(self, ids: np.ndarray) -> tuple[float, float]:
-        """Return the share of these rows that were cut, and of their tokens that are lost."""
-        full, kept = self.full[ids], self.tokens.lengths[ids]
-        return float((full > kept).mean()), float(1 - kept.sum() / max(int(full.sum()), 1))
 
 
 def text_fields(schema: Schema) -> tuple[Field, ...]:
@@ -104,7 +75,7 @@ def open_texts(
     length, why = _length(parts, frame, splits["train"], options)
     rows = compose(parts, frame, length, chosen.tokenizer)
     notes += [chosen.reason, _said(rows, used, why)]
-    notes += _empty_note(parts, used)
+    notes += [*_empty_note(parts, used), *_unknown_note(rows, used, chosen.tokenizer)]
     return Opened(_fitted(schema, chosen, rows, splits["train"], length), _inputs(rows), splits,
                   notes)  # fmt: skip
 
@@ -127,6 +98,7 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     rows = compose(parts, frame_of(tokenizer, texts=len(fields)), length, tokenizer)
     if len(used) and rows.cut(used)[0]:
         notes.append(_said(rows, used, f"max_length={length}, as in training"))
+    notes += _unknown_note(rows, used, tokenizer)
     return Opened(schema, _inputs(rows), {"all": used}, notes)
 
 
@@ -147,7 +119,7 @@ def texts_of(source: Source, field: Field) -> list[str]:
     if not isinstance(column, np.ndarray) or column.ndim != 1:
         raise DataError(
             f"the column '{field.name}' is missing in {source.name}",
-            "every text that the model was trained on",
+            "every column of text that the model was trained on",
             f"give a table with a column '{field.name}', or the text itself",
         )
     values = column if column.dtype.kind == "O" else as_labels(column)
@@ -187,113 +159,19 @@ def _fault(text: str) -> str:
     return ""
 
 
-# ------------------------------------------------------------------ rows of tokens
-
-
-def frame_of(tokenizer: Tokenizer, *, texts: int) -> Frame:
-    """Return what `tokenizer` puts around one text, or around and between two.
-
-    A tokenizer that adds nothing gets its separator, or its end of text, between two texts.
-    """
-    found = tokenizer.encode("a", "b") if texts > 1 else tokenizer.encode("a")
-    ids, added = found.ids.tolist(), found.special_mask
-    real = np.flatnonzero(~added)
-    if not len(real):
-        return Frame()
-    before, after = tuple(ids[: real[0]]), tuple(ids[real[-1] + 1 :])
-    if texts == 1:
-        return Frame(before, (), after)
-    gap = tuple(i for i, extra in zip(ids, added, strict=True) if extra)
-    between = gap[len(before) : len(gap) - len(after)]
-    if not between:
-        mark = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
-        between = () if mark is None else (mark,)
-    return Frame(before, between, after)
-
-
-def compose(
-    parts: list[tuple[np.ndarray, np.ndarray]], frame: Frame, length: int, tokenizer: Tokenizer
-) -> Rows:
-    """Return rows of at most `length` tokens out of encoded texts (values, offsets).
-
-    Of two texts the longer one is cut first, until both have half of the room. A row without any
-    token gets the unknown token, so that no model meets an empty row.
-    """
-    pad, vocab = pad_of(tokenizer)
-    counts = [np.diff(offsets) for _, offsets in parts]
-    room = length - frame.size(len(parts))
-    if len(parts) == 1:
-        kept = [np.minimum(counts[0], room)]
-    else:
-        a, b = counts
-        kept_a = np.minimum(a, np.maximum(room - b, room - room // 2))
-        kept = [kept_a, np.minimum(b, room - kept_a)]
-    full = frame.size(len(parts)) + sum(counts)
-    alone = _stand_in(tokenizer) if frame.size(len(parts)) == 0 else None
-    sizes = frame.size(len(parts)) + sum(kept)
-    empty = sizes == 0 if alone is not None else np.zeros(len(sizes), dtype=bool)
-    offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
-    np.cumsum(sizes + empty, out=offsets[1:])
-    values = np.empty(offsets[-1], dtype=np.int32)
-    segments = np.zeros(offsets[-1], dtype=np.uint8) if len(parts) > 1 else None
-    if alone is not None:
-        values[offsets[:-1][empty]] = alone
-    at = offsets[:-1].copy()
-    _put(values, at, frame.before)
-    at += len(frame.before)
-    for place, ((ids, starts), n) in enumerate(zip(parts, kept, strict=True)):
-        goal = _places(at, n)
-        values[goal] = ids[_places(starts[:-1], n)]
-        at += n
-        ends = frame.between if place + 1 < len(parts) else frame.after
-        _put(values, at, ends)
-        if segments is not None and place:
-            segments[goal] = 1
-            for k in range(len(ends)):
-                segments[at + k] = 1
-        at += len(ends)
-    marks = None if segments is None else Tokens(segments, offsets)
-    return Rows(Tokens(values, offsets, pad, vocab), marks, full)
-
-
-def pad_of(tokenizer: Tokenizer) -> tuple[int, int]:
-    """Return the id of padding and the number of ids; one more where the tokenizer has none."""
-    if tokenizer.pad is None:
-        return tokenizer.vocab_size, tokenizer.vocab_size + 1
-    return tokenizer.pad, tokenizer.vocab_size
-
-
-def _stand_in(tokenizer: Tokenizer) -> int:
-    for found in (tokenizer.unk, tokenizer.eos, tokenizer.bos):
-        if found is not None:
-            return found
-    return int(next(iter(tokenizer.encode(" ", special=False).ids.tolist()), 0))
-
-
-def _places(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return starts[0] .. starts[0] + counts[0] - 1, starts[1] .., without a loop over rows."""
-    ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-
-
-def _put(values: np.ndarray, at: np.ndarray, ids: tuple[int, ...]) -> None:
-    for k, i in enumerate(ids):
-        values[at + k] = i
-
-
 def _encoded(
     tokenizer: Tokenizer, columns: list[list[str]], source: Source, options: DataOptions
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return (values, offsets) of each column; of many texts from the cache."""
 
     def make() -> dict[str, np.ndarray]:
-        out = {}
+        out: dict[str, np.ndarray] = {}
         for k, texts in enumerate(columns):
             found = tokenizer.encode_batch(texts, special=False)
             out |= {f"values{k}": found.values, f"offsets{k}": found.offsets}
         return out
 
-    if sum(map(len, (t for texts in columns for t in texts))) < WORTH_KEEPING:
+    if sum(len(t) for texts in columns for t in texts) < WORTH_KEEPING:
         made = make()
     else:
         names = [f"{len(texts)}" for texts in columns]
@@ -323,7 +201,7 @@ def _length(
                 "set a larger max_length, or leave it out",
             )
         return asked, f"max_length={asked}"
-    sizes = added + sum(np.diff(offsets)[train] for _, offsets in parts)
+    sizes = added + np.sum([np.diff(offsets)[train] for _, offsets in parts], axis=0)
     longest = int(np.max(sizes))
     whole = f"max_length={longest}, the longest training row"
     if longest <= min(SHORT, most):
@@ -364,6 +242,16 @@ def _empty_note(parts: list[tuple[np.ndarray, np.ndarray]], used: np.ndarray) ->
     return [f"{what}: the model sees only that there is nothing"] if n else []
 
 
+def _unknown_note(rows: Rows, used: np.ndarray, tokenizer: Tokenizer) -> list[str]:
+    """Say so where many tokens are none of the vocabulary; bytes (BPE) have none such."""
+    if tokenizer.unk is None or tokenizer.kind == "bpe" or not len(used):
+        return []
+    share = float((rows.tokens.take(used).values == tokenizer.unk).mean())
+    if share < UNKNOWN:
+        return []
+    return [f"texts: {share:.0%} of the tokens are unknown to the tokenizer ({tokenizer.kind})"]
+
+
 def _fitted(
     schema: Schema, chosen: Choice, rows: Rows, train: np.ndarray, length: int
 ) -> Schema:  # fmt: skip
@@ -393,7 +281,3 @@ def _without(splits: dict[str, np.ndarray], bad: list[int]) -> dict[str, np.ndar
     if "train" not in left:
         raise DataError("no training text can be read", "texts to train on", "check the file")
     return left
-
-
-__all__ = ["Frame", "Opened", "Rows", "compose", "frame_of", "open_texts", "pad_of", "ragged",
-           "read_texts", "text_faults", "text_fields", "texts_of", "tokenizer_of"]  # fmt: skip

@@ -27,6 +27,7 @@ SMALLEST, LARGEST = 512, 32_768  # ids of a vocabulary that was not asked for
 IDS_PER_ROOT = 4.0  # ids for each square root of a character: a word more is seen ever more rarely
 MOST_CHARACTERS = 2_000_000  # that a tokenizer is trained on: more hardly changes its vocabulary
 WORTH_KEEPING = 500_000  # characters from which a trained tokenizer is kept in the cache
+LONE_WORDS, SHORT_WORDS = 1.5, 16  # words and letters of a text below which it is a name, say
 FORMAT = 1
 SPECIAL = ("pad", "unk", "cls", "sep", "mask")
 WORDS = {
@@ -71,19 +72,18 @@ def choose_tokenizer(
     if total > MOST_CHARACTERS:  # every so many, so that all of the file is seen
         step = math.ceil(total / MOST_CHARACTERS)
         texts, read = texts[::step], int(lengths[::step].sum())
-    kind, why = (kind, "as asked") if kind is not None else (guess(texts), "")
+    kind, why = (kind, "as asked") if kind is not None else guess(texts)
     wanted = vocab or size_for(total)
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)
     name = (*key, kind, wanted, FORMAT, version("tokenizers"))
     tokenizer = _trained(texts, kind, wanted, name, read, options)
     much = f"{len(texts):,} training texts of {read:,} characters"
-    reason = f"tokens: {_ids(tokenizer)}, trained on {much}" + (f", {why}" if why else "")
-    return Choice(tokenizer, reason)
+    return Choice(tokenizer, f"tokens: {_ids(tokenizer)}, trained on {much} ({why})")
 
 
-def guess(texts: list[str]) -> str:
-    """Return the kind for these texts: characters for lone words, else byte-level BPE.
+def guess(texts: list[str]) -> tuple[str, str]:
+    """Return the kind for these texts and why: characters for lone words, else byte-level BPE.
 
     BPE has a token for every text whatever its script, needs no spaces between words (Chinese,
     Japanese, Thai) and cuts endings from stems (Korean, German).
@@ -91,7 +91,9 @@ def guess(texts: list[str]) -> str:
     some = texts[:: max(1, len(texts) // 1000)]
     words = sum(len(t.split()) for t in some) / len(some)
     letters = sum(map(len, some)) / len(some)
-    return "char" if words < 1.5 and letters < 16 else "bpe"
+    if words < LONE_WORDS and letters < SHORT_WORDS:
+        return "char", "each text is a short word"
+    return "bpe", "it spells every text in every script"
 
 
 def size_for(characters: int) -> int:

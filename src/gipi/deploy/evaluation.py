@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gipi.data.windows import geometry_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -57,6 +59,12 @@ def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | 
     if metric.name == "accuracy":
         low, high = wilson(value + shift, effective_rows(found.weight, len(outputs)))
         return Interval(value + shift, low, high, f"Wilson{some}")
+    if task.name == "forecast":  # windows overlap: neighbours are no independent rows
+        blocks = max(1, len(outputs) // geometry_of(schema).horizon)
+        low, high = bootstrap_states(metric, outputs, target, found.weight, groups=blocks)
+        return Interval(
+            value + shift, low + shift, high + shift, f"bootstrap of {blocks} blocks{some}"
+        )
     resample = bootstrap_states if outputs[:1].numel() > _MANY else bootstrap
     low, high = resample(metric, outputs, target, found.weight)
     return Interval(value + shift, low + shift, high + shift, f"bootstrap{some}")
@@ -127,16 +135,18 @@ def bootstrap(
 
 
 def bootstrap_states(
-    metric: Metric, outputs: Tensor, target: Tensor, weight: Tensor | None, *, seed: int = 0
-) -> tuple[float, float]:
+    metric: Metric, outputs: Tensor, target: Tensor, weight: Tensor | None, *, seed: int = 0,
+    groups: int | None = None,
+) -> tuple[float, float]:  # fmt: skip
     """Return what `bootstrap` does for rows that are large, such as masks.
 
     The states of a metric add up, so each row is measured once and only states are drawn. Where
-    they are large, neighbouring rows are drawn together.
+    they are large, neighbouring rows are drawn together; with `groups` in so many blocks, for rows
+    that are not independent of their neighbours (Künsch 1989).
     """
     empty = metric.init(outputs.device)
     size = sum(t.numel() for t in empty.values())
-    groups = min(len(outputs), max(_LEAST_GROUPS, _STATES // max(size, 1)))
+    groups = groups or min(len(outputs), max(_LEAST_GROUPS, _STATES // max(size, 1)))
     states = []
     for part in np.array_split(np.arange(len(outputs)), groups):
         rows = slice(int(part[0]), int(part[-1]) + 1)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
-from gipi.deploy import drawn
+from gipi.deploy import drawn, forecasts
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gipi.core.schema import Schema
+    from gipi.data.stream import Columns
     from gipi.tasks import Task
     from gipi.train.evaluate import Evaluation
 
@@ -58,6 +59,11 @@ class Rows(Protocol):
         """Return (n, 3, 3): pixels of the original pictures -> those that the model sees."""
         ...
 
+    @property
+    def columns(self) -> Columns:
+        """The prepared columns."""
+        ...
+
 
 def write_evidence(
     path: Path,
@@ -73,14 +79,14 @@ def write_evidence(
 
     judged   from `train.evaluate(..., keep=True)`: metrics, outputs, targets, row ids
     split    name of the rows that were judged ("test", "val", or a file)
-    rows     shows the worst rows; None leaves them out
+    rows     shows the worst rows, and what is naive of a series; None leaves them out
     samples  False keeps every single data row out of the folder: counts and curves only
 
     Raises `StorageError` where the folder cannot be written.
     """
     found: dict[str, Any] = {"format_version": FORMAT_VERSION, "split": split, "task": task.name}
     found |= summary(judged, task, schema)
-    found["target"] = schema.target.name if schema.target else None
+    found["target"] = schema.predicted
     found["samples"] = samples
     if judged.outputs is not None and len(judged.outputs) < judged.rows:
         found["looked_at"] = len(judged.outputs)  # the rest are in the metrics alone
@@ -92,6 +98,8 @@ def write_evidence(
             found["metrics"] |= found["exact"]
             primary = found["primary"] or {}
             primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
+    elif task.name == "forecast" and judged.outputs is not None and judged.target is not None:
+        found |= forecasts.judge(judged, task, schema, rows, samples=samples)
     elif judged.outputs is not None and judged.target is not None:
         said = task.decode(judged.outputs, schema)
         answers = _answers(judged, said, task.units(judged.outputs, judged.target, schema)[1])

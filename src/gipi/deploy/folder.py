@@ -311,11 +311,11 @@ def _signature(data: dict[str, Any]) -> Signature:
     if image is not None:
         channels, height, width = image
         image = (int(channels), int(height), int(width))
-    # Folders from before there were texts say nothing about them.
-    texts = {key: int(data.get(key, 0)) for key in ("vocab", "length", "pad")}
+    # Folders from before there were texts and series say nothing about them.
+    later = {key: int(data.get(key, 0)) for key in ("vocab", "length", "pad", "horizon")}
     return Signature(
         image=image, numbers=int(data["numbers"]), outputs=int(data["outputs"]),
-        cardinalities=tuple(map(int, data["cardinalities"])), **texts,
+        cardinalities=tuple(map(int, data["cardinalities"])), **later,
     )  # fmt: skip
 
 

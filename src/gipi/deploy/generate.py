@@ -86,6 +86,8 @@ def generate(
     Raises `DataError` for an empty prompt or one that is longer than the model's context,
     `ModelError` for ids that the model does not know, `ConfigError` for options that do not fit.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}", "at least 1", "leave batch_size out")
     asked = _Asked.of(model, tokenizer, prompts, how or Generation())
     how, copies = asked.how, 1 if asked.how.beams > 1 else asked.how.samples
     rows = [row for row in range(len(asked.ids)) for _ in range(copies)]

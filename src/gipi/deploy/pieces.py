@@ -9,12 +9,12 @@ import inspect
 import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
+from torch import nn
+
 from gipi.core.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import nn
 
     from gipi.nn.stepper import Stepper
 
@@ -111,12 +111,16 @@ def refuse_no_text(texts: Sequence[str], *, empty: bool = False) -> None:
 
 
 def vocabulary_of(model: nn.Module | Stepper) -> int | None:
-    """Return how many ids a model knows by its configuration, or None where it does not say."""
-    body = getattr(model, "model", None) or getattr(model, "body", None)
-    for part in (model, body):
+    """Return how many ids a model knows by its configuration or its head, or None."""
+    inner = getattr(model, "model", None)
+    parts = [part for whole in (model, inner) for part in (whole, getattr(whole, "body", None))]
+    for part in parts:
         vocab = getattr(getattr(getattr(part, "config", None), "embed", None), "vocab", None)
+        head = getattr(part, "head", None)
         if isinstance(vocab, int):
             return vocab
+        if isinstance(head, nn.Linear):
+            return head.out_features
     return None
 
 

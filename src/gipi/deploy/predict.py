@@ -23,6 +23,7 @@ from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
 from gipi.data.sources.folder import is_image
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
+from gipi.deploy.forecasts import as_table
 from gipi.deploy.predictions import Predictions, joined
 from gipi.deploy.texts import as_texts
 from gipi.tasks.views import with_views
@@ -78,7 +79,7 @@ class Predictor:
         return replace(self, task=seen_from(self.task, self.schema, tta))
 
     def predict(self, data: Any, *, batch_size: int | None = None) -> Predictions:
-        """Return the answers for every row of `data`, in its order.
+        """Return the answers for every row of `data`, in its order; of a series what comes next.
 
         data        a file, a folder, a table, a frame, arrays, one row as a dictionary, one
                     picture, one text or a list of texts; masks, boxes and points come back in
@@ -89,6 +90,8 @@ class Predictor:
         """
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
+        if self.task.name == "forecast":
+            return as_table(values, rows, rows.notes)
         target = self.schema.target.name if self.schema.target else ""
         said = tuple(n for n in rows.notes if n.startswith("texts: "))
         return Predictions(names, values, self.classes, target, (*unseen(rows), *said))
@@ -160,7 +163,7 @@ def rows_at_once(schema: Schema) -> int:
     """Return how many rows go through the model at once where nothing is learned from them."""
     texts = text_fields(schema)
     if texts:
-        return max(1, min(BATCH_SIZE, TOKENS // max(texts[0].stats["length"], 1)))
+        return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE

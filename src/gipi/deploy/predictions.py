@@ -32,13 +32,15 @@ class Predictions:
              classify  "label" names, "index", "probability" of the label, "probabilities" (N, K);
                        several labels a row: "labels" lists of names, and "probabilities"
              regress   "value" (N,) or (N, T) and perhaps "std"
+             forecast  "forecast" (H, K): a row is a step ahead, named by its date
              segment   "mask" uint8 masks of the original pictures' sizes, 255 where nothing is said
              detect    "boxes" (k, 4), "scores", "index" and "labels", one array a row
              pose      "points" (N, K, 3) x, y, confidence
              coordinates are pixels of the original pictures, x right, y down
-    classes  the names of classes or points, empty for numbers
+    classes  the names of classes, points or series, empty for numbers
     target   the name of the predicted column, under which a number is written
     notes    what people should know of these answers, such as categories that training never saw
+    title    of the first column: "row", or the column of time of a forecast
     """
 
     rows: tuple[str, ...]
@@ -46,6 +48,7 @@ class Predictions:
     classes: tuple[str, ...] = ()
     target: str = ""
     notes: tuple[str, ...] = ()
+    title: str = "row"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,12 +77,14 @@ class Predictions:
         """
         if self.places:
             return answers.columns(self.rows, self.values, self.classes)
-        out: dict[str, list[Any]] = {"row": list(self.rows)}
+        out: dict[str, list[Any]] = {self.title: list(self.rows)}
         for key, array in self.values.items():
             if key == "index":
                 continue
             name = self._name(key)
-            if key == "probabilities":
+            if key == "forecast":
+                out |= {c: array[:, k].tolist() for k, c in enumerate(self.classes)}
+            elif key == "probabilities":
                 names = self.classes or tuple(map(str, range(array.shape[1])))
                 out |= {f"p_{c}": array[:, k].tolist() for k, c in enumerate(names)}
             elif key == "labels":
@@ -95,11 +100,14 @@ class Predictions:
         """Return one dictionary a row; the probabilities of all classes under "probabilities"."""
         if self.places:
             return answers.records(self.rows, self.values, self.classes)
-        out: list[dict[str, Any]] = [{"row": row} for row in self.rows]
+        out: list[dict[str, Any]] = [{self.title: row} for row in self.rows]
         for key, array in self.values.items():
             if key == "index":
                 continue
-            if key == "probabilities" and self.classes:
+            if key == "forecast":
+                for record, steps in zip(out, array.tolist(), strict=True):
+                    record |= dict(zip(self.classes, steps, strict=True))
+            elif key == "probabilities" and self.classes:
                 for record, p in zip(out, array.tolist(), strict=True):
                     record[key] = dict(zip(self.classes, p, strict=True))
             else:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from gipi.core.errors import ConfigError, DataError
+from gipi.core.errors import ConfigError, DataError, ModelError
 from gipi.deploy.pieces import (
     Tokens,
     check_fit,
@@ -29,8 +29,9 @@ from gipi.deploy.pieces import (
     placed,
     refuse_no_text,
 )
+from gipi.nn.hidden_tokens import hidden_log_likelihoods
 from gipi.nn.likelihood import ending_log_likelihoods, log_likelihoods
-from gipi.nn.steppers import stepper
+from gipi.nn.steppers import positions_of, stepper
 from gipi.train.mode import eval_mode
 
 if TYPE_CHECKING:
@@ -156,6 +157,50 @@ def score(
     return Scores(tuple(out))
 
 
+def score_hidden(
+    model: nn.Module, tokenizer: Tokens, texts: Sequence[str], *, batch_size: int | None = None
+) -> Scores:
+    """Return how well a model that reads both ways, such as BERT, guesses each token when hidden.
+
+    The numbers are those of `score` in form: surprise points at what stands oddly between its
+    neighbours, but perplexities of the two kinds cannot be compared. See `nn.hidden_tokens`.
+
+    batch_size  copies of texts at once, each with one token hidden; None: by their lengths
+
+    Raises `DataError` for an empty text or one beyond the model's context, `ModelError` for a
+    tokenizer that does not fit or has no id that hides a token.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    refuse_no_text(texts)
+    check_fit(model, tokenizer)
+    mask = getattr(tokenizer, "mask", None)
+    if mask is None:
+        raise ModelError("a tokenizer without an id that hides a token", "one with [MASK]",
+                         "use the tokenizer that the model was trained with")  # fmt: skip
+    whole = [ids_of(tokenizer, text, special=True) for text in texts]
+    found = [placed(tokenizer, text) for text in texts]
+    check_ids(model, whole)
+    places = []
+    for row, (ids, (own, _)) in enumerate(zip(whole, found, strict=True)):
+        begin = next((i for i in range(len(ids)) if ids[i : i + len(own)] == own), None)
+        if not own or begin is None:
+            raise DataError(f"{named(row, texts[row])} has no token of its own", "at least one",
+                            "use a tokenizer that knows its characters")  # fmt: skip
+        places.append(list(range(begin, begin + len(own))))
+        limit = positions_of(model)
+        if limit is not None and len(ids) > limit:
+            raise DataError(f"{named(row, texts[row])} has {len(ids)} tokens",
+                            f"at most {limit}, the context of the model",
+                            "cut it into sentences")  # fmt: skip
+    with evaluating(model):
+        log_p = hidden_log_likelihoods(model, whole, places, mask=mask, batch_size=batch_size)
+    return Scores(tuple(
+        TextScore(text, tuple(spans), tuple(-v / math.log(2) for v in values.double().tolist()),
+                  len(text.encode("utf-8", "replace")))
+        for text, (_, spans), values in zip(texts, found, log_p, strict=True)
+    ))  # fmt: skip
+
+
 # ------------------------------------------------------------------------ the odd word
 
 
@@ -179,8 +224,7 @@ def words(scored: TextScore) -> list[OddWord]:
     found = list(WORD.finditer(scored.text))
     at = 0
     for (a, b), surprise in zip(scored.spans, scored.surprise, strict=True):
-        begin = a + len(scored.text[a:b]) - len(scored.text[a:b].lstrip())
-        while at < len(found) and found[at].end() <= begin:
+        while at < len(found) and found[at].end() <= a:
             at += 1
         if at < len(found) and found[at].start() < b:
             bits[at] += surprise

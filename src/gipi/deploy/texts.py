@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gipi.core.schema import Schema
+    from gipi.data.source import Column
 
 SHOWN = 60  # characters of a text by which its row is called
 SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xlsx", ".pdf", ".docx", ".md")
@@ -42,6 +43,8 @@ def as_texts(data: Any, schema: Schema) -> Any:
         return _rows([data], names)
     if isinstance(data, os.PathLike) and is_text_file(Path(data)) and Path(data).is_file():
         return _file(Path(data), names, schema)
+    if type(data).__name__ == "Series" and not set(names) <= set(getattr(data, "index", ())):
+        data = list(data)  # a column of a frame; a row of one has the names of its columns
     if isinstance(data, np.ndarray) and data.ndim == 1 and data.dtype.kind in "OU":
         data = data.tolist()
     if isinstance(data, (list, tuple)) and data and all(_is_row(v, names) for v in data):
@@ -51,6 +54,8 @@ def as_texts(data: Any, schema: Schema) -> Any:
 
 def is_text(item: str) -> bool:
     """Return whether a string given to a model of texts is a text, and no file, folder or set."""
+    if not item.strip():
+        return True  # else it would be the folder that one stands in
     if item in SOURCES and "text" in SOURCES.get(item).tags:
         return False
     try:
@@ -101,14 +106,15 @@ def _is_row(value: Any, names: list[str]) -> bool:
 def _rows(items: list[Any], names: list[str], row_names: Sequence[str] | None = None) -> Source:
     """Return a table of one row an item: a text, two texts, or two with a tab between."""
     cells = [_cells(item, names) for item in items]
-    columns = {}
+    columns: dict[str, Column] = {}
     for k, name in enumerate(names):
-        columns[name] = np.empty(len(cells), dtype=object)
-        columns[name][:] = [row[k].strip() or None for row in cells]
+        values = np.empty(len(cells), dtype=object)
+        values[:] = [row[k].strip() or None for row in cells]
+        columns[name] = values
     called = row_names or [cut(" | ".join(row), SHOWN) or "(empty)" for row in cells]
     return Source(
-        "texts", dict(columns), len(cells), row_names=tuple(called),
-        schema_hints=dict.fromkeys(names, "text"), fingerprint=hash_columns(dict(columns)),
+        "texts", columns, len(cells), row_names=tuple(called),
+        schema_hints=dict.fromkeys(names, "text"), fingerprint=hash_columns(columns),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from gipi.metrics.auc import auc
 from gipi.metrics.bleu import bleu
 from gipi.metrics.classes import accuracy, balanced_accuracy, ece, f1, log_loss
 from gipi.metrics.entities import entity_f1
+from gipi.metrics.forecast import mase, original_mae
 from gipi.metrics.labels import exact_match, label_f1_macro, label_f1_micro, label_map
 from gipi.metrics.masks import mean_dice, mean_iou, pixel_accuracy
 from gipi.metrics.metric import Metric
@@ -75,6 +76,15 @@ METRICS = Registry(
                "Spearman 1904, The proof and measurement of association between two things",
                ("regress",),
                {**_UP, "formula": "cov(rank y, rank ŷ) / (s(rank y)·s(rank ŷ))"}),
+        Record("original_mae", original_mae, "forecasts: mean absolute error in units of the data",
+               "Laplace 1793 (least absolute deviations)", ("forecast",),
+               {**_DOWN, "formula": "mean of s_k·|y - ŷ|, s_k the spread of series k",
+                "options": ("spread",)}),
+        Record("mase", mase, "forecasts: absolute error beside that of one season before",
+               "Hyndman and Koehler 2006, Another look at measures of forecast accuracy",
+               ("forecast",),
+               {**_DOWN, "formula": "mean of |y - ŷ| / q_k, q_k = mean |y_k(t) - y_k(t - season)|",
+                "options": ("scale",)}),
         Record("label_map", label_map, "several labels a row: mean average precision",
                "Salton and McGill 1983, Introduction to modern information retrieval",
                ("multi-label",),

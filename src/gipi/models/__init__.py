@@ -12,6 +12,7 @@ from gipi.models.alexnet import AlexNetConfig, alexnet
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
+from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
@@ -31,8 +32,10 @@ from gipi.models.landmarks import LandmarksConfig, landmarks
 from gipi.models.lenet5 import LeNet5Config, lenet5
 from gipi.models.lightnet import LightNetConfig
 from gipi.models.linear import LinearConfig, linear
+from gipi.models.lstm_forecaster import LSTMForecasterConfig, lstm_forecaster
 from gipi.models.mlp import MLPConfig, mlp
 from gipi.models.options import read_options
+from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
@@ -58,6 +61,7 @@ __all__ = [
     "Backbone",
     "BertOptions",
     "CifarResNetConfig",
+    "DLinearConfig",
     "DeepLabV3Config",
     "DenseNetBCConfig",
     "DenseNetConfig",
@@ -68,6 +72,7 @@ __all__ = [
     "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
+    "LSTMForecasterConfig",
     "LandmarksConfig",
     "LeNet5Config",
     "LightNetConfig",
@@ -75,6 +80,8 @@ __all__ = [
     "LoadReport",
     "Loaded",
     "MLPConfig",
+    "NLinearConfig",
+    "PatchTSTConfig",
     "PerceptronConfig",
     "PretrainedOptions",
     "RNNConfig",
@@ -176,6 +183,18 @@ MODELS = Registry(
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",
                "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
                ("text", "translate"), {"config": TranslatorOptions}),
+        Record("dlinear", dlinear, "series: a linear map of the trend and one of the rest",
+               "Zeng, Chen, Zhang and Xu 2022, Are transformers effective for time series "
+               "forecasting?, arXiv:2205.13504", ("series", "forecast"), {"config": DLinearConfig}),
+        Record("nlinear", nlinear, "series: a linear map of the changes since the last step",
+               "Zeng, Chen, Zhang and Xu 2022, arXiv:2205.13504", ("series", "forecast"),
+               {"config": NLinearConfig}),
+        Record("lstm-forecaster", lstm_forecaster, "series: a recurrent net over all of them",
+               "Hochreiter and Schmidhuber 1997, Long short-term memory", ("series", "forecast"),
+               {"config": LSTMForecasterConfig}),
+        Record("patchtst", patchtst, "series: a Transformer over patches of each series alone",
+               "Nie, Nguyen, Sinthong and Kalagnanam 2023, A time series is worth 64 words, "
+               "arXiv:2211.14730", ("series", "forecast"), {"config": PatchTSTConfig}),
     ),
 )  # fmt: skip
 

@@ -48,7 +48,7 @@ class RNNConfig:
                    and before the head, never within time
     norm           layer: layer norm inside the cell, slower; none: torch's fused layers
     pool           what becomes of the states in sequence-to-vector: the last one, their mean, their
-                   maximum, or a mean weighted by attention
+                   maximum, a mean weighted by attention, or auto: max for text, last for a series
     attention      of encoder-decoder: additive (Bahdanau 2015), dot (Luong 2015, faster), or none
     tied           the head of what writes tokens is its embedding, transposed
     activation     of the simple cell: tanh or relu; the gated cells have functions of their own
@@ -62,7 +62,7 @@ class RNNConfig:
     bidirectional: bool | Literal["auto"] = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     norm: Literal["none", "layer"] = "none"
-    pool: Literal["last", "mean", "max", "attention"] = "last"
+    pool: Literal["auto", "last", "mean", "max", "attention"] = "auto"
     attention: Literal["additive", "dot", "none"] = "additive"
     tied: bool = False
     activation: Literal["tanh", "relu"] = "tanh"
@@ -114,12 +114,21 @@ def settled(config: RNNConfig, name: CellKind, *, signature: Signature) -> RNNCo
                           "one direction: what comes next is not known",
                           "leave model.bidirectional out")  # fmt: skip
     if config.bidirectional == "auto":
-        return replace(config, bidirectional=not writes and signature.vocab > 0)
+        config = replace(config, bidirectional=not writes and signature.vocab > 0)
+    if config.pool == "auto" and config.topology == "sequence-to-vector":
+        config = replace(config, pool="max" if signature.vocab else "last")
     return config
 
 
 def token_vectors(vocab: int, width: int, *, pad: int, generator: Generator) -> nn.Embedding:
-    """Return the table of token vectors, N(0, 0.1²); that of the padding is zero and stays zero."""
+    """Return the table of token vectors, N(0, 0.1²); that of the padding is zero and stays zero.
+
+    Raises `ModelError` where the padding is no id of the vocabulary.
+    """
+    if not 0 <= pad < vocab:
+        raise ModelError(f"the padding id {pad} in a vocabulary of {vocab} tokens",
+                         f"an id from 0 to {vocab - 1}",
+                         "give source and target one padding id that both have")  # fmt: skip
     table = nn.Embedding(vocab, width, padding_idx=pad)
     with torch.no_grad():
         table.weight.normal_(0.0, SPREAD, generator=generator)
@@ -180,8 +189,10 @@ def describe(config: RNNConfig, signature: Signature) -> tuple[str, ...]:
         if signature.vocab
         else f"steps of {signature.numbers} numbers enter as they are"
     )
+    pool = f", pool {config.pool}" if config.topology == "sequence-to-vector" else ""
+    layers = f"{config.layers} x {config.cell} of {config.width} units {both}"
     return (
-        f"{config.topology}: {config.layers} x {config.cell} of {config.width} units {both}{norm}",
+        f"{config.topology}: {layers}{norm}{pool}",
         entering,
         "recurrent weights start orthogonal, input weights by xavier"
         + (", forget gates with bias 1" if config.cell == "lstm" else ""),

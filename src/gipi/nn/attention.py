@@ -177,7 +177,8 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """Return (B, T, heads·E) as (B, heads, T, E)."""
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        return heads
 
     def _of_source(
         self, source_BKD: Tensor | None, cache: Cache | None, layer: int

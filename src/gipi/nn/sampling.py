@@ -1,8 +1,8 @@
 """The choice of the next token from its logits: what is ruled out, what is drawn.
 
-B rows, V tokens of the vocabulary, T tokens so far. Histories (B, T) int64 hold -1 where a row has
-no token, so that rows of several lengths stand in one tensor and padding is never "a repetition".
-All functions are pure and treat each row alone.
+B rows, V tokens of the vocabulary, C of them in order, T tokens so far. Histories (B, T) int64 hold
+-1 where a row has no token: rows of several lengths stand in one tensor, and padding is never "a
+repetition". All functions are pure and treat each row alone.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Sampling:
             if self.top_k is not None:
                 logits_BV = keep_top_k(logits_BV, self.top_k)
             if self.top_p is not None:
-                logits_BV = keep_top_p(logits_BV, self.top_p)
+                logits_BV = keep_top_p(logits_BV, self.top_p, most=self.top_k)
             chosen_B = draw(logits_BV, keys, step=step)
         return chosen_B.where(possible_B, NOTHING)
 
@@ -207,18 +207,24 @@ def keep_top_k(logits_BV: Tensor, k: int) -> Tensor:
     return logits_BV.masked_fill(logits_BV < least_B1, OUT)
 
 
-def keep_top_p(logits_BV: Tensor, p: float) -> Tensor:
+def keep_top_p(logits_BV: Tensor, p: float, *, most: int | None = None) -> Tensor:
     """Return the logits with −∞ outside the nucleus: the fewest likeliest tokens that reach p.
 
     A token stays when those likelier than it have less than p together; hence at least one does.
+    `most` is how many can stay at most, after `keep_top_k`: then only these are put in order, which
+    for large vocabularies is the cost of it all.
+
     Holtzman et al. 2020, "The curious case of neural text degeneration", arXiv:1904.09751.
     """
     if p >= 1:  # the sum may round to 1 early, and would cut the rarest tokens
         return logits_BV
-    sorted_BV, order_BV = logits_BV.sort(dim=1, descending=True)
-    share_BV = sorted_BV.softmax(1)
-    above_BV = share_BV.cumsum(1) - share_BV
-    out_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter(1, order_BV, above_BV >= p)
+    if most is None or most >= logits_BV.shape[1]:
+        sorted_BC, order_BC = logits_BV.sort(dim=1, descending=True)
+    else:
+        sorted_BC, order_BC = logits_BV.topk(most, dim=1)
+    share_BC = sorted_BC.softmax(1)
+    above_BC = share_BC.cumsum(1) - share_BC
+    out_BV = torch.ones_like(logits_BV, dtype=torch.bool).scatter(1, order_BC, above_BC >= p)
     return logits_BV.masked_fill(out_BV, OUT)
 
 

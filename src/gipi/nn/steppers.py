@@ -55,7 +55,7 @@ class DecoderOnly:
     @property
     def context(self) -> int | None:
         """The number of positions that the model knows."""
-        return _positions(self.model)
+        return positions_of(self.model)
 
     def start(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Past]:
         """Read the prompts at once."""
@@ -106,7 +106,7 @@ class EncoderDecoder:
     @property
     def context(self) -> int | None:
         """The number of positions that the model knows, of a source and of an answer."""
-        return _positions(self.model)
+        return positions_of(self.model)
 
     def start(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Past]:
         """Encode the sources, once, and read the beginning of the answers."""
@@ -146,7 +146,7 @@ def _needs_source(texts: Sequence[Sequence[int]]) -> ModelError:
                       "score the texts as answers to their sources")  # fmt: skip
 
 
-def _positions(model: nn.Module) -> int | None:
+def positions_of(model: nn.Module) -> int | None:
     """Return how many positions the configuration of a Transformer of ours has, or None."""
     embed = getattr(getattr(model, "config", None), "embed", None)
     positions = getattr(embed, "positions", 0) - getattr(embed, "offset", 0)
@@ -294,7 +294,7 @@ class Uncached:
     @property
     def context(self) -> int | None:
         """The number of positions that the model knows."""
-        return _positions(self.model)
+        return positions_of(self.model)
 
     def start(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Any]:  # noqa: ARG002
         """Read the prompts."""
@@ -346,7 +346,7 @@ def stepper(
     if getattr(stack, "causal", True) is False:
         raise ModelError("a model that reads a text in both directions",
                          "one that reads from left to right, which predicts what follows",
-                         "use a model such as gpt2 or llama")  # fmt: skip
+                         "use a model such as gpt2 or llama; to score, `score_hidden`")  # fmt: skip
     if start_ids is not None:
         if not start_ids:
             raise ModelError("no id with which an answer begins", "at least one",

@@ -23,7 +23,8 @@ SHARES = (
 UPPER = {
     "rmse": "RMSE", "mae": "MAE", "r2": "R²", "auc": "AUC", "f1": "F1", "mean_iou": "mean IoU",
     "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar100": "AR100", "nme": "NME", "pck": "PCK",
-    "oks": "OKS", "label_map": "label mAP", "label_f1_micro": "label F1, micro",
+    "oks": "OKS", "mse": "MSE", "mase": "MASE", "original_mae": "MAE, original units",
+    "label_map": "label mAP", "label_f1_micro": "label F1, micro",
     "label_f1_macro": "label F1, macro",
 }  # fmt: skip
 MOST_LINES = 5

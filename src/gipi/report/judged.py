@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.page import both, card
 from gipi.core.svg import number, text
-from gipi.report import drawn
+from gipi.report import drawn, forecasts
 from gipi.report.charts import (
     MOST_CLASSES,
     confusion_chart,
@@ -237,6 +237,8 @@ def hints(run: RunData) -> list[str]:
 
 def answer_cards(run: RunData) -> list[str]:
     """Return the cards of the evaluation: confusion or residuals, calibration, classes."""
+    if forecasts.is_forecast(run):
+        return forecasts.cards(run)
     table = drawn.class_card if drawn.kind_of(run) else _classes
     builders = (_confusion, _scatter, _residuals, _calibration, table)
     return [c for build in builders if (c := build(run))]
@@ -366,9 +368,11 @@ def _f1(row: dict[str, Any]) -> float:
 
 
 def worst_rows(run: RunData) -> str:
-    """Return the worst-predicted rows as pictures or as values."""
+    """Return the worst-predicted rows as pictures, as curves or as values."""
     if drawn.kind_of(run):
         return drawn.worst_pictures(run)
+    if forecasts.is_forecast(run):
+        return forecasts.windows(run)
     rows = [r for r in listed(run.evaluation.get("worst")) if isinstance(r, dict)]
     if not rows:
         return ""
@@ -390,7 +394,8 @@ def _sample(run: RunData, row: dict[str, Any]) -> str:
     body += f", given {chance:.1%}" if chance is not None else ""
     body += "</span></p>"
     body += "".join(
-        f'<p class="read">{text(line) or "(empty)"}</p>' for line in listed(row.get("texts"))
+        f'<p class="read" dir="auto">{text(line) or "(empty)"}</p>'
+        for line in listed(row.get("texts"))
     )
     values = row.get("values")
     if isinstance(values, dict) and values:

@@ -8,7 +8,7 @@ from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
 from gipi.core.svg import text
-from gipi.report import curves, drawn, facts, judged
+from gipi.report import curves, drawn, facts, forecasts, judged
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
@@ -69,6 +69,8 @@ _WORST = (
 
 
 def _intro(run: RunData) -> str:
+    if forecasts.is_forecast(run):
+        return forecasts.WINDOWS
     return drawn.WORST.get(drawn.kind_of(run), _WORST)
 
 

@@ -10,6 +10,7 @@ from gipi.core.registry import Record, Registry
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
+from gipi.tasks.forecast import forecast
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
@@ -25,6 +26,7 @@ __all__ = [
     "classify",
     "custom",
     "detect",
+    "forecast",
     "pose",
     "regress",
     "segment",
@@ -49,6 +51,12 @@ TASKS = Registry(
         ),
         Record(
             "pose", pose, "find named points", "Toshev and Szegedy 2014, DeepPose, arXiv:1312.4659"
+        ),
+        Record(
+            "forecast",
+            forecast,
+            "say the next steps of series",
+            "Yule 1927, On a method of investigating periodicities in disturbed series",
         ),
     ),
 )

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gipi.train import picture_recipes, text_recipes
+from gipi.train import picture_recipes, series_recipes, text_recipes
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
@@ -33,6 +33,8 @@ class Suggestion:
 
 def guess_model(schema: Schema) -> tuple[str, str]:
     """Return the name of the model for this data and the reason, as (name, reason)."""
+    if schema.task == "forecast":
+        return series_recipes.guess(schema)
     found = picture_recipes.guess(schema) or text_recipes.guess(schema)
     if found is not None:
         return found
@@ -60,7 +62,9 @@ def recipe_for(
     planned          network and batch size of a time budget
     """
     images = any(f.kind == "image" for f in schema.inputs)
-    if model == "fastnet":
+    if task == "forecast":
+        values = series_recipes.recipe(model, rows)
+    elif model == "fastnet":
         values = _fast(task, rows, planned)
     elif images and picture_recipes.is_deep(model, task):
         values = picture_recipes.recipe(task, model, schema, rows)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gipi.core.schema import Schema
 
 BATCH = 64  # rows of a step
+WRITERS = {"language", "translate"}  # tags of models whose outputs are tokens, one after the other
 FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
 
 
@@ -84,19 +85,30 @@ def sized(pace: Pace, rows: int, *, most_batch: int = BATCH) -> dict[str, Any]:
 
 
 def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None:
-    """Raise `ModelError` where a model that reads no texts was named for them.
+    """Raise `ModelError` where the model that was named reads no texts, or writes them.
 
     known  the models that there are
     """
-    if not is_text(schema) or "text" in record.tags:
+    if not is_text(schema) or _answers(record):
         return
+    readers = ", ".join(r.name for r in known if _answers(r))
+    if "text" in record.tags:
+        raise ModelError(
+            f"the model '{record.name}' writes tokens, and the task is to {schema.task}",
+            f"a model that answers once a text: {readers}",
+            "leave --model out, or choose one of them",
+        )
     texts = ", ".join(f"'{f.name}'" for f in schema.inputs)
-    readers = ", ".join(r.name for r in known if "text" in r.tags)
     raise ModelError(
         f"the model '{record.name}' reads no text, and {texts} is text",
         f"a model for texts: {readers}",
         "leave --model out, or choose one of them",
     )
+
+
+def _answers(record: Record) -> bool:
+    """Return whether a model reads a text and answers once."""
+    return "text" in record.tags and not WRITERS & set(record.tags)
 
 
 def honest(schema: Schema, rows: int) -> str:

@@ -130,6 +130,8 @@ def build_augment(asked: Sequence[str | dict[str, Any]], schema: Schema) -> Augm
 def _fits(record: Record, schema: Schema, image: Field | None) -> None:
     """Raise where a step does not fit the data."""
     name = record.name
+    if schema.task == "forecast":
+        raise ConfigError(f"augment={name} on a series", "pictures or a table", "leave it out")
     if image is None and "tables" not in record.tags:
         raise ConfigError(f"augment={name} on data without pictures", "pictures", "leave it out")
     if any(f.kind == "text" for f in schema.inputs):

@@ -215,9 +215,10 @@ def _date(text: Any) -> tuple[np.ndarray | None, list[str]]:
     first = text.drop_null().slice(0, 32).to_pylist()
     if not all(looks_like_date(v) for v in first):
         return None, []
-    for kind in (pa.timestamp("us"), pa.timestamp("us", tz="UTC")):
+    zoned = ["dates with a time zone read as UTC"]
+    for kind, said in ((pa.timestamp("us"), []), (pa.timestamp("us", tz="UTC"), zoned)):
         try:
-            return _microseconds(pc.cast(text, kind)), []
+            return _microseconds(pc.cast(text, kind)), list(said)
         except pa.ArrowInvalid:
             continue
     fits = []

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 BINARY = (b"PAR1", b"PK\x03\x04")
 HEAD, AROUND = 1 << 20, 1 << 15  # bytes that are looked at: at the beginning, around a fault
-NULLS = 0.01  # share of null bytes in the first ones from which a file is no text
+CONTROL = bytes([*range(9), *range(14, 32)])
+MOSTLY_TEXT = 0.01  # share of control bytes, null among them, from which a file is no text
 PAIRED = 0.8  # share of high bytes in pairs, as East Asian encodings have them
 SCRIPTS = (
     ("cp932", "Shift-JIS (Japanese)", 0.2, (("\u3041", "\u30ff"),)),  # CP949 reads it, as rubbish
@@ -42,7 +43,8 @@ def as_utf8(data: bytes, path: Path, notes: list[str]) -> bytes:
             ) from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     head = data[:4096]
-    if head[:4] in BINARY or head.count(0) > NULLS * len(head):
+    strange = len(head) - len(head.translate(None, CONTROL))
+    if head[:4] in BINARY or (0 in head and strange > MOSTLY_TEXT * len(head)):
         raise DataError(
             f"{path} holds binary data, not text",
             "delimited text, JSON lines or Parquet",

@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gipi.core.errors import DataError
 from gipi.core.registry import Record, Registry
+from gipi.data.source import TEST, TRAIN, VAL
 from gipi.data.sources import adult, bundled, cifar, idx, korean, language, pictured, voc
 from gipi.data.sources.compressed import find_file
 from gipi.data.sources.download import Remote, downloads_folder, fetch
@@ -34,6 +37,7 @@ FASHION_URL_2 = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MNIST_URL_2 = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 UCI_URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult/"
+ETT_URL = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small/"
 KLUE_URL = "https://raw.githubusercontent.com/KLUE-benchmark/KLUE/main/klue_benchmark/"
 MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
 XQUAD_URL = "https://raw.githubusercontent.com/google-deepmind/xquad/master/"
@@ -129,6 +133,19 @@ def read_titanic(folder: Path) -> Source:
     return replace(found, target="Survived", task="classify", notes=(*found.notes, unlabelled))
 
 
+def read_etth1(folder: Path) -> Source:
+    """Return the hours of 20 months of 30 days, split 12/4/4 as published (Zhou et al. 2021)."""
+    found = _table(folder, "ETTh1.csv")
+    months = (12, 4, 4)
+    used = 30 * 24 * sum(months)
+    rest = f"the usual split ends with row {used:,} of {found.rows:,}: the rest is not used"
+    part = np.repeat(np.array([TRAIN, VAL, TEST], dtype=np.int8), [30 * 24 * n for n in months])
+    return replace(
+        found.take(np.arange(used)), row_names=None, given_split=part, task="forecast", horizon=96,
+        notes=(*found.notes, rest),
+    )  # fmt: skip
+
+
 NAMED = (
     NamedSet(
         "mnist",
@@ -217,6 +234,20 @@ NAMED = (
         "published with A. Geron, Hands-On Machine Learning (2nd edition).",
         "repository Apache-2.0; origin of the list unclear",
         {"train": 891, "classes": 2},
+    ),
+    NamedSet(
+        "etth1",
+        "a transformer's load and oil temperature, hourly, 7 series",
+        (Remote(
+            "ETTh1.csv", (ETT_URL + "ETTh1.csv",),
+            "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
+        ),),
+        _files_there("ETTh1.csv"),
+        read_etth1,
+        "Zhou, H. et al. (2021). Informer: beyond efficient transformer for long sequence "
+        "time-series forecasting. AAAI. arXiv:2012.07436.",
+        "CC BY-ND 4.0",
+        {"train": 8_640, "val": 2_880, "test": 2_880, "series": 7},
     ),
     NamedSet(
         "bccd",
@@ -399,7 +430,7 @@ NAMED = (
         korean.read_klue_nli,
         KLUE,
         "CC BY-SA 4.0",
-        {"dev": 3_000, "classes": 3},
+        {"train": 3_000, "classes": 3},
         "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-nli-v1.1",
     ),
     NamedSet(
@@ -410,7 +441,7 @@ NAMED = (
         korean.read_klue_sts,
         KLUE,
         "CC BY-SA 4.0",
-        {"dev": 519},
+        {"train": 519},
         "https://github.com/KLUE-benchmark/KLUE/tree/main/klue_benchmark/klue-sts-v1.1",
     ),
 )  # fmt: skip
@@ -431,6 +462,7 @@ BUNDLED = (
 _KINDS = {
     "mnist": ("image", "classify"), "fashion-mnist": ("image", "classify"),
     "cifar10": ("image", "classify"), "adult": ("table", "classify"),
+    "etth1": ("series", "forecast"),
     "california-housing": ("table", "regress"), "titanic": ("table", "classify"),
     "bccd": ("image", "detect"), "camvid": ("image", "segment"),
     "face-keypoints": ("image", "pose"), "hymenoptera": ("image", "classify"),

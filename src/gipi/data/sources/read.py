@@ -53,6 +53,8 @@ def read_source(
     Raises `DataError` or `UnknownName`, both with what to do.
     """
     source = _with_dates(_read(data, task))
+    if (task or source.task) == "forecast":  # several targets are several series
+        return source if name is None else replace(source, name=name)
     if target is not None and target not in source.columns and "," in target:
         names = [column_called(source, part.strip()) for part in target.split(",")]
         lost = [n for n in names if n not in source.columns]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEXTS = (".txt", ".text")
+NOTES = ("readme", "license", "licence", "notes", "classes", "labels")
+"""Names of texts about the data, which are no rows of it."""
 NO_CLASS = ("unsup", "unlabeled", "unlabelled")  # folders of texts without a label beside others
 
 
@@ -79,6 +81,7 @@ def _part(
         paths += texts
         labels += [entry.name] * len(texts)
     loose = [p for p in entries_of(folder) if p.is_file() and is_text_file(p)]
+    loose = [p for p in loose if p.stem.lower() not in NOTES]
     if loose and paths:
         notes.append(f"{len(loose)} texts directly in '{folder.name}' belong to no class: left out")
     elif loose and code in (VAL, TEST):
