@@ -66,12 +66,8 @@ class DataOptions:
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
     tokenizer_kept: Tokenizer | None = None
     max_length: int | None = None
-<<<<<<< HEAD
     longest: int | None = None
-    bad_rows: Literal["refuse", "skip"] = "refuse"
-=======
     bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
     horizon: int | None = None
     lookback: int | None = None
     season: int | None = None
->>>>>>> main
