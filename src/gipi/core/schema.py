@@ -15,9 +15,13 @@ Kind = Literal[
     "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
-TaskKind = Literal["classify", "regress", "segment", "detect", "pose", "forecast"]
+TaskKind = Literal[
+    "classify", "regress", "segment", "detect", "pose", "forecast", "embed", "rank"
+]  # fmt: skip
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
+PAIRED = ("embed", "rank")
+"""Tasks over pairs of texts that belong together; the target of a row is its group (B,) int64."""
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)

@@ -21,6 +21,7 @@ from gipi.data.faults import settle
 from gipi.data.infer import infer_schema
 from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
+from gipi.data.partners import is_paired, partner_groups
 from gipi.data.pictures import Pictures
 from gipi.data.series import Series, open_series, read_series
 from gipi.data.series_schema import is_series
@@ -226,8 +227,8 @@ def open_data(
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
     schema = infer_schema(source, chosen)
-    wanted = schema.target
-    if wanted is None:
+    wanted, paired = schema.target, is_paired(schema.task)
+    if wanted is None and not paired:
         raise DataError(
             f"{source.name} has no column to predict",
             "a target column: one of " + ", ".join(source.columns),
@@ -242,7 +243,8 @@ def open_data(
     notes += split.notes
     lost = int((~rows.usable).sum())
     if lost and found is None:
-        notes.append(f"{lost} rows without a value of '{wanted.name}' take no part")
+        what = f"a value of '{wanted.name}'" if wanted else "both texts"
+        notes.append(f"{lost} rows without {what} take no part")
     schema = _with_date_forms(
         prepare.fit(schema, source.columns, split.ids["train"], classes=source.classes), source
     )
@@ -322,7 +324,10 @@ def read_rows(
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
     rows = np.intersect1d(rows, texts.splits.get("all", rows))
-    if values is None and target and field_y is not None and _complete(source, field_y, []):
+    known = is_paired(schema.task) or (
+        field_y is not None and _complete(source, field_y, [])
+    )  # fmt: skip
+    if values is None and target and known:
         values = _target(source, schema, found, pictures, rows)
     weighted = target and any(f.name in source.columns for f in schema.of("weight"))
     columns = Columns(inputs, values, _weight(source, schema) if weighted else None)
@@ -370,6 +375,8 @@ def _target(
     rows: np.ndarray,
 ) -> torch.Tensor:  # fmt: skip
     """Return the targets of `rows` as a tensor over all rows."""
+    if is_paired(schema.task):
+        return torch.from_numpy(partner_groups(source, schema))
     field = schema.target
     assert field is not None
     if found is not None:

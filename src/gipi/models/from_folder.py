@@ -21,6 +21,7 @@ from gipi.models.from_tokens import TextClassifier
 from gipi.models.hub_folder import CONFIG, read_json
 from gipi.models.pretrained import FAMILIES, family_of, load_folder
 from gipi.models.transformer import draw_weights
+from gipi.nn.init import xavier
 
 if TYPE_CHECKING:
     from torch import Generator, nn
@@ -117,6 +118,9 @@ def pretrained(
         config = replace(config, pool=False)
     body = EncoderModel(config)
     draw_weights(body, generator)
+    for layer in (body.pool, body.head):  # a new head must hear what the encoder says
+        if layer is not None:
+            xavier(layer.weight, generator)
     if o.head == "none":
         return TextEmbedder(body, o, pad=signature.pad)
     model = TextClassifier(body, o, pad=signature.pad)
