@@ -17,6 +17,7 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.data.cache import keep, key_of
 from gipi.data.compose import Frame, Rows, compose, frame_of
 from gipi.data.faults import settle
+from gipi.data.partners import is_paired
 from gipi.data.source import as_labels
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.text import Tokenizer
@@ -71,7 +72,7 @@ def open_texts(
         options, key=(source.fingerprint, splits["train"].tobytes()),
     )  # fmt: skip
     parts = _encoded(chosen.tokenizer, columns, source, options)
-    frame = frame_of(chosen.tokenizer, texts=len(fields))
+    frame = frame_of(chosen.tokenizer, texts=len(fields), apart=is_paired(schema.task))
     length, why = _length(parts, frame, splits["train"], options)
     rows = compose(parts, frame, length, chosen.tokenizer)
     notes += [chosen.reason, _said(rows, used, why)]
@@ -95,7 +96,8 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     columns = [_only(texts_of(source, f), used) for f in fields]
     tokenizer, length = tokenizer_of(schema), int(fields[0].stats["length"])
     parts = _encoded(tokenizer, columns, source, options)
-    rows = compose(parts, frame_of(tokenizer, texts=len(fields)), length, tokenizer)
+    frame = frame_of(tokenizer, texts=len(fields), apart=is_paired(schema.task))
+    rows = compose(parts, frame, length, tokenizer)
     if len(used) and rows.cut(used)[0]:
         notes.append(_said(rows, used, f"max_length={length}, as in training"))
     notes += _unknown_note(rows, used, tokenizer)

@@ -13,6 +13,7 @@ from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
+from gipi.models.embedder import text_embedder
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
@@ -174,9 +175,12 @@ MODELS = Registry(
         Record("bert", text_classifier, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text",), {"config": BertOptions}),
+        Record("embedder", text_embedder, "texts: a vector for each, by which its like are found",
+               "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084",
+               ("text", "pairs"), {"config": BertOptions}),
         Record("pretrained", pretrained, "texts: an encoder that others trained, with a new head",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text",), {"config": PretrainedOptions}),
+               ("text", "pairs"), {"config": PretrainedOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

@@ -7,18 +7,22 @@ Shapes: B rows, T tokens of a row, S tokens of the longer text, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.models.from_tokens import shape_in_words
+from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.from_tokens import BertOptions, places_for, shape_in_words
+from gipi.models.token_vectors import EmbedConfig
+from gipi.models.transformer import StackConfig, draw_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
-    from gipi.models.encoder import EncoderModel
+    from gipi.core.schema import Signature
 
 
 class TextEmbedder(nn.Module):
@@ -73,3 +77,24 @@ def parted(tokens_BT: Tensor, segments_BT: Tensor, *, pad: int) -> tuple[Tensor,
     one = tokens_BT.gather(1, at.clamp_max(last)).masked_fill(at >= a[:, None], pad)
     two = tokens_BT.gather(1, (at + a[:, None]).clamp_max(last)).masked_fill(at >= b[:, None], pad)
     return one, two
+
+
+def text_embedder(
+    options: BertOptions, signature: Signature, generator: Generator
+) -> TextEmbedder:
+    """Return an encoder of texts of this signature, its weights drawn from `generator`.
+
+    Raises `ModelError` for data that is not text.
+    """
+    places = places_for(signature, options.positions, "embedder")
+    o = options
+    body = EncoderModel(EncoderConfig(
+        EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
+                    norm=True, dropout=o.dropout),
+        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
+                    dropout=o.dropout, attention_dropout=o.dropout),
+        head="none", pooling=o.pooling,
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    settled = replace(o, inner=body.config.stack.inner, positions=places)
+    return TextEmbedder(body, settled, pad=signature.pad)

@@ -163,7 +163,7 @@ def text_classifier(
     Differs from the published BERT where `pooling` is "mean": the vector of the first token means
     nothing before long pre-training. Raises `ModelError` for data that is not text.
     """
-    places = _places(signature, options.positions, "bert")
+    places = places_for(signature, options.positions, "bert")
     o = options
     body = EncoderModel(EncoderConfig(
         EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
@@ -186,7 +186,7 @@ def language_model(options: GPT2Options, signature: Signature, generator: Genera
 
     Raises `ModelError` for data that is not text.
     """
-    places = _places(signature, options.positions, "gpt2")
+    places = places_for(signature, options.positions, "gpt2")
     o = options
     body = CausalModel(CausalConfig(
         EmbedConfig(signature.vocab, o.width, positions=places, count="mask", pad=signature.pad,
@@ -207,7 +207,7 @@ def translator(
     One table serves source, target and the logits, as published. Differs from the paper where
     `order` is "pre". Raises `ModelError` for data that is not text.
     """
-    places = _places(signature, options.positions, "transformer")
+    places = places_for(signature, options.positions, "transformer")
     o = options
     side = StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, order=o.order,
                        final_norm=o.order == "pre", activation=o.activation,
@@ -233,7 +233,7 @@ def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
     )
 
 
-def _places(signature: Signature, positions: int | None, name: str) -> int:
+def places_for(signature: Signature, positions: int | None, name: str) -> int:
     """Return the rows of the table of positions; raise for data that it cannot hold."""
     if not signature.vocab:
         raise ModelError(f"data without text for the model '{name}'", "a column of texts",

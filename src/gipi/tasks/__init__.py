@@ -10,6 +10,7 @@ from gipi.core.registry import Record, Registry
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
+from gipi.tasks.embed import embed, rank
 from gipi.tasks.forecast import forecast
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
@@ -26,8 +27,10 @@ __all__ = [
     "classify",
     "custom",
     "detect",
+    "embed",
     "forecast",
     "pose",
+    "rank",
     "regress",
     "segment",
 ]
@@ -58,6 +61,10 @@ TASKS = Registry(
             "say the next steps of series",
             "Yule 1927, On a method of investigating periodicities in disturbed series",
         ),
+        Record("embed", embed, "give texts vectors: what belongs together lies close",
+               "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084"),
+        Record("rank", rank, "find the text that belongs to another: retrieval by vectors",
+               "Henderson et al. 2017, arXiv:1705.00652"),
     ),
 )
 

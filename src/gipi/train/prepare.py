@@ -124,7 +124,7 @@ def prepare(
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
     deep = own.model is None and picture_recipes.is_deep(model_name or "", task_name)
-    way = None if begun is None else transfer.way_of(wanted, rows)
+    way = None if begun is None else transfer.way_of(wanted, rows, task_name)
     if way is not None:
         suggestion = Suggestion(way.values, dict.fromkeys(way.values, "recipe"))
     if wanted.augment is None and not again and (planned is not None or deep):
@@ -145,7 +145,7 @@ def prepare(
     signature = dataset.signature(task.outputs(schema))
     said: tuple[str, ...] = ()
     if begun is not None:
-        config = config.model_copy(update={"model_options": begun.options(config.model_options)})
+        config = config.model_copy(update={"model_options": begun.options(config.model_options, task_name)})
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )

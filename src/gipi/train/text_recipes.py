@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
+from gipi.core.schema import PAIRED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +61,8 @@ def guess(schema: Schema) -> tuple[str, str] | None:
     texts = [f for f in schema.inputs if f.kind == "text"]
     if not texts:
         return None
+    if schema.task in PAIRED:
+        return "embedder", "each text gets a vector of its own"
     what = "text" if len(texts) == 1 else "pairs of texts"
     why = "filters over a few words at a time learn fast and need no long memory"
     return "textcnn", f"the input is {what}: {why}"
@@ -89,7 +92,12 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
 
     known  the models that there are
     """
-    if not is_text(schema) or _answers(record):
+    if not is_text(schema):
+        return
+    if schema.task in PAIRED:
+        _check_vectors(record, schema, known)
+        return
+    if _answers(record):
         return
     readers = ", ".join(r.name for r in known if _answers(r))
     if "text" in record.tags:
@@ -106,9 +114,21 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
     )
 
 
+def _check_vectors(record: Record, schema: Schema, known: Iterable[Record]) -> None:
+    """Raise `ModelError` where a model gives no vector to each of two texts."""
+    if "pairs" in record.tags:
+        return
+    able = ", ".join(r.name for r in known if "pairs" in r.tags)
+    raise ModelError(
+        f"the model '{record.name}' gives no vector to a text, and the task is to {schema.task}",
+        f"a model that does: {able}",
+        "leave --model out, or choose one of them",
+    )
+
+
 def _answers(record: Record) -> bool:
     """Return whether a model reads a text and answers once."""
-    return "text" in record.tags and not WRITERS & set(record.tags)
+    return "text" in record.tags and record.name != "embedder" and not WRITERS & set(record.tags)
 
 
 def honest(schema: Schema, rows: int) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gipi.core import dist
 from gipi.core.errors import ConfigError, ModelError
 from gipi.core.rundir import HUB, resolve_run
+from gipi.core.schema import PAIRED
 from gipi.data.tokens import MULTIPLE
 from gipi.models import Start, fill_from, read_start
 from gipi.text import Tokenizer, check_fit
@@ -39,7 +40,8 @@ THAW = 0.3  # share of a gradual run in which the head learns alone
 ADAMS = ("adam", "adamw", "nadam", "radam", "adamax")
 HEAD_ALONE = Pace(2e-3, steps=2500, least=4, most=30, clip=1.0)
 WHOLE = Pace(5e-4, steps=1000, least=2, most=10, clip=1.0)
-BATCH = 32
+PAIRS = Pace(5e-5, steps=500, least=1, most=10, clip=1.0)
+BATCH, PAIRS_BATCH = 32, 64
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class Begun:
         most = self.start.longest
         return (max(most - most % MULTIPLE, 1) if most >= MULTIPLE else most) or None
 
-    def options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def options(self, given: Mapping[str, Any], task: str) -> dict[str, Any]:
         """Return the options of the model that stands on these weights."""
-        return {"pooling": self.start.pooling, **given, "config": self.start.config}
+        head = "none" if task in PAIRED else "classify"
+        return {"pooling": self.start.pooling, "head": head, **given, "config": self.start.config}
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,20 @@ def folder_of(name: str) -> Path:
     return run / HUB if (run / HUB).is_dir() else place
 
 
-def way_of(config: Config, rows: int) -> Way:
-    """Return the way that was asked for, or the one for so many training rows."""
+def way_of(config: Config, rows: int, task: str = "classify") -> Way:
+    """Return the way that was asked for, or the one for so many training rows.
+
+    Raises `ConfigError` where nothing would learn: vectors come from the encoder itself.
+    """
+    if task in PAIRED:
+        if config.transfer not in (None, "full"):
+            raise ConfigError(
+                f"transfer={config.transfer} with the task {task}",
+                "an encoder that learns: there is no new head above it",
+                "leave transfer out",
+            )
+        values = {**sized(PAIRS, rows, most_batch=PAIRS_BATCH), "transfer": "full"}
+        return Way("full", "there is no new head", values)
     word, why = config.transfer, "as asked"
     if word is None:
         word, why = ("frozen", f"{rows} training rows") if rows < FEW else ("full", "")
@@ -140,7 +155,8 @@ def filled(
     new = [n for n in names if not any(n.startswith(f"{part}.") for part in body)]
     values, said = settled(config, way, body)
     held = f"start: {len(names) - len(new)} tensors of {report.path}"
-    return config.model_copy(update=values), (f"{held}; new: {', '.join(new)}", said)
+    held += f"; new: {', '.join(new)}" if new else ""
+    return config.model_copy(update=values), (held, said)
 
 
 def settled(config: Config, way: Way, body: tuple[str, ...]) -> tuple[dict[str, Any], str]:
@@ -155,6 +171,8 @@ def settled(config: Config, way: Way, body: tuple[str, ...]) -> tuple[dict[str, 
         "rates": {**dict.fromkeys(body, slow / lr), **config.rates}, "body_lr": slow,
     }  # fmt: skip
     said = f"the encoder learns at {slow:g}, the head at {lr:g}: what it knows is not to be lost"
+    if slow == lr:
+        said = f"all of it learns at {lr:g}"
     if way.word == "gradual":
         values["freeze"] = tuple(dict.fromkeys((*config.freeze, *body)))
         share = config.thaw or THAW
