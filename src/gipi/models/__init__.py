@@ -23,7 +23,6 @@ from gipi.models.from_tokens import (
     GPT2Options,
     TranslatorOptions,
     language_model,
-    text_classifier,
     translator,
 )
 from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
@@ -39,6 +38,7 @@ from gipi.models.options import read_options
 from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
+from gipi.models.pretraining import T5Options, bert, every_second, t5
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
@@ -90,6 +90,7 @@ __all__ = [
     "RetinaNetConfig",
     "Seq2SeqState",
     "Start",
+    "T5Options",
     "TextCNNConfig",
     "TranslatorOptions",
     "UNetConfig",
@@ -97,6 +98,7 @@ __all__ = [
     "build",
     "compare_weights",
     "describe",
+    "every_second",
     "fill_from",
     "load_folder",
     "load_weights",
@@ -172,7 +174,7 @@ MODELS = Registry(
         Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
                "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
                "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
-        Record("bert", text_classifier, "texts: every token sees every token",
+        Record("bert", bert, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text",), {"config": BertOptions}),
         Record("embedder", text_embedder, "texts: a vector for each, by which its like are found",
@@ -184,6 +186,9 @@ MODELS = Registry(
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),
+        Record("t5", t5, "texts with spans cut out: writes the spans; relative positions",
+               "Raffel et al. 2020, arXiv:1910.10683", ("text", "translate"),
+               {"config": T5Options}),
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",
                "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
                ("text", "translate"), {"config": TranslatorOptions}),

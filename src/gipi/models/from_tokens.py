@@ -38,6 +38,7 @@ class BertOptions:
     inner      units between the two dense layers of a block; None: 4·width
     positions  longest text; None: the longest prepared row
     pooling    the text's vector: mean over its tokens, or its first token as published
+    head       classify: the text; words: hidden tokens; pretrain: also whether two texts follow
     dropout    of branches, attention weights and the text's vector
     """
 
@@ -47,6 +48,7 @@ class BertOptions:
     inner: Count | None = None
     positions: Count | None = None
     pooling: Literal["mean", "first"] = "mean"
+    head: Literal["classify", "words", "pretrain"] = "classify"
     dropout: Share = 0.1
 
 

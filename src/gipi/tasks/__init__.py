@@ -13,6 +13,7 @@ from gipi.tasks.detect import detect
 from gipi.tasks.embed import embed, rank
 from gipi.tasks.forecast import forecast
 from gipi.tasks.pose import pose
+from gipi.tasks.pretrain import masked, spans
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
 from gipi.tasks.task import Loss, Phase, Task, call_model
@@ -29,10 +30,12 @@ __all__ = [
     "detect",
     "embed",
     "forecast",
+    "masked",
     "pose",
     "rank",
     "regress",
     "segment",
+    "spans",
 ]
 
 TASKS = Registry(
@@ -65,6 +68,10 @@ TASKS = Registry(
                "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084"),
         Record("rank", rank, "find the text that belongs to another: retrieval by vectors",
                "Henderson et al. 2017, arXiv:1705.00652"),
+        Record("masked", masked, "learn from text alone: name the hidden tokens",
+               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805"),
+        Record("spans", spans, "learn from text alone: write the spans that were cut out",
+               "Raffel et al. 2020, T5, arXiv:1910.10683"),
     ),
 )
 
