@@ -158,7 +158,7 @@ def test_the_loss_is_that_of_a_head_at_every_place() -> None:
                           (total / found.count).exp())):  # fmt: skip
         state = metric.init("cpu")
         metric.update(state, found.outputs, batch.target, None)
-        assert metric.compute(state) == pytest.approx(float(value), rel=1e-5)
+        assert metric.compute(state) == pytest.approx(value.item(), rel=1e-5)
 
 
 def test_whether_texts_follow_is_measured_only_where_it_was_asked() -> None:

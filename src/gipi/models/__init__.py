@@ -38,7 +38,7 @@ from gipi.models.options import read_options
 from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
-from gipi.models.pretraining import T5Options, bert, every_second, t5
+from gipi.models.pretraining import T5Options, every_second, span_writer, text_encoder
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
@@ -174,7 +174,7 @@ MODELS = Registry(
         Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
                "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
                "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
-        Record("bert", bert, "texts: every token sees every token",
+        Record("bert", text_encoder, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text",), {"config": BertOptions}),
         Record("embedder", text_embedder, "texts: a vector for each, by which its like are found",
@@ -186,7 +186,7 @@ MODELS = Registry(
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),
-        Record("t5", t5, "texts with spans cut out: writes the spans; relative positions",
+        Record("t5", span_writer, "texts with spans cut out: writes the spans; relative positions",
                "Raffel et al. 2020, arXiv:1910.10683", ("text", "translate"),
                {"config": T5Options}),
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",

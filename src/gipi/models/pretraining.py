@@ -78,7 +78,7 @@ class HiddenTokens(nn.Module):
                        pooled=found.pooled, relation=found.relation)  # fmt: skip
 
 
-def bert(options: BertOptions, signature: Signature, generator: Generator) -> nn.Module:
+def text_encoder(options: BertOptions, signature: Signature, generator: Generator) -> nn.Module:
     """Return an encoder with the head that `options` name, its weights drawn from `generator`.
 
     Raises `ModelError` for data that is not text.
@@ -99,7 +99,7 @@ def bert(options: BertOptions, signature: Signature, generator: Generator) -> nn
     return HiddenTokens(body, settled, pad=signature.pad)
 
 
-def t5(options: T5Options, signature: Signature, generator: Generator) -> Translator:
+def span_writer(options: T5Options, signature: Signature, generator: Generator) -> Translator:
     """Return T5 for texts of one vocabulary, its weights drawn from `generator`.
 
     Matrices and tables have the spreads that Raffel et al. gave theirs: queries (D·d)^-½ as scores
@@ -128,7 +128,7 @@ def t5(options: T5Options, signature: Signature, generator: Generator) -> Transl
 
 @torch.no_grad()
 def _draw_t5(body: Seq2SeqModel, generator: Generator) -> None:
-    """Draw as the authors do; see `t5`."""
+    """Draw as the authors do; see `span_writer`."""
     draw_weights(body, generator)
     D = body.config.embed.width
     body.embed.tokens.weight.normal_(0.0, 1.0, generator=generator)
