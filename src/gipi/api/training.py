@@ -16,10 +16,12 @@ from gipi.core import dist, resolve, rundir
 from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
 from gipi.core.rows import read_rows
+from gipi.core.schema import PRETEXT
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.deploy.predict import rows_at_once
 from gipi.report.tensorboard import TensorBoard
+from gipi.models import save_encoder
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
 from gipi.train.precision import autocast
@@ -151,6 +153,8 @@ def _conclude(
         options=config.model_options, signature=prepared.signature, schema=dataset.schema,
         task_spec=prepared.task.spec, extra={"data": dataset.name, "metrics": facts["metrics"]},
     )  # fmt: skip
+    if prepared.task.name in PRETEXT and save_encoder(folder / rundir.HUB, prepared.model):
+        data_.tokenizer_of(dataset.schema).save(folder / rundir.HUB)
     facts["seconds"] = round(time_.time() - began, 2)
     write_file(folder / RESULT, json.dumps(facts, indent=1))
     page = report_.write_report(folder, samples=config.samples)

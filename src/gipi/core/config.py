@@ -110,6 +110,10 @@ class Config(Recipe):
         None, gt=0, lt=1e3, description="initial lr of the pre-trained part; None: chosen"
     )
 
+    teacher: str | None = Field(
+        None, min_length=1, description="run of pre-training, or folder, whose student the model is"
+    )
+
     group: str | None = Field(None, min_length=1, description="rows of a group stay in one split")
     time_column: str | None = Field(None, min_length=1, description="split by time: newest is test")
     split_column: str | None = Field(

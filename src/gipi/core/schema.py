@@ -16,12 +16,15 @@ Kind = Literal[
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
 TaskKind = Literal[
-    "classify", "regress", "segment", "detect", "pose", "forecast", "embed", "rank"
+    "classify", "regress", "segment", "detect", "pose", "forecast", "embed", "rank", "masked",
+    "spans",
 ]  # fmt: skip
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
 PAIRED = ("embed", "rank")
 """Tasks over pairs of texts that belong together; the target of a row is its group (B,) int64."""
+PRETEXT = ("masked", "spans")
+"""Tasks that are made of running text; see `gipi.data.pretext` for their batches."""
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)

@@ -12,6 +12,7 @@ import torch
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import Signature
+from gipi.core.schema import PRETEXT
 from gipi.data import dense, images, multilabel, prepare
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
@@ -23,6 +24,9 @@ from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.partners import is_paired, partner_groups
 from gipi.data.pictures import Pictures
+from gipi.data.pretext import PretextStream
+from gipi.data.pretext_open import open_pretext, pretext_splits, pretext_stream, read_pretext
+from gipi.data.running import Opened, Running
 from gipi.data.series import Series, open_series, read_series
 from gipi.data.series_schema import is_series
 from gipi.data.source import (
@@ -57,6 +61,7 @@ class Dataset:
     notes         what was inferred, dropped or repaired, and why
     columns       all rows as tensors
     sizes         (N, 2) height and width of the original pictures, where they are known already
+    running       all tokens of a running text, of which rows are windows
     """
 
     source: Source
@@ -67,6 +72,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     options: DataOptions = made(default_factory=DataOptions)
     sizes: np.ndarray | None = None
+    running: Running | None = None
 
     @property
     def name(self) -> str:
@@ -98,7 +104,7 @@ class Dataset:
         augment: Sequence[str | dict[str, Any]] = (), device: torch.device | str = "cpu",
         rank: int = 0, world: int = 1, mode: str | None = None, workers: int | None = None,
         channels_last: bool = False,
-    ) -> RowStream:  # fmt: skip
+    ) -> RowStream | PretextStream:  # fmt: skip
         """Return the batches of one split.
 
         batch_size     rows per optimizer step over all ranks; "full" for all rows of the split
@@ -114,6 +120,10 @@ class Dataset:
                 "one of " + ", ".join(self.splits),
                 did_you_mean(split, self.splits),
             )
+        if self.running is not None:
+            return pretext_stream(self.schema, self.running, split, batch_size=batch_size,
+                                  seed=seed, shuffle=shuffle, device=device, rank=rank,
+                                  world=world)  # fmt: skip
         return RowStream(
             self.columns, self.splits[split],
             batch_size=batch_size, seed=seed,
@@ -223,6 +233,8 @@ def open_data(
     source = read_source(data, target=chosen.target, task=chosen.task)
     if is_series(source, chosen):
         return _of_series(open_series(source, chosen), chosen)
+    if chosen.task in PRETEXT:
+        return _of_text(source, open_pretext(source, chosen), chosen)
     _no_series_options(chosen)
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
@@ -290,6 +302,9 @@ def read_rows(
     if schema.task == "forecast":
         found_rows = _dates_as_trained(read_source(data, task="forecast"), schema)
         return _of_series(read_series(found_rows, schema, target=target), chosen)
+    if schema.task in PRETEXT:
+        read = read_source(data, task=schema.task)
+        return _of_text(read, read_pretext(schema, read, chosen), chosen)
     read = _renamed(_joined(read_source(data, task=schema.task), schema), schema)
     source = _dates_as_trained(read, schema)
     field_y = schema.target
@@ -345,6 +360,13 @@ def _of_series(found: Series, options: DataOptions) -> Dataset:
     schema = _with_date_forms(found.schema, found.source)
     return Dataset(found.source, schema, found.columns, found.splits, found.reason,
                    found.notes, options)  # fmt: skip
+
+
+def _of_text(source: Source, found: Opened, options: DataOptions) -> Dataset:
+    """Return the data set of a running text: a row is a window."""
+    notes = (*source.notes, *found.notes)
+    return Dataset(source, found.schema, Columns({}), pretext_splits(found), found.reason, notes,
+                   options, running=found.running)  # fmt: skip
 
 
 def _no_series_options(options: DataOptions) -> None:

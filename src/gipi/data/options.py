@@ -37,6 +37,7 @@ class DataOptions:
     tokenizer_options   "kind", "vocab"
     tokenizer_kept      the tokenizer of a run that goes on: nothing is trained
     max_length          tokens of a row at most; None: from the training rows
+    pretext             options of a task that is made of running text
     longest             tokens that the model can read at most, where that is known before; None: any
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said); of a series:
@@ -67,6 +68,7 @@ class DataOptions:
     tokenizer_kept: Tokenizer | None = None
     max_length: int | None = None
     longest: int | None = None
+    pretext: dict[str, Any] = field(default_factory=dict)
     bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
     horizon: int | None = None
     lookback: int | None = None

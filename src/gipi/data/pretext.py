@@ -91,6 +91,9 @@ class PretextStream:
     make  (ids (B,), epoch) -> inputs and target of these rows
     """
 
+    weighted = False
+    mode, mode_reason = "mapped", "rows are cut out of one row of tokens"
+
     def __init__(
         self, rows: int, make: Callable[[Tensor, int], Made], *, batch_size: int | str,
         seed: int = 0, shuffle: bool = True, device: torch.device | str = "cpu",
@@ -103,6 +106,10 @@ class PretextStream:
         self.steps = -(-rows // self.batch_size)
         self.seed, self.shuffle = seed, shuffle
         self.device, self.rank, self.world = torch.device(device), rank, world
+        self.seconds_waiting = 0.0
+
+    def close(self) -> None:
+        """Do nothing: no worker reads for this stream."""
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield this rank's share of the batches of one epoch from batch number `skip` on."""

@@ -45,12 +45,19 @@ class Choice:
 
 
 def choose_tokenizer(
-    columns: list[list[str]], options: DataOptions, *, key: tuple[object, ...] = ()
+    columns: list[list[str]],
+    options: DataOptions,
+    *,
+    key: tuple[object, ...] = (),
+    usual: tuple[str, str] | None = None,
+    special: tuple[str, ...] = SPECIAL,
 ) -> Choice:
     """Return the tokenizer for texts, trained on `columns` where none is given.
 
     columns  the training texts of each column, "" for missing ones
     key      names the training rows, for the cache
+    usual    kind where none was asked for, and why; None: guessed from the texts
+    special  roles of the special tokens of a tokenizer that is trained
 
     Raises `ConfigError` for an unknown kind or option, `DataError` where all texts are empty or the
     file of a tokenizer cannot be read.
@@ -72,12 +79,13 @@ def choose_tokenizer(
     if total > MOST_CHARACTERS:  # every so many, so that all of the file is seen
         step = math.ceil(total / MOST_CHARACTERS)
         texts, read = texts[::step], int(lengths[::step].sum())
-    kind, why = (kind, "as asked") if kind is not None else guess(texts)
+    guessed = usual or guess(texts)
+    kind, why = (kind, "as asked") if kind is not None else guessed
     wanted = vocab or size_for(total)
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)
-    name = (*key, kind, wanted, FORMAT, version("tokenizers"))
-    tokenizer = _trained(texts, kind, wanted, name, read, options)
+    name = (*key, kind, wanted, special, FORMAT, version("tokenizers"))
+    tokenizer = _trained(texts, kind, wanted, special, name, read, options)
     much = f"{len(texts):,} training texts of {read:,} characters"
     return Choice(tokenizer, f"tokens: {_ids(tokenizer)}, trained on {much} ({why})")
 
@@ -146,12 +154,12 @@ def _asked(options: DataOptions) -> tuple[str | None, int | None]:
 
 
 def _trained(
-    texts: list[str], kind: str, vocab: int, name: tuple[object, ...], characters: int,
-    options: DataOptions,
+    texts: list[str], kind: str, vocab: int, special: tuple[str, ...], name: tuple[object, ...],
+    characters: int, options: DataOptions,
 ) -> Tokenizer:  # fmt: skip
     def train() -> Tokenizer:
         try:
-            return train_tokenizer(texts, kind=kind, vocab=vocab, special=SPECIAL)
+            return train_tokenizer(texts, kind=kind, vocab=vocab, special=special)
         except ConfigError as error:
             raise ConfigError(
                 f"tokenizer.{error.found}", error.needed, "set a larger tokenizer.vocab"

@@ -38,7 +38,15 @@ from gipi.models.options import read_options
 from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
-from gipi.models.pretraining import T5Options, every_second, span_writer, text_encoder
+from gipi.models.pretraining import (
+    HiddenTokens,
+    T5Options,
+    every_second,
+    open_teacher,
+    save_encoder,
+    span_writer,
+    text_encoder,
+)
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
@@ -73,6 +81,7 @@ __all__ = [
     "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
+    "HiddenTokens",
     "LSTMForecasterConfig",
     "LandmarksConfig",
     "LeNet5Config",
@@ -102,7 +111,9 @@ __all__ = [
     "fill_from",
     "load_folder",
     "load_weights",
+    "open_teacher",
     "read_start",
+    "save_encoder",
     "save_folder",
 ]
 

@@ -22,11 +22,16 @@ from gipi.models.from_tokens import (
     shape_in_words,
     text_classifier,
 )
+from gipi.models.bert import FAMILY as BERT
+from gipi.models.pretrained import describe, load_folder, save_folder
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from gipi.models.t5 import FAMILY as T5
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import Outputs, StackConfig, draw_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
@@ -144,6 +149,36 @@ def _draw_t5(body: Seq2SeqModel, generator: Generator) -> None:
             p[:D].mul_(width**-0.5)
         elif name.endswith("cross.q.weight"):
             p.mul_(width**-0.5)
+
+
+def save_encoder(path: Path, model: nn.Module) -> bool:
+    """Write a model of pre-training as a folder in Hugging Face form; return whether it is one.
+
+    So it can be opened by others, and other runs can start from it.
+    """
+    if isinstance(model, HiddenTokens):
+        save_folder(path, describe(model.body, BERT))
+        return True
+    if isinstance(model, Translator) and isinstance(model.config, T5Options):
+        save_folder(path, describe(model.body, T5))
+        return True
+    return False
+
+
+def open_teacher(folder: Path, *, pad: int) -> HiddenTokens:
+    """Return the encoder of a folder with its head for words, to teach another.
+
+    Raises `ModelError` for a folder without such a head.
+    """
+    loaded = load_folder(folder, head="words")
+    body = loaded.model
+    if not isinstance(body, EncoderModel) or (loaded.report and loaded.report.missing):
+        raise ModelError(
+            f"{folder} holds no encoder with a head for words",
+            "a teacher that was trained to name hidden tokens",
+            "name a run of --task masked",
+        )
+    return HiddenTokens(body.float(), None, pad=pad)
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
-from gipi.core.schema import TaskKind
-from gipi.train import budget, picture_recipes, series_recipes, text_recipes, transfer
+from gipi.core.schema import PRETEXT, TaskKind
+from gipi.train import budget, distil, picture_recipes, series_recipes, text_recipes, transfer
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -81,6 +81,7 @@ def data_options(config: Config) -> data_.DataOptions:
         cache_budget_bytes=config.cache_budget,
         mode=config.stream,
         workers=config.workers,
+        pretext=dict(config.task_options) if config.task in PRETEXT else {},
         tokenizer=config.tokenizer,
         tokenizer_options=dict(config.tokenizer_options),
         max_length=config.max_length,
@@ -101,9 +102,12 @@ def prepare(
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
     begun = None if again or own.model is not None else transfer.start_of(wanted)
+    teacher = distil.teacher_of(wanted)
     options = replace(data_options(wanted), tokenizer_kept=tokenizer)
     if begun is not None:
         options = replace(options, tokenizer=str(begun.place), longest=begun.longest)
+    if teacher is not None and not again:
+        options = replace(options, tokenizer=str(teacher.folder), longest=teacher.longest)
     if own.task is not None and own.task.name == "forecast":  # it decides how rows are read
         options = replace(options, task="forecast")
     dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
@@ -144,6 +148,10 @@ def prepare(
     task = own.task or tasks.build(task_name, task_options)
     signature = dataset.signature(task.outputs(schema))
     said: tuple[str, ...] = ()
+    if task_name in PRETEXT and own.model is None:
+        config = config.model_copy(update={"model_options": text_recipes.pretext_options(
+            model_name or "", task.spec, config.model_options, teacher and teacher.shape)
+        })  # fmt: skip
     if begun is not None:
         config = config.model_copy(update={"model_options": begun.options(config.model_options, task_name)})
     model = own.model or models.build(
@@ -151,7 +159,9 @@ def prepare(
     )
     if begun is not None and way is not None:
         config, said = transfer.filled(config, model, begun, way)
-    fresh = own.model is None and not again and begun is None  # else weights come from elsewhere
+    if teacher is not None:
+        task, said = distil.lesson(task, model, teacher, copy=not again)
+    fresh = own.model is None and not again and begun is None and teacher is None
     scaled = scale_by_data(model, dataset, seed=config.seed) if fresh else ()
     choices = (
         *dataset.notes,

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
-from gipi.core.schema import PAIRED
+from gipi.core.schema import PAIRED, PRETEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gipi.core.registry import Record
     from gipi.core.schema import Schema
 
 BATCH = 64  # rows of a step
 WRITERS = {"language", "translate"}  # tags of models whose outputs are tokens, one after the other
+PUPILS = {"masked": "bert", "spans": "t5"}
+"""Which model learns from running text in which task."""
 FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
 
 
@@ -44,6 +46,7 @@ class Pace:
 CONVOLUTION = Pace(1e-3, steps=4000, least=4, most=30)
 RECURRENT = Pace(2e-3, steps=4000, least=4, most=30, clip=1.0)
 BAG = Pace(5e-3, steps=6000, least=5, most=60, weight_decay=0.0)
+PRETRAINING = Pace(1e-3, steps=4000, least=1, most=40, clip=1.0)
 TRANSFORMER = Pace(5e-4, steps=6000, least=4, most=40, clip=1.0)
 PACES = {
     "textcnn": CONVOLUTION, "fasttext": BAG,
@@ -63,6 +66,8 @@ def guess(schema: Schema) -> tuple[str, str] | None:
         return None
     if schema.task in PAIRED:
         return "embedder", "each text gets a vector of its own"
+    if schema.task in PRETEXT:
+        return PUPILS[schema.task], "what the task was made for"
     what = "text" if len(texts) == 1 else "pairs of texts"
     why = "filters over a few words at a time learn fast and need no long memory"
     return "textcnn", f"the input is {what}: {why}"
@@ -70,6 +75,8 @@ def guess(schema: Schema) -> tuple[str, str] | None:
 
 def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:  # noqa: ARG001
     """Return AdamW under one cycle, sized by the rows."""
+    if task in PRETEXT:
+        return sized(PRETRAINING, rows)
     return sized(PACES.get(model, TRANSFORMER), rows)
 
 
@@ -87,6 +94,20 @@ def sized(pace: Pace, rows: int, *, most_batch: int = BATCH) -> dict[str, Any]:
     return values
 
 
+def pretext_options(
+    model: str, spec: tuple[str, dict[str, Any]], given: Mapping[str, Any],
+    shape: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the options of a model that learns from running text, the head that its task needs.
+
+    shape  of a teacher: half of its blocks, all else as it is
+    """
+    if model != "bert":
+        return dict(given)
+    head = "pretrain" if spec[1].get("next_sentence") else "words"
+    return {**(shape or {}), **given, "head": head}
+
+
 def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None:
     """Raise `ModelError` where the model that was named reads no texts, or writes them.
 
@@ -96,6 +117,13 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
         return
     if schema.task in PAIRED:
         _check_vectors(record, schema, known)
+        return
+    if schema.task in PRETEXT:
+        if record.name != PUPILS[schema.task]:
+            raise ModelError(
+                f"the model '{record.name}' for the task {schema.task}",
+                f"the model {PUPILS[schema.task]}", "leave --model out",
+            )  # fmt: skip
         return
     if _answers(record):
         return
@@ -133,7 +161,7 @@ def _answers(record: Record) -> bool:
 
 def honest(schema: Schema, rows: int) -> str:
     """Return what must be said of few texts; empty where they are enough."""
-    if rows >= FEW or not is_text(schema):
+    if rows >= FEW or not is_text(schema) or schema.task in PRETEXT:
         return ""
     return (
         f"{rows} training texts are few for a net from random weights: most words of a new text "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gipi.core import dist
 from gipi.core.errors import ConfigError, ModelError
 from gipi.core.rundir import HUB, resolve_run
-from gipi.core.schema import PAIRED
+from gipi.core.schema import PAIRED, PRETEXT
 from gipi.data.tokens import MULTIPLE
 from gipi.models import Start, fill_from, read_start
 from gipi.text import Tokenizer, check_fit
@@ -83,6 +83,12 @@ def start_of(config: Config) -> Begun | None:
     """
     if config.pretrained is None:
         return None
+    if config.task in PRETEXT:
+        raise ConfigError(
+            f"pretrained={config.pretrained} with the task {config.task}",
+            "a task with answers to learn from: pre-training begins with new weights here",
+            "leave pretrained out, or name it as teacher=...",
+        )
     if config.model not in (None, "pretrained"):
         raise ConfigError(
             f"model={config.model} with pretrained={config.pretrained}",
