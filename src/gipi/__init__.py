@@ -13,7 +13,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gipi.api import Run, evaluate, fit, load, model, open, resume, train  # noqa: A004
+    from gipi.api import (
+        Run,
+        embed,
+        evaluate,
+        fit,
+        load,
+        model,
+        open,  # noqa: A004
+        rank,
+        resume,
+        train,
+    )
     from gipi.core.config import Config, Recipe
     from gipi.core.errors import GipiError
 
@@ -26,6 +37,8 @@ _WHERE = {
     "open": "gipi.api",
     "model": "gipi.api",
     "fit": "gipi.api",
+    "embed": "gipi.api",
+    "rank": "gipi.api",
     "Run": "gipi.api",
     "Config": "gipi.core.config",
     "Recipe": "gipi.core.config",
@@ -33,8 +46,8 @@ _WHERE = {
 }
 
 __all__ = [
-    "Config", "GipiError", "Recipe", "Run", "evaluate", "fit", "load", "model", "open", "resume",
-    "train",
+    "Config", "GipiError", "Recipe", "Run", "embed", "evaluate", "fit", "load", "model", "open",
+    "rank", "resume", "train",
 ]  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from gipi.api.training import resume_layers, train_layers
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
 from gipi.core.schema import Signature
+from gipi.deploy.retrieval import rank
+from gipi.deploy.retrieval import vectors as embed
 from gipi.train import fit
 from gipi.train.prepare import Own, data_options
 
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from gipi.tasks import Task
 
 __all__ = [
-    "Run", "evaluate", "evaluate_layers", "fit", "load", "model", "open", "predict_inputs",
-    "resume", "resume_layers", "train", "train_layers",
+    "Run", "embed", "evaluate", "evaluate_layers", "fit", "load", "model", "open",
+    "predict_inputs", "rank", "resume", "resume_layers", "train", "train_layers",
 ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from gipi import data as data_
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, ModelError, RequestError
 from gipi.core.rundir import MODEL, resolve_run
+from gipi.core.schema import PRETEXT
 from gipi.data import text_fields
 from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
@@ -88,6 +89,12 @@ class Predictor:
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
         """
+        if self.task.name in PRETEXT:
+            raise RequestError(
+                "the model was trained on text alone: it has no answer for a row",
+                "a model of a task with answers",
+                "start one from it: gipi train DATA --set pretrained=RUN",
+            )
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
         if self.task.name == "forecast":

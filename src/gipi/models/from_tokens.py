@@ -231,7 +231,8 @@ def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
     place = "before" if stack.order == "pre" else "after"
     return (
         f"{stack.layers} blocks of {stack.heads} heads, {stack.width} wide, a norm {place} each",
-        f"{embed.vocab} tokens in the vocabulary, up to {embed.longest} in a row",
+        f"{embed.vocab} tokens in the vocabulary, "
+        + (f"up to {embed.longest} in a row" if embed.longest else "rows of any length"),
     )
 
 

@@ -115,7 +115,7 @@ def span_writer(options: T5Options, signature: Signature, generator: Generator) 
     o = options
     inner = o.inner or 4 * o.width
     side = StackConfig(
-        o.width, o.layers, o.heads, inner, norm="rms", eps=1e-6, order="pre", final_norm=True,
+        o.width, o.layers, o.heads, inner, head_width=o.width // o.heads, norm="rms", eps=1e-6, order="pre", final_norm=True,
         activation="gelu-tanh" if o.gated else "relu", gated=o.gated, attention_bias=False,
         feed_bias=False, scale=1.0, dropout=o.dropout, attention_dropout=o.dropout,
         feed_dropout=o.dropout, buckets=o.buckets,

@@ -9,7 +9,6 @@ teacher where it was.
 
 from __future__ import annotations
 
-import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,7 +96,10 @@ def lesson(
 
 
 def compared(student: HiddenTokens, teacher: HiddenTokens) -> str:
-    """Return a sentence on the sizes of both, and how much faster the student answers here."""
+    """Return a sentence on the sizes of both, and how much faster the student answers here.
+
+    The least time of each counts: what else the machine does only adds to it.
+    """
     small, large = (sum(p.numel() for p in m.parameters()) for m in (student, teacher))
     length = min(64, student.body.config.embed.longest or 64)
     seconds = _seconds(student, teacher, length)
@@ -109,7 +111,7 @@ def compared(student: HiddenTokens, teacher: HiddenTokens) -> str:
 
 
 def _seconds(student: HiddenTokens, teacher: HiddenTokens, length: int) -> tuple[float, float]:
-    """Return the median seconds of both for the same rows, one after the other in turn."""
+    """Return the least seconds of both for the same rows, one after the other in turn."""
     vocab = student.body.config.embed.vocab
     tokens = torch.arange(ROWS * length).view(ROWS, length) % max(vocab - 1, 1) + 1
     places = torch.zeros(ROWS, 1, dtype=torch.int64)
@@ -120,4 +122,4 @@ def _seconds(student: HiddenTokens, teacher: HiddenTokens, length: int) -> tuple
                 began = time.perf_counter()
                 model(tokens, places)
                 seconds.append(time.perf_counter() - began)
-    return statistics.median(took[0][1:]), statistics.median(took[1][1:])
+    return min(took[0]), min(took[1])
