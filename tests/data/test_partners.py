@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.texts import reviews, write_rows
 
 from gipi.core.errors import DataError
 from gipi.data import DataOptions, open_data, read_rows
-from tests.data.texts import reviews, write_rows
 
 
 def table(path: Path, rows: list[list[object]], names: tuple[str, ...]) -> str:

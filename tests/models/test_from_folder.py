@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tests.folders import LAYERS, POSITIONS, WIDTH, tiny_folder
 from torch import nn
 
 from gipi import models
@@ -16,7 +17,6 @@ from gipi.models import fill_from, load_folder, read_start
 from gipi.models.embedder import parted
 from gipi.models.hub_folder import read_json, write_json
 from gipi.text import Tokenizer
-from tests.folders import LAYERS, POSITIONS, WIDTH, tiny_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,8 +110,17 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError) as error:
             models.build("pretrained", sign, options={"config": start.config})
         assert words in error.value.found
-    write_json(tmp_path / "config.json", {"model_type": "gpt2", "vocab_size": 9, "n_embd": 8,
-                                          "n_layer": 1, "n_head": 1, "n_positions": 9})
+    write_json(
+        tmp_path / "config.json",
+        {
+            "model_type": "gpt2",
+            "vocab_size": 9,
+            "n_embd": 8,
+            "n_layer": 1,
+            "n_head": 1,
+            "n_positions": 9,
+        },
+    )
     with pytest.raises(ModelError) as decoder:
         read_start(tmp_path)
     assert "which is no encoder" in decoder.value.found

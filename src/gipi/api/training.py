@@ -20,8 +20,8 @@ from gipi.core.schema import PRETEXT
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.deploy.predict import rows_at_once
-from gipi.report.tensorboard import TensorBoard
 from gipi.models import save_encoder
+from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
 from gipi.train.precision import autocast

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
-from gipi.core.schema import Signature
-from gipi.core.schema import PRETEXT
+from gipi.core.schema import PRETEXT, Signature
 from gipi.data import dense, images, multilabel, prepare
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
@@ -24,9 +23,7 @@ from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.partners import is_paired, partner_groups
 from gipi.data.pictures import Pictures
-from gipi.data.pretext import PretextStream
 from gipi.data.pretext_open import open_pretext, pretext_splits, pretext_stream, read_pretext
-from gipi.data.running import Opened, Running
 from gipi.data.series import Series, open_series, read_series
 from gipi.data.series_schema import is_series
 from gipi.data.source import (

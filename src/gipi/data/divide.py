@@ -85,7 +85,7 @@ def _pairs_to_split(source: Source, schema: Schema) -> SplitRows:
         bound=source.bound,
         bound_by=source.bound_by,
         times=_times(source, moment[0].name, usable) if moment else None,
-        given=_given(source, part[0].name) if part else source.given_split,
+        given=given_parts(source, part[0].name) if part else source.given_split,
         rule="rows that share a text together",
     )
 

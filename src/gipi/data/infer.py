@@ -16,8 +16,8 @@ import numpy as np
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import TASK_KINDS, Field, Schema
 from gipi.data import multilabel
-from gipi.data.series_schema import infer_series, is_series
 from gipi.data.partners import is_paired, paired_schema
+from gipi.data.series_schema import infer_series, is_series
 from gipi.data.source import (
     Annotations,
     Column,

@@ -38,7 +38,7 @@ class DataOptions:
     tokenizer_kept      the tokenizer of a run that goes on: nothing is trained
     max_length          tokens of a row at most; None: from the training rows
     pretext             options of a task that is made of running text
-    longest             tokens that the model can read at most, where that is known before; None: any
+    longest             tokens that the model can read at most; None: not known before
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said); of a series:
                         windows that touch a gap are left out, or "fill": the last value goes on

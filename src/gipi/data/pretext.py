@@ -201,7 +201,7 @@ def paired_rows(
 def span_rows(
     tokens: np.ndarray, rule: SpanRule, *, length: int, seed: int
 ) -> tuple[int, Callable[[Tensor, int], Made]]:
-    """Return rows with spans cut out, and those spans as what is to be written.
+    """Return rows with spans cut out, and those spans as what the model writes.
 
     length  L, tokens of text in a row
 

@@ -118,8 +118,8 @@ def open_running(
     characters = sum(map(len, training))
     kind, why = _kind(training, characters)
     chosen = choose_tokenizer(
-        [training], options, key=(source.fingerprint, hash_of(training)), usual=usual or (kind, why),
-        special=special,
+        [training], options, key=(source.fingerprint, hash_of(training)),
+        usual=usual or (kind, why), special=special,
     )  # fmt: skip
     tokenizer = chosen.tokenizer
     end = tokenizer.eos is not None and apart

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from gipi.metrics.metric import Metric, State
-
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from gipi.metrics.metric import Metric, State
 
 CHUNK = 1 << 22  # scores held at once
 

@@ -18,6 +18,7 @@ from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
 from gipi.models.from_tokens import (
     BertOptions,
     GPT2Options,
@@ -25,7 +26,6 @@ from gipi.models.from_tokens import (
     language_model,
     translator,
 )
-from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
 from gipi.models.googlenet import GoogLeNetConfig
 from gipi.models.heatmap import HeatmapConfig, heatmap
 from gipi.models.landmarks import LandmarksConfig, landmarks

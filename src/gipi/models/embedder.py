@@ -79,9 +79,7 @@ def parted(tokens_BT: Tensor, segments_BT: Tensor, *, pad: int) -> tuple[Tensor,
     return one, two
 
 
-def text_embedder(
-    options: BertOptions, signature: Signature, generator: Generator
-) -> TextEmbedder:
+def text_embedder(options: BertOptions, signature: Signature, generator: Generator) -> TextEmbedder:
     """Return an encoder of texts of this signature, its weights drawn from `generator`.
 
     Raises `ModelError` for data that is not text.

@@ -96,8 +96,8 @@ def pretrained(
 ) -> TextClassifier | TextEmbedder:
     """Return the encoder of a config.json with a new head, all weights drawn from `generator`.
 
-    `fill_from` then puts the folder's weights in place. With `pooling` mean the head differs from the
-    published one, which reads the first token. Raises `ModelError` for a config that is no
+    `fill_from` then puts the folder's weights in place. With `pooling` mean the head differs from
+    the published one, which reads the first token. Raises `ModelError` for a config that is no
     encoder's, and for data that is no text or does not fit it.
     """
     o = options
@@ -150,9 +150,7 @@ def fill_from(model: nn.Module, start: Start) -> tuple[tuple[str, ...], LoadRepo
     return tuple(f"body.{part}" for part in parts), loaded.report
 
 
-def _read(
-    raw: dict[str, Any], head: str, outputs: int, where: str
-) -> tuple[Family, EncoderConfig]:
+def _read(raw: dict[str, Any], head: str, outputs: int, where: str) -> tuple[Family, EncoderConfig]:
     """Return family and config; raise for a model that is no encoder."""
     encoders = [f.name for f in FAMILIES if f.build is EncoderModel]
     needed = f"an encoder: {', '.join(encoders)}"

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gipi.core.errors import ModelError
+from gipi.models.bert import FAMILY as BERT
 from gipi.models.encoder import EncoderConfig, EncoderModel
 from gipi.models.from_tokens import (
     BertOptions,
@@ -22,7 +23,6 @@ from gipi.models.from_tokens import (
     shape_in_words,
     text_classifier,
 )
-from gipi.models.bert import FAMILY as BERT
 from gipi.models.pretrained import describe, load_folder, save_folder
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from gipi.models.t5 import FAMILY as T5
@@ -115,7 +115,8 @@ def span_writer(options: T5Options, signature: Signature, generator: Generator) 
     o = options
     inner = o.inner or 4 * o.width
     side = StackConfig(
-        o.width, o.layers, o.heads, inner, head_width=o.width // o.heads, norm="rms", eps=1e-6, order="pre", final_norm=True,
+        o.width, o.layers, o.heads, inner, head_width=o.width // o.heads, norm="rms",
+        eps=1e-6, order="pre", final_norm=True,
         activation="gelu-tanh" if o.gated else "relu", gated=o.gated, attention_bias=False,
         feed_bias=False, scale=1.0, dropout=o.dropout, attention_dropout=o.dropout,
         feed_dropout=o.dropout, buckets=o.buckets,

@@ -64,14 +64,30 @@ TASKS = Registry(
             "say the next steps of series",
             "Yule 1927, On a method of investigating periodicities in disturbed series",
         ),
-        Record("embed", embed, "give texts vectors: what belongs together lies close",
-               "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084"),
-        Record("rank", rank, "find the text that belongs to another: retrieval by vectors",
-               "Henderson et al. 2017, arXiv:1705.00652"),
-        Record("masked", masked, "learn from text alone: name the hidden tokens",
-               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805"),
-        Record("spans", spans, "learn from text alone: write the spans that were cut out",
-               "Raffel et al. 2020, T5, arXiv:1910.10683"),
+        Record(
+            "embed",
+            embed,
+            "give texts vectors: what belongs together lies close",
+            "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084",
+        ),
+        Record(
+            "rank",
+            rank,
+            "find the text that belongs to another: retrieval by vectors",
+            "Henderson et al. 2017, arXiv:1705.00652",
+        ),
+        Record(
+            "masked",
+            masked,
+            "learn from text alone: name the hidden tokens",
+            "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+        ),
+        Record(
+            "spans",
+            spans,
+            "learn from text alone: write the spans that were cut out",
+            "Raffel et al. 2020, T5, arXiv:1910.10683",
+        ),
     ),
 )
 

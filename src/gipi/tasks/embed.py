@@ -54,9 +54,7 @@ def rank(*, temperature: float = 0.05, metric: str = "mrr") -> Task:
 def _task(name: str, loss: Callable[..., tuple[Tensor, float | Tensor]], temperature: float,
           metric: str) -> Task:  # fmt: skip
     if not temperature > 0:
-        raise ConfigError(
-            f"task.temperature={temperature}", "a number above 0", "0.05 is usual"
-        )
+        raise ConfigError(f"task.temperature={temperature}", "a number above 0", "0.05 is usual")
     if metric not in SCORES:
         raise ConfigError(f"task.metric={metric}", "one of " + ", ".join(SCORES), "leave it out")
     criterion = partial(loss, temperature=temperature)

@@ -38,7 +38,7 @@ def masked(
     with M, the number of tokens that a full row is asked for: the sum of two means, as in the
     paper, and still a sum over rows, whatever the micro-batch.
 
-    share          of the tokens that is hidden, 80 % as [MASK], 10 % as another token, 10 % as it is
+    share          of the tokens that is hidden: 80 % as [MASK], 10 % as another, 10 % as it is
     whole_words    all pieces of a word are hidden together
 
     Devlin, Chang, Lee and Toutanova 2019, "BERT", arXiv:1810.04805. Raises `ConfigError` for a
@@ -110,7 +110,7 @@ def taught(task: Task, teacher: nn.Module, *, temperature: float = 2.0) -> Task:
             f"a teacher for the task {task.name}", "the task masked, without next_sentence",
             "use --task masked",
         )  # fmt: skip
-    teacher.eval().requires_grad_(False)
+    teacher.eval().requires_grad_(requires_grad=False)
 
     def loss(model: nn.Module, batch: Batch) -> Loss:
         assert batch.target is not None

@@ -89,8 +89,10 @@ def lesson(
     said = []
     if copy:
         blocks = every_second(student.body, teacher.model.body)
-        said.append(f"teacher: {teacher.folder}; {blocks} of its "
-                    f"{teacher.model.body.config.stack.layers} blocks begin the student")  # fmt: skip
+        all_blocks = teacher.model.body.config.stack.layers
+        said.append(
+            f"teacher: {teacher.folder}; {blocks} of its {all_blocks} blocks begin the student"
+        )
         said.append(compared(student, teacher.model))
     return taught(task, teacher.model), tuple(said)
 
@@ -107,7 +109,8 @@ def compared(student: HiddenTokens, teacher: HiddenTokens) -> str:
     found = f"student: {small:,} parameters, {share:.0%} of its teacher's"
     if share > SMALL:
         found += f" (over {SMALL:.0%}: the table of tokens weighs most)"
-    return f"{found}; answers {seconds[1] / seconds[0]:.2f} times as fast on {ROWS} rows of {length}"
+    faster = seconds[1] / seconds[0]
+    return f"{found}; answers {faster:.2f} times as fast on {ROWS} rows of {length}"
 
 
 def _seconds(student: HiddenTokens, teacher: HiddenTokens, length: int) -> tuple[float, float]:

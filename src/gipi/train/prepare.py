@@ -128,7 +128,7 @@ def prepare(
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
     deep = own.model is None and picture_recipes.is_deep(model_name or "", task_name)
-    way = None if begun is None else transfer.way_of(wanted, rows, task_name)
+    way = None if begun is None else transfer.way_of(wanted, rows, task=task_name)
     if way is not None:
         suggestion = Suggestion(way.values, dict.fromkeys(way.values, "recipe"))
     if wanted.augment is None and not again and (planned is not None or deep):
@@ -149,11 +149,14 @@ def prepare(
     signature = dataset.signature(task.outputs(schema))
     said: tuple[str, ...] = ()
     if task_name in PRETEXT and own.model is None:
-        config = config.model_copy(update={"model_options": text_recipes.pretext_options(
-            model_name or "", task.spec, config.model_options, teacher and teacher.shape)
-        })  # fmt: skip
+        shaped = text_recipes.pretext_options(
+            model_name or "", task.spec, given=config.model_options,
+            shape=None if teacher is None else teacher.shape,
+        )  # fmt: skip
+        config = config.model_copy(update={"model_options": shaped})
     if begun is not None:
-        config = config.model_copy(update={"model_options": begun.options(config.model_options, task_name)})
+        own_options = begun.options(config.model_options, task_name)
+        config = config.model_copy(update={"model_options": own_options})
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )

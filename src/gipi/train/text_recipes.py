@@ -95,7 +95,7 @@ def sized(pace: Pace, rows: int, *, most_batch: int = BATCH) -> dict[str, Any]:
 
 
 def pretext_options(
-    model: str, spec: tuple[str, dict[str, Any]], given: Mapping[str, Any],
+    model: str, spec: tuple[str, dict[str, Any]], *, given: Mapping[str, Any],
     shape: Mapping[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the options of a model that learns from running text, the head that its task needs.

@@ -125,7 +125,7 @@ def folder_of(name: str) -> Path:
     return run / HUB if (run / HUB).is_dir() else place
 
 
-def way_of(config: Config, rows: int, task: str = "classify") -> Way:
+def way_of(config: Config, rows: int, *, task: str = "classify") -> Way:
     """Return the way that was asked for, or the one for so many training rows.
 
     Raises `ConfigError` where nothing would learn: vectors come from the encoder itself.
