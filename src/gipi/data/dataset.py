@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gipi.core.schema import Field, Schema
+    from gipi.data.pretext import PretextStream
+    from gipi.data.running import Opened, Running
 
 
 @dataclass(frozen=True)
