@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,7 @@ def run(work: str, seed: int) -> dict[str, Any]:
         "samples_per_s": round(said["samples_per_s"], 1), "plan": plan,
         "setup": {k: setup[k] for k in ("precision", "layout", "threads", "gemm", "rows")},
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions("torch", "numpy"),
+        "load": [round(x, 2) for x in os.getloadavg()], "versions": versions("torch", "numpy"),
     }  # fmt: skip
 
 

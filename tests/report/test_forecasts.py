@@ -37,6 +37,7 @@ def test_the_page_draws_windows_and_the_error_by_step():
         assert words in text
     assert "&lt;sales&gt;" in text
     assert "<sales>" not in text
+    assert "&amp;lt;" not in text
     assert "0.2 against 0.4 for the rule that the last value goes on" in text
 
 

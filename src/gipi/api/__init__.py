@@ -162,9 +162,7 @@ def model(
     other = numbers or cardinalities or vocab
     shape = None if other else _picture(name, image, channels)
     chosen = {**(options or {}), **({} if variant is None else {"variant": variant})}
-    signature = Signature(
-        shape, numbers, cardinalities, classes, vocab=vocab, length=length, horizon=horizon
-    )
+    signature = Signature(shape, numbers, cardinalities, classes, vocab, length, horizon=horizon)
     built = models.build(name, signature, seed=seed, options=chosen)
     if weights is not None:
         report = models.load_weights(built, weights, partial=partial)

@@ -34,7 +34,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class BertOptions:
     """Shape of an encoder that classifies texts.
 
-    width, layers, heads   units of a token, blocks, heads of attention
+    width      units of a token
+    layers     blocks
+    heads      of attention
     inner      units between the two dense layers of a block; None: 4·width
     positions  longest text; None: the longest prepared row
     pooling    the text's vector: mean over its tokens, or its first token as published
@@ -56,7 +58,9 @@ class BertOptions:
 class GPT2Options:
     """Shape of a decoder that predicts the next token.
 
-    width, layers, heads   units of a token, blocks, heads of attention
+    width      units of a token
+    layers     blocks
+    heads      of attention
     inner      units between the two dense layers of a block; None: 4·width
     positions  longest context; None: the length of the prepared rows
     bias       whether linear layers have biases
@@ -76,11 +80,13 @@ class GPT2Options:
 class TranslatorOptions:
     """Shape of an encoder-decoder that turns one text into another.
 
-    width, layers, heads   units of a token, blocks of each stack, heads of attention
+    width      units of a token
+    layers     blocks of each stack
+    heads      of attention
     inner      units between the two dense layers of a block; None: 4·width
     positions  longest text; None: the longest prepared row
     order      where norms stand: post, after each branch as in 2017, or pre, which needs no warm-up
-    activation a name of `gipi list activations`
+    activation   a name of `gipi list activations`
     dropout    of branches and the tokens' vectors
     """
 

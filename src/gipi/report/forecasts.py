@@ -114,7 +114,7 @@ def _chart(series: dict[str, Any]) -> str:
     if not truth or len(truth) != len(said):
         return ""
     name = str(series.get("series", ""))
-    return card(text(short(name, 36)), both(_drawer(past, truth, said, name)), "")
+    return card(short(name, 36), both(_drawer(past, truth, said, name)), "")
 
 
 def _drawer(
