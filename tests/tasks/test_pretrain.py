@@ -235,7 +235,7 @@ def test_t5_writes_spans() -> None:
         loss = tasks.spans().phases[0].loss(model, batch)
         (loss.total / loss.count).backward()
         assert all(p.grad is not None for p in model.parameters())
-        assert float(loss.total / loss.count) < 2.5 * np.log(V)  # first weights say little
+        assert (loss.total / loss.count).item() < 2.5 * np.log(V)  # first weights say little
         again = models.build("t5", SIGN, seed=0, options=options)
         assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(),
                    again.state_dict().values(), strict=True))  # fmt: skip
