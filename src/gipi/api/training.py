@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from gipi.core.batch import Stream
     from gipi.core.config import Config
     from gipi.core.events import Observer
     from gipi.core.resolve import Layer
@@ -165,9 +166,7 @@ def _conclude(
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
-def _streams(
-    prepared: Prepared, device: torch.device
-) -> tuple[data_.RowStream, data_.RowStream | None]:
+def _streams(prepared: Prepared, device: torch.device) -> tuple[Stream, Stream | None]:
     """Return this rank's stream of training rows, and that of validation rows where there are."""
     config, dataset = prepared.config, prepared.dataset
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))

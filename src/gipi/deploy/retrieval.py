@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def open_encoder(where: str | Path) -> Encoder:
             "a Transformer with an encoder", "train one with --task embed",
         )  # fmt: skip
     paired = predictor.task.name in ("embed", "rank")
-    pool = body.config.pooling if paired else "mean"
+    pool: Any = body.config.pooling if paired else "mean"
     return Encoder(model, tokenizer_of(predictor.schema), Embedding(pool, normalise=paired))
 
 

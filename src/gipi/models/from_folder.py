@@ -123,7 +123,8 @@ def pretrained(
             xavier(layer.weight, generator)
     if o.head == "none":
         return TextEmbedder(body, o, pad=signature.pad)
-    model = TextClassifier(body, o, pad=signature.pad)
+    model = TextClassifier(body, None, pad=signature.pad)
+    model.config = o  # type: ignore[assignment]  # not those of a net from scratch
     vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
     model.choices += (f"a text is the {vector}",)
     return model

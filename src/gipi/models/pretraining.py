@@ -160,7 +160,8 @@ def save_encoder(path: Path, model: nn.Module) -> bool:
     if isinstance(model, HiddenTokens):
         save_folder(path, describe(model.body, BERT))
         return True
-    if isinstance(model, Translator) and isinstance(model.config, T5Options):
+    options: object = getattr(model, "config", None)
+    if isinstance(model, Translator) and isinstance(options, T5Options):
         save_folder(path, describe(model.body, T5))
         return True
     return False
