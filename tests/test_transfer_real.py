@@ -1,4 +1,4 @@
-"""A real encoder on a real small task: its vectors, and all of it, beat the same net from scratch."""
+"""A real encoder on a real small task: frozen and fine-tuned it beats the same net from scratch."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import gipi
+from gipi.core import resolve
 from gipi.core.config import Config, Recipe
 from gipi.core.errors import ConfigError, ModelError
 from gipi.core.rundir import read_config
@@ -205,3 +206,13 @@ def test_the_settings_of_a_run_say_what_was_chosen(place: Path) -> None:
     assert "training rows: a whole encoder would learn them by heart" in said
     result = json.loads((place / "said" / "result.json").read_text())
     assert result["model"] == "pretrained"
+
+
+def test_rates_are_typed_part_by_part() -> None:
+    typed = resolve.layer_from_flags({}, ["rates.body.embed=0.01", "pretrained=x"])
+    assert resolve.resolve(typed).config.rates == {"body.embed": 0.01}
+    run = resolve.layer("run", [("rates", {"body": 0.05}, "run")])  # as config.yaml holds them
+    assert resolve.resolve(run).config.rates == {"body": 0.05}
+    values, _ = settled(resolve.resolve(typed).config, way_of(Config(pretrained="x"), 9999),
+                        ("body.embed", "body.encoder"))  # fmt: skip
+    assert values["rates"] == {"body.embed": 0.01, "body.encoder": pytest.approx(BODY_LR / 1e-3)}
