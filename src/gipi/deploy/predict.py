@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
+LOGITS = 1 << 25  # of one batch, where every word of the vocabulary gets one
 TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
 
 
@@ -170,7 +171,11 @@ def rows_at_once(schema: Schema) -> int:
     """Return how many rows go through the model at once where nothing is learned from them."""
     texts = text_fields(schema)
     if texts:
-        return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
+        length = max(int(texts[0].stats["length"]), 1)
+        most = TOKENS // length
+        if schema.task in PRETEXT:  # the head for words answers at a quarter of the places at most
+            most = min(most, 4 * LOGITS // (length * int(texts[0].stats["vocab"])))
+        return max(1, min(BATCH_SIZE, most))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE
