@@ -13,7 +13,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gipi.api import Run, evaluate, fit, load, model, open, pretrained, resume, train  # noqa: A004
+    from gipi.api import (
+        Run,
+        embed,
+        evaluate,
+        fit,
+        load,
+        model,
+        open,  # noqa: A004
+        pretrained,
+        rank,
+        resume,
+        train,
+    )
     from gipi.core.config import Config, Recipe
     from gipi.core.errors import GipiError
 
@@ -27,6 +39,8 @@ _WHERE = {
     "model": "gipi.api",
     "pretrained": "gipi.api",
     "fit": "gipi.api",
+    "embed": "gipi.api",
+    "rank": "gipi.api",
     "Run": "gipi.api",
     "Config": "gipi.core.config",
     "Recipe": "gipi.core.config",
@@ -34,8 +48,8 @@ _WHERE = {
 }
 
 __all__ = [
-    "Config", "GipiError", "Recipe", "Run", "evaluate", "fit", "load", "model", "open",
-    "pretrained", "resume", "train",
+    "Config", "GipiError", "Recipe", "Run", "embed", "evaluate", "fit", "load", "model", "open",
+    "pretrained", "rank", "resume", "train",
 ]  # fmt: skip
 
 

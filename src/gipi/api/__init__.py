@@ -19,6 +19,8 @@ from gipi.core import resolve
 from gipi.core.errors import ConfigError
 from gipi.core.schema import Signature
 from gipi.deploy.language import LanguageModel, language_model, pretrained
+from gipi.deploy.retrieval import rank
+from gipi.deploy.retrieval import vectors as embed
 from gipi.train import fit
 from gipi.train.prepare import Own, data_options
 
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from gipi.tasks import Task
 
 __all__ = [
-    "LanguageModel", "Run", "evaluate", "evaluate_layers", "fit", "language_model", "load", "model",
-    "open", "predict_inputs", "pretrained", "resume", "resume_layers", "train", "train_layers",
+    "LanguageModel", "Run", "embed", "evaluate", "evaluate_layers", "fit", "language_model", "load",
+    "model", "open", "predict_inputs", "pretrained", "rank", "resume", "resume_layers", "train",
+    "train_layers",
 ]  # fmt: skip
 
 

@@ -16,10 +16,12 @@ from gipi.core import dist, resolve, rundir
 from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
 from gipi.core.rows import read_rows
+from gipi.core.schema import PRETEXT
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.deploy.passages import write_samples
 from gipi.deploy.predict import rows_at_once
+from gipi.models import save_encoder
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
 from gipi.train import evaluate as evaluate_
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from gipi.core.batch import Stream
     from gipi.core.config import Config
     from gipi.core.events import Observer
     from gipi.core.resolve import Layer
@@ -152,6 +155,8 @@ def _conclude(
         options=config.model_options, signature=prepared.signature, schema=dataset.schema,
         task_spec=prepared.task.spec, extra={"data": dataset.name, "metrics": facts["metrics"]},
     )  # fmt: skip
+    if prepared.task.name in PRETEXT and save_encoder(folder / rundir.HUB, prepared.model):
+        data_.tokenizer_of(dataset.schema).save(folder / rundir.HUB)
     facts["seconds"] = round(time_.time() - began, 2)
     write_file(folder / RESULT, json.dumps(facts, indent=1))
     page = report_.write_report(folder, samples=config.samples)
@@ -164,9 +169,7 @@ def _conclude(
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
-def _streams(
-    prepared: Prepared, device: torch.device
-) -> tuple[data_.RowStream | data_.WindowStream, data_.RowStream | data_.WindowStream | None]:
+def _streams(prepared: Prepared, device: torch.device) -> tuple[Stream, Stream | None]:
     """Return this rank's stream of training rows, and that of validation rows where there are."""
     config, dataset = prepared.config, prepared.dataset
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))

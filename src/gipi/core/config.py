@@ -54,6 +54,12 @@ class Recipe(BaseModel):
     swa: float | None = Field(None, gt=0, lt=1, description="start of averaging, share of the run")
     patience: int | None = Field(None, gt=0, description="evaluations without gain before stopping")
     freeze: tuple[str, ...] = Field((), description="patterns of parameters that stay fixed")
+    thaw: float | None = Field(
+        None, gt=0, lt=1, description="share of the run after which `freeze` ends"
+    )
+    rates: dict[str, float] = Field(
+        default_factory=dict, description="pattern of parameters -> factor on their lr"
+    )
     augment: tuple[str | dict[str, Any], ...] | None = Field(
         None, description="batch augmentations, from `gipi list augmentations`"
     )
@@ -92,6 +98,20 @@ class Config(Recipe):
     schema_overrides: dict[str, str] = Field(
         default_factory=dict,
         description="kind (or 'ignored') of a column, against what is inferred",
+    )
+
+    pretrained: str | None = Field(
+        None, min_length=1, description="folder of a trained encoder, or a run, to start from"
+    )
+    transfer: Literal["frozen", "full", "gradual"] | None = Field(
+        None, description="what becomes of the pre-trained part; None: chosen"
+    )
+    body_lr: float | None = Field(
+        None, gt=0, lt=1e3, description="initial lr of the pre-trained part; None: chosen"
+    )
+
+    teacher: str | None = Field(
+        None, min_length=1, description="run of pre-training, or folder, whose student the model is"
     )
 
     group: str | None = Field(None, min_length=1, description="rows of a group stay in one split")
@@ -179,4 +199,6 @@ class Config(Recipe):
             raise ValueError("val + test must leave rows to train on")
         if self.ema is not None and self.swa is not None:
             raise ValueError("ema and swa both average the weights; choose one")
+        if self.pretrained is None and (self.transfer or self.body_lr):
+            raise ValueError("transfer and body_lr are for a run that starts from pretrained=...")
         return self

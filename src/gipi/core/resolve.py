@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, str] = {
     "model": "model_options", "task": "task_options", "optimizer": "optimizer_options",
     "schedule": "schedule_options", "schema": "schema_overrides",
-    "tokenizer": "tokenizer_options",
+    "tokenizer": "tokenizer_options", "rates": "rates",
 }  # fmt: skip
 RUN_FILE = {"config", "origins", "about"}  # the sections of a run's config.yaml
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "min": 60.0, "sec": 1.0}

@@ -41,6 +41,7 @@ REPORT = "report.html"
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
+HUB = "pretrained"  # a model in the form of Hugging Face, to start other runs from
 EVALUATION = "evaluation"
 RUNS = "runs"
 LAST = "last"

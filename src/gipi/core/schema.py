@@ -27,12 +27,16 @@ Kind = Literal[
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
 TaskKind = Literal[
     "classify", "regress", "segment", "detect", "pose", "forecast", "tag", "answer", "translate",
-    "summarise", "generate",
+    "summarise", "generate", "embed", "rank", "masked", "spans",
 ]  # fmt: skip
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
 WRITTEN = ("translate", "summarise")
 """Tasks whose target is a text that is written anew, token by token."""
+PAIRED = ("embed", "rank")
+"""Tasks over pairs of texts that belong together; the target of a row is its group (B,) int64."""
+PRETEXT = ("masked", "spans")
+"""Tasks that are made of running text; see `gipi.data.pretext` for their batches."""
 KINDS: tuple[str, ...] = get_args(Kind)
 ROLES: tuple[str, ...] = get_args(Role)
 TASK_KINDS: tuple[str, ...] = get_args(TaskKind)

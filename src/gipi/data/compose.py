@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Frame:
-    """The ids that stand around texts."""
+    """The ids that stand around texts; the last `own` of `between` belong to the second one."""
 
     before: tuple[int, ...] = ()
     between: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    own: int = 0
 
     def size(self, texts: int) -> int:
         """Return the number of added tokens of a row of one or two texts."""
@@ -45,11 +46,15 @@ class Rows:
         return float((full > kept).mean()), float(1 - kept.sum() / max(int(full.sum()), 1))
 
 
-def frame_of(tokenizer: Tokenizer, *, texts: int) -> Frame:
+def frame_of(tokenizer: Tokenizer, *, texts: int, apart: bool = False) -> Frame:
     """Return what `tokenizer` puts around one text, or around and between two.
 
     A tokenizer that adds nothing gets its separator, or its end of text, between two texts.
+    With `apart` each of the two is framed as one text alone is.
     """
+    if apart and texts > 1:
+        one = frame_of(tokenizer, texts=1)
+        return Frame(one.before, (*one.after, *one.before), one.after, len(one.before))
     found = tokenizer.encode("a", "b") if texts > 1 else tokenizer.encode("a")
     ids, added = found.ids.tolist(), found.special_mask
     real = np.flatnonzero(~added)
@@ -97,13 +102,15 @@ def compose(
     _put(values, at, frame.before)
     at += len(frame.before)
     for place, ((ids, starts), n) in enumerate(zip(parts, kept, strict=True)):
-        goal = _places(at, n)
+        goal, goal_at = _places(at, n), at.copy()
         values[goal] = ids[_places(starts[:-1], n)]
         at += n
         ends = frame.between if place + 1 < len(parts) else frame.after
         _put(values, at, ends)
         if segments is not None and place:
             segments[goal] = 1
+            for k in range(-frame.own, 0):
+                segments[goal_at + k] = 1
             for k in range(len(ends)):
                 segments[at + k] = 1
         at += len(ends)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
-from gipi.core.schema import Signature
+from gipi.core.schema import PRETEXT, Signature
 from gipi.data import dense, images, multilabel, prepare
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
@@ -22,7 +22,9 @@ from gipi.data.infer import infer_schema
 from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pairs import open_pairs, read_pairs
+from gipi.data.partners import is_paired, partner_groups
 from gipi.data.pictures import Pictures
+from gipi.data.pretext_open import open_pretext, pretext_splits, pretext_stream, read_pretext
 from gipi.data.running import Opened, Running, is_running, open_running, read_running
 from gipi.data.sequences import OF_TOKENS, open_rows, read_tokens
 from gipi.data.series import Series, open_series, read_series
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gipi.core.schema import Field, Schema
+    from gipi.data.pretext import PretextStream
     from gipi.data.tokens import Tokens
 
 
@@ -104,7 +107,7 @@ class Dataset:
         augment: Sequence[str | dict[str, Any]] = (), device: torch.device | str = "cpu",
         rank: int = 0, world: int = 1, mode: str | None = None, workers: int | None = None,
         channels_last: bool = False,
-    ) -> RowStream | WindowStream:  # fmt: skip
+    ) -> RowStream | WindowStream | PretextStream:  # fmt: skip
         """Return the batches of one split.
 
         batch_size     rows per optimizer step over all ranks; "full" for all rows of the split
@@ -121,6 +124,10 @@ class Dataset:
                 did_you_mean(split, self.splits),
             )
         if self.running is not None:
+            if self.schema.task in PRETEXT:
+                return pretext_stream(self.schema, self.running, split, batch_size=batch_size,
+                                      seed=seed, shuffle=shuffle, device=device, rank=rank,
+                                      world=world)  # fmt: skip
             _nothing_augments(augment)
             return WindowStream(
                 self.running, split, batch_size=batch_size, seed=seed, device=device, rank=rank,
@@ -235,14 +242,16 @@ def open_data(
     source = read_source(data, target=chosen.target, task=chosen.task)
     if is_series(source, chosen):
         return _of_series(open_series(source, chosen), chosen)
+    if chosen.task in PRETEXT:
+        return _as_running(source, open_pretext(source, chosen), chosen)
     _no_series_options(chosen)
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
     if is_running(source, chosen):
         return _as_running(source, open_running(source, chosen), chosen)
     schema = infer_schema(source, chosen)
-    wanted = schema.target
-    if wanted is None:
+    wanted, paired = schema.target, is_paired(schema.task)
+    if wanted is None and not paired:
         raise DataError(
             f"{source.name} has no column to predict",
             "a target column: one of " + ", ".join(source.columns),
@@ -257,9 +266,9 @@ def open_data(
     notes += split.notes
     lost = int((~rows.usable).sum())
     if lost and found is None:
-        written = is_written(schema.task)
-        notes.append(lost_rows(lost, schema) if written else
-                     f"{lost} rows without a value of '{wanted.name}' take no part")  # fmt: skip
+        what = f"a value of '{wanted.name}'" if wanted else "both texts"
+        notes.append(lost_rows(lost, schema) if is_written(schema.task) else
+                     f"{lost} rows without {what} take no part")  # fmt: skip
     schema = _with_date_forms(
         prepare.fit(schema, source.columns, split.ids["train"], classes=source.classes), source
     )
@@ -310,6 +319,8 @@ def read_rows(
         return _of_series(read_series(found_rows, schema, target=target), chosen)
     alone = is_written(schema.task) and not target  # then one column of texts is enough
     read = read_source(data, task=None if alone else schema.task)
+    if schema.task in PRETEXT:
+        return _as_running(read, read_pretext(schema, read, chosen), chosen)
     if schema.task == "generate":
         return _as_running(read, read_running(schema, read, chosen), chosen)
     read = _renamed(_joined(read, schema), schema)
@@ -353,7 +364,9 @@ def read_rows(
     rows = np.intersect1d(rows, texts.splits.get("all", rows))
     if is_written(schema.task) or (field_y is not None and field_y.kind in OF_TOKENS):
         values = texts.target
-    elif values is None and target and field_y is not None and _complete(source, field_y, []):
+    elif values is None and target and (
+        is_paired(schema.task) or (field_y is not None and _complete(source, field_y, []))
+    ):  # fmt: skip
         values = _target(source, schema, found, pictures, rows)
     weighted = target and any(f.name in source.columns for f in schema.of("weight"))
     weights = _weight(source, schema) if weighted else None
@@ -369,8 +382,9 @@ def read_rows(
 
 def _as_running(source: Source, found: Opened, options: DataOptions) -> Dataset:
     """Return a running text as a data set whose rows are windows."""
+    splits = pretext_splits(found) if found.schema.task in PRETEXT else found.splits
     return Dataset(
-        source, found.schema, Columns({}), found.splits, found.reason,
+        source, found.schema, Columns({}), splits, found.reason,
         (*source.notes, *found.notes), options, running=found.running,
     )  # fmt: skip
 
@@ -415,6 +429,8 @@ def _target(
     rows: np.ndarray,
 ) -> torch.Tensor:  # fmt: skip
     """Return the targets of `rows` as a tensor over all rows."""
+    if is_paired(schema.task):
+        return torch.from_numpy(partner_groups(source, schema))
     field = schema.target
     assert field is not None
     if found is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from gipi.core.errors import DataError
 from gipi.data import dense, multilabel
 from gipi.data.keys import codes, input_keys
+from gipi.data.partners import both_there, partner_groups
 from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
 from gipi.data.split import SplitRows
 from gipi.data.written import is_written, with_both
@@ -31,7 +32,8 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
     found   annotated pictures: rows with a fault take no part
     """
     target = schema.target
-    assert target is not None
+    if target is None:
+        return _pairs_to_split(source, schema)
     column = source.columns[target.name]
     usable = ~is_missing(column)
     labels: np.ndarray | None = None
@@ -71,6 +73,23 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
         times=_times(source, moment[0].name, usable) if moment else None,
         given=given,
         rule=rule,
+    )
+
+
+def _pairs_to_split(source: Source, schema: Schema) -> SplitRows:
+    """Return the rows of pairs of texts: those that share a text stay together."""
+    moment, part = schema.of("time"), schema.of("split")
+    usable = both_there(source, schema)
+    return SplitRows(
+        usable=usable,
+        keys=input_keys(source, schema),
+        alike="but for case and spaces",
+        groups=partner_groups(source, schema),
+        bound=source.bound,
+        bound_by=source.bound_by,
+        times=_times(source, moment[0].name, usable) if moment else None,
+        given=given_parts(source, part[0].name) if part else source.given_split,
+        rule="rows that share a text together",
     )
 
 

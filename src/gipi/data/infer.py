@@ -16,6 +16,7 @@ import numpy as np
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import TASK_KINDS, Field, Schema
 from gipi.data import multilabel
+from gipi.data.partners import is_paired, paired_schema
 from gipi.data.sequences import sequence_schema
 from gipi.data.series_schema import infer_series, is_series
 from gipi.data.source import (
@@ -64,6 +65,8 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     if known is not None:
         return known
     roles = _special_roles(options)
+    if is_paired(options.task):
+        return _pairs(source, options, roles)
     target, why_target = _target(source, options, roles)
     task, why_task = _task(source, target, options)
     if is_written(task):
@@ -94,6 +97,18 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
             + next((f.name for f in fields if f.role == "ignored"), "NAME") + "=category",
         )  # fmt: skip
     return Schema(tuple(fields), task, why_task)
+
+
+def _pairs(source: Source, options: DataOptions, roles: dict[str, str]) -> Schema:
+    """Return the schema of two texts that belong together."""
+    fields = []
+    for name, column in source.columns.items():
+        if name in roles:
+            kind = {"weight": "number", "time": _time_kind(column)}.get(roles[name], "category")
+            fields.append(Field(name, kind, roles[name], f"named as the {roles[name]} column"))
+        else:
+            fields.append(infer_column(source, name, column, options))
+    return paired_schema(source, settle_texts(source, fields, options), str(options.task))
 
 
 def _check_names(source: Source, options: DataOptions) -> None:

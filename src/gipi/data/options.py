@@ -38,6 +38,8 @@ class DataOptions:
     tokenizer_kept      the tokenizer of a run that goes on: nothing is trained
     units               what a model of tagged sentences reads: "words", or "pieces" of them
     max_length          tokens of a row at most; None: from the training rows
+    pretext             options of a task that is made of running text
+    longest             tokens that the model can read at most; None: not known before
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said); of a series:
                         windows that touch a gap are left out, or "fill": the last value goes on
@@ -67,6 +69,8 @@ class DataOptions:
     tokenizer_kept: Tokenizer | None = None
     units: Literal["words", "pieces"] = "words"
     max_length: int | None = None
+    longest: int | None = None
+    pretext: dict[str, Any] = field(default_factory=dict)
     bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
     horizon: int | None = None
     lookback: int | None = None

@@ -108,7 +108,7 @@ def open_pairs(
     )  # fmt: skip
     ends = ends_of(chosen.tokenizer)
     parts = encoded(chosen.tokenizer, columns, source, options)
-    found = [length_for([part], Frame(after=(ends.end,)), train, options.max_length)
+    found = [length_for([part], Frame(after=(ends.end,)), train, options)
              for part in parts]  # fmt: skip
     lengths = tuple(length for length, _ in found)
     sides = [_side(part, ends, n, chosen.tokenizer) for part, n in zip(parts, lengths, strict=True)]

@@ -95,8 +95,17 @@ def is_running(source: Source, options: DataOptions) -> bool:
     return TASK in (options.task, source.task if options.task is None else None)
 
 
-def open_running(source: Source, options: DataOptions) -> Opened:
+def open_running(
+    source: Source,
+    options: DataOptions,
+    *,
+    special: tuple[str, ...] = SPECIAL,
+    usual: tuple[str, str] | None = None,
+) -> Opened:
     """Choose a tokenizer for the training part and encode all parts.
+
+    special  roles of the special tokens of a tokenizer that is trained
+    usual    kind where none was asked for, and why; None: characters for a short text, else BPE
 
     Raises `DataError` for data without a column of text, for text that cannot be read, and for a
     part that is shorter than a window.
@@ -110,8 +119,8 @@ def open_running(source: Source, options: DataOptions) -> Opened:
     characters = sum(map(len, training))
     kind, why = _kind(training, characters)
     chosen = choose_tokenizer(
-        [_in_pieces(training, characters)], options,
-        key=(source.fingerprint, hash_of(training)), usual=(kind, why), special=SPECIAL,
+        [_in_pieces(training, characters)], options, key=(source.fingerprint, hash_of(training)),
+        usual=usual or (kind, why), special=special,
     )  # fmt: skip
     tokenizer = chosen.tokenizer
     end = tokenizer.eos is not None and apart
@@ -175,7 +184,7 @@ def running_schema(source: Source, options: DataOptions) -> Schema:
         else Field(column, "category", "ignored", "a language model reads one column of text")
         for column in source.columns
     ]
-    return Schema(tuple(fields), TASK, "asked for" if options.task else why)
+    return Schema(tuple(fields), options.task or TASK, "asked for" if options.task else why)
 
 
 def _column(source: Source, options: DataOptions) -> str:

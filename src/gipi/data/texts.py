@@ -17,6 +17,7 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.data.cache import keep, key_of
 from gipi.data.compose import Frame, Rows, compose, frame_of
 from gipi.data.faults import settle
+from gipi.data.partners import is_paired
 from gipi.data.source import as_labels
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.text import Tokenizer
@@ -81,8 +82,8 @@ def open_texts(
         options, key=(source.fingerprint, splits["train"].tobytes()),
     )  # fmt: skip
     parts = encoded(chosen.tokenizer, columns, source, options)
-    frame = frame_of(chosen.tokenizer, texts=len(fields))
-    length, why = length_for(parts, frame, splits["train"], options.max_length)
+    frame = frame_of(chosen.tokenizer, texts=len(fields), apart=is_paired(schema.task))
+    length, why = length_for(parts, frame, splits["train"], options)
     rows = compose(parts, frame, length, chosen.tokenizer)
     notes += [chosen.reason, _said(rows, used, why)]
     notes += [*_empty_note(parts, used), *_unknown_note(rows, used, chosen.tokenizer)]
@@ -105,7 +106,8 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     columns = [only_used(texts_of(source, f), used) for f in fields]
     tokenizer, length = tokenizer_of(schema), int(fields[0].stats["length"])
     parts = encoded(tokenizer, columns, source, options)
-    rows = compose(parts, frame_of(tokenizer, texts=len(fields)), length, tokenizer)
+    frame = frame_of(tokenizer, texts=len(fields), apart=is_paired(schema.task))
+    rows = compose(parts, frame, length, tokenizer)
     if len(used) and rows.cut(used)[0]:
         notes.append(_said(rows, used, f"max_length={length}, as in training"))
     notes += _unknown_note(rows, used, tokenizer)
@@ -198,10 +200,12 @@ def hash_of(texts: list[str]) -> str:
 
 
 def length_for(
-    parts: list[tuple[np.ndarray, np.ndarray]], frame: Frame, train: np.ndarray, asked: int | None
-) -> tuple[int, str]:
+    parts: list[tuple[np.ndarray, np.ndarray]], frame: Frame, train: np.ndarray,
+    options: DataOptions,
+) -> tuple[int, str]:  # fmt: skip
     """Return the tokens of the longest row that is kept whole, and why."""
-    added = frame.size(len(parts))
+    added, asked = frame.size(len(parts)), options.max_length
+    most = LONGEST if options.longest is None else min(LONGEST, options.longest)
     if asked is not None:
         if asked < added + len(parts):
             raise ConfigError(
@@ -213,12 +217,14 @@ def length_for(
     sizes = added + np.sum([np.diff(offsets)[train] for _, offsets in parts], axis=0)
     longest = int(np.max(sizes))
     whole = f"max_length={longest}, the longest training row"
-    if longest <= SHORT:
+    if longest <= min(SHORT, most):
         return longest, whole
     usual = int(np.quantile(sizes, COVERED, method="higher"))
-    length = min(longest, max(SHORT, usual), LONGEST)
+    length = min(longest, max(SHORT, usual), most)
     if length == longest:
         return length, whole
+    if length == options.longest:
+        return length, f"max_length={length}: the model reads no more"
     if length == LONGEST:
         return length, f"max_length={length}: longer rows cost too much where nobody asked for them"
     return length, f"max_length={length} keeps {COVERED:.1%} of the training rows whole"

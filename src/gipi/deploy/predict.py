@@ -18,6 +18,7 @@ from gipi import data as data_
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, ModelError, RequestError
 from gipi.core.rundir import MODEL, resolve_run
+from gipi.core.schema import PRETEXT
 from gipi.data import text_fields
 from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
-LOGITS = 1 << 25  # of texts that are written, all target tokens of one batch together
+LOGITS = 1 << 25  # of one batch, where tokens are answered with a score of every id
 TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
-LOGITS = 1 << 24  # of all tokens of one batch, where each is answered with a score of every id
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,12 @@ class Predictor:
                 "the model goes on with texts: it has no answer for a row",
                 "a prompt to go on from, or a text to judge",
                 "use `gipi generate RUN TEXT`, or `gipi score RUN TEXT`",
+            )
+        if self.task.name in PRETEXT:
+            raise RequestError(
+                "the model was trained on text alone: it has no answer for a row",
+                "a model of a task with answers",
+                "start one from it: gipi train DATA --set pretrained=RUN",
             )
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
@@ -194,6 +200,8 @@ def rows_at_once(schema: Schema) -> int:
         most = TOKENS // length
         if schema.task == "generate":
             most = min(most, LOGITS // (length * int(texts[0].stats["vocab"])))
+        if schema.task in PRETEXT:  # the head for words answers at a quarter of the places at most
+            most = min(most, 4 * LOGITS // (length * int(texts[0].stats["vocab"])))
         return max(1, min(BATCH_SIZE, most))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:

@@ -16,7 +16,9 @@ from gipi.metrics.forecast import mase, original_mae
 from gipi.metrics.labels import exact_match, label_f1_macro, label_f1_micro, label_map
 from gipi.metrics.masks import mean_dice, mean_iou, pixel_accuracy
 from gipi.metrics.metric import Metric
+from gipi.metrics.partners import among_partners
 from gipi.metrics.points import nme, oks, pck
+from gipi.metrics.pretraining import follows_accuracy, hidden_accuracy, hidden_perplexity
 from gipi.metrics.ranks import spearman
 from gipi.metrics.retrieval import mrr, ndcg, recall_at_k
 from gipi.metrics.rouge import rouge_l
@@ -28,7 +30,10 @@ from gipi.metrics.values import mae, mse, pearson, r2, rmse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["METRICS", "Metric", "TextMetric", "build", "build_text"]
+__all__ = [
+    "METRICS", "Metric", "TextMetric", "among_partners", "build", "build_text", "follows_accuracy",
+    "hidden_accuracy", "hidden_perplexity",
+]  # fmt: skip
 
 _UP: dict[str, Any] = {"greater_is_better": True}
 _DOWN: dict[str, Any] = {"greater_is_better": False}

@@ -13,10 +13,12 @@ from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
 from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
+from gipi.models.embedder import text_embedder
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
 from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
 from gipi.models.from_tokens import (
     BertOptions,
     GPT2Options,
@@ -24,7 +26,6 @@ from gipi.models.from_tokens import (
     TranslatorOptions,
     language_model,
     modern_language_model,
-    text_classifier,
     translator,
 )
 from gipi.models.googlenet import GoogLeNetConfig
@@ -39,6 +40,15 @@ from gipi.models.options import read_options
 from gipi.models.patchtst import PatchTSTConfig, patchtst
 from gipi.models.perceptron import PerceptronConfig, perceptron
 from gipi.models.pretrained import Loaded, describe, load_folder, save_folder
+from gipi.models.pretraining import (
+    HiddenTokens,
+    T5Options,
+    every_second,
+    open_teacher,
+    save_encoder,
+    span_writer,
+    text_encoder,
+)
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
@@ -75,6 +85,7 @@ __all__ = [
     "GPT2Options",
     "GoogLeNetConfig",
     "HeatmapConfig",
+    "HiddenTokens",
     "LSTMForecasterConfig",
     "LandmarksConfig",
     "LeNet5Config",
@@ -87,11 +98,14 @@ __all__ = [
     "NLinearConfig",
     "PatchTSTConfig",
     "PerceptronConfig",
+    "PretrainedOptions",
     "RNNConfig",
     "ResNetConfig",
     "RetinaNetConfig",
     "Seq2SeqState",
     "SpanReader",
+    "Start",
+    "T5Options",
     "TaggerConfig",
     "TextCNNConfig",
     "TokenTagger",
@@ -101,8 +115,13 @@ __all__ = [
     "build",
     "compare_weights",
     "describe",
+    "every_second",
+    "fill_from",
     "load_folder",
     "load_weights",
+    "open_teacher",
+    "read_start",
+    "save_encoder",
     "save_folder",
 ]
 
@@ -178,9 +197,15 @@ MODELS = Registry(
                "Lample et al. 2016, Neural architectures for named entity recognition, "
                "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
                ("text", "words", "tag"), {"config": TaggerConfig}),
-        Record("bert", text_classifier, "texts: every token sees every token",
+        Record("bert", text_encoder, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text", "tag", "answer"), {"config": BertOptions}),
+        Record("embedder", text_embedder, "texts: a vector for each, by which its like are found",
+               "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084",
+               ("text", "pairs"), {"config": BertOptions}),
+        Record("pretrained", pretrained, "texts: an encoder that others trained, with a new head",
+               "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+               ("text", "pairs"), {"config": PretrainedOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),
@@ -188,6 +213,9 @@ MODELS = Registry(
                "language: turned positions, RMS norms and gated layers, keys shared by heads",
                "Touvron et al. 2023, LLaMA: open and efficient foundation language models, "
                "arXiv:2302.13971", ("text", "language"), {"config": LlamaOptions}),
+        Record("t5", span_writer, "texts with spans cut out: writes the spans; relative positions",
+               "Raffel et al. 2020, arXiv:1910.10683", ("text", "translate"),
+               {"config": T5Options}),
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",
                "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
                ("text", "translate"), {"config": TranslatorOptions}),

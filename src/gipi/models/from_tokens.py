@@ -45,6 +45,7 @@ class BertOptions:
     inner      units between the two dense layers of a block; None: 4·width
     positions  longest text; None: the longest prepared row
     pooling    the text's vector: mean over its tokens, or its first token as published
+    head       classify: the text; words: hidden tokens; pretrain: also whether two texts follow
     dropout    of branches, attention weights and the text's vector
     """
 
@@ -54,6 +55,7 @@ class BertOptions:
     inner: Count | None = None
     positions: Count | None = None
     pooling: Literal["mean", "first"] = "mean"
+    head: Literal["classify", "words", "pretrain"] = "classify"
     dropout: Share = 0.1
 
 
@@ -222,7 +224,7 @@ def text_classifier(
     Differs from the published BERT where `pooling` is "mean": the vector of the first token means
     nothing before long pre-training. Raises `ModelError` for data that is not text.
     """
-    places = _places(signature, options.positions, "bert")
+    places = places_for(signature, options.positions, "bert")
     o = options
     head = HEADS[signature.per]
     whole = head == "classify"
@@ -260,7 +262,7 @@ def language_model(options: GPT2Options, signature: Signature, generator: Genera
 
     Raises `ModelError` for data that is not text.
     """
-    places = _places(signature, options.positions, "gpt2")
+    places = places_for(signature, options.positions, "gpt2")
     o = options
     body = CausalModel(CausalConfig(
         EmbedConfig(signature.vocab, o.width, positions=places, count="mask", pad=signature.pad,
@@ -280,7 +282,7 @@ def modern_language_model(
 
     Raises `ModelError` for data that is not text.
     """
-    places, o = _places(signature, None, "llama"), options
+    places, o = places_for(signature, None, "llama"), options
     inner = o.inner or -(-8 * o.width // 24) * 8
     body = CausalModel(CausalConfig(
         EmbedConfig(signature.vocab, o.width, count="mask", context=places, pad=signature.pad),
@@ -303,7 +305,7 @@ def translator(
     One table serves source, target and the logits, as published. Differs from the paper where
     `order` is "pre". Raises `ModelError` for data that is not text.
     """
-    places = _places(signature, options.positions, "transformer")
+    places = places_for(signature, options.positions, "transformer")
     o = options
     side = StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, order=o.order,
                        final_norm=o.order == "pre", activation=o.activation,
@@ -325,11 +327,12 @@ def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
     place = "before" if stack.order == "pre" else "after"
     return (
         f"{stack.layers} blocks of {stack.heads} heads, {stack.width} wide, a norm {place} each",
-        f"{embed.vocab} tokens in the vocabulary, up to {embed.longest} in a row",
+        f"{embed.vocab} tokens in the vocabulary, "
+        + (f"up to {embed.longest} in a row" if embed.longest else "rows of any length"),
     )
 
 
-def _places(signature: Signature, positions: int | None, name: str) -> int:
+def places_for(signature: Signature, positions: int | None, name: str) -> int:
     """Return the rows of the table of positions; raise for data that it cannot hold."""
     if not signature.vocab:
         raise ModelError(f"data without text for the model '{name}'", "a column of texts",

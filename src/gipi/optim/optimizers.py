@@ -166,6 +166,7 @@ def build_optimizer(
     options: Mapping[str, Any] | None = None,
     freeze: Sequence[str] = (),
     params: str = "*",
+    rates: Mapping[str, float] | None = None,
 ) -> Optimizer:
     """Return the optimizer called `name` over the trainable parameters of `model`.
 
@@ -179,6 +180,7 @@ def build_optimizer(
     options       its further options by torch's names
     freeze        patterns of parameters that stay fixed; they stop requiring a gradient
     params        shell pattern of the parameters that this optimizer moves (a phase of a task)
+    rates         pattern -> factor on the learning rate, see `parameter_groups`
 
     Raises `UnknownName`; `ConfigError` for a wrong option, value or pattern.
 
@@ -193,8 +195,13 @@ def build_optimizer(
     for key, value in (("lr", lr), ("weight_decay", weight_decay), ("l2", l2)):
         if not value >= 0:
             raise ConfigError(f"{key}={value}", f"a {key} of zero or more", f"change {key}")
-    groups = parameter_groups(model, pattern=params, freeze_patterns=freeze)
+    groups = parameter_groups(model, pattern=params, freeze_patterns=freeze, rates=rates)
     if record.build is LBFGS:
+        if rates:
+            raise ConfigError(
+                "rates with lbfgs", "one learning rate: its line search moves all weights at once",
+                "drop rates, or use another optimizer",
+            )  # fmt: skip
         if weight_decay:
             raise ConfigError(
                 "weight_decay with lbfgs",
@@ -302,6 +309,6 @@ def _split_for_muon(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
             split.append({**group, "muon": False})
             continue
         hidden, output = group["params"][:-1], group["params"][-1:]
-        split += [{"params": p, "decay": True, "muon": m}
+        split += [{**group, "params": p, "muon": m}
                   for p, m in ((hidden, True), (output, False)) if p]  # fmt: skip
     return split

@@ -11,9 +11,11 @@ from gipi.tasks.answer import answer
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
+from gipi.tasks.embed import embed, rank
 from gipi.tasks.forecast import forecast
 from gipi.tasks.generate import generate
 from gipi.tasks.pose import pose
+from gipi.tasks.pretrain import masked, spans
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
 from gipi.tasks.tag import tag
@@ -31,11 +33,15 @@ __all__ = [
     "classify",
     "custom",
     "detect",
+    "embed",
     "forecast",
     "generate",
+    "masked",
     "pose",
+    "rank",
     "regress",
     "segment",
+    "spans",
     "summarise",
     "tag",
     "translate",
@@ -96,6 +102,30 @@ TASKS = Registry(
             generate,
             "go on with a text: the next token at every place",
             "Bengio, Ducharme, Vincent and Jauvin 2003, A neural probabilistic language model",
+        ),
+        Record(
+            "embed",
+            embed,
+            "give texts vectors: what belongs together lies close",
+            "Reimers and Gurevych 2019, Sentence-BERT, arXiv:1908.10084",
+        ),
+        Record(
+            "rank",
+            rank,
+            "find the text that belongs to another: retrieval by vectors",
+            "Henderson et al. 2017, arXiv:1705.00652",
+        ),
+        Record(
+            "masked",
+            masked,
+            "learn from text alone: name the hidden tokens",
+            "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
+        ),
+        Record(
+            "spans",
+            spans,
+            "learn from text alone: write the spans that were cut out",
+            "Raffel et al. 2020, T5, arXiv:1910.10683",
         ),
     ),
 )

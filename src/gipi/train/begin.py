@@ -34,6 +34,7 @@ from gipi.train.run import Run, load_observers, place
 from gipi.train.setup import baseline, choose
 from gipi.train.state import State, set_rng_state
 from gipi.train.stopping import EarlyStopping, Plateau
+from gipi.train.transfer import Thaw
 from gipi.train.window import Layers, Window
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def begin(
             guard=guard, window=Window(task, schema, list(task.metrics(schema)), device),
             layers=Layers(names), context=autocast(chosen, device), observers=watchers,
             recorder=recorder, kept=kept_of(model), epoch_steps=train.steps,
+            thaw=Thaw(model, recipe),
         )  # fmt: skip
         if out is not None and dist.rank() == 0:
             make_folder(out)

@@ -43,8 +43,9 @@ def build_optimizer(model: nn.Module, recipe: Recipe, *, pattern: str = "*") -> 
         l2=recipe.l2,
         momentum=recipe.momentum,
         options=recipe.optimizer_options,
-        freeze=recipe.freeze,
+        freeze=recipe.freeze if recipe.thaw is None else (),
         params=pattern,
+        rates=recipe.rates,
     )
 
 

@@ -111,6 +111,7 @@ def fit(
                 if layout is not None:
                     batch.inputs = in_layout(batch.inputs, layout)
                 lr = recipe.lr * shape(progress) * state.lr_scale
+                run.thaw(progress)
                 logging = state.step + 1 >= row_due
                 if logging:
                     run.layers.begin()

@@ -10,22 +10,19 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RUNNING = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)  # noqa: SLF001
-"""Layers that move statistics without any gradient."""
-
 
 def train_mode(model: nn.Module) -> None:
-    """Put the model into training mode, all but normalisation layers that are frozen whole.
+    """Put the model into training mode, all but what is frozen whole.
 
-    A frozen layer does not move: running statistics of a normalisation whose parameters all stay
-    fixed stay fixed as well, and are what it normalises with.
+    A frozen part is a fixed function: running statistics of its normalisations stay as they are,
+    and are what it normalises with, and nothing is dropped in it.
     """
     model.train()
     for module in model.modules():
-        if isinstance(module, RUNNING):
-            own = list(module.parameters(recurse=False))
-            if own and not any(p.requires_grad for p in own):
-                module.eval()
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            for part in module.modules():  # cuDNN sends no gradient through a net that evaluates
+                part.training = isinstance(part, nn.RNNBase)
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
-from gipi.core.schema import WRITTEN, TaskKind
+from gipi.core.schema import PRETEXT, WRITTEN, TaskKind
 from gipi.train import (
     budget,
+    distil,
     language_recipes,
     picture_recipes,
     series_recipes,
     text_recipes,
+    transfer,
 )
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
@@ -88,6 +90,7 @@ def data_options(config: Config) -> data_.DataOptions:
         cache_budget_bytes=config.cache_budget,
         mode=config.stream,
         workers=config.workers,
+        pretext=dict(config.task_options) if config.task in PRETEXT else {},
         tokenizer=config.tokenizer,
         tokenizer_options=dict(config.tokenizer_options),
         max_length=config.max_length,
@@ -116,7 +119,13 @@ def prepare(
     """
     wanted = resolve.resolve(*layers).config
     _names_exist(wanted)
+    begun = None if again or own.model is not None else transfer.start_of(wanted)
+    teacher = distil.teacher_of(wanted)
     options = replace(data_options(wanted), tokenizer_kept=tokenizer)
+    if begun is not None:
+        options = replace(options, tokenizer=str(begun.place), longest=begun.longest)
+    if teacher is not None and not again:
+        options = replace(options, tokenizer=str(teacher.folder), longest=teacher.longest)
     if own.task is not None and own.task.name in DECIDES:  # it decides how rows are read
         options = replace(options, task=_KINDS[own.task.name])
     dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
@@ -139,6 +148,9 @@ def prepare(
         loss=wanted.task_options.get("loss"), planned=planned,
     )  # fmt: skip
     deep = own.model is None and picture_recipes.is_deep(model_name or "", task_name)
+    way = None if begun is None else transfer.way_of(wanted, rows, task=task_name)
+    if way is not None:
+        suggestion = Suggestion(way.values, dict.fromkeys(way.values, "recipe"))
     if wanted.augment is None and not again and (planned is not None or deep):
         passes = _passes(wanted, suggestion, rows) if planned is None else planned.epochs
         suggestion = _with_augmentation(suggestion, dataset, passes)
@@ -155,10 +167,24 @@ def prepare(
         task_options.setdefault("multi", True)
     task = own.task or tasks.build(task_name, task_options)
     signature = dataset.signature(task.outputs(schema))
+    said: tuple[str, ...] = ()
+    if task_name in PRETEXT and own.model is None:
+        shaped = text_recipes.pretext_options(
+            model_name or "", task.spec, given=config.model_options,
+            shape=None if teacher is None else teacher.shape,
+        )  # fmt: skip
+        config = config.model_copy(update={"model_options": shaped})
+    if begun is not None:
+        own_options = begun.options(config.model_options, task_name)
+        config = config.model_copy(update={"model_options": own_options})
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )
-    fresh = own.model is None and not again  # else the weights come from elsewhere
+    if begun is not None and way is not None:
+        config, said = transfer.filled(config, model, begun, way)
+    if teacher is not None:
+        task, said = distil.lesson(task, model, teacher, copy=not again)
+    fresh = own.model is None and not again and begun is None and teacher is None
     scaled = scale_by_data(model, dataset, seed=config.seed) if fresh else ()
     choices = (
         *dataset.notes,
@@ -166,10 +192,11 @@ def prepare(
         f"task: {task.name}" + (f" ({schema.task_reason})" if wanted.task is None else ""),
         f"model: {model_name or type(model).__name__}" + (f" ({why})" if why else ""),
         *getattr(model, "choices", ()),
+        *said,
         *scaled,
         *advised(model, schema, signature, config),
         picture_recipes.honest(model_name or "", task.name, rows),
-        text_recipes.honest(schema, rows) if own.model is None else "",
+        text_recipes.honest(schema, rows) if own.model is None and begun is None else "",
     )
     choices = tuple(line for line in choices if line)
     lengths = series_recipes.lengths(dataset)
@@ -277,6 +304,8 @@ def _names_exist(config: Config) -> None:
 def _model_name(wanted: Config, own: Own, schema: Schema) -> tuple[str | None, str]:
     if own.model is not None:
         return None, "given"
+    if wanted.pretrained is not None:
+        return "pretrained", f"the encoder of {wanted.pretrained}"
     if wanted.model is not None:
         return wanted.model, ""
     return guess_model(schema)

@@ -17,7 +17,7 @@ from gipi.train.finite import explain, is_finite
 from gipi.train.state import rng_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
@@ -74,6 +74,7 @@ class Run:
     epoch_steps: int = 0
     kept: Kept | None = None
     rewound: bool = False
+    thaw: Callable[[float], None] = lambda progress: None  # noqa: ARG005
     memory: int = 0
     memory_at: float = -1e9
 

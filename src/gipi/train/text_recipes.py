@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
+from gipi.core.schema import PAIRED, PRETEXT
 from gipi.train import writing_recipes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gipi.core.registry import Record
     from gipi.core.schema import Schema
@@ -24,6 +25,8 @@ HEADS = {"tag": "tag", "answer": "answer"}
 MANY_QUESTIONS = 50_000
 """Below it nobody has made a reader from random weights; SQuAD has 87,599."""
 WRITERS = {"language", "translate"}  # tags of models whose outputs are tokens, one after the other
+PUPILS = {"masked": "bert", "spans": "t5"}
+"""Which model learns from running text in which task."""
 FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
 
 
@@ -50,6 +53,7 @@ class Pace:
 CONVOLUTION = Pace(1e-3, steps=4000, least=4, most=30)
 RECURRENT = Pace(2e-3, steps=4000, least=4, most=30, clip=1.0)
 BAG = Pace(5e-3, steps=6000, least=5, most=60, weight_decay=0.0)
+PRETRAINING = Pace(1e-3, steps=4000, least=1, most=40, clip=1.0)
 TRANSFORMER = Pace(5e-4, steps=6000, least=4, most=40, clip=1.0)
 TAGGER = Pace(7e-3, steps=5200, least=8, most=40, clip=5.0, batch=32)
 PACES = {
@@ -77,26 +81,54 @@ def guess(schema: Schema) -> tuple[str, str] | None:
         return "bilstm-tagger", "words, their letters and their order tell the tags"
     if schema.task == "answer":
         return "bert", "each word of the context has to see the question"
+    if schema.task in PAIRED:
+        return "embedder", "each text gets a vector of its own"
+    if schema.task in PRETEXT:
+        return PUPILS[schema.task], "what the task was made for"
     what = "text" if len(texts) == 1 else "pairs of texts"
     why = "filters over a few words at a time learn fast and need no long memory"
     return "textcnn", f"the input is {what}: {why}"
 
 
-def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:  # noqa: ARG001
+def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]:
     """Return AdamW under one cycle, sized by the rows."""
     if writing_recipes.is_written(schema):
         return writing_recipes.recipe(model, rows)
-    pace = PACES.get(model, TRANSFORMER)
-    batch = max(8, min(pace.batch, 1 << int(math.log2(max(rows / 10, 8)))))
+    if task in PRETEXT:
+        return sized(PRETRAINING, rows)
+    return sized(PACES.get(model, TRANSFORMER), rows)
+
+
+def sized(pace: Pace, rows: int, *, most_batch: int | None = None) -> dict[str, Any]:
+    """Return the keys of a pace for so many training rows.
+
+    most_batch  rows of a step for which the rate of the pace was meant, in place of its own
+    """
+    most, meant = most_batch or pace.batch, most_batch or BATCH
+    batch = max(8, min(most, 1 << int(math.log2(max(rows / 10, 8)))))
     epochs = math.ceil(pace.steps * batch / max(rows, 1))
     values: dict[str, Any] = {
-        "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / BATCH), 6),
+        "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / meant), 6),
         "weight_decay": pace.weight_decay, "schedule": "one-cycle",
         "batch_size": batch, "epochs": min(pace.most, max(pace.least, epochs)),
     }  # fmt: skip
     if pace.clip is not None:
         values["clip_norm"] = pace.clip
     return values
+
+
+def pretext_options(
+    model: str, spec: tuple[str, dict[str, Any]], *, given: Mapping[str, Any],
+    shape: Mapping[str, Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the options of a model that learns from running text, the head that its task needs.
+
+    shape  of a teacher: half of its blocks, all else as it is
+    """
+    if model != "bert":
+        return dict(given)
+    head = "pretrain" if spec[1].get("next_sentence") else "words"
+    return {**(shape or {}), **given, "head": head}
 
 
 def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None:
@@ -108,6 +140,16 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
         writing_recipes.check_writes(record, schema, known)
         return
     if not is_text(schema):
+        return
+    if schema.task in PAIRED:
+        _check_vectors(record, schema, known)
+        return
+    if schema.task in PRETEXT:
+        if record.name != PUPILS[schema.task]:
+            raise ModelError(
+                f"the model '{record.name}' for the task {schema.task}",
+                f"the model {PUPILS[schema.task]}", "leave --model out",
+            )  # fmt: skip
         return
     wanted = HEADS.get(schema.task)
     if wanted is not None:
@@ -135,8 +177,22 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
     )
 
 
+def _check_vectors(record: Record, schema: Schema, known: Iterable[Record]) -> None:
+    """Raise `ModelError` where a model gives no vector to each of two texts."""
+    if "pairs" in record.tags:
+        return
+    able = ", ".join(r.name for r in known if "pairs" in r.tags)
+    raise ModelError(
+        f"the model '{record.name}' gives no vector to a text, and the task is to {schema.task}",
+        f"a model that does: {able}",
+        "leave --model out, or choose one of them",
+    )
+
+
 def _answers(record: Record) -> bool:
     """Return whether a model reads a text and answers once."""
+    if record.name == "embedder":
+        return False
     return "text" in record.tags and not {*WRITERS, "words"} & set(record.tags)
 
 
@@ -151,7 +207,7 @@ def honest(schema: Schema, rows: int) -> str:
             "it learns where answers may lie, hardly which one is asked for; a useful reader "
             "starts from a pre-trained encoder (docs/tagging.md)"
         )
-    if rows >= FEW or not is_text(schema) or schema.task == "generate":
+    if rows >= FEW or not is_text(schema) or schema.task in ("generate", *PRETEXT):
         return ""
     return (
         f"{rows} training texts are few for a net from random weights: most words of a new text "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gipi.core.schema import WRITTEN
+from gipi.core.schema import PRETEXT, WRITTEN
 from gipi.data.source import TRAIN, VAL, Source
 from gipi.data.sources import conll, corpus, parallel, squad
 from gipi.data.sources.compressed import find_file, kind_of
@@ -29,6 +29,7 @@ XQUAD = tuple(f"xquad.{language}.json" for language in ("en", "de", "zh"))
 KORQUAD = ("KorQuAD_v1.0_dev.json",)
 CHATBOT = ("ChatbotData.csv",)
 PLAIN = (".txt", ".tsv")  # endings of files that may hold tagged tokens, or anything else
+RUNNING = ("generate", *PRETEXT)  # tasks that read running text
 MOST = 16  # files of JSON in a folder that are looked into: more are pictures' notes
 SHARE = 0.9  # of Tiny Shakespeare's characters that are for training, as everybody cuts it
 
@@ -50,7 +51,7 @@ def read_form(path: Path, task: str | None) -> Source | None:
         answers = [p for p in answers[:MOST] if squad.is_squad(p)]
         if answers and task in (None, "answer"):
             return squad.read_squad(answers, root=path)
-        return corpus.read_corpus_folder(path) if task == "generate" else None
+        return corpus.read_corpus_folder(path) if task in RUNNING else None
     kind = kind_of(path)
     if task is None and kind in PLAIN and conll.is_conll(path):
         return conll.read_conll([path])
@@ -60,7 +61,7 @@ def read_form(path: Path, task: str | None) -> Source | None:
         return squad.read_squad([path])
     if task == "translate" and kind in (".tsv", ".txt"):
         return parallel.read_parallel_table(path)
-    if task == "generate" and kind in corpus.SUFFIXES:
+    if task in RUNNING and kind in corpus.SUFFIXES:
         return corpus.read_corpus([path])
     return None
 
