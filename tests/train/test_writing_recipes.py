@@ -27,6 +27,16 @@ def test_a_recipe_for_any_number_of_pairs(rows: int, model: str) -> None:
         assert values["model_options"] == shape(rows)
 
 
+def test_another_optimizer_gets_a_rate_of_its_own() -> None:
+    assert recipe_for("translate", "transformer", SCHEMA, 29_000).values["lr"] == 0.02
+    other = recipe_for("translate", "transformer", SCHEMA, 29_000, optimizer="adamw").values
+    assert other["lr"] == 3e-3
+    assert "optimizer" not in other
+    assert (
+        recipe_for("translate", "transformer", SCHEMA, 29_000, optimizer="sgd").values["lr"] == 0.1
+    )
+
+
 def test_a_text_for_a_text_is_written_by_a_transformer() -> None:
     assert guess_model(SCHEMA)[0] == "transformer"
 

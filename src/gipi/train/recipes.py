@@ -21,6 +21,8 @@ FIRST_LR: dict[str, float] = {
     "rmsprop": 1e-3, "lbfgs": 1.0, "muon": 0.02,
 }  # fmt: skip
 """A first learning rate for optimizers whose scale is not that of Adam."""
+ADAM_LR = 3e-3
+"""Of those with Adam's scale, where the recipe for a text has another one."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ def recipe_for(
     else:
         values = _images(task, rows) if images else _tables(task, model, rows)
     if optimizer is not None and optimizer != values.get("optimizer", "adamw"):
+        muon = values.get("optimizer") == "muon"
         for key in ("optimizer", "weight_decay", "momentum"):
             values.pop(key, None)
-        values["lr"] = FIRST_LR.get(optimizer, values["lr"])
+        usual = ADAM_LR if text_recipes.is_text(schema) and muon else values["lr"]
+        values["lr"] = FIRST_LR.get(optimizer, usual)
     if loss is not None:
         values.pop("task_options", None)
     size = f"recipe for {rows} training rows"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TAGS = {"translate", "encoder-decoder"}  # of models that can read one text and write another
 BATCH = 128
+STEPS = 4000
+MUON_LR = 0.02
 RECURRENT = ("rnn", "lstm", "gru")
 
 
@@ -30,22 +32,26 @@ def guess() -> tuple[str, str]:
 
 
 def recipe(model: str, rows: int) -> dict[str, Any]:
-    """Return AdamW under one cycle, for a net as large as so many rows bear."""
+    """Return a recipe under one cycle, for a net as large as so many rows bear.
+
+    A Transformer takes Muon (Jordan et al. 2024), which needs far fewer passes here than AdamW, the
+    table of tokens AdamW at the same rate. A recurrent net takes AdamW.
+    """
     batch = max(8, min(BATCH, 1 << int(math.log2(max(rows / 20, 8)))))
-    epochs = math.ceil(6000 * batch / max(rows, 1))
+    epochs = math.ceil(STEPS * batch / max(rows, 1))
     values: dict[str, Any] = {
-        "optimizer": "adamw", "weight_decay": 0.01, "schedule": "one-cycle",
-        "batch_size": batch, "epochs": min(60, max(4, epochs)), "clip_norm": 1.0,
+        "optimizer": "muon", "lr": round(MUON_LR * math.sqrt(batch / BATCH), 4),
+        "weight_decay": 0.01, "schedule": "one-cycle", "batch_size": batch,
+        "epochs": min(60, max(4, epochs)), "clip_norm": 1.0,
     }  # fmt: skip
     if model in RECURRENT:
         width = 128 if rows < 10_000 else 256
-        values["lr"] = 2e-3
+        values |= {"optimizer": "adamw", "lr": 2e-3}
         values["model_options"] = {
             "topology": "encoder-decoder", "attention": "dot", "width": width,
             "embedding": width, "dropout": 0.2, "tied": True,
         }  # fmt: skip
         return values
-    values["lr"] = 2e-3
     values["model_options"] = shape(rows)
     return values
 
