@@ -72,7 +72,16 @@ def run(work: str, seed: int, steps: int) -> dict[str, Any]:
         hand: dict[str, Any] = {}
         if work == "recipe":
             warmup = min(100, steps // 2) / steps
-            words += ["--steps", str(steps), "--model", "gpt2", "--batch-size", "12", "--lr", "1e-3"]
+            words += [
+                "--steps",
+                str(steps),
+                "--model",
+                "gpt2",
+                "--batch-size",
+                "12",
+                "--lr",
+                "1e-3",
+            ]
             for setting in (
                 "max_length=64", "model.bias=false", "optimizer=adamw", "weight_decay=0.1",
                 "optimizer.betas=[0.9, 0.99]", "clip_norm=1.0", "schedule=cosine",

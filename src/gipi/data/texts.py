@@ -43,7 +43,7 @@ class Opened:
     """A data set with its texts as tokens; `inputs` is empty where there are none.
 
     target      where it is made of tokens as well
-    references  each row's text as it stands in the data, where texts are to be written
+    references  each row's text as it stands in the data, for tasks that write one
     source      the rows, where they are not those that were given: a long text is several of them
     """
 

@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 class T5Options:
     """Shape of an encoder-decoder with relative positions.
 
-    width, layers, heads   units of a token, blocks of each stack, heads of attention
+    width      units of a token
+    layers     blocks of each stack
+    heads      of attention
     inner      units between the two dense layers of a block; None: 4·width
     gated      gated GELU and a head of its own (1.1) instead of ReLU and one table (1.0)
     buckets    of relative positions
