@@ -14,7 +14,7 @@ FIXED = [
     "gemm=native",
 ]  # fmt: skip
 VERBS = ("train", "resume", "evaluate", "predict", "report", "cache", "list", "show", "lab", "data",
-         "tokenizer")  # fmt: skip
+         "tokenizer", "generate", "score")  # fmt: skip
 
 
 @pytest.fixture

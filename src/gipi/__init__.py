@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gipi.api import Run, evaluate, fit, load, model, open, resume, train  # noqa: A004
+    from gipi.api import Run, evaluate, fit, load, model, open, pretrained, resume, train  # noqa: A004
     from gipi.core.config import Config, Recipe
     from gipi.core.errors import GipiError
 
@@ -25,6 +25,7 @@ _WHERE = {
     "load": "gipi.api",
     "open": "gipi.api",
     "model": "gipi.api",
+    "pretrained": "gipi.api",
     "fit": "gipi.api",
     "Run": "gipi.api",
     "Config": "gipi.core.config",
@@ -33,8 +34,8 @@ _WHERE = {
 }
 
 __all__ = [
-    "Config", "GipiError", "Recipe", "Run", "evaluate", "fit", "load", "model", "open", "resume",
-    "train",
+    "Config", "GipiError", "Recipe", "Run", "evaluate", "fit", "load", "model", "open",
+    "pretrained", "resume", "train",
 ]  # fmt: skip
 
 

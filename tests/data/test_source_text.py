@@ -375,7 +375,7 @@ def test_forms_are_told_and_other_text_only_where_the_task_asks(tmp_path):
     write(tmp_path / "t" / "test.txt", CONLL)
     assert is_conll(tagged)
     assert not is_conll(write(tmp_path / "plain.txt", "O what a day\n\nB-sides\n"))
-    assert language.read_form(tmp_path / "t", None) is None
+    assert language.read_form(tmp_path / "t", None).task == "tag"
     assert language.read_form(tmp_path / "t", "tag").rows == 4
     assert language.read_form(write(tmp_path / "a.conll", CONLL), None).task == "tag"
     assert language.read_form(tmp_path / "plain.txt", None) is None

@@ -9,6 +9,7 @@ import torch
 
 from gipi.core.errors import ModelError
 from gipi.nn import Attention, Cache, Mask, attention_mask
+from gipi.nn.attention import by_products
 
 B, T, D, H, G = 3, 5, 24, 4, 2
 
@@ -210,3 +211,34 @@ def test_a_cache_remembers_padding():
         cache.see(None, new=4)
     with pytest.raises(ModelError, match="crop to 4 tokens of a cache that holds 3"):
         cache.crop(4)
+
+
+@pytest.mark.parametrize("case", ["free", "causal", "padded", "biased"])
+def test_plain_products_are_the_kernel_but_for_rounding(case: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 6, 8, generator=draw, dtype=torch.float64) for _ in range(3))
+    real = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
+    bias = torch.randn(4, 6, 6, generator=draw, dtype=torch.float64)
+    mask = {
+        "free": Mask(), "causal": Mask(None, causal=True),
+        "padded": attention_mask(real, queries=6, keys=6, causal=True),
+        "biased": attention_mask(real, bias, queries=6, keys=6),
+    }[case]  # fmt: skip
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask.tensor, is_causal=mask.causal, scale=0.3
+    )
+    found = by_products(q, k, v, mask=mask, scale=0.3)
+    assert float((found - wanted).abs().max()) < 1e-12
+
+
+def test_in_bfloat16_a_gradient_comes_by_products_and_agrees() -> None:
+    layer = Attention(16, 4)
+    x = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(1))
+    grads = []
+    for half in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            layer(x, mask=Mask(None, causal=True)).float().square().sum().backward()
+        assert layer.qkv.weight.grad is not None
+        grads.append(layer.qkv.weight.grad.clone())
+    assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 0.03

@@ -18,6 +18,7 @@ from gipi.api.training import resume_layers, train_layers
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
 from gipi.core.schema import Signature
+from gipi.deploy.language import LanguageModel, language_model, pretrained
 from gipi.train import fit
 from gipi.train.prepare import Own, data_options
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from gipi.tasks import Task
 
 __all__ = [
-    "Run", "evaluate", "evaluate_layers", "fit", "load", "model", "open", "predict_inputs",
-    "resume", "resume_layers", "train", "train_layers",
+    "LanguageModel", "Run", "evaluate", "evaluate_layers", "fit", "language_model", "load", "model",
+    "open", "predict_inputs", "pretrained", "resume", "resume_layers", "train", "train_layers",
 ]  # fmt: skip
 
 

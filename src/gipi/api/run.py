@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gipi import report as report_
 from gipi.core import rundir
 from gipi.core.rows import read_rows
+from gipi.deploy.language import LanguageModel, of_predictor
 from gipi.deploy.predict import load as load_predictor
 from gipi.train.record import RESULT
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from gipi.deploy.generate import Generated
     from gipi.deploy.predict import Predictor
     from gipi.deploy.predictions import Predictions
+    from gipi.deploy.score import Scores
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,33 @@ class Run:
         tta  views of each picture whose answers are merged, such as ["flip", "zoom"]
         """
         return self.predictor.seeing(tta).predict(data)
+
+    @cached_property
+    def language(self) -> LanguageModel:
+        """The trained language model with its tokenizer; `RequestError` for another task."""
+        return of_predictor(self.predictor)
+
+    def generate(
+        self,
+        texts: str | Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        beams: int | None = None,
+        samples: int | None = None,
+        seed: int | None = None,
+    ) -> list[Generated]:
+        """Return how the language model goes on with texts; see `deploy.generation.Generation`."""
+        return self.language.generate(
+            texts, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
+            top_p=top_p, beams=beams, samples=samples, seed=seed,
+        )  # fmt: skip
+
+    def score(self, texts: str | Sequence[str], *, stride: int | None = None) -> Scores:
+        """Return perplexity, bits per byte and the surprise of each token of texts."""
+        return self.language.score(texts, stride=stride)
 
     def report(self, *, samples: bool = True) -> Path:
         """Write report.html again and return its path; `samples` False hides data rows."""

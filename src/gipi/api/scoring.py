@@ -14,6 +14,7 @@ from gipi.deploy.forecasts import floor_scores
 from gipi.deploy.predict import load as load_predictor
 from gipi.deploy.predict import rows_at_once, seen_from
 from gipi.deploy.predictions import Predictions, joined
+from gipi.deploy.spans import officially
 from gipi.deploy.texts import pairs_of
 from gipi.models import load_weights
 from gipi.train import evaluate as evaluate_
@@ -96,7 +97,9 @@ def _score(dataset: Dataset, model: nn.Module, task: Task) -> dict[str, Any]:
     split = held_back(dataset)
     size, dense = rows_at_once(dataset.schema), task.decode_original is not None
     stream = dataset.stream(split, batch_size=size, shuffle=False)
-    judged = evaluate_(model, task, stream, schema=dataset.schema, keep=dense)
+    keep = dense or dataset.schema.task == "answer"
+    judged = evaluate_(model, task, stream, schema=dataset.schema, keep=keep)
+    judged = officially(judged, dataset.source, dataset.schema)
     metrics, notes = final_metrics(judged, task, dataset.schema)
     named = {f"{split}/{name}": value for name, value in metrics.items()}
     naive = floor_scores(dataset, split, task)

@@ -18,6 +18,7 @@ from gipi.core.device import pick_device
 from gipi.core.rows import read_rows
 from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
+from gipi.deploy.passages import write_samples
 from gipi.deploy.predict import rows_at_once
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
@@ -157,13 +158,15 @@ def _conclude(
     facts["seconds"] = round(time_.time() - began, 2)
     write_file(folder / RESULT, json.dumps(facts, indent=1))
     judged = f"{len(dataset.splits.get(split, ())):,} {split} rows"
+    if "windows" in found:  # several rows may be one question
+        judged = f"{found['rows']:,} {split} questions"
     _say(quiet, *_summary(facts, primary, judged, page))
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
 def _streams(
     prepared: Prepared, device: torch.device
-) -> tuple[data_.RowStream, data_.RowStream | None]:
+) -> tuple[data_.RowStream | data_.WindowStream, data_.RowStream | data_.WindowStream | None]:
     """Return this rank's stream of training rows, and that of validation rows where there are."""
     config, dataset = prepared.config, prepared.dataset
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))
@@ -200,9 +203,14 @@ def _judge(
         prepared.model, prepared.task, stream, schema=dataset.schema, device=device,
         autocast=autocast(setup, device), layout=setup.memory_format, keep=True,
     )  # fmt: skip
+    samples = prepared.config.samples
+    texts: list[str] = []
+    if samples and prepared.task.name == "generate":
+        texts = write_samples(prepared.model, dataset.schema, seed=prepared.config.seed)
     found = write_evidence(
         folder / rundir.EVALUATION, judged, prepared.task, dataset.schema, split=split,
-        rows=dataset, samples=prepared.config.samples,
+        rows=dataset, samples=samples, texts=texts,
+        asked=dataset.source if dataset.schema.task == "answer" else None,
     )  # fmt: skip
     metrics = {f"{split}/{name}": value for name, value in found["metrics"].items()}
     return {**state.metrics, **metrics}, found

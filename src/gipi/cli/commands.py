@@ -216,6 +216,47 @@ def predict(
 
 
 @app.command()
+def generate(
+    run: Annotated[str, typer.Argument(help="Run, model folder, or one in Hugging Face form.")],
+    prompts: Annotated[list[str], typer.Argument(help="Texts to go on from.")],
+    *,
+    max_new_tokens: Annotated[Text, _flag("Tokens of an answer, at most.", metavar="N")] = None,
+    temperature: Annotated[Text, _flag("0: always the likeliest token.", metavar="X")] = None,
+    top_k: Annotated[Text, _flag("Draw among the K likeliest tokens.", metavar="K")] = None,
+    top_p: Annotated[Text, _flag("Draw among the likeliest share P.", metavar="P")] = None,
+    beam: Annotated[Text, _flag("Beam search of this width.", metavar="N")] = None,
+    samples: Annotated[Text, _flag("Answers to each prompt.", metavar="N")] = None,
+    repetition_penalty: Annotated[Text, _flag("Above 1: say less twice.", metavar="X")] = None,
+    seed: Annotated[Text, _flag("Seed of the draws.", metavar="N")] = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Go on with texts: a language model writes, token by token."""
+    from gipi.cli import language
+
+    given = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k,
+        "top_p": top_p, "beam": beam, "samples": samples,
+        "repetition_penalty": repetition_penalty, "seed": seed,
+    }  # fmt: skip
+    return language.generate(run, prompts, given, as_json=json)
+
+
+@app.command()
+def score(
+    run: Annotated[str, typer.Argument(help="Run, model folder, or one in Hugging Face form.")],
+    texts: Annotated[list[str], typer.Argument(help="Texts, or files of text in UTF-8.")],
+    *,
+    context: Annotated[Text, _flag("Tokens read at once.", metavar="N")] = None,
+    stride: Annotated[Text, _flag("New tokens of each further window.", metavar="N")] = None,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Say how likely a language model finds texts: perplexity, bits per byte, surprise."""
+    from gipi.cli import language
+
+    return language.score(run, texts, context=context, stride=stride)
+
+
+@app.command()
 def report(
     run: Annotated[str, typer.Argument(help="Run folder, its name, or runs/last.")],
     *,

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from torch import cat
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import torch
     from torch import Tensor
+
+UNLABELLED = -100
+"""What fills up rows of tags: a position that counts neither in the loss nor in the score."""
 
 
 @dataclass(slots=True)
@@ -18,8 +23,9 @@ class Batch:
 
     inputs   name -> (B, ...) tensors in the order of the model's positional arguments
     target   (B,) int64 classes, (B, K) float soft or several classes, (B,) / (B, T) float values,
-             (B, H, W) uint8 masks, (B, M, 6) boxes, (B, K, 3) keypoints, (B, T) int64 tokens (see
-             `core.schema.Field`); None where nothing is known
+             (B, T) int64 tokens or tags, (B, 2) int64 spans, (B, H, W) uint8 masks,
+             (B, M, 6) boxes, (B, K, 3) keypoints (see `core.schema.Field`); None where nothing is
+             known
     weight   (B,) float row weights, or None for all ones
     ids      (B,) int64 row ids of the data set, or None for a foreign stream
     rows     rows of the whole optimizer step over all ranks (the nominal divisor of the loss)
@@ -61,6 +67,27 @@ class Batch:
             {k: v.to(device, non_blocking=non_blocking) for k, v in self.inputs.items()},
             move(self.target), move(self.weight), move(self.ids), self.rows,
         )  # fmt: skip
+
+
+def joined(parts: Sequence[Tensor], *, fill: float = 0) -> Tensor:
+    """Return the rows of several batches as one tensor; narrower ones are filled up on the right.
+
+    fill  what stands behind the end of a narrower batch, in dimension 1
+
+    >>> import torch
+    >>> joined([torch.ones(1, 2), torch.ones(1, 1)], fill=-100)
+    tensor([[   1.,    1.],
+            [   1., -100.]])
+    """
+    widest = max((t.shape[1] for t in parts if t.ndim > 1), default=0)
+    return cat([_widened(t, widest, fill) if t.ndim > 1 and t.shape[1] < widest else t
+                for t in parts])  # fmt: skip
+
+
+def _widened(values: Tensor, width: int, fill: float) -> Tensor:
+    out = values.new_full((len(values), width, *values.shape[2:]), fill)
+    out[:, : values.shape[1]] = values
+    return out
 
 
 class Stream(Protocol):

@@ -12,11 +12,22 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 Kind = Literal[
-    "image", "text", "number", "category", "date", "series", "mask", "boxes", "keypoints"
+    "image",
+    "text",
+    "number",
+    "category",
+    "date",
+    "series",
+    "mask",
+    "boxes",
+    "keypoints",
+    "tags",
+    "answers",
 ]
 Role = Literal["input", "target", "weight", "group", "time", "split", "ignored"]
 TaskKind = Literal[
-    "classify", "regress", "segment", "detect", "pose", "forecast", "translate", "summarise"
+    "classify", "regress", "segment", "detect", "pose", "forecast", "tag", "answer", "translate",
+    "summarise", "generate",
 ]  # fmt: skip
 DENSE = ("mask", "boxes", "keypoints")
 """Kinds of targets that are drawn on a picture and move with it."""
@@ -49,6 +60,12 @@ class Signature:
     pad            id of the padding token: what equals it is no token
     horizon        steps of a series to forecast; the output is then (B, horizon, outputs), of the
                    first `outputs` columns of the input
+    outputs        width of the head, decided by the task (classes, target values, parameters)
+    per            what is answered: "row", "token" (the head stands on every token), or "span"
+                   (first and last token of the answer)
+    parts          where the tokens are whole words: numbers of ids of their letters, casings and
+                   suffixes; the model's inputs are then words (B, T), shapes (B, T, 2) of casing
+                   and suffix, and letters (B, T, C), int64, 0 where there is none
     """
 
     image: tuple[int, int, int] | None = None
@@ -58,6 +75,8 @@ class Signature:
     vocab: int = 0
     length: int = 0
     pad: int = 0
+    per: str = "row"
+    parts: tuple[int, ...] = ()
     horizon: int = 0
 
 
@@ -78,6 +97,8 @@ class Field:
         boxes       float32 (B, M, 6) x0, y0, x1, y1, class, crowd; unused rows have class -1
         keypoints   float32 (B, K, 3) x, y, visible (0 missing, 1 hidden, 2 visible); stats may hold
                     "flip" (pairs of points that a mirror swaps) and "sigmas" (spread per point)
+        tags        int64 (B, T), one for each token, -100 where none counts
+        answers     int64 (B, 2) first and last token of the answer in this window, 0 and 0: none
         category    int64 (B,), or float32 (B, K) of 0 and 1 where `multi` is true
         text        int64 (B, T) tokens and the one that ends a text, -100 behind it; the input
                     "target_in" (B, T) holds the same tokens one place later, behind a first one

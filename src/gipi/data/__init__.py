@@ -17,6 +17,9 @@ from gipi.data.source import Source
 from gipi.data.sources import SOURCES, read_source
 from gipi.data.sources.foreign import ForeignStream
 from gipi.data.stream import RowStream
+from gipi.data.tagging import joined as joined_tokens
+from gipi.data.tagging import words_of
+from gipi.data.text_windows import WindowStream
 from gipi.data.texts import text_fields, tokenizer_of
 
 __all__ = [
@@ -29,11 +32,13 @@ __all__ = [
     "ForeignStream",
     "RowStream",
     "Source",
+    "WindowStream",
     "audit",
     "build_augment",
     "cache_info",
     "clear",
     "default_augment",
+    "joined_tokens",
     "open_data",
     "probe_flips",
     "read_rows",
@@ -41,4 +46,5 @@ __all__ = [
     "text_fields",
     "tokenizer_of",
     "tta_views",
+    "words_of",
 ]

@@ -24,6 +24,7 @@ from gipi.data.decoded import fault_of
 from gipi.data.findings import Finding
 from gipi.data.infer import infer_column, infer_schema
 from gipi.data.options import DataOptions
+from gipi.data.running import is_running, running_schema
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, Column, ImageFiles, is_missing
 from gipi.data.sources import read_source
 
@@ -120,7 +121,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     return Audit(
         name=source.name,
         rows=source.rows,
-        task=schema.task if schema.target else None,
+        task=schema.task if schema.target or schema.task == "generate" else None,
         task_reason=schema.task_reason,
         target=schema.predicted,
         fields=tuple(_field_facts(f, source.columns[f.name]) for f in schema.fields),
@@ -140,6 +141,8 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
 def _schema(source: Source, options: DataOptions) -> tuple[Schema, list[Finding]]:
     """Return the inferred schema, or one without a target and the reason as a finding."""
     try:
+        if is_running(source, options):
+            return running_schema(source, options), []
         return infer_schema(source, options), []
     except DataError as error:
         fields = [infer_column(source, name, c, options) for name, c in source.columns.items()]

@@ -23,6 +23,8 @@ from gipi.data.masks import Masks
 from gipi.data.options import DataOptions
 from gipi.data.pairs import open_pairs, read_pairs
 from gipi.data.pictures import Pictures
+from gipi.data.running import Opened, Running, is_running, open_running, read_running
+from gipi.data.sequences import OF_TOKENS, open_rows, read_tokens
 from gipi.data.series import Series, open_series, read_series
 from gipi.data.series_schema import is_series
 from gipi.data.source import (
@@ -37,7 +39,7 @@ from gipi.data.source import (
 from gipi.data.sources import read_source
 from gipi.data.split import split_rows
 from gipi.data.stream import Columns, RowStream
-from gipi.data.texts import open_texts, read_texts
+from gipi.data.text_windows import WindowStream
 from gipi.data.transforms import dates_as_in_training, form_of_dates
 from gipi.data.windows import geometry_of
 from gipi.data.written import is_written, lost_rows
@@ -59,6 +61,7 @@ class Dataset:
     notes         what was inferred, dropped or repaired, and why
     columns       all rows as tensors
     sizes         (N, 2) height and width of the original pictures, where they are known already
+    running       tokens of a running text, whose rows are windows of it; None for all other data
     """
 
     source: Source
@@ -69,6 +72,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     options: DataOptions = made(default_factory=DataOptions)
     sizes: np.ndarray | None = None
+    running: Running | None = None
 
     @property
     def name(self) -> str:
@@ -100,7 +104,7 @@ class Dataset:
         augment: Sequence[str | dict[str, Any]] = (), device: torch.device | str = "cpu",
         rank: int = 0, world: int = 1, mode: str | None = None, workers: int | None = None,
         channels_last: bool = False,
-    ) -> RowStream:  # fmt: skip
+    ) -> RowStream | WindowStream:  # fmt: skip
         """Return the batches of one split.
 
         batch_size     rows per optimizer step over all ranks; "full" for all rows of the split
@@ -116,6 +120,12 @@ class Dataset:
                 "one of " + ", ".join(self.splits),
                 did_you_mean(split, self.splits),
             )
+        if self.running is not None:
+            _nothing_augments(augment)
+            return WindowStream(
+                self.running, split, batch_size=batch_size, seed=seed, device=device, rank=rank,
+                shuffle=split == "train" if shuffle is None else shuffle, world=world,
+            )  # fmt: skip
         return RowStream(
             self.columns, self.splits[split],
             batch_size=batch_size, seed=seed,
@@ -228,6 +238,8 @@ def open_data(
     _no_series_options(chosen)
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
+    if is_running(source, chosen):
+        return _as_running(source, open_running(source, chosen), chosen)
     schema = infer_schema(source, chosen)
     wanted = schema.target
     if wanted is None:
@@ -255,9 +267,9 @@ def open_data(
         source, schema, split.ids, chosen, progress, found
     )
     notes += more
-    opening = open_pairs if is_written(schema.task) else open_texts
+    opening = open_pairs if is_written(schema.task) else open_rows
     texts = opening(schema, source, splits, chosen)
-    schema, splits = texts.schema, texts.splits
+    schema, splits, source = texts.schema, texts.splits, texts.source or source
     notes += texts.notes
     inputs: dict[str, Any] = {} if pictures is None else {"image": pictures}
     inputs.update(texts.inputs)
@@ -297,8 +309,10 @@ def read_rows(
         found_rows = _dates_as_trained(read_source(data, task="forecast"), schema)
         return _of_series(read_series(found_rows, schema, target=target), chosen)
     alone = is_written(schema.task) and not target  # then one column of texts is enough
-    found_data = read_source(data, task=None if alone else schema.task)
-    read = _renamed(_joined(found_data, schema), schema)
+    read = read_source(data, task=None if alone else schema.task)
+    if schema.task == "generate":
+        return _as_running(read, read_running(schema, read, chosen), chosen)
+    read = _renamed(_joined(read, schema), schema)
     source = _dates_as_trained(read, schema)
     field_y = schema.target
     notes = list(source.notes)
@@ -330,13 +344,14 @@ def read_rows(
         known = target and field_y is not None and _complete(source, field_y, [])
         texts = read_pairs(schema, source, chosen, target=known)
     else:
-        texts = read_texts(schema, source, chosen)
+        texts = read_tokens(schema, source, chosen, target=target)
+    source = texts.source or source
     notes += texts.notes
     inputs.update(texts.inputs)
     inputs.update(prepare.encode_inputs(schema, source.columns, row_name=source.row_name))
     rows = np.setdiff1d(np.arange(source.rows, dtype=np.int64), list(faults))
     rows = np.intersect1d(rows, texts.splits.get("all", rows))
-    if is_written(schema.task):
+    if is_written(schema.task) or (field_y is not None and field_y.kind in OF_TOKENS):
         values = texts.target
     elif values is None and target and field_y is not None and _complete(source, field_y, []):
         values = _target(source, schema, found, pictures, rows)
@@ -350,6 +365,19 @@ def read_rows(
         splits |= {name: ids for name, ids in given.items() if len(ids)}
     sizes = None if found is None else found.survey.sizes
     return Dataset(source, schema, columns, splits, "all rows", tuple(notes), chosen, sizes)
+
+
+def _as_running(source: Source, found: Opened, options: DataOptions) -> Dataset:
+    """Return a running text as a data set whose rows are windows."""
+    return Dataset(
+        source, found.schema, Columns({}), found.splits, found.reason,
+        (*source.notes, *found.notes), options, running=found.running,
+    )  # fmt: skip
+
+
+def _nothing_augments(augment: Sequence[str | dict[str, Any]]) -> None:
+    if augment:
+        raise DataError("augment for running text", "pictures to augment", "leave augment out")
 
 
 def _of_series(found: Series, options: DataOptions) -> Dataset:

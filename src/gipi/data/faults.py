@@ -38,7 +38,7 @@ def settle(faults: Mapping[int, str], source: Source, options: DataOptions) -> l
     if len(faults) == source.rows:
         raise DataError(
             f"none of the {source.rows:,} rows of {place} can be used: {said}",
-            "pictures with annotations that fit them", "correct the data",
+            "rows that can be used", "correct the data",
         )  # fmt: skip
     what = "1 row" if len(faults) == 1 else f"{len(faults):,} rows"
     if options.bad_rows == "refuse":

@@ -16,6 +16,7 @@ import numpy as np
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import TASK_KINDS, Field, Schema
 from gipi.data import multilabel
+from gipi.data.sequences import sequence_schema
 from gipi.data.series_schema import infer_series, is_series
 from gipi.data.source import (
     Annotations,
@@ -36,6 +37,10 @@ TARGET_NAMES = ("target", "label", "class", "y", "labels", "classes", "outcome")
 OVERRIDES = ("number", "category", "date", "text", "image", "ignored")
 TASKS = TASK_KINDS
 OF_KIND = {"mask": "segment", "boxes": "detect", "keypoints": "pose"}
+OF_TEXT = {
+    "tag": "sentences with a tag for each token, as a .conll file holds them",
+    "answer": "questions with contexts and answers, as SQuAD's JSON holds them",
+}
 FEW = 20  # whole numbers with at most this many values are taken as classes of a target
 MOSTLY = 0.9  # share of different values from which a column of labels looks like an identifier
 _ID_NAME = re.compile(
@@ -55,6 +60,9 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     if options.target is not None:
         options = replace(options, target=column_called(source, options.target))
     _check_names(source, options)
+    known = sequence_schema(source, options)
+    if known is not None:
+        return known
     roles = _special_roles(options)
     target, why_target = _target(source, options, roles)
     task, why_task = _task(source, target, options)
@@ -219,6 +227,11 @@ def _task(source: Source, target: str, options: DataOptions) -> tuple[str, str]:
                 f"leave --task out, or use --task {known}",
             )
         return known, "asked for" if options.task else source.task_reason
+    if options.task in OF_TEXT:
+        raise DataError(
+            f"{source.name} has nothing to {options.task}", OF_TEXT[options.task],
+            "see the forms of files in docs/data.md, or use another task",
+        )  # fmt: skip
     if options.task in OF_KIND.values():
         raise DataError(
             f"{source.name} has nothing to {options.task}",

@@ -17,7 +17,7 @@ class DataOptions:
     """Choices about data; None means that gipi decides and says why.
 
     target              column to predict
-    task                "classify", "regress", "segment", "detect", "pose" or "forecast"
+    task                one of `core.schema.TASK_KINDS`
     group               column of rows that must stay on one side of the split
     time_column         column to split by: the latest rows are held back
     weight              column of row weights
@@ -36,6 +36,7 @@ class DataOptions:
                         chosen, and trained on the training texts
     tokenizer_options   "kind", "vocab"
     tokenizer_kept      the tokenizer of a run that goes on: nothing is trained
+    units               what a model of tagged sentences reads: "words", or "pieces" of them
     max_length          tokens of a row at most; None: from the training rows
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said); of a series:
@@ -64,6 +65,7 @@ class DataOptions:
     tokenizer: str | None = None
     tokenizer_options: dict[str, Any] = field(default_factory=dict)
     tokenizer_kept: Tokenizer | None = None
+    units: Literal["words", "pieces"] = "words"
     max_length: int | None = None
     bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
     horizon: int | None = None

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 RARE = 5  # training rows below which a label is pooled with the unseen ones (code 0)
 FARTHEST = 1e15  # spreads from the mean: beyond it the layers of a net would overflow float32
+PER = {"tag": "token", "answer": "span"}
 MOST_LABELS = 10_000  # labels of one column that get their own code
 
 
@@ -133,6 +134,8 @@ def _fit_target(
         return field  # fitted where the pictures are, once their size is known, or the tokens
     if isinstance(column, ImageFiles):
         raise _no_encoding(field, "picture files")
+    if field.kind in ("tags", "answers"):
+        return field  # fitted where their tokens are made
     if field.multi:
         names = field.classes or tuple(known.get(field.name, ()))
         return replace(field, classes=names, shape=(len(names),))
@@ -294,6 +297,7 @@ def signature(schema: Schema, inputs: Mapping[str, Any], *, outputs: int) -> Sig
     return Signature(
         image=image, numbers=width, cardinalities=cards, outputs=outputs,  # type: ignore[arg-type]
         vocab=texts.get("vocab", 0), length=widest, pad=texts.get("pad", 0),
+        per=PER.get(schema.task, "row"), parts=tuple(texts.get("parts", ())),
     )  # fmt: skip
 
 

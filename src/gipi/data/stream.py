@@ -153,11 +153,10 @@ class RowStream:
 
     def _target_of(
         self, target: Tensor | Masks | Windows | Tokens | None, rows: Tensor, workers: int
-    ) -> tuple[Tensor | None, Labels | WindowGather | Ragged | None]:
+    ) -> tuple[Tensor | None, Gather | None]:
         """Return the targets of the split on the device, or what fetches them batch by batch."""
         if isinstance(target, Tokens):
-            place = self.device if self.mode == "resident" else torch.device("cpu")
-            return None, Ragged(TARGET, Padder(target, self.ids, place), self.device)
+            return None, self._gather_of(TARGET, target, workers)
         if isinstance(target, Windows):
             at = torch.from_numpy(self.ids)
             found = WindowGather(target, at, chunk_rows=self._chunk_rows, device=self.device)
@@ -405,7 +404,7 @@ def _float_bytes(columns: Columns, rows: int, *, lying: bool = False) -> int:
         elif isinstance(column, Pictures):
             total += 4 * int(np.prod(column.shape)) * rows
         elif isinstance(column, Tokens):  # 8 bytes a token of a batch, 4 where they are stored
-            total += (8 * len(column.values) // max(len(column), 1) + 16) * rows
+            total += (8 * column.values.size // max(len(column), 1) + 16) * rows
         else:
             total += column[:1].numel() * column.element_size() * rows
     if isinstance(columns.target, Masks):

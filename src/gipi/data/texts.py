@@ -22,6 +22,8 @@ from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.text import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gipi.core.schema import Field, Schema
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
@@ -39,15 +41,18 @@ FORMAT = 1  # of the tokens in the cache
 class Opened:
     """A data set with its texts as tokens; `inputs` is empty where there are none.
 
-    target, references  where the target is a text: its tokens, and each row's text as it is
+    target      where it is made of tokens as well
+    references  each row's text as it stands in the data, where texts are to be written
+    source      the rows, where they are not those that were given: a long text is several of them
     """
 
     schema: Schema
     inputs: dict[str, Tokens]
     splits: dict[str, np.ndarray]
     notes: list[str]
-    target: Tokens | None = None
+    target: Tokens | Tensor | None = None
     references: tuple[str, ...] = ()
+    source: Source | None = None
 
 
 def text_fields(schema: Schema) -> tuple[Field, ...]:

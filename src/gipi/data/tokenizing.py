@@ -49,6 +49,7 @@ def choose_tokenizer(
     options: DataOptions,
     *,
     key: tuple[object, ...] = (),
+    usual: tuple[str, str] | None = None,
     special: tuple[str, ...] = SPECIAL,
     languages: int = 1,
 ) -> Choice:
@@ -56,6 +57,7 @@ def choose_tokenizer(
 
     columns  the training texts of each column, "" for missing ones
     key      names the training rows, for the cache
+    usual    kind where none was asked for, and why; None: guessed from the texts
     special  roles of the special tokens of a tokenizer that is trained
     languages  that share the vocabulary: its size follows from the text of one, for few pairs are
                translated better with short pieces (Ding, Renduchintala and Duh 2019,
@@ -81,7 +83,7 @@ def choose_tokenizer(
     if total > MOST_CHARACTERS:  # every so many, so that all of the file is seen
         step = math.ceil(total / MOST_CHARACTERS)
         texts, read = texts[::step], int(lengths[::step].sum())
-    kind, why = (kind, "as asked") if kind is not None else guess(texts)
+    kind, why = (kind, "as asked") if kind is not None else usual or guess(texts)
     wanted = vocab or size_for(total // languages)
     if vocab is None and kind != "bpe":  # every character needs an id, or two within a word
         wanted = max(wanted, 2 * len(set().union(*texts)) + SMALLEST)

@@ -31,7 +31,8 @@ FEWEST_POOLS = 4  # a small set would else have nearly the same batches in every
 class Tokens:
     """Token ids (or segments) of N rows.
 
-    values   (total,) int32 ids, or uint8 segments, of all rows in order
+    values   (total,) int32 ids, or uint8 segments, of all rows in order; (total, C) where
+             each token has several, such as the letters of a word
     offsets  (N + 1,) int64: row i is values[offsets[i]:offsets[i + 1]]
     pad      the id that stands behind the end of a row
     vocab    number of ids
@@ -74,19 +75,26 @@ class Padder:
     def __init__(self, tokens: Tokens, ids: np.ndarray, place: torch.device) -> None:
         own = tokens.take(ids)
         self.pad, self.place = tokens.pad, place
-        spare = np.full(width_of(own.longest), tokens.pad, dtype=own.values.dtype)
+        shape = (width_of(own.longest), *own.values.shape[1:])
+        spare = np.full(shape, tokens.pad, dtype=own.values.dtype)
         # A row is read to the width of its batch; the last ones must not run over the end.
         self._values = torch.from_numpy(np.concatenate([own.values, spare])).to(place)
         self._starts = torch.from_numpy(own.offsets[:-1].copy()).to(place)
         self._counts = torch.from_numpy(own.lengths).to(place)
 
     def cut(self, positions: Tensor, width: int) -> Tensor:
-        """Return (B, T) int64 tokens of the rows at `positions`, right-padded to T = `width`."""
+        """Return (B, T) int64 tokens of the rows at `positions`, right-padded to T = `width`.
+
+        (B, T, C) where each token has C values.
+        """
         steps = torch.arange(width, device=self.place)
         index_BT = self._starts.index_select(0, positions)[:, None] + steps
-        found = self._values.index_select(0, index_BT.view(-1)).view(index_BT.shape)
-        ends = self._counts.index_select(0, positions)[:, None]
-        return found.long().masked_fill_(steps >= ends, self.pad)
+        found = self._values.index_select(0, index_BT.view(-1))
+        found = found.view(*index_BT.shape, *found.shape[1:])
+        beyond = steps >= self._counts.index_select(0, positions)[:, None]
+        if found.ndim > 2:
+            beyond = beyond[..., None]
+        return found.long().masked_fill_(beyond, self.pad)
 
 
 def width_of(longest: int) -> int:

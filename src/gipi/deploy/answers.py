@@ -1,4 +1,4 @@
-"""Answers that lie on pictures, as records and columns: masks, boxes and points."""
+"""Answers that lie somewhere, as records and columns: masks, boxes, points, and spans of texts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KINDS = ("mask", "boxes", "points")
+KINDS = ("mask", "boxes", "points", "entities")
 IGNORED = 255
 DIGITS = 2  # of coordinates: hundredths of a pixel
 
 
 def kind_of(values: Mapping[str, Any]) -> str:
-    """Return "mask", "boxes" or "points", or "" where answers have no place on a picture."""
+    """Return "mask", "boxes", "points" or "entities", or "" where answers have no place."""
     return next((kind for kind in KINDS if kind in values), "")
 
 
@@ -29,8 +29,14 @@ def records(
     mask    height, width, and "shares": the share of each class in the pixels that were judged
     boxes   "objects": label, score and box (x0, y0, x1, y1) of each, the surest first
     points  "points": x, y and confidence by name
+    entities  text, tokens, tags, and "entities": type, text, start and end of each
     """
     kind = kind_of(values)
+    if kind == "entities":
+        keys = ("text", "tokens", "tags", "entities")
+        return [
+            {"row": row, **{k: values[k][i] for k in keys}} for i, row in enumerate(rows)
+        ]  # fmt: skip
     if kind == "boxes":
         return [
             {"row": row, "objects": _objects(values, i)} for i, row in enumerate(rows)
@@ -52,8 +58,12 @@ def records(
 def columns(
     rows: Sequence[str], values: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> dict[str, list[Any]]:
-    """Return flat columns: a line an object for boxes, else a line a row."""
+    """Return flat columns: a line an object for boxes and entities, else a line a row."""
     kind, found = kind_of(values), records(rows, values, classes)
+    if kind == "entities":
+        spans = [(r["row"], e) for r in found for e in r["entities"]]
+        flat: dict[str, list[Any]] = {"row": [row for row, _ in spans]}
+        return flat | {k: [e[k] for _, e in spans] for k in ("type", "text", "start", "end")}
     if kind == "boxes":
         lines = [(r["row"], o) for r in found for o in r["objects"]]
         out: dict[str, list[Any]] = {"row": [row for row, _ in lines]}
@@ -105,6 +115,11 @@ def file_names(rows: Sequence[str]) -> list[str]:
 
 def brief(record: Mapping[str, Any]) -> str:
     """Return what a terminal shows of one answer."""
+    if "entities" in record:
+        spans = record["entities"]
+        return "  ".join(f"{e['type']} {e['text']!r} ({e['start']}-{e['end']})" for e in spans) or (
+            "no entity"
+        )
     if "objects" in record:
         found = record["objects"]
         shown = ", ".join(f"{o['label']} {o['score']:.2f}" for o in found[:5])

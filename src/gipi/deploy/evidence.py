@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from gipi.core.atomic import write_folder
-from gipi.deploy import drawn, forecasts, written
+from gipi.deploy import drawn, entities, forecasts, passages, spans, written
 from gipi.deploy.evaluation import summary
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gipi.core.schema import Schema
+    from gipi.data import Source
     from gipi.data.stream import Columns
     from gipi.tasks import Task
     from gipi.train.evaluate import Evaluation
@@ -74,6 +75,8 @@ def write_evidence(
     split: str,
     rows: Rows | None = None,
     samples: bool = True,
+    asked: Source | None = None,
+    texts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the evaluation folder of a run in one step and return its summary.
 
@@ -81,6 +84,8 @@ def write_evidence(
     split    name of the rows that were judged ("test", "val", or a file)
     rows     shows the worst rows, and what is naive of a series; None leaves them out
     samples  False keeps every single data row out of the folder: counts and curves only
+    asked    the windows of questions, whose answers are scored as texts
+    texts    what a language model has written
 
     Raises `StorageError` where the folder cannot be written.
     """
@@ -100,6 +105,16 @@ def write_evidence(
             primary |= {"value": found["exact"].get(primary.get("name"), primary.get("value"))}
     elif judged.said is not None:
         found |= written.judge(judged, task, schema, rows if samples else None)
+    elif asked is not None:
+        found |= _answered(found, judged, schema, asked, samples=samples)
+    elif schema.task == "tag" and judged.outputs is not None and judged.target is not None:
+        found |= _tagged(judged, task, schema, rows if samples else None)
+    elif task.name == "generate":
+        known = passages.judge(judged, schema, samples=samples)
+        found |= known.facts
+        arrays |= known.arrays
+        if samples and texts:
+            found["written"] = list(texts)
     elif task.name == "forecast" and judged.outputs is not None and judged.target is not None:
         found |= forecasts.judge(judged, task, schema, rows, samples=samples)
     elif judged.outputs is not None and judged.target is not None:
@@ -149,6 +164,41 @@ def _drawn(
                    "loss": float(known.cost[i]), "words": known.words[i]}  # fmt: skip
             found["worst"].append(row)
     return known.arrays, files
+
+
+def _answered(
+    found: dict[str, Any], judged: Evaluation, schema: Schema, asked: Source, *, samples: bool
+) -> dict[str, Any]:
+    """Return the official scores of questions and, with samples, the worst answers."""
+    questions = spans.judged_questions(judged, asked, schema)
+    if questions is None:
+        return {}
+    facts: dict[str, Any] = {
+        "metrics": {**found["metrics"], **questions.metrics}, "primary": questions.primary(),
+        "rows": len(questions.names), "windows": judged.rows,
+    }  # fmt: skip
+    if samples:
+        facts["worst"] = spans.worst_questions(questions, asked)
+    return facts
+
+
+def _tagged(
+    judged: Evaluation, task: Task, schema: Schema, rows: Rows | None
+) -> dict[str, Any]:  # fmt: skip
+    """Return what is known of tags: figures by type and, with rows, the worst sentences."""
+    assert judged.outputs is not None
+    assert judged.target is not None
+    said, truth = task.units(judged.outputs, judged.target, schema)
+    facts, wrong = entities.facts_of(said, truth, judged.weight, schema)
+    if rows is None:
+        return facts
+    order = entities.worst_order(wrong, truth)
+    ids = order if judged.ids is None else judged.ids.numpy()[order]
+    tokens = [row["tokens"] for row in rows.raw(ids)]
+    facts["worst"] = entities.worst_sentences(
+        said[order], truth[order], wrong[order], schema, names=rows.row_names(ids), tokens=tokens
+    )
+    return facts
 
 
 @dataclass(frozen=True)

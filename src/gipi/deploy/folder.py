@@ -316,6 +316,7 @@ def _signature(data: dict[str, Any]) -> Signature:
     return Signature(
         image=image, numbers=int(data["numbers"]), outputs=int(data["outputs"]),
         cardinalities=tuple(map(int, data["cardinalities"])), **later,
+        per=str(data.get("per", "row")), parts=tuple(map(int, data.get("parts", ()))),
     )  # fmt: skip
 
 

@@ -22,9 +22,11 @@ from gipi.data import text_fields
 from gipi.data.decode import to_pixels
 from gipi.data.source import is_missing
 from gipi.data.sources.folder import is_image
+from gipi.deploy.entities import placed
 from gipi.deploy.folder import ModelFolder, is_model_folder, load_model_folder
 from gipi.deploy.forecasts import as_table
 from gipi.deploy.predictions import Predictions, joined
+from gipi.deploy.spans import by_question, officially
 from gipi.deploy.texts import as_texts
 from gipi.tasks.views import with_views
 from gipi.train.evaluate import Evaluation, evaluate
@@ -43,6 +45,7 @@ BATCH_SIZE = 256
 PIXELS = 1 << 22  # of the pictures of one batch
 LOGITS = 1 << 25  # of texts that are written, all target tokens of one batch together
 TOKENS = 1 << 15  # of the texts of one batch, as wide as the longest
+LOGITS = 1 << 24  # of all tokens of one batch, where each is answered with a score of every id
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,12 @@ class Predictor:
 
         Raises `DataError` that names the file or row that cannot be read or lacks a column.
         """
+        if self.task.name == "generate":
+            raise RequestError(
+                "the model goes on with texts: it has no answer for a row",
+                "a prompt to go on from, or a text to judge",
+                "use `gipi generate RUN TEXT`, or `gipi score RUN TEXT`",
+            )
         rows = self._rows(data, target=False)
         names, values = self._answers(rows, batch_size or rows_at_once(self.schema))
         if self.task.name == "forecast":
@@ -117,7 +126,12 @@ class Predictor:
         if not text_fields(self.schema):
             return tuple(names), found
         order = np.argsort(np.concatenate(numbers), kind="stable")  # texts come by length
-        return tuple(names[i] for i in order), {k: v[order] for k, v in found.items()}
+        found = {k: v[order] for k, v in found.items()}
+        if self.schema.task == "answer":
+            ids = np.concatenate(numbers)[order]
+            asked, found = by_question(found, rows.source, ids, self.schema)
+            return tuple(asked), found
+        return tuple(names[i] for i in order), found
 
     def _outputs(self, batch: Batch) -> Tensor:
         """Return what the task decodes: one forward pass, or an answer of its own making."""
@@ -128,7 +142,8 @@ class Predictor:
     def _said(self, outputs: Tensor, rows: Dataset, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Return answers, in pixels of the original pictures where they lie on pictures."""
         if self.task.decode_original is None:
-            return self.task.decode(outputs, self.schema)
+            said = self.task.decode(outputs, self.schema)
+            return placed(said, rows.source, ids) if self.schema.task == "tag" else said
         placement, sizes = rows.placement(ids), rows.original_size(ids)
         return self.task.decode_original(outputs, self.schema, placement, sizes)
 
@@ -152,9 +167,10 @@ class Predictor:
                 "known targets: an evaluation compares with them",
                 "add the column, or use `gipi predict`",
             )
-        return evaluate(
+        judged = evaluate(
             self.model, self.task, stream, schema=self.schema, device=self.device, keep=True
         )
+        return officially(judged, rows.source, self.schema)
 
     def _rows(self, data: Any, *, target: bool) -> Dataset:
         found = one_row(as_texts(data, self.schema), self.schema)
@@ -172,9 +188,13 @@ def rows_at_once(schema: Schema) -> int:
     texts, written = text_fields(schema), schema.of("target", "text")
     if written:
         longest = max(written[0].stats["length"], texts[0].stats["length"])
-        return max(1, min(BATCH_SIZE, LOGITS // (longest * texts[0].stats["vocab"])))
+        return max(1, min(BATCH_SIZE, LOGITS // (int(longest) * int(texts[0].stats["vocab"]))))
     if texts:
-        return max(1, min(BATCH_SIZE, TOKENS // max(int(texts[0].stats["length"]), 1)))
+        length = max(int(texts[0].stats["length"]), 1)
+        most = TOKENS // length
+        if schema.task == "generate":
+            most = min(most, LOGITS // (length * int(texts[0].stats["vocab"])))
+        return max(1, min(BATCH_SIZE, most))
     picture = next((f for f in schema.inputs if f.kind == "image" and len(f.shape) == 3), None)
     if picture is None:
         return BATCH_SIZE

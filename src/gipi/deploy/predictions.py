@@ -37,6 +37,9 @@ class Predictions:
              detect    "boxes" (k, 4), "scores", "index" and "labels", one array a row
              pose      "points" (N, K, 3) x, y, confidence
              translate, summarise  "text"
+             tag       "tags", "tokens", "text" and "entities" (type, text, start, end), lists a row
+             answer    "answer" texts, "" for none, their "start" and "end" in the context (-1),
+                       and "margin", how far each lies above "no answer"
              coordinates are pixels of the original pictures, x right, y down
     classes  the names of classes, points or series, empty for numbers
     target   the name of the predicted column, under which a number is written

@@ -13,6 +13,7 @@ from gipi.data import SOURCES, Source, read_source, text_fields
 from gipi.data.audit_text import cut
 from gipi.data.source import hash_columns
 from gipi.data.sources.textfiles import is_text_file, read_text, read_text_files
+from gipi.deploy.sentences import as_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,8 @@ def as_texts(data: Any, schema: Schema) -> Any:
     names = [f.name for f in text_fields(schema)]
     if not names:
         return data
+    if schema.task == "tag":
+        return as_sentences(data, schema, is_text=isinstance(data, str) and is_text(data))
     if isinstance(data, str):
         if not is_text(data):
             lines = is_text_file(Path(data)) or _in_a_language(Path(data), schema)

@@ -15,7 +15,7 @@ from gipi.losses.classes import binary_cross_entropy, cross_entropy, perceptron
 from gipi.losses.contrastive import info_nce, ranking
 from gipi.losses.dense import ce_dice, dice, pixel_cross_entropy, pixel_focal
 from gipi.losses.distil import TRIPLE, distil_triple, distillation, hidden_cosine
-from gipi.losses.fused import linear_cross_entropy
+from gipi.losses.fused import linear_cross_entropy, linear_token_losses
 from gipi.losses.points import (
     gaussian_maps,
     heatmap_cross_entropy,
@@ -24,7 +24,7 @@ from gipi.losses.points import (
     point_smooth_l1,
     wing,
 )
-from gipi.losses.tokens import span, token_cross_entropy
+from gipi.losses.tokens import span, token_cross_entropy, token_losses
 from gipi.losses.values import gaussian_nll, gaussian_std, huber, l1, mse
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "info_nce",
     "l1",
     "linear_cross_entropy",
+    "linear_token_losses",
     "mse",
     "perceptron",
     "pixel_cross_entropy",
@@ -61,6 +62,7 @@ __all__ = [
     "ranking",
     "span",
     "token_cross_entropy",
+    "token_losses",
     "wing",
 ]
 

@@ -59,18 +59,43 @@ def linear_cross_entropy(
     >>> [round(float(v), 4) for v in linear_cross_entropy(h, W, y)]
     [1.3863, 1.0]
     """
-    check_tokens(hidden, target, "one hidden state for each position")
-    if head.ndim != 2 or head.shape[1] != hidden.shape[-1]:
-        raise ModelError(
-            f"hidden states of width {hidden.shape[-1]} for a head of shape {tuple(head.shape)}",
-            "a head (V, D) whose D is the width of the hidden states",
-            "pass the weight of the last linear layer",
-        )
+    _check(hidden, head, target)
     if chunk is None and target.numel() * len(head) <= FEW_VALUES:
         return token_cross_entropy(
             F.linear(hidden, head, bias), target, weight,
             label_smoothing=label_smoothing, ignored=ignored,
         )  # fmt: skip
+    total, count, _ = _fused(
+        hidden, head, target, weight, bias=bias, label_smoothing=label_smoothing,
+        ignored=ignored, chunk=chunk,
+    )  # fmt: skip
+    return total, count
+
+
+def linear_token_losses(
+    hidden: Tensor,
+    head: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    ignored: int = IGNORED_TOKEN,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `linear_cross_entropy` does, and -log p of each token, shape of `target`.
+
+    Only the total can be differentiated; the losses of tokens are for metrics, 0 where the target
+    is ignored. Raises `ModelError` as there.
+    """
+    return _fused(hidden, head, target, weight, bias=bias, label_smoothing=0.0, ignored=ignored,
+                  chunk=chunk)  # fmt: skip
+
+
+def _fused(
+    hidden: Tensor, head: Tensor, target: Tensor, weight: Tensor | None, *, bias: Tensor | None,
+    label_smoothing: float, ignored: int, chunk: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    _check(hidden, head, target)
     counted = target != ignored
     each_N = counted.to(whole(hidden).dtype)
     if weight is not None:
@@ -80,7 +105,7 @@ def linear_cross_entropy(
         dtype = torch.get_autocast_dtype(kind)
         hidden, head = hidden.to(dtype), head.to(dtype)  # once, not once a chunk
     rows = chunk or max(FEWEST_ROWS, CHUNK_VALUES // len(head))
-    total: Tensor = _Fused.apply(
+    total, losses_N = _Fused.apply(
         hidden.flatten(0, -2),
         head,
         bias,
@@ -89,7 +114,18 @@ def linear_cross_entropy(
         label_smoothing,
         rows,
     )
-    return total, counted.sum() if weight is None else each_N.detach().sum()
+    count = counted.sum() if weight is None else each_N.detach().sum()
+    return total, count, losses_N.view(target.shape).masked_fill(~counted, 0.0)
+
+
+def _check(hidden: Tensor, head: Tensor, target: Tensor) -> None:
+    check_tokens(hidden, target, "one hidden state for each position")
+    if head.ndim != 2 or head.shape[1] != hidden.shape[-1]:
+        raise ModelError(
+            f"hidden states of width {hidden.shape[-1]} for a head of shape {tuple(head.shape)}",
+            "a head (V, D) whose D is the width of the hidden states",
+            "pass the weight of the last linear layer",
+        )
 
 
 class _Fused(torch.autograd.Function):
@@ -105,9 +141,10 @@ class _Fused(torch.autograd.Function):
         weight_N: Tensor,
         smoothing: float,
         rows: int,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         wants = ctx.needs_input_grad[:3]
         total = whole(hidden_ND.new_zeros(()))
+        losses_N = total.new_empty(len(hidden_ND))
         d_hidden = torch.empty_like(hidden_ND) if wants[0] else None
         d_head = torch.zeros_like(head_VD, dtype=total.dtype) if wants[1] else None
         d_bias = torch.zeros_like(head_VD[:, 0], dtype=total.dtype) if wants[2] else None
@@ -124,6 +161,7 @@ class _Fused(torch.autograd.Function):
                 loss_C = logp_CV.gather(1, at_C1).squeeze(1).mul_(smoothing - 1)
                 if smoothing:
                     loss_C -= smoothing * logp_CV.mean(1)
+                losses_N[part] = loss_C
                 # What is ignored has the weight 0, and 0 · inf must not be NaN.
                 total += torch.where(w_C == 0, 0.0, loss_C * w_C).sum()
                 if not any(wants):
@@ -146,11 +184,12 @@ class _Fused(torch.autograd.Function):
                     d_head += d_CV.t() @ h_CD
         ctx.found = (d_hidden, d_head, d_bias)
         ctx.dtypes = (hidden_ND.dtype, head_VD.dtype, None if bias_V is None else bias_V.dtype)
-        return total
+        ctx.mark_non_differentiable(losses_N)
+        return total, losses_N
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         ready = (
             None if d is None else (d * grad.to(d.dtype)).to(dtype)
             for d, dtype in zip(ctx.found, ctx.dtypes, strict=True)

@@ -63,6 +63,18 @@ def token_cross_entropy(
     return (each.view(target.shape) * w).sum(), (counted * w).sum()
 
 
+def token_losses(outputs: Tensor, target: Tensor) -> Tensor:
+    """Return -log p of every predicted token, (B, T), and 0 where the target is ignored.
+
+    outputs  (B, T, V) logits; target (B, T) int64 ids. Half precision is worked in float32.
+    Raises `ModelError` where the shapes do not belong together.
+    """
+    check_tokens(outputs, target, "one row of logits for each position")
+    flat = F.cross_entropy(whole(outputs).flatten(0, -2), target.flatten(),
+                           ignore_index=IGNORED_TOKEN, reduction="none")  # fmt: skip
+    return flat.view(target.shape)
+
+
 def span(
     outputs: Tensor, target: Tensor, weight: Tensor | None = None
 ) -> tuple[Tensor, float | Tensor]:

@@ -20,6 +20,7 @@ from gipi.metrics.points import nme, oks, pck
 from gipi.metrics.ranks import spearman
 from gipi.metrics.retrieval import mrr, ndcg, recall_at_k
 from gipi.metrics.rouge import rouge_l
+from gipi.metrics.spans import span_f1
 from gipi.metrics.strings import TextMetric
 from gipi.metrics.tokens import bits_per_byte, perplexity, token_accuracy
 from gipi.metrics.values import mae, mse, pearson, r2, rmse
@@ -144,6 +145,9 @@ METRICS = Registry(
         Record("entity_f1", entity_f1, "strict F1 of entities, as conlleval counts them",
                "Tjong Kim Sang and De Meulder 2003, arXiv:cs/0306050", ("tokens",),
                {**_UP, "formula": "2·right / (true + found) over entities", "options": ("tags",)}),
+        Record("span_f1", span_f1, "overlap of found and true answers, in tokens of a window",
+               "Rajpurkar et al. 2016, SQuAD, arXiv:1606.05250", ("tokens",),
+               {**_UP, "formula": "mean of 2·shared / (found + true) over windows with an answer"}),
         Record("recall_at_k", recall_at_k, "share of the relevant among the first k",
                "Manning, Raghavan and Schütze 2008, Introduction to information retrieval",
                ("retrieval",),

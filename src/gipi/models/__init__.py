@@ -20,8 +20,10 @@ from gipi.models.fcos import FCOSConfig, fcos
 from gipi.models.from_tokens import (
     BertOptions,
     GPT2Options,
+    LlamaOptions,
     TranslatorOptions,
     language_model,
+    modern_language_model,
     text_classifier,
     translator,
 )
@@ -42,7 +44,9 @@ from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
 from gipi.models.rnn_encoder_decoder import Seq2SeqState
 from gipi.models.sequence import RNNConfig
+from gipi.models.tagger import TaggerConfig, tagger
 from gipi.models.textcnn import TextCNNConfig, textcnn
+from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.unet import UNetConfig, unet
 from gipi.models.weights import LoadReport, compare_weights, load_weights
 
@@ -76,6 +80,7 @@ __all__ = [
     "LeNet5Config",
     "LightNetConfig",
     "LinearConfig",
+    "LlamaOptions",
     "LoadReport",
     "Loaded",
     "MLPConfig",
@@ -86,7 +91,10 @@ __all__ = [
     "ResNetConfig",
     "RetinaNetConfig",
     "Seq2SeqState",
+    "SpanReader",
+    "TaggerConfig",
     "TextCNNConfig",
+    "TokenTagger",
     "TranslatorOptions",
     "UNetConfig",
     "backbone",
@@ -166,12 +174,20 @@ MODELS = Registry(
         Record("fasttext", fasttext, "the mean of the words' vectors, then a linear layer: a floor",
                "Joulin, Grave, Bojanowski and Mikolov 2016, Bag of tricks for efficient text "
                "classification, arXiv:1607.01759", ("text",), {"config": FastTextConfig}),
+        Record("bilstm-tagger", tagger, "tags: words, letters, both directions, a chain of tags",
+               "Lample et al. 2016, Neural architectures for named entity recognition, "
+               "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
+               ("text", "words", "tag"), {"config": TaggerConfig}),
         Record("bert", text_classifier, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text",), {"config": BertOptions}),
+               ("text", "tag", "answer"), {"config": BertOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),
+        Record("llama", modern_language_model,
+               "language: turned positions, RMS norms and gated layers, keys shared by heads",
+               "Touvron et al. 2023, LLaMA: open and efficient foundation language models, "
+               "arXiv:2302.13971", ("text", "language"), {"config": LlamaOptions}),
         Record("transformer", translator, "one text into another: encoder and decoder of 2017",
                "Vaswani et al. 2017, Attention is all you need, arXiv:1706.03762",
                ("text", "translate"), {"config": TranslatorOptions}),

@@ -16,16 +16,21 @@ from torch import nn
 
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
-from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.encoder import EncoderConfig, EncoderHead, EncoderModel
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
+from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig, draw_weights, draw_weights_2017
+from gipi.nn.position import Rotary
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
 
+HEADS: dict[str, EncoderHead] = {"row": "classify", "token": "tag", "span": "answer"}
+"""What stands on an encoder, by what is answered."""
+FUSED_FROM = 2048  # ids of a vocabulary whose logits are not held
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -71,6 +76,28 @@ class GPT2Options:
     inner: Count | None = None
     positions: Count | None = None
     bias: bool = True
+    dropout: Share = 0.0
+
+
+@dataclass(frozen=True)
+class LlamaOptions:
+    """Shape of a modern decoder: turned positions, RMS norms, gated SiLU, grouped keys.
+
+    width      units of a token
+    layers     blocks
+    heads      of attention
+    kv_heads   heads of keys and values, each shared by several heads; None: as many as heads
+    inner      units between the dense layers of a block; None: 8/3·width, to a multiple of 8
+    tied       whether the head's matrix is the tokens' table
+    dropout    of branches and attention weights
+    """
+
+    width: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    kv_heads: Count | None = None
+    inner: Count | None = None
+    tied: bool = True
     dropout: Share = 0.0
 
 
@@ -125,15 +152,32 @@ class NextToken(nn.Module):
     """A decoder called with tokens: the logits of what follows each of them.
 
     tokens (B, T) int64 -> (B, T, V). Padding on the right needs no mask: no token looks ahead.
+    Where the vocabulary is large (`fuses`), a loss may ask for hidden states (B, T, D) and take
+    `head_weight` (V, D) to them itself, a few rows at a time.
     """
 
-    def __init__(self, body: CausalModel, config: GPT2Options | None = None) -> None:
+    def __init__(self, body: CausalModel, config: GPT2Options | LlamaOptions | None = None) -> None:
         super().__init__()
         self.body, self.config = body, config
         self.choices = shape_in_words(body.config.stack, body.config.embed)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """Return the logits at each place."""
+    @property
+    def fuses(self) -> bool:
+        """Whether the logits of a batch are better never held all at once."""
+        return self.body.config.embed.vocab >= FUSED_FROM
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, D) that turns hidden states into logits."""
+        head = self.body.head
+        return self.body.embed.tokens.weight if head is None else head.weight
+
+    def forward(self, tokens_BT: Tensor, *, hidden: bool = False) -> Tensor:
+        """Return the logits at each place, or the hidden states before the head."""
+        if hidden:
+            states: Tensor | None = self.body(tokens_BT, at=tokens_BT.new_empty(0)).hidden
+            assert states is not None
+            return states
         logits: Tensor | None = self.body(tokens_BT).logits
         assert logits is not None
         return logits
@@ -170,27 +214,44 @@ class Translator(nn.Module):
 
 def text_classifier(
     options: BertOptions, signature: Signature, generator: Generator
-) -> TextClassifier:
+) -> TextClassifier | TokenTagger | SpanReader:
     """Return an encoder for texts of this signature, its weights drawn from `generator`.
+
+    Its head is what the signature asks for: one answer a text, a tag for each token, or a span.
 
     Differs from the published BERT where `pooling` is "mean": the vector of the first token means
     nothing before long pre-training. Raises `ModelError` for data that is not text.
     """
     places = _places(signature, options.positions, "bert")
     o = options
+    head = HEADS[signature.per]
+    whole = head == "classify"
     body = EncoderModel(EncoderConfig(
         EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
                     norm=True, dropout=o.dropout),
         StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
                     dropout=o.dropout, attention_dropout=o.dropout),
-        head="classify", outputs=signature.outputs, pool=True, pooling=o.pooling,
+        head=head, outputs=signature.outputs, pool=whole, pooling=o.pooling,
         head_dropout=o.dropout,
     ))  # fmt: skip
     draw_weights(body, generator)
+    if not whole:
+        return _at_every_token(body, replace(o, inner=body.config.stack.inner, positions=places),
+                               pad=signature.pad)  # fmt: skip
     settled = replace(o, inner=body.config.stack.inner, positions=places)
     model = TextClassifier(body, settled, pad=signature.pad)
     vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
     model.choices += (f"a text is the {vector}",)
+    return model
+
+
+def _at_every_token(
+    body: EncoderModel, settled: BertOptions, *, pad: int
+) -> TokenTagger | SpanReader:
+    head = TokenTagger if body.config.head == "tag" else SpanReader
+    model = head(body, pad=pad)
+    model.config = settled
+    model.choices = shape_in_words(body.config.stack, body.config.embed)
     return model
 
 
@@ -210,6 +271,28 @@ def language_model(options: GPT2Options, signature: Signature, generator: Genera
     ))  # fmt: skip
     draw_weights(body, generator)
     return NextToken(body, replace(o, inner=body.config.stack.inner, positions=places))
+
+
+def modern_language_model(
+    options: LlamaOptions, signature: Signature, generator: Generator
+) -> NextToken:
+    """Return a decoder as Llama is, for a vocabulary and a context, drawn from `generator`.
+
+    Raises `ModelError` for data that is not text.
+    """
+    places, o = _places(signature, None, "llama"), options
+    inner = o.inner or -(-8 * o.width // 24) * 8
+    body = CausalModel(CausalConfig(
+        EmbedConfig(signature.vocab, o.width, count="mask", context=places, pad=signature.pad),
+        StackConfig(o.width, o.layers, o.heads, inner, kv_heads=o.kv_heads or o.heads,
+                    head_width=o.width // o.heads, causal=True, norm="rms", eps=1e-6, order="pre",
+                    final_norm=True, activation="silu", gated=True, attention_bias=False,
+                    feed_bias=False, dropout=o.dropout, attention_dropout=o.dropout,
+                    rotary=Rotary()),
+        tied=o.tied,
+    ))  # fmt: skip
+    draw_weights(body, generator)
+    return NextToken(body, replace(o, inner=inner, kv_heads=body.config.stack.kv_heads))
 
 
 def translator(

@@ -24,6 +24,7 @@ from gipi.nn.cells import (
     rnn_step,
 )
 from gipi.nn.conv import conv_block, depthwise, grouped, inception, separable
+from gipi.nn.crf import Chain, LinearChain, best_tags, chain_loss
 from gipi.nn.dead import dead_units
 from gipi.nn.embed import (
     CategoryEmbeddings,
@@ -77,10 +78,12 @@ __all__ = [
     "CategoryEmbeddings",
     "CellKind",
     "CellWeights",
+    "Chain",
     "DenseConcat",
     "DotAttention",
     "DropPath",
     "GateNorm",
+    "LinearChain",
     "Mask",
     "Maxout",
     "NormedCell",
@@ -100,6 +103,8 @@ __all__ = [
     "activation",
     "advise",
     "attention_mask",
+    "best_tags",
+    "chain_loss",
     "conv_block",
     "dead_units",
     "dense_block",

@@ -87,6 +87,54 @@ def attention_mask(
     return Mask(bias_HQK[None].masked_fill(~allowed, float("-inf")))
 
 
+PLAIN_KEYS = 512
+"""Keys up to which plain products beat torch's kernel in bfloat16 on a processor, whose way back is
+slow: 5 times on windows of 128 tokens, 1.5 times here."""
+
+
+def _is_slow(q: Tensor, k: Tensor) -> bool:
+    """Return whether a gradient is wanted of what torch's kernel is slow in."""
+    return (
+        q.dtype == torch.bfloat16
+        and q.device.type == "cpu"
+        and q.requires_grad
+        and k.shape[2] <= PLAIN_KEYS
+        and q.shape[1] == k.shape[1]
+    )
+
+
+def by_products(
+    q_BHQE: Tensor,
+    k_BHKE: Tensor,
+    v_BHKE: Tensor,
+    *,
+    mask: Mask,
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return softmax(s·q·kᵀ + mask)·v, (B, H, Q, E), by two products and all scores between them.
+
+    The same as torch's kernel but for rounding: scores are rounded to the type of q.
+    """
+    B, H, Q, E = q_BHQE.shape
+    q, k, v = (x.to(q_BHQE.dtype).flatten(0, 1) for x in (q_BHQE, k_BHKE, v_BHKE))
+    K = k.shape[1]
+    added = mask.tensor
+    if added is None:
+        before = q.new_zeros(()).expand(Q, K)
+        if mask.causal:
+            before = q.new_full((Q, K), -torch.inf).triu_(1)
+    else:
+        if added.dtype == torch.bool:
+            added = torch.zeros_like(added, dtype=q.dtype).masked_fill_(~added, -torch.inf)
+        before = added.expand(B, H, Q, K).flatten(0, 1)
+    scores_NQK = torch.baddbmm(before, q, k.transpose(1, 2), alpha=scale)
+    weights_NQK = torch.softmax(scores_NQK, -1)
+    if dropout:
+        weights_NQK = F.dropout(weights_NQK, dropout)
+    return (weights_NQK @ v).view(B, H, Q, E)
+
+
 class Attention(nn.Module):
     """softmax(s·q·kᵀ + mask)·v in H heads at once, then one linear layer.
 
@@ -168,10 +216,15 @@ class Attention(nn.Module):
         added = mask.tensor
         if added is not None and added.dtype not in {torch.bool, q.dtype}:
             added = added.to(q.dtype)
-        gathered = F.scaled_dot_product_attention(
-            q, k.to(q.dtype), v.to(q.dtype), attn_mask=added, is_causal=mask.causal,
-            dropout_p=self.dropout if self.training else 0.0, scale=self.scale, enable_gqa=H != G,
-        )  # fmt: skip
+        dropout = self.dropout if self.training else 0.0
+        if _is_slow(q, k):
+            mask = Mask(added, mask.causal)
+            gathered = by_products(q, k, v, mask=mask, scale=self.scale, dropout=dropout)
+        else:
+            gathered = F.scaled_dot_product_attention(
+                q, k.to(q.dtype), v.to(q.dtype), attn_mask=added, is_causal=mask.causal,
+                dropout_p=dropout, scale=self.scale, enable_gqa=H != G,
+            )  # fmt: skip
         out: Tensor = self.out(gathered.transpose(1, 2).reshape(B, Q, H * E))
         return out
 

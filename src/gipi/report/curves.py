@@ -19,6 +19,7 @@ SHARES = (
     "accuracy", "top5", "f1", "balanced_accuracy", "auc", "precision", "recall",
     "mean_iou", "dice", "pixel_accuracy", "ap", "ap50", "ap75", "ar100", "pck", "oks", "nme",
     "label_map", "label_f1_micro", "label_f1_macro", "exact_match",
+    "entity_f1", "token_accuracy", "exact_match_text", "answer_f1", "span_f1",
 )  # fmt: skip
 UPPER = {
     "bleu": "BLEU", "rouge_l": "ROUGE-L",
@@ -26,7 +27,8 @@ UPPER = {
     "ap": "AP", "ap50": "AP50", "ap75": "AP75", "ar100": "AR100", "nme": "NME", "pck": "PCK",
     "oks": "OKS", "mse": "MSE", "mase": "MASE", "original_mae": "MAE, original units",
     "label_map": "label mAP", "label_f1_micro": "label F1, micro",
-    "label_f1_macro": "label F1, macro",
+    "label_f1_macro": "label F1, macro", "entity_f1": "entity F1", "answer_f1": "answer F1",
+    "span_f1": "span F1",
 }  # fmt: skip
 MOST_LINES = 5
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.page import both, card
 from gipi.core.svg import number, text
-from gipi.report import drawn, forecasts
+from gipi.report import drawn, forecasts, tagged, written
 from gipi.report.charts import (
     MOST_CLASSES,
     confusion_chart,
@@ -237,9 +237,13 @@ def hints(run: RunData) -> list[str]:
 
 def answer_cards(run: RunData) -> list[str]:
     """Return the cards of the evaluation: confusion or residuals, calibration, classes."""
+    if written.is_language(run):
+        return written.cards(run)
     if forecasts.is_forecast(run):
         return forecasts.cards(run)
     table = drawn.class_card if drawn.kind_of(run) else _classes
+    if tagged.is_tagged(run):
+        table = tagged.type_card
     builders = (_confusion, _scatter, _residuals, _calibration, table)
     return [c for build in builders if (c := build(run))]
 
@@ -371,6 +375,10 @@ def worst_rows(run: RunData) -> str:
     """Return the worst-predicted rows as pictures, as curves or as values."""
     if drawn.kind_of(run):
         return drawn.worst_pictures(run)
+    if tagged.is_tagged(run):
+        return tagged.worst_sentences(run)
+    if written.is_language(run):
+        return written.passages(run)
     if forecasts.is_forecast(run):
         return forecasts.windows(run)
     rows = [r for r in listed(run.evaluation.get("worst")) if isinstance(r, dict)]

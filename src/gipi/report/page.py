@@ -8,7 +8,7 @@ from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
 from gipi.core.svg import text
-from gipi.report import curves, drawn, facts, forecasts, judged
+from gipi.report import curves, drawn, facts, forecasts, judged, tagged, written
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
@@ -37,12 +37,14 @@ def render(run: RunData, *, samples: bool = True) -> str:
     if not samples:
         for name in ("truth", "value"):
             run.arrays.pop(name, None)
+        for name in written.ROWS:
+            run.evaluation.pop(name, None)
     data = run.about.get("data") or run.config.get("data") or run.name
     sections = [
         _guard(judged.headline, run),
         _section("How it learned", _cards(curves.learning_cards, run)),
         _section("How it answers", _cards(judged.answer_cards, run, css="cards flow")),
-        _section("Worst-predicted rows", _worst(run, samples=samples), intro=_intro(run)),
+        _section(_rows_title(run), _worst(run, samples=samples), intro=_intro(run)),
         _section("Why these choices", _guard(facts.choices, run)),
         _section("Inside the training", _inside(run)),
         _section("Findings and events", _guard(facts.happenings, run), empty="nothing to report"),
@@ -74,7 +76,15 @@ _WRITTEN = (
 )
 
 
+def _rows_title(run: RunData) -> str:
+    return "What it writes and reads" if written.is_language(run) else "Worst-predicted rows"
+
+
 def _intro(run: RunData) -> str:
+    if tagged.is_tagged(run):
+        return tagged.WORST
+    if written.is_language(run):
+        return "Drawn from the model from a new line on, and one passage that it did not train on."
     if forecasts.is_forecast(run):
         return forecasts.WINDOWS
     if run.evaluation.get("row_score"):

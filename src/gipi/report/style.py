@@ -49,6 +49,19 @@ image-rendering:pixelated;flex:none}
 .sample dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:0 12px;margin:6px 0 0;
 font-size:13px}
 .sample dt{color:var(--soft)}.sample dd{margin:0}
+.tagged{display:grid;gap:12px}
+.sentence{background:var(--card);border-radius:14px;box-shadow:0 1px 3px var(--shade);
+padding:12px 16px;min-width:0}
+.sentence p{margin:0 0 6px;line-height:1.9;overflow-wrap:anywhere}
+.sentence .name{font-size:13px;color:var(--soft);margin:0}
+.sentence mark{color:inherit;border-radius:5px;padding:2px 4px}
+.sentence mark sub{font-size:10px;margin-left:4px;opacity:.75}
+.t1{background:color-mix(in srgb,var(--c1) 28%,transparent)}
+.t2{background:color-mix(in srgb,var(--c2) 28%,transparent)}
+.t3{background:color-mix(in srgb,var(--c3) 28%,transparent)}
+.t4{background:color-mix(in srgb,var(--c4) 28%,transparent)}
+.t5{background:color-mix(in srgb,var(--c5) 28%,transparent)}
+.t6{background:color-mix(in srgb,var(--c6) 28%,transparent)}
 .drawn{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:14px}
 .pictured{margin:0;background:var(--card);border-radius:14px;padding:10px;min-width:0;
 box-shadow:0 1px 3px var(--shade)}
@@ -57,6 +70,9 @@ box-shadow:0 1px 3px var(--shade)}
 .pictured b{color:var(--ink);font-weight:600}
 .swatch{display:inline-flex;align-items:center;gap:6px}
 .swatch i{width:12px;height:12px;border-radius:3px;display:inline-block}
+.texts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(340px,100%),1fr));gap:12px}
+.sample .wrote{white-space:pre-wrap;overflow-wrap:anywhere;font-size:14px}
+.bits{background:color-mix(in srgb,var(--c2) var(--share),transparent);border-radius:2px}
 @media (max-width:760px){.hero{padding:20px 16px 18px}
 .score .value{font-size:46px}.verdict{font-size:18px}}
 @media print{.hero,.sample{box-shadow:none;border:1px solid var(--faint);break-inside:avoid}}

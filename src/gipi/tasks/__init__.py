@@ -7,13 +7,16 @@ from typing import Any
 
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
+from gipi.tasks.answer import answer
 from gipi.tasks.classify import classify
 from gipi.tasks.custom import custom
 from gipi.tasks.detect import detect
 from gipi.tasks.forecast import forecast
+from gipi.tasks.generate import generate
 from gipi.tasks.pose import pose
 from gipi.tasks.regress import regress
 from gipi.tasks.segment import segment
+from gipi.tasks.tag import tag
 from gipi.tasks.task import Loss, Phase, Task, call_model
 from gipi.tasks.translate import summarise, translate
 
@@ -22,16 +25,19 @@ __all__ = [
     "Loss",
     "Phase",
     "Task",
+    "answer",
     "build",
     "call_model",
     "classify",
     "custom",
     "detect",
     "forecast",
+    "generate",
     "pose",
     "regress",
     "segment",
     "summarise",
+    "tag",
     "translate",
 ]
 
@@ -68,10 +74,28 @@ TASKS = Registry(
             "Rush, Chopra and Weston 2015, arXiv:1509.00685",
         ),
         Record(
+            "tag",
+            tag,
+            "find entities: a tag for each word",
+            "Ramshaw and Marcus 1995; Lample et al. 2016, arXiv:1603.01360",
+        ),
+        Record(
+            "answer",
+            answer,
+            "find the answer to a question in a text",
+            "Rajpurkar et al. 2016, SQuAD, arXiv:1606.05250",
+        ),
+        Record(
             "forecast",
             forecast,
             "say the next steps of series",
             "Yule 1927, On a method of investigating periodicities in disturbed series",
+        ),
+        Record(
+            "generate",
+            generate,
+            "go on with a text: the next token at every place",
+            "Bengio, Ducharme, Vincent and Jauvin 2003, A neural probabilistic language model",
         ),
     ),
 )

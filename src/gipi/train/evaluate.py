@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.core import dist
+from gipi.core.batch import UNLABELLED, joined
 from gipi.train.mode import eval_mode
 from gipi.train.said import Reader, Said
 from gipi.train.window import measure, read_metrics
@@ -110,9 +111,12 @@ def evaluate(
         values[name[2:]] = value
     if reader is not None:
         values |= reader.scores()
-    columns = [_join(column) for column in zip(*kept, strict=True)] if kept else [None] * 4
+    fills = (0, UNLABELLED, 0, 0)
+    parts = zip(zip(*kept, strict=True), fills, strict=True) if kept else ()
+    columns = [_join(column, fill) for column, fill in parts] or [None] * 4
     said = reader.said() if reader is not None and keep else None
-    return Evaluation(values, rows, time.perf_counter() - began, *columns, said=said)
+    seconds = time.perf_counter() - began
+    return Evaluation(values, rows, seconds, columns[0], columns[1], columns[2], columns[3], said)
 
 
 def _share(found: tuple[Tensor | None, ...], stream: Stream) -> float:
@@ -137,6 +141,6 @@ def in_layout(inputs: dict[str, Tensor], layout: torch.memory_format) -> dict[st
     return {k: v.contiguous(memory_format=layout) if v.ndim == 4 else v for k, v in inputs.items()}
 
 
-def _join(column: tuple[Tensor | None, ...]) -> Tensor | None:
+def _join(column: tuple[Tensor | None, ...], fill: float) -> Tensor | None:
     present = [t for t in column if t is not None]
-    return torch.cat(present) if len(present) == len(column) else None
+    return joined(present, fill=fill) if len(present) == len(column) else None

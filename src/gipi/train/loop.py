@@ -137,7 +137,8 @@ def fit(
                                     seed = torch.full_like(loss.total.detach(), 1.0 / count)
                                     seeds[count] = seed
                             else:
-                                seed = (1.0 / count.clamp_min(1e-30)).to(loss.total.dtype)
+                                # A number of tokens is an int64: 1 / count would be a float32.
+                                seed = 1.0 / count.to(loss.total.dtype).clamp_min(1e-30)
                             backward(loss.total, seed * guard.scale if guard.scaled else seed)
                             total = loss.total.item() if on_host else loss.total.detach()
                             window.add(total, loss, batch.target, batch.weight)

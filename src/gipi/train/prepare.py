@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
 from gipi.core.schema import WRITTEN, TaskKind
-from gipi.train import budget, picture_recipes, series_recipes, text_recipes
+from gipi.train import (
+    budget,
+    language_recipes,
+    picture_recipes,
+    series_recipes,
+    text_recipes,
+)
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
-DECIDES = ("forecast", *WRITTEN)  # tasks without which data is read in another way
+DECIDES = ("forecast", "generate", *WRITTEN)  # tasks without which data is read in another way
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,16 @@ def data_options(config: Config) -> data_.DataOptions:
         tokenizer=config.tokenizer,
         tokenizer_options=dict(config.tokenizer_options),
         max_length=config.max_length,
+        units=units(config),
     )
+
+
+def units(config: Config) -> Literal["words", "pieces"]:
+    """Return what a model of tagged sentences reads: whole words where it has their letters too."""
+    if config.model is None:
+        asked = config.tokenizer is not None or config.tokenizer_options
+        return "pieces" if asked else "words"
+    return "words" if "words" in models.MODELS.get(config.model).tags else "pieces"
 
 
 def prepare(
@@ -110,6 +125,8 @@ def prepare(
     model_name, why = _model_name(wanted, own, schema)
     if model_name is not None and schema.task == "forecast":
         model_name = series_recipes.forecaster(model_name)
+    elif model_name is not None and language_recipes.is_language(schema):
+        language_recipes.check_goes_on(models.MODELS.get(model_name), models.MODELS)
     elif model_name is not None:
         text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
     rows = len(dataset.splits["train"])

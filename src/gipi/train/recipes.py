@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gipi.train import picture_recipes, series_recipes, text_recipes
+from gipi.train import language_recipes, picture_recipes, series_recipes, text_recipes
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
@@ -37,7 +37,8 @@ def guess_model(schema: Schema) -> tuple[str, str]:
     """Return the name of the model for this data and the reason, as (name, reason)."""
     if schema.task == "forecast":
         return series_recipes.guess(schema)
-    found = picture_recipes.guess(schema) or text_recipes.guess(schema)
+    found = picture_recipes.guess(schema) or language_recipes.guess(schema)
+    found = found or text_recipes.guess(schema)
     if found is not None:
         return found
     images = [f for f in schema.inputs if f.kind == "image"]
@@ -70,6 +71,8 @@ def recipe_for(
         values = _fast(task, rows, planned)
     elif images and picture_recipes.is_deep(model, task):
         values = picture_recipes.recipe(task, model, schema, rows)
+    elif language_recipes.is_language(schema):
+        values = language_recipes.recipe(model, schema, rows)
     elif text_recipes.is_text(schema):
         values = text_recipes.recipe(task, model, schema, rows)
     elif model in ("perceptron", "linear"):

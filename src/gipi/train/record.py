@@ -62,7 +62,7 @@ def write_start(
         values["data"] = _from_anywhere(values["data"])
     rundir.write_config(folder, values, origins=prepared.origins, about=about)
     ids = {name: [int(i) for i in rows] for name, rows in dataset.splits.items()}
-    if data.text_fields(schema):
+    if any("tokenizer" in f.stats for f in data.text_fields(schema)):
         data.tokenizer_of(schema).save(folder / TOKENIZER)
     write_file(folder / rundir.SPLIT, json.dumps({"reason": dataset.split_reason, "rows": ids}))
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gipi.core.schema import Schema
 
 BATCH = 64  # rows of a step
+HEADS = {"tag": "tag", "answer": "answer"}
+"""Tasks that need a head of their own, and the tag of models that have it."""
+MANY_QUESTIONS = 50_000
+"""Below it nobody has made a reader from random weights; SQuAD has 87,599."""
 WRITERS = {"language", "translate"}  # tags of models whose outputs are tokens, one after the other
 FEW = 1000  # texts below which a net from random weights knows few of the words it will meet
 
@@ -31,6 +35,7 @@ class Pace:
     steps         that a run takes, within `least` and `most` passes over the rows
     weight_decay  of weights, not of norms and biases
     clip          largest norm of the gradient, where long products can make it explode
+    batch         rows of a step, where there are enough
     """
 
     lr: float
@@ -39,13 +44,16 @@ class Pace:
     most: int
     weight_decay: float = 0.01
     clip: float | None = None
+    batch: int = BATCH
 
 
 CONVOLUTION = Pace(1e-3, steps=4000, least=4, most=30)
 RECURRENT = Pace(2e-3, steps=4000, least=4, most=30, clip=1.0)
 BAG = Pace(5e-3, steps=6000, least=5, most=60, weight_decay=0.0)
 TRANSFORMER = Pace(5e-4, steps=6000, least=4, most=40, clip=1.0)
+TAGGER = Pace(7e-3, steps=5200, least=8, most=40, clip=5.0, batch=32)
 PACES = {
+    "bilstm-tagger": TAGGER,
     "textcnn": CONVOLUTION, "fasttext": BAG,
     "rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT,
 }  # fmt: skip
@@ -63,6 +71,12 @@ def guess(schema: Schema) -> tuple[str, str] | None:
         return None
     if writing_recipes.is_written(schema):
         return writing_recipes.guess()
+    if schema.task == "tag":
+        if "tokenizer" in texts[0].stats:
+            return "bert", "each piece of a word sees all others"
+        return "bilstm-tagger", "words, their letters and their order tell the tags"
+    if schema.task == "answer":
+        return "bert", "each word of the context has to see the question"
     what = "text" if len(texts) == 1 else "pairs of texts"
     why = "filters over a few words at a time learn fast and need no long memory"
     return "textcnn", f"the input is {what}: {why}"
@@ -73,7 +87,7 @@ def recipe(task: str, model: str, schema: Schema, rows: int) -> dict[str, Any]: 
     if writing_recipes.is_written(schema):
         return writing_recipes.recipe(model, rows)
     pace = PACES.get(model, TRANSFORMER)
-    batch = max(8, min(BATCH, 1 << int(math.log2(max(rows / 10, 8)))))
+    batch = max(8, min(pace.batch, 1 << int(math.log2(max(rows / 10, 8)))))
     epochs = math.ceil(pace.steps * batch / max(rows, 1))
     values: dict[str, Any] = {
         "optimizer": "adamw", "lr": round(pace.lr * math.sqrt(batch / BATCH), 6),
@@ -93,7 +107,18 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
     if writing_recipes.is_written(schema):
         writing_recipes.check_writes(record, schema, known)
         return
-    if not is_text(schema) or _answers(record):
+    if not is_text(schema):
+        return
+    wanted = HEADS.get(schema.task)
+    if wanted is not None:
+        if wanted in record.tags:
+            return
+        raise ModelError(
+            f"the model '{record.name}' has no head for the task {schema.task}",
+            "one of: " + ", ".join(r.name for r in known if wanted in r.tags),
+            "leave --model out, or choose one of them",
+        )
+    if _answers(record):
         return
     readers = ", ".join(r.name for r in known if _answers(r))
     if "text" in record.tags:
@@ -112,12 +137,21 @@ def check_reads(record: Record, schema: Schema, known: Iterable[Record]) -> None
 
 def _answers(record: Record) -> bool:
     """Return whether a model reads a text and answers once."""
-    return "text" in record.tags and not WRITERS & set(record.tags)
+    return "text" in record.tags and not {*WRITERS, "words"} & set(record.tags)
 
 
 def honest(schema: Schema, rows: int) -> str:
-    """Return what must be said of few texts; empty where they are enough."""
-    if rows >= FEW or not is_text(schema):
+    """Return what must be said of few texts; empty where they are enough.
+
+    rows  that are learned from; of questions their windows
+    """
+    if schema.task == "answer" and rows < MANY_QUESTIONS:
+        return (
+            f"{rows} training rows of questions are far too few for a reader from random weights: "
+            "it learns where answers may lie, hardly which one is asked for; a useful reader "
+            "starts from a pre-trained encoder (docs/tagging.md)"
+        )
+    if rows >= FEW or not is_text(schema) or schema.task == "generate":
         return ""
     return (
         f"{rows} training texts are few for a net from random weights: most words of a new text "

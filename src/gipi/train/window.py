@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.core import dist
+from gipi.core.batch import UNLABELLED, joined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Window:
             self.seen, self.rows = [], 0
             return
         outputs, targets, weights = zip(*self.seen, strict=True)
-        out, target, weight = torch.cat(outputs), torch.cat(targets), None
+        out, target, weight = joined(outputs), joined(targets, fill=UNLABELLED), None
         if any(w is not None for w in weights):
             weight = torch.cat(
                 [

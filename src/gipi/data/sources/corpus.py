@@ -121,6 +121,11 @@ def cut_documents(text: str, how: str) -> list[str]:
     return [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
 
 
+def titled(documents: Sequence[str]) -> bool:
+    """Return whether every document but the first begins with a heading, "= Title ="."""
+    return len(documents) > 1 and all(_HEADING.match(text) for text in documents[1:])
+
+
 def _clear(text: str, at: int) -> bool:
     """Return whether the line before position `at` is blank, or there is none."""
     end = at - 1

@@ -28,6 +28,7 @@ SHAKESPEARE = ("input.txt",)
 XQUAD = tuple(f"xquad.{language}.json" for language in ("en", "de", "zh"))
 KORQUAD = ("KorQuAD_v1.0_dev.json",)
 CHATBOT = ("ChatbotData.csv",)
+PLAIN = (".txt", ".tsv")  # endings of files that may hold tagged tokens, or anything else
 MOST = 16  # files of JSON in a folder that are looked into: more are pictures' notes
 SHARE = 0.9  # of Tiny Shakespeare's characters that are for training, as everybody cuts it
 
@@ -35,17 +36,15 @@ SHARE = 0.9  # of Tiny Shakespeare's characters that are for training, as everyb
 def read_form(path: Path, task: str | None) -> Source | None:
     """Return the source of a file or folder of text in a form of this folder, else None.
 
-    Tagged tokens are known by their suffix, SQuAD's JSON by its content, line-aligned files by two
-    names that differ in the language; other text only where the task asks for it.
+    Tagged tokens are known by their suffix or their form, SQuAD's JSON by its content, line-aligned
+    files by two names that differ in the language; other text only where the task asks for it.
     """
     if path.is_dir():
         pairs = parallel.pairs_in(path)
         if pairs and task in (None, *WRITTEN):
             return parallel.read_parallel(pairs, root=path)
-        tagged = sorted(p for p in path.iterdir() if p.is_file() and kind_of(p) in conll.SUFFIXES)
-        if task == "tag" and not tagged:
-            tagged = sorted(p for p in path.iterdir() if p.is_file() and conll.is_conll(p))
-        if tagged and task in (None, "tag"):
+        tagged = _tagged(path, asked=task == "tag") if task in (None, "tag") else []
+        if tagged:
             return conll.read_conll(tagged, root=path)
         answers = sorted(p for p in path.iterdir() if kind_of(p) == ".json")
         answers = [p for p in answers[:MOST] if squad.is_squad(p)]
@@ -53,6 +52,8 @@ def read_form(path: Path, task: str | None) -> Source | None:
             return squad.read_squad(answers, root=path)
         return corpus.read_corpus_folder(path) if task == "generate" else None
     kind = kind_of(path)
+    if task is None and kind in PLAIN and conll.is_conll(path):
+        return conll.read_conll([path])
     if kind in conll.SUFFIXES or (task == "tag" and kind not in (".csv", ".json", ".jsonl")):
         return conll.read_conll([path])
     if kind == ".json" and squad.is_squad(path):
@@ -62,6 +63,18 @@ def read_form(path: Path, task: str | None) -> Source | None:
     if task == "generate" and kind in corpus.SUFFIXES:
         return corpus.read_corpus([path])
     return None
+
+
+def _tagged(path: Path, *, asked: bool) -> list[Path]:
+    """Return the files of tagged tokens in a folder; where nobody asked, all texts must be so."""
+    files = sorted(p for p in path.iterdir() if p.is_file())
+    known = [p for p in files if kind_of(p) in conll.SUFFIXES]
+    if known:
+        return known
+    if asked:
+        return [p for p in files if conll.is_conll(p)]
+    plain = [p for p in files if kind_of(p) in PLAIN and "readme" not in p.name.lower()]
+    return plain if all(conll.is_conll(p) for p in plain) else []
 
 
 # ---------------------------------------------------------------------------- named sets

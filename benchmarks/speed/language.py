@@ -1,0 +1,151 @@
+"""Tokens/s of a small GPT on characters: the hand-written loop, the same through `fit`, defaults.
+
+    GIPI_DATA=folder python language.py [hand hand-bf16 same same-auto defaults] [--rounds 5]
+                                        [--steps 2000] [--threads 0] [--again]
+
+Each round runs every contender once, in an order that turns by one each round, in a process of its
+own; ratios of tokens/s are taken within a round, against "hand".
+
+    hand        language_loop.py in float32;  hand-bf16: under autocast
+    same        gipi's gpt2 with the same shape, optimizer, schedule, arithmetic and threads
+    same-auto   the same, arithmetic and threads left to the trial of the real step
+    defaults    `gipi train tinyshakespeare`, about as many tokens, nothing else given
+
+Tokens/s are of the steps alone (for `fit` with its rows, checks, metrics and checkpoints, without
+evaluation); "start" counts the whole process. "val" is the loss in windows of 64, "own" that in
+windows of the model's own context, both in nats a character.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from stats import Results, bootstrap, versions
+
+HERE = Path(__file__).parent
+CONTENDERS = ("hand", "hand-bf16", "same", "same-auto", "defaults")
+LIMIT_S = 3600
+SAME = {
+    "model": "gpt2", "batch_size": 12, "lr": 1e-3,
+    "settings": {
+        "max_length": 64, "model.bias": False, "optimizer": "adamw", "weight_decay": 0.1,
+        "optimizer.betas": [0.9, 0.99], "clip_norm": 1.0, "schedule": "cosine",
+        "schedule.end": 0.1, "eval_every": 1e6,
+    },
+}  # fmt: skip
+FIXED = {"precision": "fp32", "gemm": "native", "compile": "off"}
+
+
+def child(contender: str, steps: int, seed: int, threads: int) -> dict[str, Any]:
+    """Train once in this process and return what was measured."""
+    import language_loop
+
+    if contender.startswith("hand"):
+        precision = "bf16" if contender.endswith("bf16") else "fp32"
+        found = language_loop.train(steps, seed=seed, precision=precision, threads=threads)
+        return {**found, "own": found["val"]}
+    import torch
+
+    import gipi
+
+    asked: dict[str, Any] = {"settings": {}}
+    if contender.startswith("same"):
+        warmup = min(language_loop.WARMUP, steps // 2) / steps
+        asked = {**SAME, "settings": {**SAME["settings"], "warmup": warmup}}
+        if contender == "same":
+            asked["settings"] |= {**FIXED, "threads": threads or torch.get_num_threads()}
+    else:
+        tokens = steps * language_loop.BATCH * language_loop.CONTEXT
+        steps = max(1, round(tokens / 2048))
+        if threads:
+            asked["settings"]["threads"] = threads
+    with tempfile.TemporaryDirectory() as folder:
+        run = gipi.train("tinyshakespeare", steps=steps, seed=seed, quiet=True,
+                         out=Path(folder) / "run", **asked)  # fmt: skip
+        rows = [r for r in run.rows if "train/loss" in r]
+        _, val_ids, _ = language_loop.read(Path(os.environ["GIPI_DATA"]))
+        text = language_loop.text_of(Path(os.environ["GIPI_DATA"]))
+        ids = run.language.tokenizer.encode_batch([text[-len(val_ids) :]], special=False).values
+        length = run.predictor.schema.of("input", "text")[0].stats["length"]
+        val = language_loop.judge(run.model, torch.from_numpy(ids).long())
+        speed = run.result["samples_per_s"] * length
+        return {
+            "tokens_per_s": speed, "val": val, "own": run.metrics["val/loss"], "steps": steps,
+            "seconds": rows[-1]["seconds"], "context": length,
+            "precision": run.result["precision"], "threads": run.result["threads"],
+        }  # fmt: skip
+
+
+def run_once(contender: str, *, steps: int, seed: int, threads: int) -> dict[str, Any]:
+    """Return what one process printed; raise `SystemExit` with what it said where it failed."""
+    words = [sys.executable, __file__, "--child", contender, "--steps", str(steps)]
+    words += ["--seed", str(seed), "--threads", str(threads)]
+    began = time.time()
+    done = subprocess.run(
+        words, capture_output=True, text=True, cwd=HERE, check=False, timeout=LIMIT_S
+    )
+    if done.returncode:
+        raise SystemExit(f"{contender} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return {**found, "start_s": time.time() - began}
+
+
+def main() -> None:
+    """Measure what was asked for, in turns."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("contenders", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("--child")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's own number")
+    parser.add_argument("--again", action="store_true", help="measure known rounds once more")
+    asked = parser.parse_args()
+    if asked.child:
+        print(json.dumps(child(asked.child, asked.steps, asked.seed, asked.threads)))
+        return
+    results, work = Results("language"), f"gpt-{asked.steps}-t{asked.threads}"
+    seen: dict[str, list[dict[str, Any]]] = {c: [] for c in asked.contenders}
+    for turn in range(asked.rounds):
+        shift = turn % len(asked.contenders)
+        for contender in asked.contenders[shift:] + asked.contenders[:shift]:
+            variant = f"{contender} round {turn}"
+            known = [r for r in results.rows if (r["work"], r["variant"]) == (work, variant)]
+            if known and results.has(work, variant) and not asked.again:
+                seen[contender].append(known[-1])
+                continue
+            found = run_once(contender, steps=asked.steps, seed=turn, threads=asked.threads)
+            results.add(work, variant, **found, versions=versions("torch", "numpy"))
+            seen[contender].append(found)
+            print(f"round {turn} {contender}: {found['tokens_per_s']:,.0f} tokens/s, "
+                  f"val {found['val']:.4f} (own windows {found['own']:.4f})", flush=True)  # fmt: skip
+    report(seen)
+
+
+def report(seen: dict[str, list[dict[str, Any]]]) -> None:
+    """Print a table: tokens/s, the ratio within rounds, validation loss."""
+    print("| contender | tokens/s | ratio to hand | val, 64 | val, own | seconds |")
+    print("|---|---|---|---|---|---|")
+    for contender, rows in seen.items():
+        speed = bootstrap([r["tokens_per_s"] for r in rows])
+        ratio = "-"
+        if seen.get("hand"):
+            pairs = zip(rows, seen["hand"], strict=True)
+            found = bootstrap([a["tokens_per_s"] / b["tokens_per_s"] for a, b in pairs])
+            ratio = f"{found['median']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+        mid = {k: statistics.median(r[k] for r in rows) for k in ("val", "own", "seconds")}
+        print(f"| {contender} | {speed['median']:,.0f} | {ratio} | {mid['val']:.3f} "
+              f"| {mid['own']:.3f} | {mid['seconds']:.1f} |")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,402 @@
+"""Running text: every document as tokens, end to end, and which part of them is for what.
+
+What a language model learns from has no rows: its rows are windows of T tokens, with the tokens one
+further as targets. The parts never overlap, so no window of training touches what is held back.
+
+    given       the parts that the data came with (a training copy of a held-back document is
+                dropped)
+    documents   files, titled articles, rows of a table: some of them are held back, by chance
+    one text    its end is held back
+
+Shapes: N tokens, T tokens of a window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gipi.core.errors import DataError
+from gipi.core.schema import Field, Schema
+from gipi.core.seed import derive
+from gipi.data.cache import keep, key_of
+from gipi.data.compose import pad_of
+from gipi.data.faults import settle
+from gipi.data.source import TEST, TRAIN, VAL, Column, Source
+from gipi.data.sources.corpus import titled
+from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, texts_of, tokenizer_of
+from gipi.data.tokenizing import MOST_CHARACTERS, choose_tokenizer
+from gipi.text.corpus import dtype_for, encode_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gipi.data.options import DataOptions
+    from gipi.text import Tokenizer
+
+TASK = "generate"
+PARTS = {"train": TRAIN, "val": VAL, "test": TEST}
+VAL_SHARE = 0.1  # of the text, where nothing else was asked for; no test part: text is scarce
+FEW = 8  # documents below which they are one text: no token is put between them
+LONGEST_CHARACTERS = 1_500_000  # of a text that is read character by character unasked
+MOST_LETTERS = 256  # different characters of such a text
+SPECIAL = ("pad", "unk", "eos")
+CONTEXT = 128  # tokens of a window that was not asked for
+WINDOWS = 16  # windows of training that a short text is cut into, at least
+SHORTEST = 8
+NEAR = 400  # characters within which a cut moves to the end of a line
+PIECE = 10_000  # characters of a long text that a tokenizer learns from, or not
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """All parts as one row of tokens.
+
+    tokens  (N,) uint16 or uint32, memory-mapped where they are many
+    spans   part -> [a, b) of the tokens
+    length  T, tokens of a window
+    pad     id behind the end of a last window
+    vocab   number of ids
+    """
+
+    tokens: np.ndarray
+    spans: dict[str, tuple[int, int]]
+    length: int
+    pad: int
+    vocab: int
+
+    def windows(self, part: str) -> int:
+        """Return in how many windows a part is read once, the last of them perhaps shorter."""
+        a, b = self.spans[part]
+        return -(-(b - a - 1) // self.length)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Running text that was read, with the schema that reads more of it in the same way."""
+
+    schema: Schema
+    running: Running
+    reason: str
+    notes: list[str]
+
+    @property
+    def splits(self) -> dict[str, np.ndarray]:
+        """Part -> numbers of its windows."""
+        spans = self.running.spans
+        return {k: np.arange(self.running.windows(k), dtype=np.int64) for k in spans}
+
+
+def is_running(source: Source, options: DataOptions) -> bool:
+    """Return whether this data is read as running text: asked for, or known for it."""
+    return TASK in (options.task, source.task if options.task is None else None)
+
+
+def open_running(source: Source, options: DataOptions) -> Opened:
+    """Choose a tokenizer for the training part and encode all parts.
+
+    Raises `DataError` for data without a column of text, for text that cannot be read, and for a
+    part that is shorter than a window.
+    """
+    schema = running_schema(source, options)
+    texts, notes = _texts(schema, source, options)
+    apart = _apart(source, texts)
+    parts, reason, said = _divide(source, texts, apart, options)
+    notes += said
+    training = parts["train"]
+    characters = sum(map(len, training))
+    kind, why = _kind(training, characters)
+    chosen = choose_tokenizer(
+        [_in_pieces(training, characters)], options,
+        key=(source.fingerprint, hash_of(training)), usual=(kind, why), special=SPECIAL,
+    )  # fmt: skip
+    tokenizer = chosen.tokenizer
+    end = tokenizer.eos is not None and apart
+    tokens, spans = _encode(parts, tokenizer, end, source, options)
+    length, why = _context(spans["train"], options.max_length)
+    _long_enough(spans, length, source, asked=options.max_length is not None)
+    pad, vocab = pad_of(tokenizer)
+    notes.append(chosen.reason)
+    if end:
+        notes.append(f"after each document stands {tokenizer.tokens([tokenizer.eos or 0])[0]}")
+    notes.append(_said(parts, spans, length, why))
+    strange = _strange(tokens, spans, tokenizer)
+    notes += [strange] if strange else []
+    stats = {
+        "kind": tokenizer.kind, "vocab": vocab, "pad": pad, "length": length, "end": end,
+        "roles": dict(tokenizer.roles), "tokenizer": tokenizer.to_json(),
+    }  # fmt: skip
+    text = schema.of("input", "text")[0]
+    schema = schema.with_field(replace(text, stats=stats))
+    return Opened(schema, Running(tokens, spans, length, pad, vocab), reason, notes)
+
+
+def read_running(schema: Schema, source: Source, options: DataOptions) -> Opened:
+    """Encode other text as in training, as the part "all"; parts that it came with are kept.
+
+    Raises `DataError` where there is no text, or not two tokens of it.
+    """
+    text = schema.of("input", "text")[0]
+    name = _column(source, options)
+    source = replace(source, columns={text.name: source.columns[name]})
+    texts, notes = _texts(schema, source, options)
+    tokenizer, stats = tokenizer_of(schema), text.stats
+    parts: dict[str, list[str]] = {}
+    if source.given_split is not None:
+        for part, code in PARTS.items():
+            found = [t for t, c in zip(texts, source.given_split, strict=True) if c == code and t]
+            parts |= {part: found} if found else {}
+    if len(parts) < 2:
+        parts = {"all": [t for t in texts if t]}
+    tokens, spans = _encode(parts, tokenizer, bool(stats["end"]), source, options)
+    length = int(stats["length"])
+    if max(b - a for a, b in spans.values()) < 2:
+        raise DataError(f"{source.name} has fewer than 2 tokens", "a token to predict from another",
+                        "give more text")  # fmt: skip
+    spans = {name: span for name, span in spans.items() if span[1] - span[0] > 1}
+    spans.setdefault("all", (min(a for a, _ in spans.values()), max(b for _, b in spans.values())))
+    running = Running(tokens, spans, length, int(stats["pad"]), int(stats["vocab"]))
+    return Opened(schema, running, "all text", notes)
+
+
+# ------------------------------------------------------------------------ which text
+
+
+def running_schema(source: Source, options: DataOptions) -> Schema:
+    """Return which column is read; raise `DataError` where none or several hold text."""
+    name = _column(source, options)
+    why = source.task_reason or "the known task of " + source.name
+    fields = [
+        Field(column, "text", "input", "running text")
+        if column == name
+        else Field(column, "category", "ignored", "a language model reads one column of text")
+        for column in source.columns
+    ]
+    return Schema(tuple(fields), TASK, "asked for" if options.task else why)
+
+
+def _column(source: Source, options: DataOptions) -> str:
+    """Return the name of the column that holds the text."""
+    if options.target is not None:
+        return options.target
+    if source.schema_hints.get("text") == "text":
+        return "text"
+    found = [name for name, column in source.columns.items() if _holds_text(column)]
+    if len(found) == 1 or "text" in found:
+        return "text" if "text" in found else found[0]
+    raise DataError(
+        f"{source.name} has {len(found) or 'no'} columns of text"
+        + (f": {', '.join(found[:8])}" if found else ""),
+        "one column of text to learn from",
+        "name it with --target" if found else "give a text file, a folder of them, or a table",
+    )
+
+
+def _holds_text(column: Column) -> bool:
+    if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "OU":
+        return False
+    return any(isinstance(v, str) and v.strip() for v in column[:1000].tolist())
+
+
+def _texts(
+    schema: Schema, source: Source, options: DataOptions
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Return the text of each document, "" where there is none or it cannot be read, and notes."""
+    texts = texts_of(source, schema.of("input", "text")[0])
+    faults = text_faults(schema, source, np.arange(len(texts)))
+    notes = settle(faults, source, options)
+    for row in faults:
+        texts[row] = ""
+    if not any(t.strip() for t in texts):
+        raise DataError(f"{source.name} holds no text", "text to learn from", "check the file")
+    return texts, notes
+
+
+# ------------------------------------------------------------------------ which part
+
+
+def _apart(source: Source, texts: list[str]) -> bool:
+    """Return whether documents are things of their own, not places where one text was cut."""
+    if sum(map(bool, texts)) < FEW:
+        return False
+    one_file = len(source.parts) == 1 and source.origin is not None and source.origin.is_file()
+    return not one_file or source.task != TASK or titled(texts)
+
+
+def _divide(
+    source: Source, texts: list[str], apart: bool, options: DataOptions  # noqa: FBT001
+) -> tuple[dict[str, list[str]], str, list[str]]:  # fmt: skip
+    """Return the documents of each part, the rule in words, and notes."""
+    val = VAL_SHARE if options.val is None else options.val
+    test = options.test or 0.0
+    given, notes = source.given_split, []
+    if given is not None and TRAIN in given:
+        parts = {k: [t for t, c in zip(texts, given, strict=True) if c == code and t]
+                 for k, code in PARTS.items()}  # fmt: skip
+        parts = _wanted(parts, options)
+        held = {t for k, docs in parts.items() if k != "train" for t in docs}
+        own = [t for t in parts["train"] if t not in held]
+        if len(own) < len(parts["train"]):
+            notes.append(f"{len(parts['train']) - len(own):,} training documents that are also "
+                         "held back are left out")  # fmt: skip
+        parts["train"] = own
+        if "val" in parts or not val:
+            return parts, "the parts that the data came with", notes
+        rest, _, _ = _divide(replace(source, given_split=None), own, apart,
+                             replace(options, test=0.0))  # fmt: skip
+        parts |= rest
+        return parts, "given test text; validation from the training text", notes
+    shares = {"val": val, "test": test}
+    if apart:
+        return _by_document(texts, shares, options.seed), _rule(shares, "documents, drawn by chance"
+                                                                ), notes  # fmt: skip
+    return _by_place("".join(texts), shares), _rule(shares, "the text, from its end"), notes
+
+
+def _wanted(parts: dict[str, list[str]], options: DataOptions) -> dict[str, list[str]]:
+    """Return the parts that are there and were not declined by val=0 or test=0."""
+    declined = {name for name in ("val", "test") if getattr(options, name) == 0}
+    return {k: docs for k, docs in parts.items() if docs and k not in declined}
+
+
+def _rule(shares: dict[str, float], of: str) -> str:
+    held = [f"{name} {share:.0%}" for name, share in shares.items() if share]
+    return f"{', '.join(held)} of {of}" if held else "nothing is held back"
+
+
+def _by_document(texts: list[str], shares: dict[str, float], seed: int) -> dict[str, list[str]]:
+    """Hold back documents drawn by chance; copies of one text stay together."""
+    same: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        if text:
+            same.setdefault(text, []).append(row)
+    groups = list(same.values())
+    random = np.random.Generator(np.random.Philox(key=derive(seed, "split")))
+    order = random.permutation(len(groups)).tolist()
+    total = sum(map(len, texts))
+    part = dict.fromkeys(range(len(texts)), "train")
+    for name, share in shares.items():
+        room = share * total
+        while room > 0 and len(order) > 1:
+            rows = groups[order.pop()]
+            part |= dict.fromkeys(rows, name)
+            room -= sum(len(texts[row]) for row in rows)
+    found = {k: [t for i, t in enumerate(texts) if t and part[i] == k] for k in PARTS}
+    return {k: docs for k, docs in found.items() if docs}
+
+
+def _by_place(text: str, shares: dict[str, float]) -> dict[str, list[str]]:
+    """Hold back the end of a text, first validation and then test; cut at ends of lines."""
+    marks, at = {"train": 0}, 1.0 - sum(shares.values())
+    for name, share in shares.items():
+        if share:
+            marks[name] = _line_end(text, int(at * len(text)))
+            at += share
+    ends = [*list(marks.values())[1:], len(text)]
+    return {k: [text[a:b]] for (k, a), b in zip(marks.items(), ends, strict=True) if a < b}
+
+
+def _line_end(text: str, at: int) -> int:
+    found = text.find("\n", at, at + NEAR)
+    return found + 1 if 0 <= found < len(text) - 1 else at
+
+
+# ------------------------------------------------------------------------ which tokens
+
+
+def _kind(texts: list[str], characters: int) -> tuple[str, str]:
+    """Return the kind of tokens for these training texts, and why."""
+    if characters <= LONGEST_CHARACTERS:
+        letters = len(set().union(*texts))
+        if letters <= MOST_LETTERS:
+            return "char", f"so short a text shows each of its {letters} characters often enough"
+    return "bpe", "whole words and pieces of words: a window of them spans more text"
+
+
+def _in_pieces(texts: list[str], characters: int) -> list[str]:
+    """Return texts of which some can be left out: what is long is cut."""
+    if characters <= MOST_CHARACTERS:
+        return texts
+    return [text[at : at + PIECE] for text in texts for at in range(0, len(text), PIECE)]
+
+
+def _encode(
+    parts: dict[str, list[str]], tokenizer: Tokenizer, end: bool, source: Source,  # noqa: FBT001
+    options: DataOptions,
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:  # fmt: skip
+    """Return the tokens of all parts end to end, and where each part lies."""
+
+    def make() -> dict[str, np.ndarray]:
+        found, sizes = [], []
+        for docs in parts.values():
+            pieces = [v for v, _ in encode_documents(docs, tokenizer, end=_end(tokenizer, end))]
+            found += pieces
+            sizes.append(sum(map(len, pieces)))
+        dtype = dtype_for(pad_of(tokenizer)[1])
+        joined = np.concatenate(found).astype(dtype) if found else np.zeros(0, dtype)
+        return {"tokens": joined, "sizes": np.array(sizes, np.int64)}
+
+    if sum(len(t) for docs in parts.values() for t in docs) < WORTH_KEEPING:
+        made = make()
+    else:
+        names = [[k, hash_of(docs)] for k, docs in parts.items()]
+        key = key_of("running", FORMAT, tokenizer.fingerprint, end, names)
+        made = keep(key, make, name=f"tokens of {source.name}", folder=options.cache)
+    bounds = [0, *np.cumsum(made["sizes"]).tolist()]
+    spans = {k: (bounds[i], bounds[i + 1]) for i, k in enumerate(parts)}
+    return made["tokens"], spans
+
+
+def _end(tokenizer: Tokenizer, end: bool) -> int | None:  # noqa: FBT001
+    return tokenizer.eos if end else None
+
+
+def _context(span: tuple[int, int], asked: int | None) -> tuple[int, str]:
+    """Return the tokens of a window, and why."""
+    if asked is not None:
+        return asked, f"max_length={asked}"
+    total = span[1] - span[0] - 1
+    length = CONTEXT
+    while length > SHORTEST and total < WINDOWS * length:
+        length //= 2
+    return length, f"max_length={length}" + (", for so short a text" if length < CONTEXT else "")
+
+
+def _long_enough(
+    spans: dict[str, tuple[int, int]], length: int, source: Source, *, asked: bool
+) -> None:
+    """Raise where a part has no window of training, or nothing to judge by."""
+    for part, (a, b) in spans.items():
+        least = length + 1 if part == "train" else 2
+        if b - a < least:
+            raise DataError(
+                f"the {part} text of {source.name} has {b - a:,} tokens",
+                f"at least {least:,}" + (f": windows of {length} and the token that follows"
+                                         if part == "train" else ""),
+                f"give more text, or a max_length below {max(b - a, 5) - 1}" if asked
+                else "give more text, or hold less of it back with --val",
+            )  # fmt: skip
+
+
+def _said(
+    parts: dict[str, list[str]], spans: dict[str, tuple[int, int]], length: int, why: str
+) -> str:
+    sizes = [f"{b - a:,} {part}" for part, (a, b) in spans.items()]
+    read = sum(len(t.encode()) for docs in parts.values() for t in docs)
+    per = read / max(sum(b - a for a, b in spans.values()), 1)
+    return (f"text: {', '.join(sizes)} tokens of {per:.2f} bytes, read in windows of {length} "
+            f"({why})")  # fmt: skip
+
+
+def _strange(
+    tokens: np.ndarray, spans: dict[str, tuple[int, int]], tokenizer: Tokenizer
+) -> str:  # fmt: skip
+    """Return a sentence where held-back text has characters that the training text lacks."""
+    if tokenizer.unk is None:
+        return ""
+    held: Sequence[np.ndarray] = [tokens[a:b] for k, (a, b) in spans.items() if k != "train"]
+    count = sum(int((part == tokenizer.unk).sum()) for part in held)
+    return f"{count:,} held-back tokens are unknown to the tokenizer" if count else ""

@@ -1,0 +1,135 @@
+"""The stream of a language model: windows of running text, their targets one token further.
+
+In training a window begins anywhere, each place equally likely: epoch e draws as many windows as
+the text has, from a generator of (seed, e), so that every token is seen once an epoch on average.
+In evaluation the windows lie side by side and every token but the first is predicted once.
+Rank r of w takes windows n·r//w .. n·(r+1)//w of each step, as everywhere.
+
+B windows of a step, T tokens of a window.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gipi.core.batch import Batch
+from gipi.core.errors import ConfigError
+from gipi.core.schema import IGNORED_TOKEN
+from gipi.text.packing import random_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.data.running import Running
+
+CHUNK_TOKENS = 1 << 16  # read at once: several steps of a small model, one of a large one
+
+
+class WindowStream:
+    """Batches of one part of a running text (a `core.batch.Stream`).
+
+    rows, batch_size, steps   of one epoch, over all ranks; in training all steps are full
+    inputs {"tokens": (B, T) int64}, target (B, T) int64; ids (B,) where the windows begin
+    seconds_waiting           time spent reading so far
+    """
+
+    weighted = False
+    mode, mode_reason = "mapped", "windows are cut out of one row of tokens"
+
+    def __init__(
+        self, running: Running, part: str, *, batch_size: int | str, seed: int = 0,
+        shuffle: bool = True, device: torch.device | str = "cpu", rank: int = 0, world: int = 1,
+    ) -> None:  # fmt: skip
+        if not 0 <= rank < world:
+            raise ConfigError(f"rank {rank} of {world}", "a rank from 0 to world-1", "correct it")
+        self._running = running
+        self._begin, end = running.spans[part]
+        self._tokens = running.tokens[self._begin : end]
+        self.length = running.length
+        windows = running.windows(part)
+        self.batch_size = _batch_size(batch_size, windows)
+        self.shuffle = shuffle
+        self.steps = (
+            max(1, windows // self.batch_size) if shuffle else -(-windows // self.batch_size)
+        )
+        self.rows = self.steps * self.batch_size if shuffle else windows
+        self.seed, self.rank, self.world = seed, rank, world
+        self.device = torch.device(device)
+        self.seconds_waiting = 0.0
+        per = self.batch_size * self.length
+        self._per_chunk = max(1, min(64, CHUNK_TOKENS // max(per, 1)))
+
+    def close(self) -> None:
+        """Do nothing: no worker reads for this stream."""
+
+    def starts(self, epoch: int) -> np.ndarray:
+        """Return (rows,) int64: where the windows of this epoch begin within the part."""
+        if not self.shuffle:
+            return np.arange(self.rows, dtype=np.int64) * self.length
+        return random_windows(
+            len(self._tokens), self.length + 1, number=self.rows, seed=self.seed, epoch=epoch
+        )
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Yield this rank's share of the batches of one epoch from batch number `skip` on."""
+        starts, size = self.starts(epoch), self.batch_size
+        for first in range(skip, self.steps, self._per_chunk):
+            began = time.perf_counter()
+            last = min(first + self._per_chunk, self.steps)
+            sizes = [min(size, self.rows - step * size) for step in range(first, last)]
+            batches = self._cut(starts[first * size : last * size], sizes)
+            self.seconds_waiting += time.perf_counter() - began
+            yield from batches
+
+    def _cut(self, starts: np.ndarray, sizes: list[int]) -> list[Batch]:
+        """Return the batches of consecutive steps that begin at starts[0]."""
+        r, w = self.rank, self.world
+        shares, empty, keep, base = [], [], [], 0
+        for n in sizes:
+            low, high = n * r // w, n * (r + 1) // w
+            empty.append(low == high)
+            if low == high:  # every rank takes part in every step
+                low, high = 0, 1
+            keep.append(slice(base + low, base + high))
+            shares.append(high - low)
+            base += n
+        mine = starts if w == 1 else np.concatenate([starts[part] for part in keep])
+        tokens, target = self._read(mine)
+        ids = torch.from_numpy(mine + self._begin).to(self.device)
+        nothing = torch.zeros(1, device=self.device) if any(empty) else None
+        cut = zip(tokens.split(shares), target.split(shares), ids.split(shares), sizes, empty,
+                  strict=True)  # fmt: skip
+        return [Batch({"tokens": x}, y, nothing if none else None, i, rows)
+                for x, y, i, rows, none in cut]  # fmt: skip
+
+    def _read(self, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens and targets, (rows, T) int64 each, on the device."""
+        T, total = self.length, len(self._tokens)
+        if len(starts) and int(starts.max()) + T + 1 > total:  # the last window of an evaluation
+            at = starts[:, None] + np.arange(T + 1)
+            rows = self._tokens[np.minimum(at, total - 1)].astype(np.int64)
+            rows[at >= total] = self._running.pad
+            target = np.where(at >= total, IGNORED_TOKEN, rows)[:, 1:]
+        else:
+            view = np.lib.stride_tricks.sliding_window_view(self._tokens, T + 1)
+            rows = view[starts]
+            target = rows[:, 1:].astype(np.int64)
+        tokens = rows[:, :-1].astype(np.int64)
+        found = torch.from_numpy(tokens), torch.from_numpy(np.ascontiguousarray(target))
+        if self.device.type == "cpu":
+            return found
+        return found[0].to(self.device), found[1].to(self.device)
+
+
+def _batch_size(asked: int | str, windows: int) -> int:
+    if asked == "full":
+        return windows
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
+        raise ConfigError(
+            f"batch_size {asked!r}", "a whole number from 1 up, or 'full'", "set batch_size=32"
+        )
+    return min(asked, windows)
