@@ -47,3 +47,11 @@ def test_few_pictures_are_said_to_be_few() -> None:
     assert "by heart" in picture_recipes.honest("resnet18", "classify", 244)
     assert picture_recipes.honest("resnet18", "classify", 50_000) == ""
     assert picture_recipes.honest("lenet5", "classify", 244) == ""
+
+
+def test_another_optimizer_than_muon_gets_a_rate_of_its_own_scale() -> None:
+    asked = recipe_for("classify", "fastnet", schema("classify"), 50_000, optimizer="adamw")
+    usual = recipe_for("classify", "fastnet", schema("classify"), 50_000)
+    assert usual.values["optimizer"] == "muon"
+    assert asked.values["lr"] == 8e-3  # 256 rows a step
+    assert usual.values["lr"] != asked.values["lr"]
