@@ -1,0 +1,55 @@
+"""Which finding comes first: roots before what they bring about, sure before likely."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gipi.doctor.finding import Finding
+    from gipi.doctor.rule import Rule
+
+PHASES = {"before": 0, "steps": 1, "epoch": 2}
+
+
+def descendants(rules: Iterable[Rule]) -> dict[str, set[str]]:
+    """Return, for every code, all that it can bring about, directly or not."""
+    direct = {r.code: set(r.causes) for r in rules}
+    full: dict[str, set[str]] = {}
+    for code in direct:
+        seen: set[str] = set()
+        ahead = [code]
+        while ahead:
+            for child in direct.get(ahead.pop(), ()):
+                if child not in seen:
+                    seen.add(child)
+                    ahead.append(child)
+        full[code] = seen - {code}
+    return full
+
+
+def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
+    """Return the findings with their parents, roots first.
+
+    A finding is a child where a confirmed problem among the findings can bring it about; a child
+    never stands before its parent. Then problems before hints, confirmed before suspected, earlier
+    phases before later ones, and the stronger before the weaker.
+    """
+    found = list(findings)
+    below = descendants(rules)
+    sure = {f.code for f in found if f.confirmed and f.severity == "problem"}
+    named = [
+        f.but(parents=tuple(sorted(c for c in sure if c != f.code and f.code in below.get(c, ()))))
+        for f in found
+    ]
+    return sorted(
+        named,
+        key=lambda f: (
+            f.severity != "problem",
+            bool(f.parents),
+            not f.confirmed,
+            PHASES[f.phase],
+            -f.strength,
+        ),
+    )

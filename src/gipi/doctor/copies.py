@@ -1,0 +1,119 @@
+"""Experiments put aside and taken back: in place for probes, as a deep copy for repairs."""
+
+from __future__ import annotations
+
+import copy
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from gipi.doctor.experiment import Experiment
+
+
+@dataclass
+class Saved:
+    """Everything of an experiment that training changes, by value."""
+
+    tensors: list[tuple[Tensor, Tensor]]
+    grads: list[tuple[nn.Parameter, Tensor | None]]
+    modes: list[tuple[nn.Module, bool]]
+    optimizer: dict[str, Any]
+    rates: list[dict[str, Any]]
+    scheduler: dict[str, Any] | None
+    rng: tuple[Tensor, Any, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the saved weights take."""
+        return sum(old.numel() * old.element_size() for _, old in self.tensors)
+
+
+def save(exp: Experiment) -> Saved:
+    """Return a copy of weights, buffers, gradients, modes, optimizer, scheduler and generators."""
+    modules = [exp.model, *([exp.loss] if isinstance(exp.loss, nn.Module) else [])]
+    held = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    groups = [
+        {k: copy.copy(v) for k, v in g.items() if k != "params"} for g in exp.optimizer.param_groups
+    ]
+    return Saved(
+        [(t, t.detach().clone()) for t in held],
+        [(p, None if p.grad is None else p.grad.detach().clone())
+         for m in modules for p in m.parameters()],
+        [(m, m.training) for m in exp.model.modules()],
+        copy.deepcopy(exp.optimizer.state_dict()),
+        groups,
+        copy.deepcopy(exp.scheduler.state_dict()) if hasattr(exp.scheduler, "state_dict") else None,
+        (torch.get_rng_state(), random.getstate(), np.random.get_state()),  # noqa: NPY002
+    )  # fmt: skip
+
+
+def restore(exp: Experiment, saved: Saved) -> None:
+    """Put back what `save` copied, bit for bit and in place."""
+    with torch.no_grad():
+        for tensor, old in saved.tensors:
+            tensor.copy_(old)
+    for param, grad in saved.grads:
+        param.grad = None if grad is None else grad.clone()
+    for module, mode in saved.modes:
+        module.training = mode
+    exp.optimizer.load_state_dict(copy.deepcopy(saved.optimizer))
+    for group, old in zip(exp.optimizer.param_groups, saved.rates, strict=True):
+        group.update(old)
+    if saved.scheduler is not None:
+        exp.scheduler.load_state_dict(copy.deepcopy(saved.scheduler))
+    torch.set_rng_state(saved.rng[0])
+    random.setstate(saved.rng[1])
+    np.random.set_state(saved.rng[2])  # noqa: NPY002
+
+
+@contextmanager
+def untouched(exp: Experiment) -> Iterator[None]:
+    """Whatever happens within, the experiment is afterwards what it was."""
+    saved = save(exp)
+    try:
+        yield
+    finally:
+        restore(exp, saved)
+
+
+def duplicate(exp: Experiment) -> Experiment:
+    """Return a copy that shares nothing with `exp` but its data and functions.
+
+    A step or a loss that reaches the model by a closure instead of through the experiment goes on
+    reaching the old one; the default step does not.
+    """
+    memo: dict[int, Any] = {}
+    model = copy.deepcopy(exp.model, memo)
+    loss = copy.deepcopy(exp.loss, memo) if isinstance(exp.loss, nn.Module) else exp.loss
+    optimizer = copy.deepcopy(exp.optimizer, memo)  # its parameters are found in the memo
+    scheduler = copy.deepcopy(exp.scheduler, memo)
+    twin = replace(exp, model=model, loss=loss, optimizer=optimizer, scheduler=scheduler,
+                   declared=dict(exp.declared))  # fmt: skip
+    twin.judge = exp.judge
+    return twin
+
+
+def renewed_optimizer(exp: Experiment) -> None:
+    """Give the experiment's optimizer the parameters that its changed model has, options kept.
+
+    Parameters that are new join the first group; a scheduler goes on with the same groups.
+    """
+    known = {id(p): i for i, g in enumerate(exp.optimizer.param_groups) for p in g["params"]}
+    now = {id(p): p for p in exp.model.parameters()}
+    for group in exp.optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) in now]
+    fresh = [p for key, p in now.items() if key not in known and p.requires_grad]
+    exp.optimizer.param_groups[0]["params"].extend(fresh)
+    for param in list(exp.optimizer.state):
+        if id(param) not in now:
+            del exp.optimizer.state[param]

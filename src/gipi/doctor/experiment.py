@@ -1,0 +1,243 @@
+"""An experiment: any PyTorch training, described so that it can be repeated, probed and changed.
+
+X and y are whatever the model and the loss take; where they are tensors of rows the doctor looks
+into them. Nothing here knows of gipi's own models, tasks or streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from gipi.core.errors import ConfigError, DataError, did_you_mean
+from gipi.core.seed import derive
+
+LossFunction = Callable[[Any, Any], Tensor]
+Step = Callable[["Experiment", Any, Any], Tensor]
+
+DECLARED = {
+    "frozen": "patterns of parameter names that are meant to stay as they are",
+    "time_ordered": "True: the order of the rows is time, and they are not to be shuffled",
+    "vocabulary": "the number of tokens that the tokenizer knows",
+    "tokens": "ids of special tokens, such as {'pad': 0, 'unknown': 1}",
+    "lengths": "length of every training row before it was cut",
+    "imbalance": "True: classes are as unequal in life as they are here",
+    "groups": "a group of every training row: rows of one group belong to one split",
+    "duplicates": "True: equal rows are natural here",
+    "causal": "True: an output must not depend on later inputs",
+    "old_task": "(X, y) of what the model could do before, and must not forget",
+    "columns": "names of the input's columns",
+    "small_batches": "True: batches are as small as they are on purpose",
+}
+
+
+@dataclass
+class Experiment:
+    """A model and everything that trains it.
+
+    train, val       (X, y) tensors, a DataLoader, or an iterable of (xb, yb) that can be repeated
+    loss             (outputs, y) -> scalar tensor
+    epochs           passes over `train`; 0.5 is half a pass
+    batch_size, shuffle  used where `train` is a pair of tensors
+    scheduler        stepped after every epoch, or every "step" (`scheduler_every`)
+    task             "classes", "numbers", "tokens", "reconstruct"; None: seen from loss and target
+    metric           (outputs, y) -> float, more is better; None: minus the loss
+    step             (experiment, xb, yb) -> loss: one whole step, in place of `plain_step`
+    transform        xb -> xb, applied to training batches only (augmentation)
+    evaluate         (model, X) -> outputs, in place of one pass in evaluation mode
+    declared         what you know and the doctor cannot see: the keys of `DECLARED`
+
+    Raises `ConfigError` for what cannot be trained and `DataError` for data of unequal length.
+    """
+
+    model: nn.Module
+    train: Any = field(kw_only=True)
+    val: Any = field(default=None, kw_only=True)
+    loss: LossFunction = field(kw_only=True)
+    optimizer: torch.optim.Optimizer = field(kw_only=True)
+    epochs: float = field(default=10, kw_only=True)
+    batch_size: int = field(default=32, kw_only=True)
+    shuffle: bool = field(default=True, kw_only=True)
+    scheduler: Any = field(default=None, kw_only=True)
+    scheduler_every: Literal["epoch", "step"] = field(default="epoch", kw_only=True)
+    task: str | None = field(default=None, kw_only=True)
+    metric: Callable[[Any, Any], float] | None = field(default=None, kw_only=True)
+    step: Step | None = field(default=None, kw_only=True)
+    transform: Callable[[Any], Any] | None = field(default=None, kw_only=True)
+    evaluate: Callable[[nn.Module, Any], Any] | None = field(default=None, kw_only=True)
+    declared: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    judge: LossFunction | None = field(default=None, init=False, repr=False)
+    """The loss of the question as it was asked: a repair that changes `loss` leaves it here."""
+
+    def __post_init__(self) -> None:
+        for key in self.declared:
+            if key not in DECLARED:
+                raise ConfigError(
+                    f"declared={{'{key}': ...}}",
+                    f"one of {', '.join(DECLARED)}",
+                    did_you_mean(key, DECLARED),
+                )
+        if self.scheduler_every not in ("epoch", "step"):
+            raise ConfigError(
+                f"scheduler_every='{self.scheduler_every}'", "'epoch' or 'step'", "choose one"
+            )
+        if self.batch_size < 1 or self.epochs <= 0:
+            raise ConfigError(
+                f"batch_size={self.batch_size}, epochs={self.epochs}",
+                "at least one row a step, and something to train",
+                "give both above 0",
+            )
+        for name in ("train", "val"):
+            pair = tensors(getattr(self, name))
+            if pair is not None and len(pair[0]) != len(pair[1]):
+                raise DataError(
+                    f"{name}: {len(pair[0])} inputs and {len(pair[1])} targets",
+                    "one target for every row",
+                    "check how the two were cut",
+                )
+            if pair is not None and not len(pair[0]):
+                raise DataError(f"{name} has no rows", "rows", "check how the rows were divided")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters lie."""
+        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass; counted once where a stream does not tell."""
+        pair = tensors(self.train)
+        if pair is not None:
+            return -(-len(pair[0]) // self.batch_size)
+        try:
+            return len(self.train)
+        except TypeError:
+            return max(1, sum(1 for _ in self.train))
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return max(1, round(self.epochs * self.steps_per_epoch))
+
+
+def tensors(data: Any) -> tuple[Tensor, Tensor] | None:
+    """Return (X, y) where the data are a pair of tensors (or arrays), else None."""
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        pair = tuple(torch.as_tensor(d) if hasattr(d, "__array__") else d for d in data)
+        if all(isinstance(d, Tensor) for d in pair):
+            return pair[0], pair[1]
+    return None
+
+
+def batches(exp: Experiment, epoch: int) -> Iterator[tuple[Any, Any]]:
+    """Yield the training batches of one epoch, on the model's device, without `transform`.
+
+    Pairs of tensors are shuffled by (seed, epoch); a loader decides its own order.
+    """
+    pair = tensors(exp.train)
+    if pair is None:
+        for xb, yb in exp.train:
+            yield moved(xb, exp.device), moved(yb, exp.device)
+        return
+    X, y = pair
+    order = torch.arange(len(X))
+    if exp.shuffle:
+        generator = torch.Generator().manual_seed(derive(exp.seed, "order", epoch))
+        order = torch.randperm(len(X), generator=generator)
+    for chosen in order.split(exp.batch_size):
+        yield moved(X[chosen], exp.device), moved(y[chosen], exp.device)
+
+
+def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
+    """Return up to `rows` rows of a split as one (X, y), in the order of the data; None for none.
+
+    Batches of a loader that are not tensors, or differ in shape, come back as their first batch.
+    """
+    if data is None:
+        return None
+    pair = tensors(data)
+    if pair is not None:
+        return moved(pair[0][:rows], device), moved(pair[1][:rows], device)
+    if isinstance(data, DataLoader):
+        pair = tensors(getattr(data.dataset, "tensors", None))
+        if pair is not None:
+            return moved(pair[0][:rows], device), moved(pair[1][:rows], device)
+    xs, ys, seen = [], [], 0
+    for xb, yb in data:
+        xs.append(moved(xb, device))
+        ys.append(moved(yb, device))
+        seen += len(yb)
+        if seen >= rows:
+            break
+    if not xs:
+        return None
+    if not all(isinstance(x, Tensor) and x.shape[1:] == xs[0].shape[1:] for x in xs):
+        return xs[0], ys[0]
+    return torch.cat(xs)[:rows], torch.cat(ys)[:rows]
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return tensors within tuples, lists and mappings on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {k: moved(v, device) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(moved(v, device) for v in value)
+    return torch.as_tensor(value, device=device) if hasattr(value, "__array__") else value
+
+
+def call(model: nn.Module, xb: Any) -> Any:
+    """Return the outputs: a tuple of inputs is given by position, a mapping by name."""
+    if isinstance(xb, (tuple, list)):
+        return model(*xb)
+    if isinstance(xb, Mapping):
+        return model(**xb)
+    return model(xb)
+
+
+def plain_step(exp: Experiment, xb: Any, yb: Any) -> Tensor:
+    """One step as everyone writes it; returns the loss before it."""
+    exp.optimizer.zero_grad()
+    loss = exp.loss(call(exp.model, xb), yb)
+    loss.backward()
+    exp.optimizer.step()
+    return loss.detach()
+
+
+def take_step(exp: Experiment, xb: Any, yb: Any) -> Tensor:
+    """One step of the experiment, with its transform and its own way of stepping."""
+    if exp.transform is not None:
+        xb = exp.transform(xb)
+    return (exp.step or plain_step)(exp, xb, yb)
+
+
+def outputs(exp: Experiment, X: Any, *, rows: int = 1024) -> Any:
+    """Return what the model says of X, as the user evaluates it; the mode is left as it was."""
+    training = exp.model.training
+    try:
+        with torch.no_grad():
+            if exp.evaluate is not None:
+                return exp.evaluate(exp.model, X)
+            exp.model.eval()
+            if isinstance(X, Tensor) and len(X) > rows:
+                said = [exp.model(part) for part in X.split(rows)]
+                if all(isinstance(s, Tensor) for s in said):
+                    return torch.cat(said)
+            return call(exp.model, X)
+    finally:
+        exp.model.train(training)
+
+
+def judged(exp: Experiment, said: Any, y: Any) -> float:
+    """Return how good outputs are, more is better: the metric, or minus the loss as asked."""
+    if exp.metric is not None:
+        return float(exp.metric(said, y))
+    with torch.no_grad():
+        return -float((exp.judge or exp.loss)(said, y))

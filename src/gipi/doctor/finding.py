@@ -1,0 +1,91 @@
+"""What the doctor says: findings, and the repairs that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from gipi.doctor.experiment import Experiment
+
+Severity = Literal["problem", "hint"]
+Mode = Literal["auto", "ask", "advise"]
+Proof = Literal["better", "not worse", "exact"]
+Change = Callable[["Experiment"], str]
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One change that may cure a finding.
+
+    name    a few words, such as "lr / 10"
+    change  alters a *copy* of the experiment in place and says what it did; raises `CannotRepair`
+    mode    "auto": the doctor may do it; "ask": proposed, needs a yes; "advise": only told
+    proof   what must hold for it to be kept: validation "better" by more than its noise,
+            "not worse" by more than it, or "exact": the fault is gone, whatever the score says
+    edit    the exact edit that a person would make in his own code
+    """
+
+    name: str
+    change: Change | None
+    mode: Mode = "auto"
+    proof: Proof = "better"
+    edit: str = ""
+
+
+class CannotRepair(Exception):  # noqa: N818  read where it is raised, never seen by users
+    """A repair does not fit this experiment; the next one is tried."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or looks as if it were.
+
+    code       the name in the catalogue
+    severity   "problem": it hurts, or will; "hint": worth a look
+    message    what was found, with its numbers, for people
+    advice     what to do
+    where      names of modules, parameters, columns
+    rows       numbers of training rows
+    evidence   numbers and short lists, fit for JSON
+    confirmed  a counter-experiment or an exact test showed it
+    phase      "before" the first step, during "steps", or after an "epoch"
+    step       when it was first suspected
+    strength   how far beyond the threshold, 1 is at it: orders findings of equal rank
+    parents    codes of the findings that cause this one
+    repairs    in the order in which they are tried
+    """
+
+    code: str
+    message: str
+    advice: str
+    severity: Severity = "problem"
+    where: tuple[str, ...] = ()
+    rows: tuple[int, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    confirmed: bool = False
+    phase: Literal["before", "steps", "epoch"] = "before"
+    step: int = 0
+    strength: float = 1.0
+    parents: tuple[str, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+
+    @property
+    def repair(self) -> Repair | None:
+        """The first repair, or None where only a person can help."""
+        return self.repairs[0] if self.repairs else None
+
+    def but(self, **changes: Any) -> Finding:
+        """Return the finding with some fields changed."""
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `findings.json` holds."""
+        return {
+            "code": self.code, "severity": self.severity, "confirmed": self.confirmed,
+            "message": self.message, "advice": self.advice, "where": list(self.where),
+            "rows": list(self.rows), "evidence": dict(self.evidence), "phase": self.phase,
+            "step": self.step, "parents": list(self.parents),
+            "repairs": [{"name": r.name, "mode": r.mode, "edit": r.edit} for r in self.repairs],
+        }  # fmt: skip

@@ -1,0 +1,48 @@
+"""A rule: one training problem, how it is suspected, shown and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.finding import Finding
+    from gipi.doctor.trace import Trace
+
+Before = Callable[["Facts"], Iterator["Finding"]]
+During = Callable[["Facts", "Trace"], Iterator["Finding"]]
+Confirm = Callable[["Facts", "Finding"], "Finding | None"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One problem of the catalogue.
+
+    code     its public name
+    title    what it is, in a few words
+    looks    what a person sees of it
+    why      why it is a problem
+    do       what to do about it
+    source   who described it
+    before   looks before the first step: `Finding`s with ``phase="before"``
+    during   looks at what a run left in its trace, at a tenth, a quarter, a half and the end
+    confirm  the counter-experiment: the finding with ``confirmed=True``, or another severity;
+             None where it was a false alarm. Rules whose look is exact have none and set
+             ``confirmed`` themselves.
+    passes   forward and backward passes that `confirm` costs, about
+    causes   codes of the problems that this one brings about
+    """
+
+    code: str
+    title: str
+    looks: str
+    why: str
+    do: str
+    source: str
+    before: Before | None = None
+    during: During | None = None
+    confirm: Confirm | None = None
+    passes: int = 0
+    causes: tuple[str, ...] = ()

@@ -1,0 +1,147 @@
+"""The functions that a forward pass calls, in order, whether as modules or by name.
+
+A `torch.overrides.TorchFunctionMode` sees `F.relu(x)`, `x.softmax(-1)` and `nn.ReLU()(x)` alike;
+hooks on the modules say where each call stands. Both are on for one forward pass and then gone.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gipi.doctor.experiment import Experiment, call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NAMES = {"softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid", "tanh": "tanh",
+         "relu": "relu", "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh",
+         "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu", "elu": "elu", "selu": "selu",
+         "celu": "elu", "softplus": "softplus", "hardtanh": "hardtanh", "relu6": "relu6",
+         "hardsigmoid": "hardsigmoid", "logsigmoid": "logsigmoid", "mish": "silu", "prelu": "prelu",
+         "linear": "linear", "conv1d": "conv", "conv2d": "conv", "conv3d": "conv",
+         "conv_transpose2d": "conv", "batch_norm": "batch_norm", "layer_norm": "layer_norm",
+         "group_norm": "group_norm", "instance_norm": "instance_norm", "rms_norm": "rms_norm",
+         "embedding": "embedding", "dropout": "dropout", "dropout2d": "dropout",
+         "scaled_dot_product_attention": "attention", "multi_head_attention_forward": "attention",
+         "lstm": "lstm", "gru": "gru", "rnn_tanh": "rnn", "rnn_relu": "rnn", "matmul": "matmul",
+         "bmm": "matmul", "__matmul__": "matmul", "cat": "cat", "add": "add", "__add__": "add",
+         "__mul__": "mul", "mul": "mul", "max_pool2d": "pool", "avg_pool2d": "pool",
+         "adaptive_avg_pool2d": "pool", "mean": "mean", "flatten": "reshape", "view": "reshape",
+         "reshape": "reshape", "detach": "detach", "clamp": "clamp", "exp": "exp", "log": "log",
+         "sqrt": "sqrt", "div": "div", "__truediv__": "div", "cross_entropy": "cross_entropy",
+         "masked_fill": "mask", "masked_fill_": "mask"}  # fmt: skip
+"""What a torch function is called here."""
+
+ACTIVATIONS = frozenset(
+    ("relu", "sigmoid", "tanh", "leaky_relu", "gelu", "silu", "elu", "selu", "softplus",
+     "hardtanh", "relu6", "hardsigmoid", "logsigmoid", "prelu")
+)  # fmt: skip
+WEIGHTED = frozenset(("linear", "conv", "embedding", "lstm", "gru", "rnn", "attention"))
+NORMS = frozenset(("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"))
+
+
+@dataclass(frozen=True)
+class Op:
+    """One call: its kind, the module within which it happened, what went in and came out.
+
+    place  the module's name and, where it calls the kind more than once, its number: "body.2#1"
+    """
+
+    kind: str
+    module: str
+    place: str
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+@dataclass
+class Tape:
+    """The calls of one forward pass, in order, and its outputs."""
+
+    ops: list[Op] = field(default_factory=list)
+    outputs: Any = None
+
+    def of(self, kinds: frozenset[str] | set[str]) -> list[Op]:
+        """Return the calls of some kinds."""
+        return [op for op in self.ops if op.kind in kinds]
+
+    def maker_of(self, value: Tensor) -> Op | None:
+        """Return the call whose output is `value` (same tensor, or a view of its storage)."""
+        for op in reversed(self.ops):
+            if op.output is value or (
+                op.output.shape == value.shape
+                and op.output.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+            ):
+                return op
+        return None
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self, tape: Tape, stack: list[str]) -> None:
+        super().__init__()
+        self.tape, self.stack, self.counts = tape, stack, dict[tuple[str, str], int]()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        kind = NAMES.get(getattr(func, "__name__", ""))
+        if kind is not None:
+            first = result[0] if isinstance(result, tuple) and result else result
+            if isinstance(first, Tensor):
+                module = self.stack[-1] if self.stack else ""
+                nth = self.counts.get((module, kind), 0)
+                self.counts[module, kind] = nth + 1
+                place = f"{module}#{nth}" if nth else (module or kind)
+                given = [*args, *(kwargs or {}).values()]
+                flat = [x for a in given for x in (a if isinstance(a, (tuple, list)) else [a])]
+                ins = tuple(a for a in flat if isinstance(a, Tensor))
+                self.tape.ops.append(Op(kind, module, place, ins, first))
+        return result
+
+
+@contextmanager
+def recording(model: nn.Module) -> Iterator[Tape]:
+    """Record what forward passes of `model` within call."""
+    tape, stack = Tape(), list[str]()
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(_entered(stack, name)))
+        handles.append(module.register_forward_hook(_left(stack), always_call=True))
+    try:
+        with _Recorder(tape, stack):
+            yield tape
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _entered(stack: list[str], name: str) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        stack.append(name)
+
+    return hook
+
+
+def _left(stack: list[str]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        if stack:
+            stack.pop()
+
+    return hook
+
+
+def taped(exp: Experiment, xb: Any) -> Tape:
+    """Return the tape of one forward pass in the model's present mode, with gradients."""
+    with recording(exp.model) as tape:
+        tape.outputs = call(exp.model, xb)
+    return tape
