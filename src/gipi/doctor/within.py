@@ -6,6 +6,7 @@ it dooms is refused with the reason, unless `apply` says yes.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gipi.core import dist
+from gipi.core.atomic import write_file
 from gipi.core.batch import Batch
+from gipi.core.device import pick_device
 from gipi.core.errors import ConfigError, GipiError
 from gipi.core.events import Action, Step
+from gipi.core.rundir import FINDINGS
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis, look_before, look_during
@@ -32,6 +37,7 @@ from gipi.train.look import first_look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from gipi.core.batch import Stream
     from gipi.core.config import Config
@@ -135,6 +141,34 @@ def as_experiment(
     )  # fmt: skip
 
 
+def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consultation:
+    """Return what `consult` says; nothing where the doctor is off or several ranks train."""
+    if prepared.config.doctor == "off" or dist.world() > 1:
+        return Consultation()
+    return consult(prepared, train, val, device=pick_device(prepared.config.device))
+
+
+def attending(
+    folder: Path,
+    prepared: Prepared,
+    asked: Consultation | None,
+    train: Stream,
+    val: Stream | None,
+) -> list[Attending]:
+    """Return the observer of a run, in a list that is empty where the doctor is off.
+
+    asked  what was said before the first step; None: it stands in the folder of a resumed run
+    """
+    if prepared.config.doctor == "off" or dist.world() > 1:
+        return []
+    if asked is None:
+        asked = Consultation(findings=read_findings(folder))
+    else:
+        found = [f.as_dict() for f in asked.findings]
+        write_file(folder / FINDINGS, json.dumps(found, indent=1))
+    return [Attending(prepared, asked, train, val)]
+
+
 def consult(
     prepared: Prepared, train: Stream, val: Stream | None, *, device: torch.device
 ) -> Consultation:
@@ -146,6 +180,8 @@ def consult(
     began, config = time.perf_counter(), prepared.config
     result = Consultation()
     prepared.model.to(device)
+    if getattr(train, "can_store", False):
+        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
     first_look(prepared.model, train, device)
     exp = as_experiment(prepared.model, prepared.task, train, val, config)
     if exp is None:
@@ -307,5 +343,13 @@ def with_settings(prepared: Prepared, settings: Mapping[str, Any]) -> Prepared:
     if not settings:
         return prepared
     config = prepared.config.model_copy(update=dict(settings))
-    return replace(prepared, config=config, origins={**prepared.origins,
-                                                     **dict.fromkeys(settings, "doctor")})  # fmt: skip
+    origins = {**prepared.origins, **dict.fromkeys(settings, "doctor")}
+    return replace(prepared, config=config, origins=origins)
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """Return the findings that a run folder holds; none where there is no such file."""
+    place = folder / FINDINGS
+    if not place.exists():
+        return []
+    return [Finding.from_dict(one) for one in json.loads(place.read_text())]
