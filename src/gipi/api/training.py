@@ -67,7 +67,7 @@ def train_layers(
     own = own or Own()
     dist.start(pick_device(resolve.resolve(*layers).config.device))
     prepared = prepare(layers, own)
-    streams = _streams(prepared, pick_device(prepared.config.device))
+    streams = streams_of(prepared, pick_device(prepared.config.device))
     asked = consulted(prepared, *streams)
     if asked.refusal is not None:
         raise asked.refusal
@@ -113,7 +113,7 @@ def resume_layers(
         if first and budget.values:
             write_start(folder, prepared, own, before=about)
         _say(quiet, f"run: {folder} (resumed)")
-        streams = _streams(prepared, pick_device(prepared.config.device))
+        streams = streams_of(prepared, pick_device(prepared.config.device))
         return _work(folder, prepared, streams, observers, asked=None, quiet=quiet, began=began)
 
 
@@ -184,7 +184,7 @@ def _conclude(
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
-def _streams(prepared: Prepared, device: torch.device) -> tuple[Stream, Stream | None]:
+def streams_of(prepared: Prepared, device: torch.device) -> tuple[Stream, Stream | None]:
     """Return this rank's stream of training rows, and that of validation rows where there are."""
     config, dataset = prepared.config, prepared.dataset
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))

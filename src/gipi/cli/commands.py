@@ -156,6 +156,25 @@ def resume(
     return api.resume_layers(run, layer, quiet=quiet).summary()
 
 
+@app.command("doctor")
+def doctor_(
+    run: Annotated[str, typer.Argument(help="Run folder, its name, or runs/last.")],
+    *,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Train again with what the doctor would change.")
+    ] = False,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Say what went wrong in a finished or broken run, and what to do about it."""
+    from gipi.cli import checks
+
+    checks.run_exists(run)
+    checks.prepare_environment()
+    from gipi.cli import doctor
+
+    return doctor.examine(run, apply=apply)
+
+
 @app.command()
 def evaluate(
     subject: Annotated[str, typer.Argument(help="Run or model folder, or data with --weights.")],

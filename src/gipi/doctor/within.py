@@ -36,7 +36,7 @@ from gipi.train.lanes import build_optimizer
 from gipi.train.look import first_look
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from gipi.core.batch import Stream
@@ -191,9 +191,7 @@ def consult(
     found = list(look_before(facts, RULES, diagnosis, until=began + seconds))
     result.findings = ranked(found, RULES)
     result.unlooked = tuple(diagnosis.unlooked)
-    for finding in result.findings:
-        if finding.severity != "problem" or not finding.confirmed or finding.parents:
-            continue
+    for finding in roots(result.findings):
         given = _given(finding, prepared)
         may = config.doctor == "repair" and (not given or config.apply)
         done = _changed(finding, exp, prepared, result) if may else False
@@ -215,7 +213,11 @@ def _given(finding: Finding, prepared: Prepared) -> dict[str, str]:
 
 
 def _changed(finding: Finding, exp: Experiment, prepared: Prepared, result: Consultation) -> bool:
-    """Carry out the first repair that fits a run of gipi; return whether one did."""
+    """Carry out the first repair that fits a run of gipi; return whether one did.
+
+    Repairs act on a copy; what they changed of the rate and the passes becomes a setting, and
+    weights that were only drawn anew are taken over.
+    """
     for repair in finding.repairs:
         if repair.change is None or repair.mode == "advise":
             continue
@@ -230,13 +232,30 @@ def _changed(finding: Finding, exp: Experiment, prepared: Prepared, result: Cons
         ]
         if rate != old and same:
             result.settings["lr"] = float(f"{prepared.config.lr * rate / old:.3g}")
+        elif trial.epochs != exp.epochs and same:
+            result.settings |= {"epochs": float(trial.epochs), "steps": None, "time": None}
         elif same and type(trial.model) is type(prepared.model) and "init" in finding.code:
             prepared.model.load_state_dict(trial.model.state_dict())
+            options = {k: v for k, v in prepared.config.model_options.items() if k != "init"}
+            result.settings["model_options"] = options
         else:
             continue
         result.changes.append(f"{said} ({finding.code})")
         return True
     return False
+
+
+def changed_settings(diagnosis: Diagnosis, prepared: Prepared) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that the repairs of a diagnosis come to, and what they do in words."""
+    result = Consultation()
+    for finding in roots(diagnosis.findings):
+        _changed(finding, diagnosis.experiment, prepared, result)
+    return result.settings, result.changes
+
+
+def roots(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the confirmed problems that no other brings about."""
+    return [f for f in findings if f.severity == "problem" and f.confirmed and not f.parents]
 
 
 def _refusal(finding: Finding, given: Mapping[str, str]) -> GipiError:
@@ -285,7 +304,7 @@ class Attending:
         if step.when == "row" and "train/loss" in step.row:
             self._take(step)
         if step.when == "evaluate" and self.trace is not None:
-            self._evaluated(step)
+            add_evaluation(self.trace, step.row, self.prepared.task.primary)
         if self.trace is None or not self.due or step.progress < self.due[0]:
             return None
         self.due = [share for share in self.due if share > step.progress]
@@ -295,28 +314,7 @@ class Attending:
         if self.trace is None:
             total = step.total_steps or max(1, round(step.step / max(step.progress, 1e-6)))
             self.trace = Trace(total, max(1, step.steps_per_epoch))
-        trace, row = self.trace, step.row
-        missing = step.step - trace.step
-        trace.losses += [row["train/loss"]] * missing  # the mean of the steps since the last row
-        trace.norms += [row.get("grad_norm", math.nan)] * missing
-        trace.rates += [row.get("lr", math.nan)] * missing
-        if "layers" in row:
-            looked = {
-                name: LayerLook(v["grad_norm"], 1.0, v["update_ratio"])
-                for name, v in row["layers"].items()
-            }
-            trace.looks.append(Look(step.step, looked, {}))
-
-    def _evaluated(self, step: Step) -> None:
-        assert self.trace is not None
-        row, last = step.row, self.trace.losses[-1] if self.trace.losses else math.nan
-        if "val/loss" not in row:
-            return
-        primary = row.get(f"val/{self.prepared.task.primary}", -row["val/loss"])
-        self.trace.epochs.append(
-            {"epoch": step.step / self.trace.per_epoch, "step": step.step, "train": last,
-             "train_eval": last, "val": row["val/loss"], "val_score": primary}
-        )  # fmt: skip
+        add_row(self.trace, step.row)
 
     def _look(self, step: Step) -> Action | None:
         assert self.trace is not None
@@ -336,6 +334,45 @@ class Attending:
             if sure:
                 return Action("note", f"{finding.code}: {finding.message}; {finding.advice}")
         return None
+
+
+def add_row(trace: Trace, row: Mapping[str, Any]) -> None:
+    """Add a row of `rows.jsonl` to a trace: its loss is the mean of the steps since the last."""
+    missing = row["step"] - trace.step
+    trace.losses += [row["train/loss"]] * missing
+    trace.norms += [row.get("grad_norm", math.nan)] * missing
+    trace.rates += [row.get("lr", math.nan)] * missing
+    if "layers" in row:
+        looked = {
+            name: LayerLook(v["grad_norm"], 1.0, v["update_ratio"])
+            for name, v in row["layers"].items()
+        }
+        trace.looks.append(Look(row["step"], looked, {}))
+
+
+def add_evaluation(trace: Trace, row: Mapping[str, Any], primary: str) -> None:
+    """Add the row of an evaluation; the training loss beside it is that of the last steps."""
+    if "val/loss" not in row or row.get("event"):
+        return
+    last = trace.losses[-1] if trace.losses else math.nan
+    trace.epochs.append(
+        {"epoch": round(row["step"] / trace.per_epoch, 2), "step": row["step"], "train": last,
+         "train_eval": last, "val": row["val/loss"],
+         "val_score": row.get(f"val/{primary}", -row["val/loss"])}
+    )  # fmt: skip
+
+
+def trace_of(rows: Sequence[Mapping[str, Any]], *, planned: int, steps: int, primary: str) -> Trace:
+    """Return the trace that the rows of a run folder make; `steps` is those of one pass."""
+    trace = Trace(planned, max(1, steps))
+    for row in rows:
+        if "train/loss" in row:
+            add_row(trace, row)
+        elif "val/loss" in row:
+            add_evaluation(trace, row, primary)
+    bad = [i for i, v in enumerate(trace.losses) if not math.isfinite(v)]
+    trace.broken = bad[0] if bad else None
+    return trace
 
 
 def with_settings(prepared: Prepared, settings: Mapping[str, Any]) -> Prepared:
