@@ -341,7 +341,8 @@ def add_row(trace: Trace, row: Mapping[str, Any]) -> None:
     missing = row["step"] - trace.step
     trace.losses += [row["train/loss"]] * missing
     trace.norms += [row.get("grad_norm", math.nan)] * missing
-    trace.rates += [row.get("lr", math.nan)] * missing
+    last = trace.rates[-1] if trace.rates else math.nan
+    trace.rates += [row.get("lr", last)] * missing
     if "layers" in row:
         looked = {
             name: LayerLook(v["grad_norm"], 1.0, v["update_ratio"])
