@@ -27,12 +27,14 @@ KINDS: dict[str, tuple[str, str]] = {
     "norms": ("gipi.nn", "NORMS"),
     "layers": ("gipi.nn", "LAYERS"),
     "advice": ("gipi.nn", "RULES"),
+    "rules": ("gipi.doctor.rules", "REGISTRY"),
     "losses": ("gipi.losses", "LOSSES"),
     "metrics": ("gipi.metrics", "METRICS"),
     "augmentations": ("gipi.data", "AUGMENTATIONS"),
 }
 # Facts as people read them; the others are called what they are called.
-WORDS = {"use": "when to use it", "failure": "how it fails", "over": "statistics over",
+WORDS = {"looks": "what is seen", "why": "why it is a problem", "do": "what to do",
+         "causes": "brings about", "use": "when to use it", "failure": "how it fails", "over": "statistics over",
          "init": "initial weights", "aliases": "other names"}  # fmt: skip
 WIDTH = 96
 _OFFERED = 6  # names that one piece of advice holds
