@@ -33,9 +33,9 @@ KINDS: dict[str, tuple[str, str]] = {
     "augmentations": ("gipi.data", "AUGMENTATIONS"),
 }
 # Facts as people read them; the others are called what they are called.
-WORDS = {"looks": "what is seen", "why": "why it is a problem", "do": "what to do",
-         "causes": "brings about", "use": "when to use it", "failure": "how it fails", "over": "statistics over",
-         "init": "initial weights", "aliases": "other names"}  # fmt: skip
+WORDS = {"use": "when to use it", "failure": "how it fails", "over": "statistics over",
+         "init": "initial weights", "aliases": "other names", "looks": "what is seen",
+         "why": "why it hurts", "do": "what to do", "causes": "brings about"}  # fmt: skip
 WIDTH = 96
 _OFFERED = 6  # names that one piece of advice holds
 
