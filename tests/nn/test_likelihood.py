@@ -157,6 +157,19 @@ def test_a_recurrent_net_scores_endings_too():
         assert flat(found) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("kind", [DecoderOnly, Uncached])
+def test_many_endings_are_read_a_few_at_a_time(kind, monkeypatch):
+    net = TinyDecoder()
+    stems, endings = stems_and_endings()
+    whole_at_once = ending_log_likelihoods(kind(net), stems, endings)
+    longest = max(len(ending) for several in endings for ending in several)
+    monkeypatch.setattr(likelihood, "LOGITS", 3 * VOCAB * longest)
+    net.calls.clear()
+    found = ending_log_likelihoods(kind(net), stems, endings)
+    assert max(rows for rows, _ in net.calls[1:]) == 3  # behind the stems
+    assert flat(found) == pytest.approx(flat(whole_at_once), abs=1e-4)
+
+
 def test_what_is_shared_is_read_once_and_a_stem_once_for_all_its_endings():
     net = TinyDecoder()
     shared = [1, 2, 3, 4, 5, 6, 7, 8]

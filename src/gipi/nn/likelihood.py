@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gipi.nn.stepper import Stepper
 
-LOGITS = 1 << 25  # numbers of the (B, T, V) logits of one batch: 128 MiB in fp32
+LOGITS = 1 << 25  # numbers of the (B, T, V) logits held at once: 128 MiB in fp32
 ROWS = 32  # stems read at once
 
 
@@ -184,20 +184,23 @@ def _go_on(
 def _endings(
     model: Stepper, logits_BV: Tensor, state: Any, endings: list[Sequence[Sequence[int]]]
 ) -> list[list[Tensor]]:
-    """Return the scores of each row's endings, which are read side by side."""
-    rows = [row for row, several in enumerate(endings) for _ in several]
-    flat = [ending for several in endings for ending in several]
-    index = torch.tensor(rows, dtype=torch.int64, device=logits_BV.device)
-    ids_MN, _ = padded(flat, left=False, device=logits_BV.device)
-    logits_MNV = logits_BV[index][:, None]
-    if ids_MN.shape[1] > 1:
-        # What stands behind a short ending is read as if it were real; nothing real sees it.
-        later_MNV, _ = model.step(ids_MN[:, :-1], model.reorder(state, index))
-        logits_MNV = torch.cat([logits_MNV, later_MNV], 1)
-    log_p_MN = chosen_log_p(logits_MNV, ids_MN).cpu()  # sync
+    """Return the scores of each row's endings, which are read side by side, many at a time."""
+    flat = [(row, ending) for row, several in enumerate(endings) for ending in several]
+    most = max(1, LOGITS // (logits_BV.shape[1] * max(_longest(endings), 1)))
     out: list[list[Tensor]] = [[] for _ in endings]
-    for row, ending, log_p_N in zip(rows, flat, log_p_MN, strict=True):
-        out[row].append(log_p_N[: len(ending)])
+    for start in range(0, len(flat), most):
+        part = flat[start : start + most]
+        index = torch.tensor([row for row, _ in part], device=logits_BV.device)
+        ids_MN, _ = padded([ending for _, ending in part], left=False, device=logits_BV.device)
+        log_p_MN = chosen_log_p(logits_BV[index][:, None], ids_MN[:, :1])
+        if ids_MN.shape[1] > 1:
+            # A state may change in place, and what comes after this part begins at this one too.
+            own = state if start + most >= len(flat) else copy.deepcopy(state)
+            # What stands behind a short ending is read as if it were real; nothing real sees it.
+            later_MNV, _ = model.step(ids_MN[:, :-1], model.reorder(own, index))
+            log_p_MN = torch.cat([log_p_MN, chosen_log_p(later_MNV, ids_MN[:, 1:])], 1)
+        for (row, ending), log_p_N in zip(part, log_p_MN.cpu(), strict=True):  # sync
+            out[row].append(log_p_N[: len(ending)])
     return out
 
 
