@@ -15,9 +15,15 @@ from gipi.core.errors import ConfigError, DataError, ModelError, NonFiniteError
 from gipi.core.schema import Signature
 from gipi.deploy.generate import generate, stream
 from gipi.deploy.generation import Generation, generation_of
-from gipi.models.from_tokens import GPT2Options, language_model
+from gipi.deploy.score import score
+from gipi.models.from_tokens import (
+    GPT2Options,
+    LlamaOptions,
+    language_model,
+    modern_language_model,
+)
 from gipi.nn.decode import decode
-from gipi.nn.steppers import DecoderOnly
+from gipi.nn.steppers import DecoderOnly, stepper
 
 TEXTS = ["the cat", "a", "so", "hello madam", "ab", "b"]
 
@@ -58,6 +64,9 @@ def test_ids_and_single_prompts_are_taken_too():
     assert {g.prompt for g in ids} == {""}
     assert generate(net, told, "the cat", how=DRAWN) == texts[:1]
     assert generate(net, told, told.encode("the cat"), how=DRAWN) == ids[:1]
+    row = torch.tensor(told.encode("the cat"))
+    assert generate(net, told, row, how=DRAWN) == ids[:1]
+    assert generate(net, told, row[None].numpy(), how=DRAWN) == ids[:1]
     assert generate(net, told, [], how=DRAWN) == []
 
 
@@ -169,6 +178,18 @@ def test_models_that_are_trained_here_are_asked_as_they_are():
     assert len(generate(recurrent, Letters(), TEXTS, how=DRAWN)) == len(TEXTS)
     with pytest.raises(ModelError, match="a tokenizer of 259 ids for a model of 23"):
         generate(recurrent, Bytes(), TEXTS)
+
+
+def test_turned_positions_go_no_further_than_they_were_trained():
+    signature = Signature(vocab=23, length=16, pad=22, outputs=23)
+    draw = torch.Generator().manual_seed(0)
+    net = modern_language_model(LlamaOptions(width=16, layers=1, heads=2), signature, draw)
+    assert stepper(net).context == 16
+    with pytest.raises(DataError, match="at most 16, the context of the model"):
+        generate(net, Letters(), "a" * 17)
+    text = "the cat" * 6
+    assert score(net, Letters(), [text]) == score(net, Letters(), [text], context=16)
+    assert score(net, Letters(), [text]) != score(net, Letters(), [text], context=8)
 
 
 # ------------------------------------------------------------------------ beyond the context

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.deploy.generation import Generation, check
@@ -193,6 +194,8 @@ class _Asked:
     ) -> _Asked:
         check_fit(model, tokenizer)
         check(how)
+        if isinstance(prompts, Tensor | np.ndarray):
+            prompts = prompts.tolist()
         if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], int)):
             prompts = [prompts]  # one prompt, not one for each of its characters or ids
         source = how.start_ids is not None

@@ -147,10 +147,14 @@ def _needs_source(texts: Sequence[Sequence[int]]) -> ModelError:
 
 
 def positions_of(model: nn.Module) -> int | None:
-    """Return how many positions the configuration of a Transformer of ours has, or None."""
+    """Return how many tokens a row of a Transformer of ours may have, or None where none is said.
+
+    Turned positions go on for ever, and a model that never saw so many makes nothing of them: then
+    the length counts that it was made for.
+    """
     embed = getattr(getattr(model, "config", None), "embed", None)
     positions = getattr(embed, "positions", 0) - getattr(embed, "offset", 0)
-    return positions if positions > 0 else None
+    return positions if positions > 0 else getattr(embed, "context", 0) or None
 
 
 def _takes_places(model: nn.Module) -> bool:
