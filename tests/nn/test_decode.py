@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.nn.tiny_lm import (
     VOCAB,
     TinyDecoder,
+    TinyEncoder,
     TinyRecurrent,
     TinyRecurrentAnswer,
     TinyTranslator,
@@ -277,6 +279,13 @@ def test_the_right_stepper_is_found():
     assert stepper(wrapped) == own
     with pytest.raises(ModelError, match="no id with which an answer begins"):
         stepper(net, start_ids=())
+    wrapped.body = TinyEncoder()
+    wrapped.body.config = SimpleNamespace(stack=SimpleNamespace(causal=False))
+    with pytest.raises(ModelError, match="reads a text in both directions"):
+        stepper(wrapped)
+    net.config = SimpleNamespace(head="classify")
+    with pytest.raises(ModelError, match="with the head 'classify'"):
+        stepper(net)
 
 
 def test_texts_without_sources_are_refused_where_a_source_is_needed():

@@ -339,18 +339,26 @@ def stepper(
     pad        id that fills up sources of a recurrent net
 
     A model that the trainer calls with tokens alone (`.body` is the Transformer) is unwrapped.
-    Raises `ModelError` for start ids that are empty, and for a model that reads in both directions.
+    Raises `ModelError` for start ids that are empty, for a model that reads in both directions, and
+    for one without a head for words.
     """
     if _has(model, "start", "step", "reorder", "history", "read"):
         return model  # type: ignore[return-value]
     assert isinstance(model, torch.nn.Module)
-    if isinstance(getattr(model, "body", None), torch.nn.Module) and _has(model.body, "new_cache"):
-        model = model.body  # type: ignore[assignment]
-    stack = getattr(getattr(model, "config", None), "stack", None)
-    if getattr(stack, "causal", True) is False:
+    body: Any = getattr(model, "body", None)
+    if isinstance(body, torch.nn.Module) and (
+        _has(body, "new_cache") or hasattr(getattr(body, "config", None), "stack")
+    ):
+        model = body
+    config = getattr(model, "config", None)
+    if getattr(getattr(config, "stack", None), "causal", True) is False:
         raise ModelError("a model that reads a text in both directions",
                          "one that reads from left to right, which predicts what follows",
                          "use a model such as gpt2 or llama; to score, `score_hidden`")  # fmt: skip
+    if getattr(config, "head", "words") != "words":
+        raise ModelError(f"a model with the head '{config.head}'",  # type: ignore[union-attr]
+                         "a head for words, which says what follows",
+                         "load it with head='words'")  # fmt: skip
     if start_ids is not None:
         if not start_ids:
             raise ModelError("no id with which an answer begins", "at least one",
