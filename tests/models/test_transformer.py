@@ -185,6 +185,7 @@ def test_logits_of_chosen_places_only(model, name):
         ("bert", {"input_ids": ids([2, 2]), "attention_mask": ids([1])}, "1 columns for 2 tokens"),
         ("roberta", {"input_ids": ids([2] * 8)}, "8 tokens in a row"),
         ("distilbert", {"input_ids": ids([2]), "token_type_ids": ids([0])}, "has none"),
+        ("distilbert", {"input_ids": ids([2]), "at": ids(0)}, "at for an encoder"),
         ("llama", {"input_ids": ids([2]), "token_type_ids": ids([0])}, "has none"),
         ("gpt2", {"input_ids": ids([2]), "encoder_hidden": ids([0])}, "encoder_hidden"),
         ("gpt2", {"input_ids": ids([2] * 10)}, "at most 9"),

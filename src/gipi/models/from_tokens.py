@@ -171,8 +171,7 @@ class NextToken(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, D) that turns hidden states into logits."""
-        head = self.body.head
-        return self.body.embed.tokens.weight if head is None else head.weight
+        return self.body.table
 
     def forward(self, tokens_BT: Tensor, *, hidden: bool = False) -> Tensor:
         """Return the logits at each place, or the hidden states before the head."""

@@ -104,7 +104,7 @@ def write(config: CausalConfig) -> dict[str, Any]:
         "model_type": "llama", "vocab_size": e.vocab, "hidden_size": s.width,
         "max_position_embeddings": e.context or 2048, "num_hidden_layers": s.layers,
         "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads or s.heads,
-        "head_dim": s.head_width or s.width // s.heads, "intermediate_size": s.inner,
+        "head_dim": s.units, "intermediate_size": s.inner,
         "hidden_act": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
         "rms_norm_eps": s.eps, "attention_bias": s.attention_bias, "mlp_bias": s.feed_bias,
         "attention_dropout": s.attention_dropout, "rope_parameters": rope,
@@ -116,7 +116,7 @@ def write(config: CausalConfig) -> dict[str, Any]:
 def entries(config: CausalConfig) -> list[Entry]:
     """Return the tensors."""
     s, base = config.stack, "model."
-    E, G = s.head_width or s.width // s.heads, s.kv_heads or s.heads
+    E, G = s.units, s.kv_heads or s.heads
     found = [Entry("embed.tokens.weight", (f"{base}embed_tokens.weight",))]
     for i in range(s.layers):
         own, their = f"decoder.blocks.{i}.", f"{base}layers.{i}."
