@@ -79,6 +79,7 @@ def test_packing_uses_every_token_once_and_never_overlaps(lengths, width, shuffl
     assert len(set(places)) == len(places)
     assert all(0 <= c < width and 0 <= r < found.rows for r, c in places)
     assert {r for r, _ in places} == set(range(found.rows))  # no empty row
+    assert places == sorted(places)  # row after row, from the left
     whole = sum(n <= width for n in lengths if n)
     assert (np.isin(offsets[:-1][np.diff(offsets) > 0], found.start)).all()
     assert (found.length[: len(lengths)] <= width).all()
@@ -119,7 +120,7 @@ def test_long_documents_are_cut_and_short_rows_are_few():
 
 def test_packing_is_a_function_of_seed_and_epoch():
     offsets = offsets_of(np.random.default_rng(0).integers(1, 30, 200))
-    draw = lambda seed, epoch: pack_documents(offsets, 32, seed=seed, epoch=epoch).row.tolist()
+    draw = lambda seed, epoch: pack_documents(offsets, 32, seed=seed, epoch=epoch).start.tolist()
     assert draw(0, 1) == draw(0, 1)
     assert draw(0, 1) != draw(0, 2)
     assert pack_documents(offsets, 32, seed=0, epoch=0).padding < 0.05

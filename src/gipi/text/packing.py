@@ -58,7 +58,7 @@ def rows_at(tokens: np.ndarray, starts: ArrayLike, length: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Packing:
-    """M pieces of documents and where they lie in the rows.
+    """M pieces of documents and where they lie in the rows, row after row and from the left.
 
     start, length  (M,) int64 of each piece in the corpus
     row, column    (M,) int64 where it lies
@@ -116,7 +116,8 @@ def pack_documents(
             room.setdefault(left - need, []).append(into)
     if shuffle:
         row = random.permutation(rows)[row]
-    return Packing(start, size, row, column, rows, length)
+    place = np.lexsort((column, row))
+    return Packing(start[place], size[place], row[place], column[place], rows, length)
 
 
 def _cut(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +142,10 @@ def fill(
     wanted = np.asarray(rows, np.int64)
     ids = np.full((len(wanted), packing.width), pad, np.int64)
     documents, positions = np.zeros_like(ids), np.zeros_like(ids)
-    order = np.lexsort((packing.column, packing.row))
-    first = np.searchsorted(packing.row[order], wanted)
-    last = np.searchsorted(packing.row[order], wanted, side="right")
+    first = np.searchsorted(packing.row, wanted)
+    last = np.searchsorted(packing.row, wanted, side="right")
     for b, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        for number, piece in enumerate(order[low:high].tolist(), 1):
+        for number, piece in enumerate(range(low, high), 1):
             a, n, c = packing.start[piece], packing.length[piece], packing.column[piece]
             ids[b, c : c + n] = tokens[a : a + n]
             documents[b, c : c + n] = number
