@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Core
 from tokenizers import models, pre_tokenizers, trainers
 
 from gipi.core.errors import DataError, UnknownName
-from gipi.text import Tokenizer, train_tokenizer
+from gipi.text import Tokenizer, guard, train_tokenizer
 from gipi.text.bytelevel import to_bytes
 from gipi.text.guard import guarded
 from gipi.text.normalise import Normalisation, normalise, normaliser, of_kind
@@ -47,6 +47,18 @@ HARD = (
     "ends in spaces   \n\n",
 )
 any_text = st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=60)
+
+
+def test_many_special_tokens_are_guarded_in_one_reading(monkeypatch):
+    """Llama 3 has 256 of them and a file of nine megabytes."""
+    extra = tuple(f"<extra_{i}>" for i in range(50))
+    tokenizer = train_tokenizer(TEXTS, kind="unigram", vocab=700, extra=extra)
+    read = []
+    loads = guard.json.loads
+    monkeypatch.setattr(guard.json, "loads", lambda text: read.append(1) or loads(text))
+    core = guard.guarded(tokenizer.to_json(), (*extra, "[CLS]"))
+    assert len(read) <= 2
+    assert core.token_to_id("<extra_7>") not in core.encode("a <extra_7> b").ids
 
 
 def least(kind: str) -> int | None:
