@@ -241,6 +241,24 @@ def test_pieces_joined_are_the_text(how):
         assert [p.last for p in mine] == [False] * (len(mine) - 1) + [True]
 
 
+@pytest.mark.parametrize("tokenizer", [Letters, Pieces])
+def test_a_long_stream_decodes_each_token_a_few_times(tokenizer):
+    class Counting(tokenizer):
+        read = 0
+
+        def decode(self, ids):
+            Counting.read += len(ids)
+            return super().decode(ids)
+
+    net, how = model(), replace(DRAWN, max_new_tokens=400, stop=(), temperature=3.0)
+    net.places = torch.nn.Parameter(net.places.repeat(8, 1))
+    prompt = "the cat " * 10
+    text = "".join(p.text for p in stream(net, Counting(), prompt, how=how))
+    assert Counting.read < 400 * 40
+    assert text == generate(net, tokenizer(), prompt, how=how)[0].text
+    assert " " in text
+
+
 def test_characters_are_held_back_until_they_are_whole():
     class Fixed(TinyDecoder):
         """Writes "a😀é" byte by byte, then ends."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gipi.nn.stepper import Stepper
 
 ROWS = 32  # prompts read at once
+TAIL = 16  # tokens before new ones that tell how these are written
 UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no whole character yet
 
 
@@ -145,7 +146,8 @@ def stream(
 
 def _pieces(asked: _Asked, *, slides: bool) -> Iterator[Piece]:
     said: list[list[int]] = [[] for _ in asked.ids]
-    shown = [""] * len(asked.ids)
+    settled = [0] * len(asked.ids)  # tokens whose text was given out whole
+    shown = [""] * len(asked.ids)  # of the text behind them
     how, ends = asked.how, set(asked.stop)
     steps = decoding(
         asked.stepper(slides=slides), asked.ids, max_new_tokens=how.max_new_tokens,
@@ -162,11 +164,13 @@ def _pieces(asked: _Asked, *, slides: bool) -> Iterator[Piece]:
             last = token in ends or step == how.max_new_tokens
             if token not in ends:
                 said[row].append(token)
-            text = asked.text(row, said[row])
+            text = asked.text(row, said[row], since=settled[row])
             whole = text if last else text.rstrip(UNFINISHED)
             if not whole.startswith(shown[row]):
                 whole = shown[row]  # a decoder took back what it wrote; wait until it is settled
             new, shown[row] = whole[len(shown[row]) :], whole
+            if whole == text:
+                settled[row], shown[row] = len(said[row]), ""
             if new or last:
                 yield Piece(row, new, last)
 
@@ -248,10 +252,11 @@ class _Asked:
         going_on = self.how.start_ids is None and self.plain.context is not None
         return going_on and self.room(length) < self.how.max_new_tokens
 
-    def text(self, row: int, said: Sequence[int]) -> str:
-        """Return new tokens of a row as text."""
-        prompt = self.ids[row] if self.how.start_ids is None else []
-        return continued(self.tokenizer, prompt, said)
+    def text(self, row: int, said: Sequence[int], *, since: int = 0) -> str:
+        """Return new tokens of a row as text, those before `since` left out."""
+        before = self.ids[row][-TAIL:] if self.how.start_ids is None else []
+        before = [*before, *said[max(since - TAIL, 0) : since]][-TAIL:]
+        return continued(self.tokenizer, before, said[since:])
 
     def written(self, row: int, answer: Any) -> Generated:
         """Return an answer as people read it."""
