@@ -283,6 +283,10 @@ def test_the_right_stepper_is_found():
     wrapped.body.config = SimpleNamespace(stack=SimpleNamespace(causal=False))
     with pytest.raises(ModelError, match="reads a text in both directions"):
         stepper(wrapped)
+    translator = TinyTranslator()
+    translator.config = SimpleNamespace(decoder=None)
+    with pytest.raises(ModelError, match="without the ids that begin its answer"):
+        stepper(translator)
     net.config = SimpleNamespace(head="classify")
     with pytest.raises(ModelError, match="with the head 'classify'"):
         stepper(net)

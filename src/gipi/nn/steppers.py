@@ -359,6 +359,10 @@ def stepper(
         raise ModelError(f"a model with the head '{config.head}'",  # type: ignore[union-attr]
                          "a head for words, which says what follows",
                          "load it with head='words'")  # fmt: skip
+    if start_ids is None and hasattr(config, "decoder"):
+        raise ModelError("a model that answers a source, without the ids that begin its answer",
+                         "start_ids, such as decoder_start_token_id of its config.json",
+                         "give start_ids; a text of its own cannot be scored")  # fmt: skip
     if start_ids is not None:
         if not start_ids:
             raise ModelError("no id with which an answer begins", "at least one",
