@@ -291,6 +291,22 @@ def test_data_that_does_not_suit_is_refused():
         models.build("gpt2", Signature(vocab=9, length=12), options={"positions": 4})
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("llama", {"width": 18, "heads": 4}, "4 heads over a width of 18"),
+        ("llama", {"width": 2, "heads": 4}, "set model.width=4"),
+        ("llama", {"width": 12, "heads": 4}, "heads of 3 units"),
+        ("t5", {"width": 18, "heads": 4}, "4 heads over a width of 18"),
+        ("t5", {"width": 16, "heads": 4, "buckets": 3}, "3 buckets"),
+        ("gpt2", {"width": 18, "heads": 4}, "a width of 18"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_when_the_model_is_built(name, options, words):
+    with pytest.raises(ModelError, match=words):
+        models.build(name, Signature(vocab=9, length=12), options=options)
+
+
 def test_first_weights_have_their_spread():
     stack = StackConfig(32, 8, 4, 64, causal=True, order="pre", final_norm=True)
     net = CausalModel(CausalConfig(EmbedConfig(50, 32, positions=20), stack))

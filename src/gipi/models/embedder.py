@@ -7,22 +7,19 @@ Shapes: B rows, T tokens of a row, S tokens of the longer text, D width.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.models.encoder import EncoderConfig, EncoderModel
-from gipi.models.from_tokens import BertOptions, places_for, shape_in_words
-from gipi.models.token_vectors import EmbedConfig
-from gipi.models.transformer import StackConfig, draw_weights
+from gipi.models.from_tokens import BertOptions, encoder_body, shape_in_words
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
+    from gipi.models.encoder import EncoderModel
 
 
 class TextEmbedder(nn.Module):
@@ -84,15 +81,6 @@ def text_embedder(options: BertOptions, signature: Signature, generator: Generat
 
     Raises `ModelError` for data that is not text.
     """
-    places = places_for(signature, options.positions, "embedder")
-    o = options
-    body = EncoderModel(EncoderConfig(
-        EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
-                    norm=True, dropout=o.dropout),
-        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
-                    dropout=o.dropout, attention_dropout=o.dropout),
-        head="none", pooling=o.pooling,
-    ))  # fmt: skip
-    draw_weights(body, generator)
-    settled = replace(o, inner=body.config.stack.inner, positions=places)
+    body, settled = encoder_body(options, signature, generator, name="embedder", head="none",
+                                 pooling=options.pooling)  # fmt: skip
     return TextEmbedder(body, settled, pad=signature.pad)

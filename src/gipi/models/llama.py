@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
-from gipi.models.family import Entry, Family, Fields, joined, linear
+from gipi.models.family import Entry, Family, Fields, act_name, joined, linear
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig
 from gipi.nn.position import Rotary
@@ -105,7 +105,7 @@ def write(config: CausalConfig) -> dict[str, Any]:
         "max_position_embeddings": e.context or 2048, "num_hidden_layers": s.layers,
         "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads or s.heads,
         "head_dim": s.units, "intermediate_size": s.inner,
-        "hidden_act": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
+        "hidden_act": act_name(s.activation),
         "rms_norm_eps": s.eps, "attention_bias": s.attention_bias, "mlp_bias": s.feed_bias,
         "attention_dropout": s.attention_dropout, "rope_parameters": rope,
         "tie_word_embeddings": config.tied, "pad_token_id": e.pad, "bos_token_id": None,
