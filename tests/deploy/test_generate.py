@@ -315,6 +315,7 @@ def test_a_stop_text_ends_an_answer():
         (Generation(min_new_tokens=60), "min_new_tokens=60 and max_new_tokens=50"),
         (Generation(temperature=-1.0), "temperature=-1.0"),
         (Generation(forbidden=(23,)), "id 23 is forbidden"),
+        (Generation(stop=(70,)), "stop id 70 for a model of 23 ids"),
         (Generation(stop_texts=("ab",)), "stop text 'ab' is 2 tokens"),
     ],
 )

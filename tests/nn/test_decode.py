@@ -92,6 +92,19 @@ def test_greedy_translations_equal_reading_everything_again():
     ]
 
 
+def test_long_prompts_of_a_recurrent_net_are_read_in_pieces(monkeypatch):
+    net, seen = TinyRecurrent(), []
+    whole = net.advance
+    monkeypatch.setattr(
+        net, "advance", lambda ids, state: seen.append(ids.shape[1]) or whole(ids, state)
+    )
+    prompt = [1 + i % 20 for i in range(150)]
+    logits, _ = Recurrent(net).start([prompt, prompt[:3]], 5)
+    assert sorted(seen) == [3, 22, 64, 64]
+    with torch.no_grad():
+        assert torch.allclose(logits[0], net(torch.tensor([prompt]))[0, -1], atol=1e-4)
+
+
 def test_a_recurrent_net_answers_sources():
     net = TinyRecurrentAnswer()
     sources = prompts(seed=5)

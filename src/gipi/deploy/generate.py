@@ -217,6 +217,7 @@ class _Asked:
         plain = stepper(model, start_ids=how.start_ids, pad=tokenizer.pad or 0)
         eos = () if tokenizer.eos is None else (tokenizer.eos,)
         stop = (eos if how.stop is None else how.stop) + _one_token_each(tokenizer, how.stop_texts)
+        _refuse_unsayable(model, stop)
         asked = cls(
             model, tokenizer, texts, ids, how, stop,
             Sampling(how.temperature, how.top_k, how.top_p),
@@ -315,6 +316,15 @@ def _one_token_each(tokenizer: Tokens, texts: Sequence[str]) -> tuple[int, ...]:
                               "cut the answer afterwards, or give the id as `stop`")  # fmt: skip
         found += ids
     return tuple(found)
+
+
+def _refuse_unsayable(model: nn.Module | Stepper, stop: tuple[int, ...]) -> None:
+    """Raise for an id that ends an answer and that the model cannot say: it would never end."""
+    known = vocabulary_of(model)
+    wrong = [i for i in stop if i < 0 or (known is not None and i >= known)]
+    if wrong:
+        raise ConfigError(f"stop id {wrong[0]} for a model of {known} ids", "ids that it can say",
+                          "use the tokenizer that belongs to this model")  # fmt: skip
 
 
 def _undecodable(model: nn.Module | Stepper, tokenizer: Tokens) -> tuple[int, ...]:

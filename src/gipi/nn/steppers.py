@@ -183,6 +183,9 @@ def _picked(state: Past, index: Tensor) -> Past:
 # ------------------------------------------------------------------------ recurrent nets
 
 
+PIECE = 64  # tokens of a prompt read at once: only the last logits are wanted
+
+
 @dataclass(frozen=True)
 class Recurrent:
     """A recurrent language model: `begin(rows)`, `advance(tokens, state)`, `reorder(state, index)`.
@@ -207,8 +210,10 @@ class Recurrent:
         for length in sorted({len(prompt) for prompt in prompts}):
             mine = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             ids_BT = torch.tensor([list(prompts[i]) for i in mine], device=device)
-            logits_BTV, state = model.advance(ids_BT, model.begin(len(mine)))
-            logits.append(logits_BTV[:, -1])
+            state = model.begin(len(mine))
+            for piece_BN in ids_BT.split(PIECE, 1):
+                logits_BNV, state = model.advance(piece_BN, state)
+            logits.append(logits_BNV[:, -1])
             states.append(state)
             order += mine
         back = torch.tensor(order, device=device).argsort()
