@@ -15,6 +15,7 @@ from tests.models import hot
 
 import gipi
 from gipi.core.errors import ConfigError, DataError, ModelError, RequestError
+from gipi.deploy.by_likelihood import classify_by_likelihood
 from gipi.deploy.embed import POOLING, Embedding, embed, embedding_of
 from gipi.deploy.pieces import opening
 from gipi.text import Tokenizer, train_tokenizer
@@ -67,6 +68,20 @@ def test_a_folder_is_a_model_with_its_tokenizer(folder: Path, tmp_path_factory: 
     assert again.tokenizer.fingerprint == lm.tokenizer.fingerprint
     pieces = "".join(piece.text for piece in lm.stream(TEXTS[1]))
     assert pieces == lm.generate(TEXTS[1])[0].text
+
+
+def test_it_labels_and_orders_texts(folder: Path) -> None:
+    lm = gipi.pretrained(folder)
+    short, labels = ["fox", "a b"], {"animal": "a", "other": "o"}  # of a context of 24
+    plain = classify_by_likelihood(lm.model, lm.tokenizer, short, labels)
+    assert lm.classify(short, labels) == plain
+    assert lm.classify(short[0], labels) == plain[:1]
+    rows = [[TEXTS[0], TEXTS[1], TEXTS[2]]]
+    best = lm.rescore(rows)[0]
+    means = {t.text: -t.bits / len(t.surprise) for t in lm.score(rows[0]).texts}
+    assert [r.text for r in best] == sorted(rows[0], key=lambda text: -means[text])
+    answers = lm.rescore(rows, sources=["who?"])[0]
+    assert {r.text for r in answers} == set(rows[0])
 
 
 def test_it_says_what_the_reference_says(folder: Path) -> None:
