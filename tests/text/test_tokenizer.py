@@ -50,7 +50,7 @@ any_text = st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=60)
 
 
 def test_many_special_tokens_are_guarded_in_one_reading(monkeypatch):
-    """Llama 3 has 256 of them and a file of nine megabytes."""
+    """Models of today have hundreds of them, and long files."""
     extra = tuple(f"<extra_{i}>" for i in range(50))
     tokenizer = train_tokenizer(TEXTS, kind="unigram", vocab=700, extra=extra)
     read = []

@@ -198,7 +198,8 @@ def every_second(student: EncoderModel, teacher: EncoderModel) -> int:
             "the teacher's own shape with fewer blocks",
             f"set model.width={theirs.width}, model.heads={theirs.heads}, and fewer model.layers",
         )
-    source, found = teacher.state_dict(), {}
+    source = teacher.state_dict()
+    found: dict[str, Tensor] = {}
     for name in student.state_dict():
         parts = name.split(".")
         if name.startswith("encoder.blocks."):
