@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import gipi
 from gipi.core.errors import ConfigError, DataError, ModelError, RequestError
 from gipi.deploy.by_likelihood import classify_by_likelihood
 from gipi.deploy.embed import POOLING, Embedding, embed, embedding_of
+from gipi.deploy.generation import Generation
 from gipi.deploy.pieces import opening
 from gipi.text import Tokenizer, train_tokenizer
 
@@ -68,6 +70,8 @@ def test_a_folder_is_a_model_with_its_tokenizer(folder: Path, tmp_path_factory: 
     assert again.tokenizer.fingerprint == lm.tokenizer.fingerprint
     pieces = "".join(piece.text for piece in lm.stream(TEXTS[1]))
     assert pieces == lm.generate(TEXTS[1])[0].text
+    beams = replace(lm, defaults=Generation(beams=3))
+    assert "".join(piece.text for piece in beams.stream(TEXTS[1])) == pieces
 
 
 def test_it_labels_and_orders_texts(folder: Path) -> None:

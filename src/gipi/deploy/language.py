@@ -99,8 +99,12 @@ class LanguageModel:
         return generate(self.model, self._ids(prompts), prompts, how=self.asked(asked, how))
 
     def stream(self, text: str, *, how: Generation | None = None) -> Iterator[Piece]:
-        """Yield the answer to one text piece by piece; raises what `generate` does."""
-        return stream(self.model, self.tokenizer, [text], how=how or self.asked({}))
+        """Yield the answer to one text piece by piece; raises what `generate` does.
+
+        Beams that the folder asks for are left out: nothing of them is known early.
+        """
+        usual = replace(self.defaults, beams=1, samples=1)
+        return stream(self.model, self.tokenizer, [text], how=how or usual)
 
     def score(
         self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None

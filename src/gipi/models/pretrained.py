@@ -188,7 +188,7 @@ def file_tensors(family: Family, model: nn.Module) -> dict[str, Tensor]:
         parts = tensor.split(entry.rows) if len(entry.theirs) > 1 else (tensor,)
         for name, part in zip(entry.theirs, parts, strict=True):
             shaped = part.T if entry.transposed else part[None] if entry.row else part
-            found[name] = shaped.contiguous().clone()
+            found[name] = shaped.clone(memory_format=torch.contiguous_format)
     assert not own, f"tensors that {family.name} does not name: {sorted(own)}"
     if config.head == "none":
         found = {name.removeprefix(family.prefix): tensor for name, tensor in found.items()}
