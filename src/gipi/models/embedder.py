@@ -13,7 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.models.from_tokens import BertOptions, encoder_body, shape_in_words
+from gipi.models.from_tokens import (
+    BertOptions,
+    encoder_body,
+    shape_in_words,
+    text_in_words,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -36,10 +41,9 @@ class TextEmbedder(nn.Module):
     def __init__(self, body: EncoderModel, config: Any = None, *, pad: int = 0) -> None:
         super().__init__()
         self.body, self.pad, self.config = body, pad, config
-        vector = "mean of its tokens" if body.config.pooling == "mean" else "its first token"
         self.choices = (
             *shape_in_words(body.config.stack, body.config.embed),
-            f"a text is the {vector}, of length 1",
+            f"{text_in_words(body.config.pooling)}, of length 1",
         )
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:

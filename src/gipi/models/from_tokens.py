@@ -231,8 +231,7 @@ def text_classifier(
     if head != "classify":
         return _at_every_token(body, settled, pad=signature.pad)
     model = TextClassifier(body, settled, pad=signature.pad)
-    vector = "mean of its tokens" if options.pooling == "mean" else "vector of its first token"
-    model.choices += (f"a text is the {vector}",)
+    model.choices += (text_in_words(options.pooling),)
     return model
 
 
@@ -351,6 +350,12 @@ def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
         f"{embed.vocab} tokens in the vocabulary, "
         + (f"up to {embed.longest} in a row" if embed.longest else "rows of any length"),
     )
+
+
+def text_in_words(pooling: str) -> str:
+    """Return the sentence about what becomes of a text's tokens."""
+    vector = "mean of its tokens" if pooling == "mean" else "vector of its first token"
+    return f"a text is the {vector}"
 
 
 def units_of(width: int, heads: int) -> int:
