@@ -1,8 +1,9 @@
 """What a metric is: three functions over a state of fixed size.
 
 `update` adds a batch to the state in place, without a device-host sync; states of ranks or of
-micro-batches simply add up (where a state must keep rows, `join` puts those of ranks together); `compute` turns a state into one number. Row weights multiply a row's
-share everywhere. Outputs and targets have no gradient here.
+micro-batches simply add up (where a state must keep rows, `join` puts those of ranks together);
+`compute` turns a state into one number. Row weights multiply a row's share everywhere. Outputs and
+targets have no gradient here.
 """
 
 from __future__ import annotations
