@@ -27,7 +27,9 @@ def look_at_annotated(source: Source, schema: Schema, options: DataOptions) -> L
     notes = [*view.notes, *settle(view.survey.faults, source, options)]
     usable = np.ones(source.rows, dtype=bool)
     usable[list(view.survey.faults)] = False
-    labels, names, rule = None, (), BY_CLASS
+    labels: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    rule = BY_CLASS
     if view.drawn.classes and view.drawn.kind != "keypoints":
         (labels, names), rule = rarest(view.presence, view.drawn.classes), RAREST
     rows = rows_to_split(source, schema, usable=usable, labels=labels, classes=names, rule=rule)
