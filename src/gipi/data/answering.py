@@ -20,12 +20,15 @@ import torch
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
 from gipi.data.compose import Frame, frame_of, pad_of
+from gipi.data.divide import look_at_rows
 from gipi.data.faults import settle
-from gipi.data.texts import Opened, text_faults, text_fields, texts_of, tokenizer_of
+from gipi.data.form import Opened, RowForm
+from gipi.data.texts import text_faults, text_fields, texts_of, tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
+    from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.text import Tokenizer
@@ -38,8 +41,13 @@ SPANS, AT, QUESTION = "window spans", "window at", "window of"
 _KOREAN = re.compile("[\uac00-\ud7a3]")
 
 
-def answered_schema(source: Source, options: DataOptions) -> Schema:
-    """Return the schema of questions; raise `DataError` where there is nothing to learn from."""
+def infer_answered(source: Source, options: DataOptions) -> Schema | None:
+    """Return the schema of questions with contexts, None for other data.
+
+    Raises `DataError` where there is nothing to learn from.
+    """
+    if "answers" not in source.schema_hints.values():
+        return None
     if options.target not in (None, "answers"):
         raise DataError(
             f"target '{options.target}' of questions", "the target 'answers'", "leave --target out"
@@ -70,14 +78,14 @@ def answered_schema(source: Source, options: DataOptions) -> Schema:
     return Schema(tuple(fields), "answer", source.task_reason)
 
 
-def open_answered(
-    schema: Schema, source: Source, splits: dict[str, np.ndarray], options: DataOptions
-) -> Opened:
+def open_answered(divided: Divided) -> Opened:
     """Choose the tokenizer on training rows and cut all contexts into windows.
 
     Raises `DataError` for questions and contexts that are empty or cannot be read, questions that
     leave no room, and answers that no tokens cover (or leaves them out, with bad_rows=skip).
     """
+    schema, source = divided.schema, divided.source
+    splits, options = divided.splits, divided.options
     used = np.sort(np.concatenate(list(splits.values())))
     faults = _faults(schema, source, used)
     good = {name: np.setdiff1d(ids, list(faults)) for name, ids in splits.items()}
@@ -331,3 +339,9 @@ def _answer_faults(
                 faults[i] = f"its answer {answer[:40]!r} is not at character {begin} of its context"
             elif covering(contexts[i][1], begin, begin + len(answer)) is None:
                 faults[i] = f"no token covers its answer {answer[:40]!r}"
+
+
+FORM = RowForm(
+    "questions with the texts that answer them",
+    ("answer",), look_at_rows, open_answered, read_answered, infer_answered,
+)  # fmt: skip

@@ -13,8 +13,8 @@ Shapes: N tokens, T tokens of a window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,12 @@ from gipi.core.seed import derive
 from gipi.data.cache import keep, key_of
 from gipi.data.compose import pad_of
 from gipi.data.faults import settle
+from gipi.data.form import Form, Parts
+from gipi.data.options import for_rows
 from gipi.data.source import TEST, TRAIN, VAL, Column, Source
 from gipi.data.sources.corpus import titled
+from gipi.data.stream import Columns
+from gipi.data.text_windows import Running, WindowStream
 from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, texts_of, tokenizer_of
 from gipi.data.tokenizing import MOST_CHARACTERS, choose_tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
@@ -33,6 +37,9 @@ from gipi.text.corpus import dtype_for, encode_documents
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
+    from gipi.data.form import Progress
     from gipi.data.options import DataOptions
     from gipi.text import Tokenizer
 
@@ -51,57 +58,13 @@ PIECE = 10_000  # characters of a long text that a tokenizer learns from, or not
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Running:
-    """All parts as one row of tokens.
-
-    tokens  (N,) uint16 or uint32, memory-mapped where they are many
-    spans   part -> [a, b) of the tokens
-    length  T, tokens of a window
-    pad     id behind the end of a last window
-    vocab   number of ids
-    """
-
-    tokens: np.ndarray
-    spans: dict[str, tuple[int, int]]
-    length: int
-    pad: int
-    vocab: int
-
-    def windows(self, part: str) -> int:
-        """Return in how many windows a part is read once, the last of them perhaps shorter."""
-        a, b = self.spans[part]
-        return -(-(b - a - 1) // self.length)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Running text that was read, with the schema that reads more of it in the same way."""
-
-    schema: Schema
-    running: Running
-    reason: str
-    notes: list[str]
-
-    @property
-    def splits(self) -> dict[str, np.ndarray]:
-        """Part -> numbers of its windows."""
-        spans = self.running.spans
-        return {k: np.arange(self.running.windows(k), dtype=np.int64) for k in spans}
-
-
-def is_running(source: Source, options: DataOptions) -> bool:
-    """Return whether this data is read as running text: asked for, or known for it."""
-    return TASK in (options.task, source.task if options.task is None else None)
-
-
 def open_running(
     source: Source,
     options: DataOptions,
     *,
     special: tuple[str, ...] = SPECIAL,
     usual: tuple[str, str] | None = None,
-) -> Opened:
+) -> Parts:
     """Choose a tokenizer for the training part and encode all parts.
 
     special  roles of the special tokens of a tokenizer that is trained
@@ -140,15 +103,17 @@ def open_running(
     }  # fmt: skip
     text = schema.of("input", "text")[0]
     schema = schema.with_field(replace(text, stats=stats))
-    return Opened(schema, Running(tokens, spans, length, pad, vocab), reason, notes)
+    running = Running(tokens, spans, length, pad, vocab)
+    return Parts(source, schema, Columns({}), running.splits, reason, (*source.notes, *notes),
+                 running=running)  # fmt: skip
 
 
-def read_running(schema: Schema, source: Source, options: DataOptions) -> Opened:
+def read_running(schema: Schema, source: Source, options: DataOptions) -> Parts:
     """Encode other text as in training, as the part "all"; parts that it came with are kept.
 
     Raises `DataError` where there is no text, or not two tokens of it.
     """
-    text = schema.of("input", "text")[0]
+    given, text = source, schema.of("input", "text")[0]
     name = _column(source, options)
     source = replace(source, columns={text.name: source.columns[name]})
     texts, notes = _texts(schema, source, options)
@@ -168,7 +133,8 @@ def read_running(schema: Schema, source: Source, options: DataOptions) -> Opened
     spans = {name: span for name, span in spans.items() if span[1] - span[0] > 1}
     spans.setdefault("all", (min(a for a, _ in spans.values()), max(b for _, b in spans.values())))
     running = Running(tokens, spans, length, int(stats["pad"]), int(stats["vocab"]))
-    return Opened(schema, running, "all text", notes)
+    return Parts(given, schema, Columns({}), running.splits, "all text", (*given.notes, *notes),
+                 running=running)  # fmt: skip
 
 
 # ------------------------------------------------------------------------ which text
@@ -409,3 +375,30 @@ def _strange(
     held: Sequence[np.ndarray] = [tokens[a:b] for k, (a, b) in spans.items() if k != "train"]
     count = sum(int((part == tokenizer.unk).sum()) for part in held)
     return f"{count:,} held-back tokens are unknown to the tokenizer" if count else ""
+
+
+# ------------------------------------------------------------------------ the form
+
+
+def _open(source: Source, options: DataOptions, _progress: Progress) -> Parts:
+    return open_running(source, for_rows(source, options))
+
+
+def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool) -> Parts:  # noqa: ARG001
+    return read_running(schema, source, options)
+
+
+def _stream(
+    _schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
+    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,
+    world: int,
+) -> WindowStream:  # fmt: skip
+    if augment:
+        raise DataError("augment for running text", "pictures to augment", "leave augment out")
+    return WindowStream(
+        running, part, batch_size=batch_size, seed=seed, shuffle=shuffle, device=device, rank=rank,
+        world=world,
+    )  # fmt: skip
+
+
+FORM = Form("running text", (TASK,), running_schema, _open, _read, _stream)

@@ -8,18 +8,21 @@ the steps before the first border.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gipi.core.errors import ConfigError, DataError
+from gipi.core.schema import Signature
+from gipi.data.date_forms import dates_as_trained, with_date_forms
 from gipi.data.divide import given_parts
+from gipi.data.form import Form, Parts
 from gipi.data.options import DataOptions
 from gipi.data.prepare import encode_weight
 from gipi.data.season import choose_geometry
-from gipi.data.series_schema import fields_of, spread
+from gipi.data.series_schema import fields_of, infer_series, spread
 from gipi.data.source import TEST, TRAIN, VAL, Source
 from gipi.data.split import LARGEST, SMALL
 from gipi.data.stream import Columns
@@ -29,6 +32,7 @@ from gipi.data.windows import KEY, Geometry, Windows, geometry_of
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
+    from gipi.data.form import Progress
 
 NAME = "series"
 """Of the input of a batch: (B, lookback, F)."""
@@ -42,19 +46,7 @@ _BACK = (
 )
 
 
-@dataclass(frozen=True)
-class Series:
-    """A series as the parts of a `Dataset`: see there. Row ids are steps; `splits` are windows."""
-
-    source: Source
-    schema: Schema
-    columns: Columns
-    splits: dict[str, np.ndarray]
-    reason: str
-    notes: tuple[str, ...]
-
-
-def open_series(found: Source, options: DataOptions) -> Series:
+def open_series(found: Source, options: DataOptions) -> Parts:
     """Return the windows of a series, split by time.
 
     Raises `DataError` where the series is not regular, has missing or infinite values (unless
@@ -85,10 +77,11 @@ def open_series(found: Source, options: DataOptions) -> Series:
     _check_weights(columns, splits, options)
     if len(splits) > 1:
         notes.append(_BACK)
-    return Series(source, schema, columns, splits, reason, tuple(notes))
+    schema = with_date_forms(schema, source)
+    return Parts(source, schema, columns, splits, reason, tuple(notes))
 
 
-def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
+def read_series(found: Source, schema: Schema, *, target: bool) -> Parts:
     """Return the windows of other rows, encoded by a fitted schema.
 
     target  True: every window whose target is known, as split "all" (and the parts that the data
@@ -149,8 +142,9 @@ def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
             parts, more = _windows(_given(source)[0], geometry, values)
             splits |= parts
             notes += more
-    return Series(source, schema, columns, splits, "all windows",
-                  (*found.notes, *line.notes, *notes))  # fmt: skip
+    schema = with_date_forms(schema, source)
+    return Parts(source, schema, columns, splits, "all windows",
+                 (*found.notes, *line.notes, *notes))  # fmt: skip
 
 
 def _tail(table: Source, time: str | None, rows: int) -> Source:
@@ -368,3 +362,23 @@ def _check_weights(columns: Columns, splits: dict[str, np.ndarray], options: Dat
                 "windows that count",
                 "correct the weight column, or leave it out",
             )
+
+
+# ------------------------------------------------------------------ the form
+
+
+def _open(source: Source, options: DataOptions, _progress: Progress) -> Parts:
+    return open_series(source, options)
+
+
+def _read(schema: Schema, source: Source, _options: DataOptions, *, target: bool) -> Parts:
+    return read_series(dates_as_trained(source, schema), schema, target=target)
+
+
+def _signature(schema: Schema, _inputs: dict[str, Any], *, outputs: int) -> Signature:
+    window = geometry_of(schema)
+    width = len(schema.of("target")) + len(schema.of("input"))
+    return Signature(numbers=width, length=window.lookback, horizon=window.horizon, outputs=outputs)
+
+
+FORM = Form("a series", ("forecast",), infer_series, _open, _read, signature=_signature)

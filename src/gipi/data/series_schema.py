@@ -21,11 +21,6 @@ MOSTLY = 0.5  # share of numbers from which a column of text is a series with sl
 KINDS = ("number", "ignored")
 
 
-def is_series(source: Source, options: DataOptions) -> bool:
-    """Return whether these rows are to be read as a series: only where that is asked or known."""
-    return (options.task or source.task) == "forecast"
-
-
 def infer_series(source: Source, options: DataOptions) -> Schema:
     """Return the fields of a series, as `infer_schema` does for tables.
 

@@ -20,14 +20,17 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
 from gipi.data import words as words_
 from gipi.data.compose import frame_of, pad_of
+from gipi.data.divide import look_at_rows
 from gipi.data.faults import settle
-from gipi.data.texts import LONGEST, Opened, tokenizer_of
+from gipi.data.form import Opened, RowForm
+from gipi.data.texts import LONGEST, tokenizer_of
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.text import Tokenizer
@@ -38,11 +41,13 @@ _WORD = re.compile(r"\w+(?:[-'’.]\w+)*|[^\w\s]")
 _TAG = re.compile(r"O|[BI]-\S+")
 
 
-def tagged_schema(source: Source, options: DataOptions) -> Schema:
-    """Return the schema of tagged sentences.
+def infer_tagged(source: Source, options: DataOptions) -> Schema | None:
+    """Return the schema of tagged sentences, None for other data.
 
     Raises `DataError` where tokens and tags of a row differ in number, or a tag is none of BIO.
     """
+    if "tags" not in source.schema_hints.values():
+        return None
     if options.target not in (None, "tags"):
         raise DataError(
             f"target '{options.target}' of sentences with tags", "the target 'tags'",
@@ -102,14 +107,14 @@ def refuse_misaligned(source: Source) -> None:
             before = tag
 
 
-def open_tagged(
-    schema: Schema, source: Source, splits: dict[str, np.ndarray], options: DataOptions
-) -> Opened:
+def open_tagged(divided: Divided) -> Opened:
     """Learn words or pieces from the training rows, and encode all rows.
 
     Raises `DataError` for sentences without tokens, with tokens that cannot be read, or longer than
     the limit (or leaves them out, with bad_rows=skip).
     """
+    schema, source = divided.schema, divided.source
+    splits, options = divided.splits, divided.options
     rows = _rows(source)
     used = np.sort(np.concatenate(list(splits.values())))
     faults = _faults(rows, used)
@@ -333,3 +338,9 @@ def _target(schema: Schema, source: Source, inputs: dict[str, Tokens]) -> Tokens
     values = np.full(len(first.values), NONE, dtype=np.int32)
     values[inputs["starts"].values == 1] = flat
     return Tokens(values, first.offsets, NONE)
+
+
+FORM = RowForm(
+    "sentences with a tag for each token",
+    ("tag",), look_at_rows, open_tagged, read_tagged, infer_tagged,
+)  # fmt: skip
