@@ -242,9 +242,9 @@ def open_data(
     source = read_source(data, target=chosen.target, task=chosen.task)
     if is_series(source, chosen):
         return _of_series(open_series(source, chosen), chosen)
+    _no_series_options(chosen)
     if chosen.task in PRETEXT:
         return _as_running(source, open_pretext(source, chosen), chosen)
-    _no_series_options(chosen)
     if chosen.target is not None:
         chosen = replace(chosen, target=source.target)  # its number, or several columns joined
     if is_running(source, chosen):
