@@ -26,6 +26,8 @@ from gipi.data.tokenizing import choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.text import Tokenizer
@@ -89,7 +91,7 @@ def open_answered(
         key=("answer", source.fingerprint, splits["train"].tobytes()),
     )  # fmt: skip
     tokenizer = chosen.tokenizer
-    parts = [_encoded(tokenizer, column, used) for column in columns]
+    parts = [_encoded(tokenizer, column, used, faults) for column in columns]
     frame = frame_with_none(tokenizer)
     longest = max(frame.size(2) + sum(len(part[i][0]) for part in parts) for i in used.tolist())
     length = options.max_length or min(longest, LONGEST)
@@ -133,7 +135,7 @@ def read_answered(
     faults = _faults(schema, source, every)
     tokenizer = tokenizer_of(schema)
     stats = schema.field("question").stats
-    parts = [_encoded(tokenizer, texts_of(source, f), every) for f in text_fields(schema)]
+    parts = [_encoded(tokenizer, texts_of(source, f), every, faults) for f in text_fields(schema)]
     frame, length = frame_with_none(tokenizer), int(stats["length"])
     for i in every.tolist():
         if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
@@ -180,11 +182,14 @@ Part = dict[int, tuple[np.ndarray, np.ndarray]]
 """Question -> ids and characters of its tokens."""
 
 
-def _encoded(tokenizer: Tokenizer, texts: list[str], used: np.ndarray) -> Part:
-    """Return ids and spans of the used texts; the same text is encoded once."""
+def _encoded(
+    tokenizer: Tokenizer, column: list[str], used: np.ndarray, faults: Mapping[int, str]
+) -> Part:
+    """Return ids and spans of the used texts; the same text is encoded once, a faulty one is ""."""
+    texts = {i: "" if i in faults else column[i] for i in used.tolist()}
     seen: dict[str, int] = {}
-    for i in used.tolist():
-        seen.setdefault(texts[i], len(seen))
+    for text in texts.values():
+        seen.setdefault(text, len(seen))
     found = tokenizer.encode_batch(list(seen), special=False, spans=True)
     assert found.spans is not None
     rows = [slice(a, b) for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]

@@ -61,10 +61,10 @@ def infer_schema(source: Source, options: DataOptions) -> Schema:
     if options.target is not None:
         options = replace(options, target=column_called(source, options.target))
     _check_names(source, options)
+    roles = _special_roles(options)
     known = sequence_schema(source, options)
     if known is not None:
-        return known
-    roles = _special_roles(options)
+        return _with_roles(known, roles, options)
     if is_paired(options.task):
         return _pairs(source, options, roles)
     target, why_target = _target(source, options, roles)
@@ -165,6 +165,26 @@ def _special_roles(options: DataOptions) -> dict[str, str]:
             "leave one of them out",
         )
     return roles
+
+
+def _with_roles(known: Schema, roles: dict[str, str], options: DataOptions) -> Schema:
+    """Return a schema of sentences or questions with the roles that were asked for."""
+    for name, kind in options.overrides.items():
+        if kind != "ignored" or known.field(name).role != "ignored":
+            raise ConfigError(
+                f"schema.{name}={kind} for {known.task_reason}",
+                "no kinds: the form of the data says what its columns are", "remove this setting",
+            )  # fmt: skip
+    for name, role in roles.items():
+        field = known.field(name)
+        if field.role != "ignored":
+            raise ConfigError(
+                f"column '{name}' is named as {role} and is the {field.role} of the task "
+                f"{known.task}", "another column", f"leave {role} out",
+            )  # fmt: skip
+        kind = "number" if role == "weight" else "category"
+        known = known.with_field(Field(name, kind, role, f"named as the {role} column"))
+    return known
 
 
 # ------------------------------------------------------------------ target and task

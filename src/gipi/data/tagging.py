@@ -26,7 +26,7 @@ from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
@@ -140,7 +140,7 @@ def open_tagged(
         )
         stats = {"kind": "words", "joint": _joint(train), **vocabulary.to_stats()}
     schema = schema.with_field(replace(schema.field("tokens"), stats=stats))
-    inputs = _inputs(schema, rows)
+    inputs = _inputs(schema, rows, faults)
     lengths = next(iter(inputs.values())).lengths
     longest = int(lengths[[i for i in used.tolist() if i not in faults]].max())
     limit = options.max_length or (max(min(longest, LONGEST), 1) if pieces else None)
@@ -178,7 +178,7 @@ def read_tagged(
     rows = _rows(source)
     every = np.arange(source.rows, dtype=np.int64)
     faults = _faults(rows, every)
-    inputs = _inputs(schema, rows)
+    inputs = _inputs(schema, rows, faults)
     limit = schema.field("tokens").stats.get("limit")
     lengths = next(iter(inputs.values())).lengths
     if limit is not None:
@@ -266,7 +266,11 @@ def _choice(
     )
 
 
-def _inputs(schema: Schema, rows: list[tuple[str, ...]]) -> dict[str, Tokens]:
+def _inputs(
+    schema: Schema, sentences: list[tuple[str, ...]], faults: Mapping[int, str]
+) -> dict[str, Tokens]:  # fmt: skip
+    """Return the sentences as numbers; those that cannot be read stand there as signs."""
+    rows = [("?",) * len(row) if i in faults else row for i, row in enumerate(sentences)]
     stats = schema.field("tokens").stats
     if "tokenizer" not in stats:
         return words_.encode(words_.Vocabulary.from_stats(stats), rows)
