@@ -97,6 +97,9 @@ def test_a_student_begins_as_half_of_its_teacher_and_stands_alone(place: Path) -
     assert "2 of its 4 blocks begin the student" in said
     assert "of its teacher's" in said
     assert "times as fast" in said
+    free = train(place, "masked", "free", teacher=str(place / "teacher"), max_length=None)
+    assert read_config(place / "free")[0]["max_length"] == 24  # the positions of its teacher
+    assert free.metrics["val/hidden_perplexity"] > 1
     hidden = (place / "teacher").rename(place / "hidden")
     try:
         assert gipi.load(place / "student").model is not None

@@ -128,7 +128,7 @@ def open_running(
     tokenizer = chosen.tokenizer
     end = tokenizer.eos is not None and apart
     tokens, spans = _encode(parts, tokenizer, end, source, options)
-    length, why = _context(spans["train"], options.max_length)
+    length, why = _context(spans["train"], options.max_length, options.longest)
     _long_enough(spans, length, source, asked=options.max_length is not None)
     pad, vocab = pad_of(tokenizer)
     notes.append(chosen.reason)
@@ -411,15 +411,16 @@ def _end(tokenizer: Tokenizer, end: bool) -> int | None:  # noqa: FBT001
     return tokenizer.eos if end else None
 
 
-def _context(span: tuple[int, int], asked: int | None) -> tuple[int, str]:
-    """Return the tokens of a window, and why."""
+def _context(span: tuple[int, int], asked: int | None, most: int | None) -> tuple[int, str]:
+    """Return the tokens of a window, and why; `most` that the model reads."""
     if asked is not None:
         return asked, f"max_length={asked}"
     total = span[1] - span[0] - 1
-    length = CONTEXT
+    length = usual = min(CONTEXT, most or CONTEXT)
     while length > SHORTEST and total < WINDOWS * length:
         length //= 2
-    return length, f"max_length={length}" + (", for so short a text" if length < CONTEXT else "")
+    why = "for so short a text" if length < usual else "the model reads no more"
+    return length, f"max_length={length}" + (f", {why}" if length < CONTEXT else "")
 
 
 def _long_enough(

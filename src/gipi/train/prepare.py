@@ -200,6 +200,8 @@ def prepare(
     )
     choices = tuple(line for line in choices if line)
     lengths = series_recipes.lengths(dataset)
+    if options.longest is not None:  # the folder that says so may be gone when the run goes on
+        lengths = {"max_length": max(4, int(schema.of("input", "text")[0].stats["length"]))}
     named = config.model_copy(update={"task": task.name, "model": model_name, **lengths})
     chosen = {key: "from the data" for key in lengths if getattr(config, key) is None}
     return Prepared(
