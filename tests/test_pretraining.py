@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import gipi
+from gipi import tasks
 from gipi.core.errors import ConfigError, ModelError, RequestError
 from gipi.core.rundir import HUB, read_config
+from gipi.deploy.predict import load
 from gipi.models import load_folder
 from tests.data.texts import reviews, write_rows
 
@@ -47,7 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-def train(place: Path, task: str, out: str, *, steps: int = 4, **more: Any) -> gipi.Run:
+def train(
+    place: Path, task: str | tasks.Task, out: str, *, steps: int = 4, **more: Any
+) -> gipi.Run:
     settings: dict[str, Any] = {**FIXED, **({} if task == "spans" else TINY), **more}
     if "teacher" in more:
         settings = {k: v for k, v in settings.items()
@@ -79,6 +83,13 @@ def test_a_resumed_run_ends_with_the_same_weights(place: Path) -> None:
     (place / "cut" / "result.json").unlink()
     again = gipi.resume(str(place / "cut"), quiet=True)
     assert again.result["weights_sha256"] == whole.result["weights_sha256"]
+
+
+def test_a_task_of_ones_own_decides_how_text_is_read(place: Path) -> None:
+    run = train(place, tasks.masked(share=0.4), "own")
+    assert run.result["task"] == "masked"
+    found = load(place / "own").schema.of("input", "text")[0].stats["pretext"]
+    assert found["share"] == 0.4
 
 
 def test_pairs_and_spans_run_to_the_end(place: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.errors import ConfigError
+from gipi.core.errors import ConfigError, DataError
 from gipi.data.objectives import SpanRule
 from gipi.data.objectives.spans import noise_counts
 from gipi.data.pretext import (
@@ -73,10 +73,16 @@ def read_pretext(schema: Schema, source: Source, options: DataOptions) -> Opened
 
 def pretext_splits(found: Opened) -> dict[str, np.ndarray]:
     """Return part -> numbers of its rows."""
-    return {
-        part: np.arange(_rows(found.schema, found.running, part, seed=0)[0], dtype=np.int64)
-        for part in found.running.spans
-    }
+    numbers: dict[str, int] = {}
+    for part in found.running.spans:
+        try:
+            numbers[part] = _rows(found.schema, found.running, part, seed=0)[0]
+        except DataError as error:  # of a small part that was held back, say
+            more = "" if part in ("train", "all") else "; or hold more of the text back with --val"
+            raise DataError(
+                f"the {part} text: {error.found}", error.needed, error.do + more
+            ) from error
+    return {part: np.arange(n, dtype=np.int64) for part, n in numbers.items()}
 
 
 def pretext_stream(
