@@ -218,6 +218,11 @@ def test_a_role_that_running_text_has_not_is_refused(book: Path, role: str) -> N
     assert e.value.do == f"leave {role} out"
 
 
+def test_shares_that_leave_nothing_are_named(book: Path) -> None:
+    with pytest.raises(ConfigError, match="leave nothing to train on"):
+        opened(book, val=0.6, test=0.5)
+
+
 def test_names_of_columns_and_parts_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     rows = [json.dumps({"text": prose(5, seed=i), "part": "test"}) for i in range(30)]

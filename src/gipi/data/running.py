@@ -273,6 +273,9 @@ def _divide(
     """Return the documents of each part, the rule in words, and notes."""
     val = VAL_SHARE if options.val is None else options.val
     test = options.test or 0.0
+    if val + test >= 1:
+        raise ConfigError(f"val={val} and test={test} leave nothing to train on", "a sum below 1",
+                          "lower them")  # fmt: skip
     given, notes = source.given_split, []
     if given is not None:
         parts = {k: [t for t, c in zip(texts, given, strict=True) if c == code and t]

@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
-DECIDES = (
-    "forecast",
-    "generate",
-    *WRITTEN,
-    *PAIRED,
-    *PRETEXT,
-)  # tasks without which data is read in another way
+DECIDES = ("forecast", "generate", *WRITTEN, *PAIRED, *PRETEXT)
+"""Tasks without which data is read in another way."""
 
 
 @dataclass(frozen=True)
