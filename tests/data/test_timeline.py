@@ -194,6 +194,18 @@ def test_years_and_months_without_a_day_are_dates(tmp_path):
     assert "sales.csv row 41: 1 step is missing" in error.found
 
 
+def test_whole_numbers_that_count_the_time_are_no_series(tmp_path):
+    lines = [f"{1_700_000_000 + 3600 * i},{i % 7},{i % 5}" for i in range(N)]
+    data = open_data(write(tmp_path, lines, "timestamp,a,b"), options())
+    assert [f.role for f in data.schema.fields] == ["time", "target", "target"]
+    assert geometry_of(data.schema).step.size == 3600
+    error = refused(tmp_path, cut(lines, 40), header="timestamp,a,b")
+    assert "1 step is missing" in error.found
+    falling = [f"{N - i},{i % 7}" for i in range(N)]  # a series that is called so
+    other = open_data(write(tmp_path, falling, "time,a"), options())
+    assert [f.role for f in other.schema.fields] == ["target", "target"]
+
+
 def test_a_word_among_numbers_is_named(tmp_path):
     error = refused(tmp_path, change(rows(), 77, 2, "closed"))
     assert "sales.csv row 78: 'b' is 'closed'" in error.found

@@ -23,11 +23,14 @@ from gipi.data.compose import Frame, frame_of, pad_of
 from gipi.data.divide import look_at_rows
 from gipi.data.faults import settle
 from gipi.data.form import Opened, RowForm
+from gipi.data.infer_column import special_roles, with_roles
 from gipi.data.texts import text_faults, text_fields, texts_of, tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
@@ -48,6 +51,7 @@ def infer_answered(source: Source, options: DataOptions) -> Schema | None:
     """
     if "answers" not in source.schema_hints.values():
         return None
+    roles = special_roles(options)
     if options.target not in (None, "answers"):
         raise DataError(
             f"target '{options.target}' of questions", "the target 'answers'", "leave --target out"
@@ -75,7 +79,7 @@ def infer_answered(source: Source, options: DataOptions) -> Schema | None:
         *(Field(n, "category", "ignored", "not read") for n in source.columns
           if n not in ("question", "context", "answers")),
     ]  # fmt: skip
-    return Schema(tuple(fields), "answer", source.task_reason)
+    return with_roles(Schema(tuple(fields), "answer", source.task_reason), roles, options)
 
 
 def open_answered(divided: Divided) -> Opened:
@@ -97,7 +101,7 @@ def open_answered(divided: Divided) -> Opened:
         key=("answer", source.fingerprint, splits["train"].tobytes()),
     )  # fmt: skip
     tokenizer = chosen.tokenizer
-    parts = [_encoded(tokenizer, column, used) for column in columns]
+    parts = [_encoded(tokenizer, column, used, faults) for column in columns]
     frame = frame_with_none(tokenizer)
     longest = max(frame.size(2) + sum(len(part[i][0]) for part in parts) for i in used.tolist())
     length = options.max_length or min(longest, LONGEST)
@@ -141,7 +145,7 @@ def read_answered(
     faults = _faults(schema, source, every)
     tokenizer = tokenizer_of(schema)
     stats = schema.field("question").stats
-    parts = [_encoded(tokenizer, texts_of(source, f), every) for f in text_fields(schema)]
+    parts = [_encoded(tokenizer, texts_of(source, f), every, faults) for f in text_fields(schema)]
     frame, length = frame_with_none(tokenizer), int(stats["length"])
     for i in every.tolist():
         if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
@@ -188,11 +192,14 @@ Part = dict[int, tuple[np.ndarray, np.ndarray]]
 """Question -> ids and characters of its tokens."""
 
 
-def _encoded(tokenizer: Tokenizer, texts: list[str], used: np.ndarray) -> Part:
-    """Return ids and spans of the used texts; the same text is encoded once."""
+def _encoded(
+    tokenizer: Tokenizer, column: list[str], used: np.ndarray, faults: Mapping[int, str]
+) -> Part:
+    """Return ids and spans of the used texts; the same text is encoded once, a faulty one is ""."""
+    texts = {i: "" if i in faults else column[i] for i in used.tolist()}
     seen: dict[str, int] = {}
-    for i in used.tolist():
-        seen.setdefault(texts[i], len(seen))
+    for text in texts.values():
+        seen.setdefault(text, len(seen))
     found = tokenizer.encode_batch(list(seen), special=False, spans=True)
     assert found.spans is not None
     rows = [slice(a, b) for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]

@@ -83,9 +83,12 @@ def partner_groups(source: Source, schema: Schema) -> np.ndarray:
     for field in schema.of("input", "text"):
         column = np.asarray(source.columns[field.name])
         labels = column if column.dtype.kind == "O" else as_labels(column)
-        key = codes(folded(labels))
+        plain = folded(labels)
+        key = codes(plain)
         first: dict[int, int] = {}
-        for i, code in enumerate(key.tolist()):
+        for i, (code, text) in enumerate(zip(key.tolist(), plain, strict=True)):
+            if not text:  # rows without a text have none in common
+                continue
             a, b = root(first.setdefault(code, i)), root(i)
             parent[max(a, b)] = min(a, b)
     roots = np.array([root(i) for i in range(source.rows)], dtype=np.int64)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gipi.data.options import DataOptions
     from gipi.data.source import Column
 
+COUNTED = ("date", "time", "datetime", "timestamp", "ds")
 NAMES = ("date", "time", "datetime", "timestamp", "ds", "day", "month")
 MOST_STEPS = 20  # steps put in for each row of the table, at most: beyond it the step is wrong
 _ZONE = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
@@ -104,12 +105,21 @@ def time_column(source: Source, asked: str | None) -> str | None:
         if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind == "M":
             return name
     for name, column in source.columns.items():
-        if _is_months(column):
+        if is_months(column):
             return name
     for name, column in source.columns.items():
         if name.lower() in NAMES and isinstance(column, np.ndarray) and column.dtype.kind == "O":
             return name
+    for name, column in source.columns.items():
+        if name.lower() in COUNTED and _rises(column):
+            return name
     return None
+
+
+def _rises(column: Column) -> bool:
+    """Return whether a column holds whole numbers, each above the one before: seconds, say."""
+    whole = isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "iu"
+    return bool(whole and len(column) > 2 and (column[1:] > column[:-1]).all())  # type: ignore[index,operator]
 
 
 def read_timeline(source: Source, options: DataOptions, *, step: Step | None = None) -> Timeline:
@@ -158,7 +168,7 @@ def read_timeline(source: Source, options: DataOptions, *, step: Step | None = N
         raise _gap(source, name, dates, order, places, found)
     if lost:
         notes.append(f"{lost:,} missing steps of {found.words} ({_policy(options)})")
-    moments = Moments(dates[0], found, len(rows), _is_months(source.columns[name]))
+    moments = Moments(dates[0], found, len(rows), is_months(source.columns[name]))
     return Timeline(name, found, moments, rows, tuple(notes))
 
 
@@ -204,7 +214,7 @@ def _dates(source: Source, name: str) -> np.ndarray:
     column = source.columns.get(name)
     if not isinstance(column, np.ndarray) or column.ndim > 1:
         raise DataError(f"the time column '{name}' holds no dates", "dates", "name another column")
-    if _is_months(column):
+    if is_months(column):
         return column.astype("datetime64[M]").astype("datetime64[us]")
     if column.dtype.kind == "O":
         raise _unreadable(source, name, column)
@@ -228,7 +238,7 @@ def _dates(source: Source, name: str) -> np.ndarray:
     return whole
 
 
-def _is_months(column: Column) -> bool:
+def is_months(column: Column) -> bool:
     """Return whether every value is a year and a month, such as 1949-01."""
     if not isinstance(column, np.ndarray) or column.ndim > 1 or column.dtype.kind != "O":
         return False

@@ -130,6 +130,14 @@ def pairs_in(
     return tuple(sorted(pairs, key=lambda pair: (_ORDER[part_of(pair[0])], pair[0].name)))
 
 
+def lone_in(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Return the names of files in the two languages of `pairs` that have no partner."""
+    known = {path for pair in pairs for path in pair}
+    spoken = {_language(path) for path in known}
+    return [p.name for p in sorted(folder.iterdir())
+            if p.is_file() and p not in known and _language(p) in spoken]  # fmt: skip
+
+
 def _plain_name(path: Path) -> str:
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
