@@ -51,6 +51,7 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
         (labels, names), rule = dense.rarest(known, target.classes), RAREST
     elif is_written(schema.task):
         usable = with_both(source, schema, usable)
+        _some_pair(usable, source, schema)
     elif schema.task == "classify" and isinstance(column, np.ndarray):
         labelled = as_labels(column)
         usable = np.fromiter((v is not None for v in labelled), bool, source.rows)
@@ -80,6 +81,7 @@ def _pairs_to_split(source: Source, schema: Schema) -> SplitRows:
     """Return the rows of pairs of texts: those that share a text stay together."""
     moment, part = schema.of("time"), schema.of("split")
     usable = both_there(source, schema)
+    _some_pair(usable, source, schema)
     return SplitRows(
         usable=usable,
         keys=input_keys(source, schema),
@@ -91,6 +93,16 @@ def _pairs_to_split(source: Source, schema: Schema) -> SplitRows:
         given=given_parts(source, part[0].name) if part else source.given_split,
         rule="rows that share a text together",
     )
+
+
+def _some_pair(usable: np.ndarray, source: Source, schema: Schema) -> None:
+    """Raise `DataError` where no row has both of its texts."""
+    if not usable.any():
+        names = " and ".join(f"'{f.name}'" for f in (*schema.inputs, *schema.of("target")))
+        raise DataError(
+            f"no row of {source.name} has both texts ({names})", "rows with two texts",
+            "check both columns, or both files",
+        )  # fmt: skip
 
 
 def _same_picture(source: Source) -> np.ndarray | None:
