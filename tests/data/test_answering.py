@@ -176,6 +176,15 @@ def test_empty_questions_and_questions_without_room(tmp_path: Path) -> None:
     assert used == set(range(40)) - {4, 10}
 
 
+def test_short_contexts_need_no_room_that_they_do_not_fill(tmp_path: Path) -> None:
+    articles = [{"title": str(i), "paragraphs": [{"context": f"Oslo is {i}.", "qas": [
+        {"id": str(i), "question": "what?", "answers": [{"text": "Oslo", "answer_start": 0}]}]}]}
+        for i in range(20)]  # fmt: skip
+    found = open_data(write_squad(tmp_path / "short.json", articles))
+    assert sum(map(len, found.splits.values())) == 20
+    assert read_rows(tmp_path / "short.json", found.schema).source.rows == 20
+
+
 def test_texts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     articles = asked()
     articles[2]["paragraphs"][0]["qas"][0]["question"] = "Where does \ud83d live?"

@@ -264,6 +264,16 @@ def test_a_trained_column_is_found_again_beside_other_texts(tmp_path: Path) -> N
     assert prose(5, seed=3).strip() in tokenizer_of(data.schema).decode(read.running.tokens)
 
 
+def test_blank_lines_part_documents_where_pairs_of_them_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(prose(20, seed=i) for i in range(30)), encoding="utf-8")
+    asked = DataOptions(task="masked", pretext={"next_sentence": True}, max_length=32, val=0.2)
+    data = open_data(str(path), asked)
+    assert "documents" in data.split_reason
+    assert len(data.splits["train"]) > 100
+    assert "from its end" in open_data(str(path), DataOptions(task="masked")).split_reason
+
+
 # ------------------------------------------------------------------------ what cannot be read
 
 
@@ -272,6 +282,14 @@ def test_no_text_is_named(tmp_path: Path) -> None:
     path.write_text("\n\n", encoding="utf-8")
     with pytest.raises(DataError, match="holds no text"):
         opened(path)
+
+
+@pytest.mark.parametrize("task", ["generate", "masked"])
+def test_a_text_of_one_letter_is_named(tmp_path: Path, task: str) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("a", encoding="utf-8")
+    with pytest.raises(DataError, match="one has 1 characters, and all are held back"):
+        open_data(str(path), DataOptions(task=task))  # type: ignore[arg-type]
 
 
 def test_a_text_shorter_than_the_context_is_named(tmp_path: Path) -> None:

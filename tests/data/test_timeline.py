@@ -223,6 +223,31 @@ def test_columns_that_are_no_series_are_said_to_be_left_out(tmp_path):
     assert "constant" in reasons["floor"]
 
 
+def test_numbers_written_as_text_are_numbers_and_dates_can_be_left_out(tmp_path):
+    wave = [f"{10 + 3 * np.sin(i / 4):.4f}" for i in range(N)]
+    days = (np.datetime64("2024-01-01") + np.arange(N)).astype("datetime64[us]")
+    table = {"day": days, "a": np.array(wave, object)}
+    data = open_data(table, options())
+    assert [f.role for f in data.schema.fields] == ["time", "target"]
+    assert data.schema.field("a").stats["mean"] == pytest.approx(
+        np.array(wave[:84], float).mean(), rel=1e-6
+    )
+    bare = open_data(table, options(overrides={"day": "ignored"}))
+    assert [f.role for f in bare.schema.fields] == ["ignored", "target"]
+    assert bare.source.row_name(0) == "row 1"
+
+
+def test_values_that_no_scale_holds_are_named(tmp_path):
+    wave = np.sin(np.arange(N) / 4)
+    with pytest.raises(DataError, match=r"row 2: 'a' is [\d.]+e\+299"):
+        open_data({"a": np.round(wave * 1e2) * 1e298}, options())
+    when = np.where(np.arange(N) == 5, np.inf, np.arange(N))
+    with pytest.raises(DataError, match="holds numbers with fractions"):
+        open_data({"t": when, "a": wave}, options(time_column="t"))
+    with pytest.raises(DataError, match="none of the given parts is for training"):
+        open_data({"a": wave, "p": np.array(["test"] * N, object)}, options(split_column="p"))
+
+
 def test_a_series_that_does_not_vary_in_training_is_named(tmp_path):
     lines = rows()
     for i in range(90):
@@ -247,6 +272,8 @@ def test_too_short_says_what_would_fit(tmp_path):
         ({"group": "a"}, ConfigError, "group=a with a series"),
         ({"time_column": "day"}, DataError, "time column"),
         ({"overrides": {"a": "category"}}, ConfigError, "schema.a=category"),
+        ({"weight": "date"}, ConfigError, "'date' is named as weight and is the time column"),
+        ({"val": 0.9}, ConfigError, "108 steps that validate and 24 that test leave none of 120"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, more, error, words):

@@ -116,6 +116,15 @@ def test_too_few_rows_are_named(saved):
         predictor.predict({k: v[:10] for k, v in table().items()})
 
 
+def test_advice_for_a_gap_is_what_can_be_done_now(saved):
+    _, _, predictor = saved
+    with pytest.raises(DataError, match="1 step is missing") as e:
+        predictor.predict({k: np.delete(v, 155) for k, v in table().items()})
+    assert "train with --set bad_rows=skip" in e.value.do
+    with pytest.raises(DataError, match="of 5,000 characters is no path"):
+        predictor.predict("word " * 1000)
+
+
 def test_floors_equal_a_loop(saved):
     data, _, _ = saved
     task = tasks.forecast()

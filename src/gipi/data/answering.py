@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 LONGEST = 384  # tokens of a row, where nothing else was asked for
 STRIDE = 128  # tokens that two windows share, at most half of a window
-LEAST = 16  # tokens of a context that a row must have room for beside its question
+LEAST = 16  # tokens of a longer context that a row must have room for beside its question
 SPANS, AT, QUESTION = "window spans", "window at", "window of"
 """Columns of windows: characters of each token of the context, its first place, its question."""
 _KOREAN = re.compile("[\uac00-\ud7a3]")
@@ -106,7 +106,7 @@ def open_answered(divided: Divided) -> Opened:
     longest = max(frame.size(2) + sum(len(part[i][0]) for part in parts) for i in used.tolist())
     length = options.max_length or min(longest, LONGEST)
     for i in used.tolist():
-        if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
+        if not _has_room(parts, i, frame, length):
             faults.setdefault(i, f"its question has {len(parts[0][i][0])} tokens, and a row has "
                               f"{length} (max_length raises it)")  # fmt: skip
     _answer_faults(source, parts[1], used, faults)
@@ -148,7 +148,7 @@ def read_answered(
     parts = [_encoded(tokenizer, texts_of(source, f), every, faults) for f in text_fields(schema)]
     frame, length = frame_with_none(tokenizer), int(stats["length"])
     for i in every.tolist():
-        if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
+        if not _has_room(parts, i, frame, length):
             faults.setdefault(i, f"its question has {len(parts[0][i][0])} tokens, and a row of the "
                               f"model {length}: ask a shorter one")  # fmt: skip
     column = source.columns.get("answers")
@@ -205,6 +205,12 @@ def _encoded(
     rows = [slice(a, b) for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
     return {i: (found.values[rows[seen[texts[i]]]], found.spans[rows[seen[texts[i]]]])
             for i in used.tolist()}  # fmt: skip
+
+
+def _has_room(parts: list[Part], i: int, frame: Frame, length: int) -> bool:
+    """Return whether a row holds the question and enough of its context, or all of it."""
+    asked, context = (len(part[i][0]) for part in parts)
+    return length - frame.size(2) - asked >= min(LEAST, max(context, 1))
 
 
 def _windows(

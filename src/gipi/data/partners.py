@@ -14,7 +14,7 @@ import torch
 
 from gipi.core.errors import DataError
 from gipi.core.schema import PAIRED, Schema
-from gipi.data.divide import rows_to_split
+from gipi.data.divide import rows_to_split, some_pair
 from gipi.data.form import Looked, Opened, RowForm
 from gipi.data.infer_column import field_of, special_roles
 from gipi.data.keys import codes, folded
@@ -98,6 +98,7 @@ def partner_groups(source: Source, schema: Schema) -> np.ndarray:
 def look_at_pairs(source: Source, schema: Schema, _options: DataOptions) -> Looked:
     """Return what the split must know of pairs: those that share a text stay together."""
     usable = both_there(source, schema)
+    some_pair(usable, source, schema)
     groups, rule = partner_groups(source, schema), "rows that share a text together"
     lost = int((~usable).sum())
     return Looked(

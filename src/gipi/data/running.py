@@ -78,9 +78,14 @@ def open_running(
     if options.split_column is not None:
         source = replace(source, given_split=given_parts(source, options.split_column))
     texts, notes = _texts(schema, source, options)
-    apart = _apart(source, texts)
+    apart = _apart(source, texts, options)
     parts, reason, said = _divide(source, texts, apart, options)
     notes += said
+    if "train" not in parts:
+        raise DataError(
+            f"{source.name} has {sum(map(len, texts)):,} characters, and all are held back",
+            "text to learn from", "give more text",
+        )  # fmt: skip
     training = parts["train"]
     characters = sum(map(len, training))
     kind, why = _kind(training, characters)
@@ -225,12 +230,16 @@ def _texts(
 # ------------------------------------------------------------------------ which part
 
 
-def _apart(source: Source, texts: list[str]) -> bool:
-    """Return whether documents are things of their own, not places where one text was cut."""
+def _apart(source: Source, texts: list[str], options: DataOptions) -> bool:
+    """Return whether documents are things of their own, not places where one text was cut.
+
+    What blank lines part in one file is so where pairs of documents are asked for.
+    """
     if sum(map(bool, texts)) < FEW:
         return False
     one_file = len(source.parts) == 1 and source.origin is not None and source.origin.is_file()
-    return not one_file or source.task != TASK or titled(texts)
+    asked = bool(options.pretext.get("next_sentence"))
+    return not one_file or source.task != TASK or titled(texts) or asked
 
 
 def _divide(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 NAME = "series"
 """Of the input of a batch: (B, lookback, F)."""
+FARTHEST = 1e100  # from zero: squares of what is larger overflow
 _ADVICE = (
     "correct them, or use --set bad_rows=skip (windows that touch them are left out) or "
     "--set bad_rows=fill (the last value goes on)"
@@ -197,11 +198,13 @@ def _values(
         raw = table.columns[field.name]
         assert isinstance(raw, np.ndarray)
         column = as_numbers(raw, field.name, row_name=lambda i: where(table, i)).astype(np.float64)
-        wild = np.flatnonzero(np.isinf(column))
+        wild = np.flatnonzero(np.abs(column) > FARTHEST)
         if len(wild):
+            value = column[wild[0]]
+            said = "infinite" if np.isinf(value) else f"{value:g}"
             raise DataError(
-                f"{where(table, int(wild[0]))}: '{field.name}' is infinite",
-                "finite numbers", "correct the value or leave it empty",
+                f"{where(table, int(wild[0]))}: '{field.name}' is {said}",
+                f"finite numbers, up to {FARTHEST:g}", "correct the value or leave it empty",
             )  # fmt: skip
         lost = np.flatnonzero(np.isnan(column))
         if len(lost) and policy == "refuse":
@@ -310,8 +313,8 @@ def _borders(source: Source, options: DataOptions) -> tuple[tuple[int, int, int]
     train = n - held["val"] - held["test"]
     if train < 1:
         raise ConfigError(
-            f"val={options.val} and test={options.test} leave nothing to train on",
-            "a sum below 1", "lower them",
+            f"{held['val']:,} steps that validate and {held['test']:,} that test leave none of "
+            f"{n:,} to train on", "a sum of val and test below 1", "lower them",
         )  # fmt: skip
     return (train, train + held["val"], n), ""
 
@@ -339,8 +342,12 @@ def _widened(
             f"{source.name} has {n:,} steps, {max(train, 0):,} of them to train on; "
             f"lookback={geometry.lookback} and horizon={geometry.horizon} need {need:,}",
             "at least one whole window before what is held back",
-            f"use lookback={max(train - geometry.horizon, 1)} or less, a smaller horizon, or a "
-            "longer series",
+            (
+                f"use lookback={train - geometry.horizon} or less"
+                if train > geometry.horizon
+                else f"use a horizon below {max(train, 2)}"
+            )
+            + ", or a longer series",
         )
     parts = [f"the last {held['test']:,} steps test"] if held["test"] else []
     if held["val"]:
@@ -352,8 +359,13 @@ def _widened(
 def _given(source: Source) -> tuple[tuple[int, int, int], str]:
     part = source.given_split
     assert part is not None
-    if (np.diff(part) < 0).any() or not (part == TRAIN).any():
-        row = int((np.diff(part) < 0).argmax()) + 1 if (np.diff(part) < 0).any() else 0
+    if not (part == TRAIN).any():
+        raise DataError(
+            f"{source.name}: none of the given parts is for training", "steps to train on",
+            "correct the split column, or leave it out",
+        )  # fmt: skip
+    if (np.diff(part) < 0).any():
+        row = int((np.diff(part) < 0).argmax()) + 1
         raise DataError(
             f"{source.name}: the given parts are not in the order of time ({source.row_name(row)})",
             "training steps, then validation, then test",

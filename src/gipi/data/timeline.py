@@ -97,20 +97,21 @@ def where(source: Source, row: int) -> str:
     return name if len(source.parts) > 1 or name.startswith(file) else f"{file} {name}"
 
 
-def time_column(source: Source, asked: str | None) -> str | None:
+def time_column(source: Source, options: DataOptions) -> str | None:
     """Return the column of time: the one asked for, else the first of dates, else by its name."""
-    if asked is not None:
-        return asked
-    for name, column in source.columns.items():
+    if options.time_column is not None:
+        return options.time_column
+    free = {n: c for n, c in source.columns.items() if options.overrides.get(n) != "ignored"}
+    for name, column in free.items():
         if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind == "M":
             return name
-    for name, column in source.columns.items():
+    for name, column in free.items():
         if is_months(column):
             return name
-    for name, column in source.columns.items():
+    for name, column in free.items():
         if name.lower() in NAMES and isinstance(column, np.ndarray) and column.dtype.kind == "O":
             return name
-    for name, column in source.columns.items():
+    for name, column in free.items():
         if name.lower() in COUNTED and _rises(column):
             return name
     return None
@@ -130,7 +131,7 @@ def read_timeline(source: Source, options: DataOptions, *, step: Step | None = N
     Raises `DataError` naming file and row of a date that is missing, unreadable, repeated, out of
     order or between two steps, and of missing steps where `bad_rows` is "refuse".
     """
-    name = time_column(source, options.time_column)
+    name = time_column(source, options)
     if name is None:
         rows = np.arange(source.rows)
         note = "no column of dates: the rows are taken as equally spaced, in the order of the table"
@@ -228,8 +229,9 @@ def _dates(source: Source, name: str) -> np.ndarray:
         )
     if column.dtype.kind == "M":
         return column.astype("datetime64[us]")
-    whole: np.ndarray = column.astype(np.int64)
-    if column.dtype.kind == "b" or (whole != column).any():
+    fine = column.dtype.kind in "iu" or (column.dtype.kind == "f" and np.isfinite(column).all())
+    whole: np.ndarray = column.astype(np.int64) if fine else np.zeros(len(column), np.int64)
+    if not fine or (whole != column).any():
         raise DataError(
             f"the time column '{name}' holds numbers with fractions",
             "dates, or whole numbers that count the steps",

@@ -46,6 +46,8 @@ def read_form(path: Path, task: str | None) -> Source | None:
             found, lone = parallel.read_parallel(pairs, root=path), parallel.lone_in(path, pairs)
             said = (f"without a partner, and left out: {', '.join(lone[:5])}",) if lone else ()
             return replace(found, notes=(*found.notes, *said))
+        if task in WRITTEN:
+            parallel.refuse_many(path)
         tagged = _tagged(path, asked=task == "tag") if task in (None, "tag") else []
         if tagged:
             return conll.read_conll(tagged, root=path)
