@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def infer_written(source: Source, options: DataOptions) -> Schema | None:
-    """Return the schema where a text is to be written, asked for or known; None for other tasks.
+    """Return the schema of a task that writes a text, asked for or known; None for other tasks.
 
     Raises `DataError` where there is no text to read, or none to write.
     """
