@@ -9,7 +9,7 @@ import pytest
 from tests.data.texts import reviews, write_rows
 
 from gipi.core.errors import DataError
-from gipi.data import DataOptions, audit, open_data, read_rows
+from gipi.data import DataOptions, open_data, read_rows
 
 
 def table(path: Path, rows: list[list[object]], names: tuple[str, ...]) -> str:
@@ -66,11 +66,6 @@ def test_rows_without_a_text_share_none(tmp_path: Path) -> None:
     groups = data.columns.target
     assert groups is not None
     assert groups[0] != groups[1]
-
-
-def test_an_audit_knows_pairs(tmp_path: Path) -> None:
-    found = audit(table(tmp_path, many(), ("query", "answer")), DataOptions(task="rank"))
-    assert (found.task, found.target) == ("rank", None)
 
 
 def test_one_text_alone_is_refused(tmp_path: Path) -> None:

@@ -337,8 +337,7 @@ def test_augmentation_and_a_bad_batch_are_refused(book: Path) -> None:
         data.stream("train", batch_size=4, rank=2, world=2)
 
 
-@pytest.mark.parametrize("task", ["generate", "masked", "spans"])
-def test_an_audit_finds_nothing_wrong_with_running_text(book: Path, task: str) -> None:
-    found = audit(str(book), DataOptions(task=task))  # type: ignore[arg-type]
-    assert found.task == task
+def test_an_audit_finds_nothing_wrong_with_running_text(book: Path) -> None:
+    found = audit(str(book), DataOptions(task="generate"))
+    assert found.task == "generate"
     assert not [f for f in found.findings if f.level == "error"]

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from gipi.core.errors import DataError
-from gipi.core.schema import PAIRED, PRETEXT, Field, Schema
+from gipi.core.schema import Field, Schema
 from gipi.data import findings as find
 from gipi.data.audit_drawn import drawn_findings
 from gipi.data.audit_text import audit_lines, counted, cut, listed, short
@@ -31,7 +31,6 @@ from gipi.data.sources import read_source
 if TYPE_CHECKING:
     from gipi.data.source import Source
 
-UNTARGETED = ("generate", *PRETEXT, *PAIRED)  # tasks without a column to predict
 SAMPLE = 10_000
 BROKEN_SHOWN = 20
 LEVELS = ("error", "warning", "note")
@@ -122,7 +121,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     return Audit(
         name=source.name,
         rows=source.rows,
-        task=schema.task if schema.target or schema.task in UNTARGETED else None,
+        task=schema.task if schema.target or schema.task == "generate" else None,
         task_reason=schema.task_reason,
         target=schema.predicted,
         fields=tuple(_field_facts(f, source.columns[f.name]) for f in schema.fields),
@@ -142,7 +141,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
 def _schema(source: Source, options: DataOptions) -> tuple[Schema, list[Finding]]:
     """Return the inferred schema, or one without a target and the reason as a finding."""
     try:
-        if is_running(source, options) or options.task in PRETEXT:
+        if is_running(source, options):
             return running_schema(source, options), []
         return infer_schema(source, options), []
     except DataError as error:
