@@ -398,6 +398,20 @@ def test_a_file_of_no_part_beside_a_published_test_is_named(tmp_path):
 # ------------------------------------------------------------------ what is told by its form
 
 
+def test_a_large_file_is_told_by_its_beginning(tmp_path, monkeypatch):
+    lines = "".join(f"wört{i} {'B-X' if i % 5 else 'O'}\n" + "\n" * (i % 7 == 0)
+                    for i in range(40_000))  # fmt: skip
+    path = write(tmp_path / "large.txt", lines)
+    monkeypatch.setattr("gipi.data.sources.conll.lines_of", None)  # nothing reads it whole
+    assert len(lines) > 1 << 18
+    assert is_conll(path)
+    assert not is_conll(write(tmp_path / "bytes.txt", b"a \xff O\n\n"))
+    assert not is_conll(write(tmp_path / "null.txt", b"a\0 X\n\n"))
+    assert not is_conll(tmp_path / "none.txt")
+    assert not is_conll(write(tmp_path / "lone.txt", "a O\nb O\n"))
+    assert is_conll(write(tmp_path / "wide.txt", CONLL.encode("utf-16")))
+
+
 def test_all_files_of_a_folder_are_read_or_named(tmp_path):
     for i in range(language.MOST + 3):
         asked = squad(("Oslo", [question(f"{i}", ("Oslo", 0))]))

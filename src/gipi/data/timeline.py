@@ -119,8 +119,9 @@ def time_column(source: Source, options: DataOptions) -> str | None:
 
 def _rises(column: Column) -> bool:
     """Return whether a column holds whole numbers, each above the one before: seconds, say."""
-    whole = isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind in "iu"
-    return bool(whole and len(column) > 2 and (column[1:] > column[:-1]).all())  # type: ignore[index,operator]
+    if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "iu":
+        return False
+    return len(column) > 2 and bool((column[1:] > column[:-1]).all())
 
 
 def read_timeline(source: Source, options: DataOptions, *, step: Step | None = None) -> Timeline:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.source import Source
-from gipi.data.sources.compressed import fingerprint_files, stem_of
+from gipi.data.sources.compressed import fingerprint_files, read_head, stem_of
 from gipi.data.sources.plain import lines_of, objects, split_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".bioes", ".iobes", ".bilou")
 DOCUMENT = "-DOCSTART-"
+HEAD, LINES = 1 << 18, 400  # bytes and lines by which a file is told
 MOSTLY = 0.9  # share of tags from which a column is that of the tags, and the others are slips
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 _ENDS, _BEGINS = "ESLU", "BSU"
@@ -124,10 +125,17 @@ def to_bio(tags: Sequence[str]) -> tuple[str, ...]:
 
 def is_conll(path: Path) -> bool:
     """Return whether a text file looks like tagged tokens: its first lines, and a blank one."""
+    data = read_head(path, HEAD)
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if len(data) == HEAD and not wide:  # the last line is not whole, nor is its last character
+        data = data[: data.rfind(b"\n") + 1]
     try:
-        head = lines_of(path)[:400]
-    except DataError:
+        text = data.decode("utf-16", "ignore") if wide else data.decode("utf-8-sig")
+    except UnicodeDecodeError:
         return False
+    head = [line.removesuffix("\r") for line in text.split("\n")[:LINES]]
+    if not head[-1] and len(head) < LINES:
+        head.pop()
     rows = [_fields(line) for line in head if line.strip() and not line.startswith(("#", DOCUMENT))]
     tagged = [row for row in rows if len(row) > 1 and any(_TAG.fullmatch(f) for f in row[1:])]
     return bool(rows) and len(tagged) == len(rows) and any(not line.strip() for line in head)
