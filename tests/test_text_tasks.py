@@ -107,6 +107,12 @@ def test_a_table_is_asked_in_its_own_order(asked: Any, place: Path) -> None:
     lines = asked("predict", "table", "new.txt")["predictions"]
     assert [p["row"] for p in lines] == ["new.txt line 1", "new.txt line 3"]
     assert lines[1]["probability"] == pytest.approx(found["predictions"][1]["probability"])
+    latin = "une très jolie scène de théâtre à la fin du deuxième été"
+    (place / "latin.txt").write_bytes(f"\n{latin}\n\n\n{texts[0]}\n".encode("latin-1"))
+    said = gipi.load(place / "table").predict(place / "latin.txt")
+    assert said.rows == ("latin.txt line 2", "latin.txt line 5")
+    assert "texts: latin.txt: 3 empty lines left out" in said.notes
+    assert any("latin.txt: not UTF-8: read as Latin-1" in note for note in said.notes)
 
 
 def test_texts_are_asked_in_python(place: Path) -> None:

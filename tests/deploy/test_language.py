@@ -170,6 +170,9 @@ def test_what_cannot_be_embedded_is_named(folder: Path) -> None:
     (folder / POOLING).write_text('{"pooling_mode_weightedmean_tokens": true}')
     with pytest.raises(ModelError, match="weightedmean"):
         embedding_of(folder)
+    (folder / POOLING).write_text("[1]")
+    with pytest.raises(ModelError, match="config.json holds a list"):
+        embedding_of(folder)
 
 
 def sentence_folder() -> Path:

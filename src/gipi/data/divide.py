@@ -93,6 +93,16 @@ def rarest(presence: np.ndarray, classes: tuple[str, ...]) -> tuple[np.ndarray, 
     return np.where(presence.any(1), codes, presence.shape[1]), (*classes, "nothing")
 
 
+def some_pair(usable: np.ndarray, source: Source, schema: Schema) -> None:
+    """Raise `DataError` where no row has both of its texts."""
+    if not usable.any():
+        names = " and ".join(f"'{f.name}'" for f in (*schema.inputs, *schema.of("target")))
+        raise DataError(
+            f"no row of {source.name} has both texts ({names})", "rows with two texts",
+            "check both columns, or both files",
+        )  # fmt: skip
+
+
 def _same_picture(source: Source) -> np.ndarray | None:
     """Return codes that bind the rows which are parts of one picture, None where none are.
 

@@ -13,6 +13,7 @@ from gipi.data.source import Annotations, Column, ImageFiles, Source, is_missing
 from gipi.data.wordy import text_field
 
 if TYPE_CHECKING:
+    from gipi.core.schema import Schema
     from gipi.data.options import DataOptions
 
 FEW = 20  # whole numbers with at most this many values are taken as classes of a target
@@ -53,6 +54,26 @@ def special_roles(options: DataOptions) -> dict[str, str]:
             "leave one of them out",
         )
     return roles
+
+
+def with_roles(known: Schema, roles: dict[str, str], options: DataOptions) -> Schema:
+    """Return a schema of sentences or questions with the roles that were asked for."""
+    for name, kind in options.overrides.items():
+        if kind != "ignored" or known.field(name).role != "ignored":
+            raise ConfigError(
+                f"schema.{name}={kind} for {known.task_reason}",
+                "no kinds: the form of the data says what its columns are", "remove this setting",
+            )  # fmt: skip
+    for name, role in roles.items():
+        field = known.field(name)
+        if field.role != "ignored":
+            raise ConfigError(
+                f"column '{name}' is named as {role} and is the {field.role} of the task "
+                f"{known.task}", "another column", f"leave {role} out",
+            )  # fmt: skip
+        kind = "number" if role == "weight" else "category"
+        known = known.with_field(Field(name, kind, role, f"named as the {role} column"))
+    return known
 
 
 def _time_kind(column: Column) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from gipi.core.errors import DataError
 from gipi.core.schema import PAIRED, Schema
-from gipi.data.divide import rows_to_split
+from gipi.data.divide import rows_to_split, some_pair
 from gipi.data.form import Looked, Opened, RowForm
 from gipi.data.infer_column import field_of, special_roles
 from gipi.data.keys import codes, folded
@@ -83,9 +83,12 @@ def partner_groups(source: Source, schema: Schema) -> np.ndarray:
     for field in schema.of("input", "text"):
         column = np.asarray(source.columns[field.name])
         labels = column if column.dtype.kind == "O" else as_labels(column)
-        key = codes(folded(labels))
+        plain = folded(labels)
+        key = codes(plain)
         first: dict[int, int] = {}
-        for i, code in enumerate(key.tolist()):
+        for i, (code, text) in enumerate(zip(key.tolist(), plain, strict=True)):
+            if not text:  # rows without a text have none in common
+                continue
             a, b = root(first.setdefault(code, i)), root(i)
             parent[max(a, b)] = min(a, b)
     roots = np.array([root(i) for i in range(source.rows)], dtype=np.int64)
@@ -95,6 +98,7 @@ def partner_groups(source: Source, schema: Schema) -> np.ndarray:
 def look_at_pairs(source: Source, schema: Schema, _options: DataOptions) -> Looked:
     """Return what the split must know of pairs: those that share a text stay together."""
     usable = both_there(source, schema)
+    some_pair(usable, source, schema)
     groups, rule = partner_groups(source, schema), "rows that share a text together"
     lost = int((~usable).sum())
     return Looked(

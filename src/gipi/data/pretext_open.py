@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.errors import ConfigError
+from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import PRETEXT
 from gipi.data.form import Form, Parts
 from gipi.data.objectives import SpanRule
 from gipi.data.objectives.spans import noise_counts
+from gipi.data.options import for_rows
 from gipi.data.pretext import (
     Made,
     Marks,
@@ -72,13 +73,18 @@ def open_pretext(source: Source, options: DataOptions) -> Parts:
 
 def _in_rows(found: Parts) -> Parts:
     """Return the text with the numbers of the rows that are made of each part."""
-    schema, running = found.schema, found.running
+    running = found.running
     assert running is not None
-    splits = {
-        part: np.arange(_rows(schema, running, part, seed=0)[0], dtype=np.int64)
-        for part in running.spans
-    }
-    return replace(found, splits=splits)
+    numbers: dict[str, int] = {}
+    for part in running.spans:
+        try:
+            numbers[part] = _rows(found.schema, running, part, seed=0)[0]
+        except DataError as error:  # of a small part that was held back, say
+            more = "" if part in ("train", "all") else "; or hold more of the text back with --val"
+            raise DataError(
+                f"the {part} text: {error.found}", error.needed, error.do + more
+            ) from error
+    return replace(found, splits={k: np.arange(n, dtype=np.int64) for k, n in numbers.items()})
 
 
 def _rows(
@@ -128,7 +134,7 @@ def _begins(name: str, kind: str) -> bool:
 
 
 def _open(source: Source, options: DataOptions, _progress: Progress) -> Parts:
-    return open_pretext(source, options)
+    return open_pretext(source, for_rows(source, options))
 
 
 def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool) -> Parts:  # noqa: ARG001

@@ -23,12 +23,13 @@ from gipi.data.compose import frame_of, pad_of
 from gipi.data.divide import look_at_rows
 from gipi.data.faults import settle
 from gipi.data.form import Opened, RowForm
+from gipi.data.infer_column import special_roles, with_roles
 from gipi.data.texts import LONGEST, tokenizer_of
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gipi.data.form import Divided
     from gipi.data.options import DataOptions
@@ -48,6 +49,7 @@ def infer_tagged(source: Source, options: DataOptions) -> Schema | None:
     """
     if "tags" not in source.schema_hints.values():
         return None
+    roles = special_roles(options)
     if options.target not in (None, "tags"):
         raise DataError(
             f"target '{options.target}' of sentences with tags", "the target 'tags'",
@@ -75,7 +77,8 @@ def infer_tagged(source: Source, options: DataOptions) -> Schema | None:
         Field(name, "category", "ignored", "no tag and no token")
         for name in source.columns if name not in ("tokens", "tags")
     ]  # fmt: skip
-    return Schema((*fields, *others), "tag", source.task_reason or "a tag for each token")
+    known = Schema((*fields, *others), "tag", source.task_reason or "a tag for each token")
+    return with_roles(known, roles, options)
 
 
 def refuse_misaligned(source: Source) -> None:
@@ -145,7 +148,7 @@ def open_tagged(divided: Divided) -> Opened:
         )
         stats = {"kind": "words", "joint": _joint(train), **vocabulary.to_stats()}
     schema = schema.with_field(replace(schema.field("tokens"), stats=stats))
-    inputs = _inputs(schema, rows)
+    inputs = _inputs(schema, rows, faults)
     lengths = next(iter(inputs.values())).lengths
     longest = int(lengths[[i for i in used.tolist() if i not in faults]].max())
     limit = options.max_length or (max(min(longest, LONGEST), 1) if pieces else None)
@@ -183,7 +186,7 @@ def read_tagged(
     rows = _rows(source)
     every = np.arange(source.rows, dtype=np.int64)
     faults = _faults(rows, every)
-    inputs = _inputs(schema, rows)
+    inputs = _inputs(schema, rows, faults)
     limit = schema.field("tokens").stats.get("limit")
     lengths = next(iter(inputs.values())).lengths
     if limit is not None:
@@ -271,7 +274,11 @@ def _choice(
     )
 
 
-def _inputs(schema: Schema, rows: list[tuple[str, ...]]) -> dict[str, Tokens]:
+def _inputs(
+    schema: Schema, sentences: list[tuple[str, ...]], faults: Mapping[int, str]
+) -> dict[str, Tokens]:  # fmt: skip
+    """Return the sentences as numbers; those that cannot be read stand there as signs."""
+    rows = [("?",) * len(row) if i in faults else row for i, row in enumerate(sentences)]
     stats = schema.field("tokens").stats
     if "tokenizer" not in stats:
         return words_.encode(words_.Vocabulary.from_stats(stats), rows)

@@ -60,7 +60,7 @@ def open_texts(rows: Divided) -> Opened:
     columns = [only_used(texts_of(source, f), used) for f in fields]
     chosen = choose_tokenizer(
         [[column[i] for i in splits["train"].tolist()] for column in columns],
-        options, key=(source.fingerprint, splits["train"].tobytes()),
+        options, key=(source.fingerprint, [f.name for f in fields], splits["train"].tobytes()),
     )  # fmt: skip
     parts = encoded(chosen.tokenizer, columns, source, options)
     frame = frame_of(chosen.tokenizer, texts=len(fields), apart=schema.task in PAIRED)

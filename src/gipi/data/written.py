@@ -13,7 +13,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.core.schema import WRITTEN, Field, Schema
-from gipi.data.divide import rows_to_split
+from gipi.data.divide import rows_to_split, some_pair
 from gipi.data.form import Looked
 from gipi.data.infer_column import field_of, special_roles
 from gipi.data.infer_table import choose_task, named_target
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def infer_written(source: Source, options: DataOptions) -> Schema | None:
-    """Return the schema where a text is to be written, asked for or known; None for other tasks.
+    """Return the schema of a task that writes a text, asked for or known; None for other tasks.
 
     Raises `DataError` where there is no text to read, or none to write.
     """
@@ -145,6 +145,7 @@ def look_at_both(source: Source, schema: Schema, _options: DataOptions) -> Looke
         blank = np.fromiter((isinstance(v, str) and not v.strip() for v in column.tolist()), bool,
                             len(column))  # fmt: skip
         usable &= ~is_missing(column) & ~blank
+    some_pair(usable, source, schema)
     lost = int((~usable).sum())
     return Looked(
         rows_to_split(source, schema, usable=usable), lost=lost_rows(lost, schema) if lost else ""
