@@ -194,12 +194,15 @@ class _Asked:
 
     @classmethod
     def of(
-        cls, model: nn.Module | Stepper, tokenizer: Tokens, prompts: Sequence[Any], how: Generation
+        cls,
+        model: nn.Module | Stepper,
+        tokenizer: Tokens,
+        asked: Sequence[Any] | Tensor | np.ndarray,
+        how: Generation,
     ) -> _Asked:
         check_fit(model, tokenizer)
         check(how)
-        if isinstance(prompts, Tensor | np.ndarray):
-            prompts = prompts.tolist()
+        prompts: Sequence[Any] = asked.tolist() if isinstance(asked, Tensor | np.ndarray) else asked
         if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], int)):
             prompts = [prompts]  # one prompt, not one for each of its characters or ids
         source = how.start_ids is not None
