@@ -197,7 +197,7 @@ class _Asked:
         cls,
         model: nn.Module | Stepper,
         tokenizer: Tokens,
-        asked: Sequence[Any] | Tensor | np.ndarray,
+        wanted: Sequence[Any] | Tensor | np.ndarray,
         how: Generation,
     ) -> _Asked:
         check_fit(model, tokenizer)
