@@ -202,7 +202,8 @@ class _Asked:
     ) -> _Asked:
         check_fit(model, tokenizer)
         check(how)
-        prompts: Sequence[Any] = asked.tolist() if isinstance(asked, Tensor | np.ndarray) else asked
+        prompts: Sequence[Any]
+        prompts = wanted.tolist() if isinstance(wanted, Tensor | np.ndarray) else wanted
         if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], int)):
             prompts = [prompts]  # one prompt, not one for each of its characters or ids
         source = how.start_ids is not None
