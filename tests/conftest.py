@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,3 +28,18 @@ def data_folder() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("GIPI_DATA names no folder of data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def asked(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Call a command in the folder `place` and return the last line of what it prints, as JSON."""
+    from gipi.cli import main
+
+    monkeypatch.chdir(place)
+
+    def call(*args: str, code: int = 0) -> dict[str, Any]:
+        assert main([*args, "--json"]) == code
+        found: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        return found
+
+    return call

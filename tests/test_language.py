@@ -15,12 +15,12 @@ from gipi.cli import main
 from gipi.core.errors import ConfigError, DataError, ModelError, RequestError
 from gipi.core.rows import read_rows
 from gipi.data import DataOptions, open_data
+from tests.commands import FIXED
 from tests.data.prose import NOUNS, VERBS, prose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIXED = ["--precision", "fp32", "--set", "threads=1", "--set", "gemm=native", "--quiet"]
 SMALL = ["--set", "model.width=32", "--set", "model.layers=1", "--set", "model.heads=2"]
 RNN = ["--model", "lstm", "--set", "model.width=32", "--set", "model.embedding=16"]
 TEXT = ["--task", "generate", "--set", "max_length=32", "--set", "batch_size=8"]
@@ -53,19 +53,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             ]
             assert main([*args]) == 0
         yield root
-
-
-@pytest.fixture
-def asked(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call a command in the folder and return the last line of what it prints, as JSON."""
-    monkeypatch.chdir(place)
-
-    def call(*args: str, code: int = 0) -> dict[str, Any]:
-        assert main([*args, "--json"]) == code
-        found: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-        return found
-
-    return call
 
 
 @pytest.mark.parametrize("name", ["gpt2", "lstm", "llama"])

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import gipi
+from gipi import tasks
 from gipi.core.errors import ConfigError, ModelError, RequestError
 from gipi.core.rundir import HUB, read_config
+from gipi.deploy.predict import load
 from gipi.models import load_folder
 from tests.data.texts import reviews, write_rows
 
@@ -47,7 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-def train(place: Path, task: str, out: str, *, steps: int = 4, **more: Any) -> gipi.Run:
+def train(
+    place: Path, task: str | tasks.Task, out: str, *, steps: int = 4, **more: Any
+) -> gipi.Run:
     settings: dict[str, Any] = {**FIXED, **({} if task == "spans" else TINY), **more}
     if "teacher" in more:
         settings = {k: v for k, v in settings.items()
@@ -81,6 +85,13 @@ def test_a_resumed_run_ends_with_the_same_weights(place: Path) -> None:
     assert again.result["weights_sha256"] == whole.result["weights_sha256"]
 
 
+def test_a_task_of_ones_own_decides_how_text_is_read(place: Path) -> None:
+    run = train(place, tasks.masked(share=0.4), "own")
+    assert run.result["task"] == "masked"
+    found = load(place / "own").schema.of("input", "text")[0].stats["pretext"]
+    assert found["share"] == 0.4
+
+
 def test_pairs_and_spans_run_to_the_end(place: Path) -> None:
     pairs = train(place, "masked", "pairs", **{"task.next_sentence": True})
     assert 0 <= pairs.metrics["val/follows_accuracy"] <= 1
@@ -97,6 +108,9 @@ def test_a_student_begins_as_half_of_its_teacher_and_stands_alone(place: Path) -
     assert "2 of its 4 blocks begin the student" in said
     assert "of its teacher's" in said
     assert "times as fast" in said
+    free = train(place, "masked", "free", teacher=str(place / "teacher"), max_length=None)
+    assert read_config(place / "free")[0]["max_length"] == 24  # the positions of its teacher
+    assert free.metrics["val/hidden_perplexity"] > 1
     hidden = (place / "teacher").rename(place / "hidden")
     try:
         assert gipi.load(place / "student").model is not None

@@ -14,12 +14,13 @@ from gipi.cli import main
 from gipi.data import DataOptions, open_data
 from gipi.models.pretrained import family_of
 from gipi.text import Tokenizer
-from tests.data.sentences import asked, tagged, write_conll, write_squad
+from tests.commands import FIXED
+from tests.data.sentences import asked as questions
+from tests.data.sentences import tagged, write_conll, write_squad
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIXED = ["--precision", "fp32", "--set", "threads=1", "--set", "gemm=native", "--quiet"]
 WORDS = ["model.embedding=16", "model.letter=6", "model.filters=8", "model.width=16",
          "model.dropout=0.1"]  # fmt: skip
 SMALL = ["model.width=16", "model.layers=1", "model.heads=2"]
@@ -35,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a run of each kind."""
     root = tmp_path_factory.mktemp("tags")
     write_conll(root / "people.conll", tagged(150))
-    write_squad(root / "people.json", asked(25, none=True, fill=20))
+    write_squad(root / "people.json", questions(25, none=True, fill=20))
     runs = {
         "words": ["people.conll", "--steps", "60", "--lr", "0.01", *settings(WORDS)],
         "pieces": ["people.conll", "--model", "bert", "--steps", "4", *settings(SMALL)],
@@ -50,19 +51,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
-@pytest.fixture
-def call(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call a command in the folder and return the last line of what it prints, as JSON."""
-    monkeypatch.chdir(place)
-
-    def run(*args: str, code: int = 0) -> dict[str, Any]:
-        assert main([*args, "--json"]) == code
-        found: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-        return found
-
-    return run
-
-
 def test_a_file_of_tags_trains_by_itself(place: Path) -> None:
     run = gipi.load(place / "words")
     assert (run.result["task"], run.result["model"]) == ("tag", "bilstm-tagger")
@@ -72,8 +60,8 @@ def test_a_file_of_tags_trains_by_itself(place: Path) -> None:
     assert "words: " in about
 
 
-def test_texts_files_and_tables_are_tagged(place: Path, call: Any) -> None:
-    found = call("predict", "words", TEXT)["predictions"][0]
+def test_texts_files_and_tables_are_tagged(place: Path, asked: Any) -> None:
+    found = asked("predict", "words", TEXT)["predictions"][0]
     assert found["entities"] == [
         {"type": "PER", "text": "Ben Cole", "start": 0, "end": 8},
         {"type": "LOC", "text": "Lima", "start": 17, "end": 21},
@@ -81,30 +69,30 @@ def test_texts_files_and_tables_are_tagged(place: Path, call: Any) -> None:
     (place / "new.txt").write_text(f"{TEXT}\nEva went to Oslo.\n")
     (place / "new.csv").write_text(f"id,text\n7,{TEXT}\n8,Eva went to Oslo.\n")
     for name in ("new.txt", "new.csv"):
-        rows = call("predict", "words", name)["predictions"]
+        rows = asked("predict", "words", name)["predictions"]
         assert [len(r["entities"]) for r in rows] == [2, 2]
-    rows = call("predict", "words", "people.conll")["predictions"]
+    rows = asked("predict", "words", "people.conll")["predictions"]
     assert len(rows) == 150
     assert rows[0]["row"] == "people.conll line 1"
-    call("predict", "words", "new.txt", "--out", "said.csv")
+    asked("predict", "words", "new.txt", "--out", "said.csv")
     assert (place / "said.csv").read_text().startswith("row,type,text,start,end\n")
 
 
-def test_a_run_of_tags_is_scored_again(place: Path, call: Any) -> None:
+def test_a_run_of_tags_is_scored_again(place: Path, asked: Any) -> None:
     run = gipi.load(place / "words")
-    again = call("evaluate", "words")["metrics"]
+    again = asked("evaluate", "words")["metrics"]
     assert again["test/entity_f1"] == pytest.approx(run.metrics["test/entity_f1"], abs=1e-6)
-    other = call("evaluate", "words", "--data", "people.conll")
+    other = asked("evaluate", "words", "--data", "people.conll")
     assert other["rows"] == 150
     assert other["metrics"]["entity_f1"] > 0.8
 
 
-def test_the_report_shows_sentences_unless_it_must_not(place: Path, call: Any) -> None:
+def test_the_report_shows_sentences_unless_it_must_not(place: Path, asked: Any) -> None:
     page = (place / "pieces" / "report.html").read_text(encoding="utf-8")
     assert '<article class="sentence">' in page
     assert "types, weakest first" in page
     assert "<mark" in page
-    call("report", "pieces", "--no-samples")
+    asked("report", "pieces", "--no-samples")
     page = (place / "pieces" / "report.html").read_text(encoding="utf-8")
     assert '<article class="sentence">' not in page
     assert "types, weakest first" in page
@@ -112,26 +100,26 @@ def test_the_report_shows_sentences_unless_it_must_not(place: Path, call: Any) -
     assert not any(f">{name}" in page for name in set(names))
 
 
-def test_samples_stay_out_of_the_folder_where_that_was_asked(place: Path, call: Any) -> None:
-    call("train", "people.conll", "--steps", "2", *settings([*WORDS, "samples=false"]),
+def test_samples_stay_out_of_the_folder_where_that_was_asked(place: Path, asked: Any) -> None:
+    asked("train", "people.conll", "--steps", "2", *settings([*WORDS, "samples=false"]),
          "--out", "kept", *FIXED)  # fmt: skip
     summary = json.loads((place / "kept" / "evaluation" / "summary.json").read_text())
     assert "worst" not in summary
     assert summary["per_class"]
 
 
-def test_pieces_are_tagged_word_by_word(place: Path, call: Any) -> None:
-    found = call("predict", "pieces", TEXT)["predictions"][0]
+def test_pieces_are_tagged_word_by_word(place: Path, asked: Any) -> None:
+    found = asked("predict", "pieces", TEXT)["predictions"][0]
     assert found["tokens"] == ["Ben", "Cole", "went", "to", "Lima", "in", "1950", "."]
     assert len(found["tags"]) == 8
     assert (place / "pieces" / "tokenizer" / "tokenizer.json").is_file()
-    long = call("predict", "pieces", "word " * 400, code=2)["error"]
+    long = asked("predict", "pieces", "word " * 400, code=2)["error"]
     assert "split the sentence" in long["found"]
 
 
-def test_a_run_of_tags_goes_on(call: Any) -> None:
-    assert call("resume", "words", "--steps", "62")["steps"] == 62
-    assert call("resume", "pieces", "--steps", "6")["steps"] == 6
+def test_a_run_of_tags_goes_on(asked: Any) -> None:
+    assert asked("resume", "words", "--steps", "62")["steps"] == 62
+    assert asked("resume", "pieces", "--steps", "6")["steps"] == 6
 
 
 def test_questions_train_by_themselves_and_say_what_to_expect(place: Path) -> None:
@@ -145,27 +133,27 @@ def test_questions_train_by_themselves_and_say_what_to_expect(place: Path) -> No
     assert summary["windows"] > summary["rows"]
 
 
-def test_questions_are_answered_from_tables_pairs_and_files(place: Path, call: Any) -> None:
+def test_questions_are_answered_from_tables_pairs_and_files(place: Path, asked: Any) -> None:
     context = "all were glad. Hal lives in Oslo. the sun was out"
     (place / "new.csv").write_text(f"question,context\nWhere does Hal live?,{context}\n")
-    one = call("predict", "asked", "new.csv")["predictions"][0]
-    two = call("predict", "asked", "Where does Hal live?", context)["predictions"][0]
+    one = asked("predict", "asked", "new.csv")["predictions"][0]
+    two = asked("predict", "asked", "Where does Hal live?", context)["predictions"][0]
     assert {k: one[k] for k in ("answer", "start", "end")} == {
         k: two[k] for k in ("answer", "start", "end")
     }
     assert one["answer"] == (context[one["start"] : one["end"]] if one["start"] >= 0 else "")
-    rows = call("predict", "asked", "people.json")["predictions"]
+    rows = asked("predict", "asked", "people.json")["predictions"]
     assert len(rows) == 75
     assert rows[0]["row"] == "question 0-0"
     (place / "new.json").write_text(json.dumps([{"question": "Who?", "context": context}]))
-    assert len(call("predict", "asked", "new.json")["predictions"]) == 1
+    assert len(asked("predict", "asked", "new.json")["predictions"]) == 1
 
 
-def test_a_run_of_questions_is_scored_again(place: Path, call: Any) -> None:
+def test_a_run_of_questions_is_scored_again(place: Path, asked: Any) -> None:
     run = gipi.load(place / "asked")
-    again = call("evaluate", "asked")["metrics"]
+    again = asked("evaluate", "asked")["metrics"]
     assert again["test/answer_f1"] == pytest.approx(run.metrics["test/answer_f1"], abs=1e-6)
-    other = call("evaluate", "asked", "--data", "people.json")
+    other = asked("evaluate", "asked", "--data", "people.json")
     assert other["rows"] == 75
     assert {"exact_match_text", "answer_f1"} <= set(other["metrics"])
 
@@ -178,14 +166,14 @@ def test_a_run_of_questions_is_scored_again(place: Path, call: Any) -> None:
         (["people.conll", "--set", "tokenizer=bpe", "--model", "bilstm-tagger"], "whole words"),
     ],
 )
-def test_what_does_not_fit_is_named(call: Any, args: list[str], words: str) -> None:
-    error = call("train", *args, "--out", "never", code=2)["error"]
+def test_what_does_not_fit_is_named(asked: Any, args: list[str], words: str) -> None:
+    error = asked("train", *args, "--out", "never", code=2)["error"]
     assert words in error["found"]
 
 
-def test_data_of_both_kinds_is_audited(call: Any) -> None:
-    assert call("data", "people.conll")["task"] == "tag"
-    assert call("data", "people.json")["task"] == "answer"
+def test_data_of_both_kinds_is_audited(asked: Any) -> None:
+    assert asked("data", "people.conll")["task"] == "tag"
+    assert asked("data", "people.json")["task"] == "answer"
 
 
 def test_a_pretrained_folder_is_fine_tuned(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,12 @@ from gipi.data.cache import ragged
 from gipi.deploy import load_model_folder
 from gipi.deploy.predict import load
 from gipi.text import Tokenizer
+from tests.commands import FIXED
 from tests.data.texts import BAD, GOOD, reviews, write_csv, write_folder, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIXED = ["--precision", "fp32", "--set", "threads=1", "--set", "gemm=native", "--quiet"]
 SMALL = ["--set", "model.embedding=16", "--set", "model.maps=8"]
 TEXT = "this was a lovely film"
 
@@ -58,19 +57,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (root / "table.csv").rename(root / "moved.csv")  # the model folder must do without it
         yield root
         (root / "moved.csv").rename(root / "table.csv")
-
-
-@pytest.fixture
-def asked(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call a command in the folder and return the last line of what it prints, as JSON."""
-    monkeypatch.chdir(place)
-
-    def call(*args: str, code: int = 0) -> dict[str, Any]:
-        assert main([*args, "--json"]) == code
-        found: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-        return found
-
-    return call
 
 
 def test_a_table_of_texts_trains_by_itself(place: Path) -> None:
@@ -121,6 +107,12 @@ def test_a_table_is_asked_in_its_own_order(asked: Any, place: Path) -> None:
     lines = asked("predict", "table", "new.txt")["predictions"]
     assert [p["row"] for p in lines] == ["new.txt line 1", "new.txt line 3"]
     assert lines[1]["probability"] == pytest.approx(found["predictions"][1]["probability"])
+    latin = "une très jolie scène de théâtre à la fin du deuxième été"
+    (place / "latin.txt").write_bytes(f"\n{latin}\n\n\n{texts[0]}\n".encode("latin-1"))
+    said = gipi.load(place / "table").predict(place / "latin.txt")
+    assert said.rows == ("latin.txt line 2", "latin.txt line 5")
+    assert "texts: latin.txt: 3 empty lines left out" in said.notes
+    assert any("latin.txt: not UTF-8: read as Latin-1" in note for note in said.notes)
 
 
 def test_texts_are_asked_in_python(place: Path) -> None:

@@ -17,12 +17,12 @@ from gipi.core.errors import ModelError
 from gipi.core.rundir import EVALUATION, REPORT
 from gipi.deploy import load_model_folder
 from gipi.deploy.predict import load
+from tests.commands import FIXED
 from tests.data.pairs import lines, write_parallel, write_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FIXED = ["--precision", "fp32", "--set", "threads=1", "--set", "gemm=native", "--quiet"]
 SMALL = ["--set", "model.width=16", "--set", "model.layers=1", "--set", "model.heads=2",
          "--set", "tokenizer=word", "--set", "task.beams=2", "--lr", "0.01"]  # fmt: skip
 PARTS = {"train": 120, "val": 20, "test": 16}
@@ -39,19 +39,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("GIPI_CACHE", str(root / "cache"))
         assert main(["train", "data", "--out", "run", "--steps", "24", *SMALL, *FIXED]) == 0
         yield root
-
-
-@pytest.fixture
-def asked(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Call a command in the folder and return the last line of what it prints, as JSON."""
-    monkeypatch.chdir(place)
-
-    def call(*args: str, code: int = 0) -> dict[str, Any]:
-        assert main([*args, "--json"]) == code
-        found: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-        return found
-
-    return call
 
 
 def test_a_folder_of_two_languages_trains_by_itself(place: Path) -> None:

@@ -43,7 +43,7 @@ def german(n: int) -> str:
 
 
 def main() -> None:
-    """Train on most numbers, and translate some that were held back."""
+    """Train on most numbers, score those that were held back, and translate two."""
     numbers = random.Random(0).sample(range(1000), 200 if QUICK else 1000)
     table = {"de": [german(n) for n in numbers], "en": [english(n) for n in numbers]}
     run = gipi.train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,6 +174,48 @@ def test_empty_questions_and_questions_without_room(tmp_path: Path) -> None:
     kept = open_data(file, replace(options, bad_rows="skip"))
     used = {int(kept.source.columns[QUESTION][i]) for i in np.concatenate([*kept.splits.values()])}
     assert used == set(range(40)) - {4, 10}
+
+
+def test_short_contexts_need_no_room_that_they_do_not_fill(tmp_path: Path) -> None:
+    articles = [{"title": str(i), "paragraphs": [{"context": f"Oslo is {i}.", "qas": [
+        {"id": str(i), "question": "what?", "answers": [{"text": "Oslo", "answer_start": 0}]}]}]}
+        for i in range(20)]  # fmt: skip
+    found = open_data(write_squad(tmp_path / "short.json", articles))
+    assert sum(map(len, found.splits.values())) == 20
+    assert read_rows(tmp_path / "short.json", found.schema).source.rows == 20
+
+
+def test_texts_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    articles = asked()
+    articles[2]["paragraphs"][0]["qas"][0]["question"] = "Where does \ud83d live?"
+    articles[4]["paragraphs"][0]["context"] += " \ud83d"
+    file = tmp_path / "people.json"
+    file.write_text(json.dumps({"data": articles}), encoding="utf-8")
+    refused(file, None, "3 rows of 40", "question 2-0: the text 'question' holds half of a surr")
+    kept = open_data(file, DataOptions(bad_rows="skip"))
+    used = {int(kept.source.columns[QUESTION][i]) for i in np.concatenate([*kept.splits.values()])}
+    assert used == set(range(40)) - {4, 8, 9}
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        read_rows(file, kept.schema)
+
+
+def test_a_column_that_says_the_parts_or_binds_rows_is_heeded(file: Path) -> None:
+    source = read_source(file)
+    part = np.array(["train"] * 20 + ["val"] * 10 + ["test"] * 10, object)
+    team = np.arange(40) % 20 // 2
+    mine = replace(source, bound=None, columns={**source.columns, "part": part, "team": team})
+    given = open_data(mine, DataOptions(split_column="part"))
+    for name, rows in (("train", range(20)), ("val", range(20, 30)), ("test", range(30, 40))):
+        asked_for = given.source.columns[QUESTION][given.splits[name]]
+        assert set(asked_for.tolist()) <= set(rows)
+    bound = open_data(mine, DataOptions(group="team"))
+    teams = [set(team[bound.source.columns[QUESTION][ids]]) for ids in bound.splits.values()]
+    assert not set.intersection(*teams[:2])
+    assert sum(map(len, teams)) == 10
+    with pytest.raises(ConfigError, match="'question' is named as group and is the input"):
+        open_data(mine, DataOptions(group="question"))
+    with pytest.raises(ConfigError, match="schema.title=category for questions"):
+        open_data(mine, DataOptions(overrides={"title": "category"}))
 
 
 def test_nothing_to_learn_from(tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ def test_ends_of_months_stay_ends():
     assert (step.after(ends[0], np.arange(5)) == ends).all()
 
 
+def test_a_day_that_is_the_last_of_some_months_stays_that_day():
+    thirtieth = dates("2024-04-30", "2024-05-30", "2024-06-30", "2024-07-30")
+    step = infer_step(thirtieth)
+    assert step == Step("month", 1, 30)
+    assert step.places(thirtieth).tolist() == [0, 1, 2, 3]
+    assert (step.after(thirtieth[0], np.arange(4)) == thirtieth).all()
+    assert step.after(thirtieth[0], np.array([10])) == dates("2025-02-28")
+
+
 def test_a_time_of_day_is_kept():
     noon = span("2019-01", "2020-01", "M") + np.timedelta64(12, "h")
     assert (infer_step(noon).after(noon[0], np.arange(12)) == noon).all()

@@ -191,6 +191,19 @@ def test_rows_without_both_texts_take_no_part(tmp_path: Path) -> None:
     assert any("2 rows without both texts ('de' and 'en') take no part" in n for n in data.notes)
 
 
+def test_where_no_row_has_both_texts_that_is_said() -> None:
+    table = {"a": [None] * 20, "b": [b for _, b in lines(20)]}
+    with pytest.raises(DataError, match="no row of arrays has both texts"):
+        open_data(table, DataOptions(task="translate", target="b"))
+
+
+def test_a_text_in_three_languages_is_named(tmp_path: Path) -> None:
+    write_parallel(tmp_path, {"train": 9}, ("de", "en"))
+    (tmp_path / "train.fr").write_text("x\n" * 9)
+    with pytest.raises(DataError, match="holds train in 3 languages: de, en, fr"):
+        open_data(str(tmp_path), DataOptions(task="translate"))
+
+
 def test_unequal_files_are_named_with_counts_and_the_first_line(tmp_path: Path) -> None:
     write_parallel(tmp_path / "d", {"train": 9}, ("de", "en"))
     with (tmp_path / "d" / "train.en").open("a") as file:

@@ -59,6 +59,15 @@ def test_rows_without_both_texts_take_no_part(tmp_path: Path) -> None:
     assert all(60 not in ids for ids in data.splits.values())
 
 
+def test_rows_without_a_text_share_none(tmp_path: Path) -> None:
+    rows = many()
+    rows += [[rows[0][0], ""], [rows[1][0], ""]]
+    data = open_data(table(tmp_path, rows, ("query", "answer")), DataOptions(task="rank"))
+    groups = data.columns.target
+    assert groups is not None
+    assert groups[0] != groups[1]
+
+
 def test_one_text_alone_is_refused(tmp_path: Path) -> None:
     rows = [[text, i % 3] for i, (text, _) in enumerate(reviews(40))]
     with pytest.raises(DataError) as error:

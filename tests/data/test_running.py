@@ -197,6 +197,83 @@ def test_a_context_that_was_not_asked_for_fits_a_short_text(tmp_path: Path) -> N
     assert len(data.splits["train"]) >= 16
 
 
+def test_a_split_column_says_what_is_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    rows = [{"text": f"{i} {prose(5, seed=i)}", "part": "train" if i < 20 else "test"}
+            for i in range(30)]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = opened(path, split_column="part")
+    assert data.running is not None
+    a, b = data.running.spans["test"]
+    said = tokenizer_of(data.schema).decode(data.running.tokens[a:b])
+    assert all(row["text"].strip() in said for row in rows[20:])
+    assert not any(row["text"].strip() in said for row in rows[:20])
+    assert data.schema.field("part").role == "split"
+
+
+@pytest.mark.parametrize("role", ["group", "time_column", "weight"])
+def test_a_role_that_running_text_has_not_is_refused(book: Path, role: str) -> None:
+    with pytest.raises(ConfigError, match=f"{role}=text with running text") as e:
+        opened(book, **{role: "text"})
+    assert e.value.do == f"leave {role} out"
+
+
+def test_shares_that_leave_nothing_are_named(book: Path) -> None:
+    with pytest.raises(ConfigError, match="leave nothing to train on"):
+        opened(book, val=0.6, test=0.5)
+
+
+def test_names_of_columns_and_parts_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    rows = [json.dumps({"text": prose(5, seed=i), "part": "test"}) for i in range(30)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="split column 'parts' is no column of notes") as e:
+        opened(path, split_column="parts")
+    assert "'part'" in e.value.do
+    with pytest.raises(DataError, match="none for training holds text"):
+        opened(path, split_column="part")
+
+
+def test_one_long_document_is_not_held_back(tmp_path: Path) -> None:
+    for seed in range(6):
+        for i in range(20):
+            (tmp_path / f"{i:02}.txt").write_text(prose(400 if i == 7 else 4, seed=i),
+                                                  encoding="utf-8")  # fmt: skip
+        data = opened(tmp_path, seed=seed)
+        assert data.running is not None
+        a, b = data.running.spans["val"]
+        assert (b - a) < 0.3 * len(data.running.tokens)
+
+
+def test_a_short_part_is_not_lost_behind_the_end_of_a_long_line(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    text = prose(90).replace("\n", " ")[:3000]
+    path.write_text(text[:2760] + "\n" + text[2761:], encoding="utf-8")
+    data = opened(path, test=0.1)
+    assert data.running is not None
+    assert set(data.running.spans) == {"train", "val", "test"}
+
+
+def test_a_trained_column_is_found_again_beside_other_texts(tmp_path: Path) -> None:
+    path = tmp_path / "two.jsonl"
+    rows = [json.dumps({"a": prose(5, seed=i), "b": f"note {i} on it"}) for i in range(30)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    data = opened(path, target="a")
+    read = read_rows(str(path), data.schema)
+    assert read.running is not None
+    assert prose(5, seed=3).strip() in tokenizer_of(data.schema).decode(read.running.tokens)
+
+
+def test_blank_lines_part_documents_where_pairs_of_them_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("\n\n".join(prose(20, seed=i) for i in range(30)), encoding="utf-8")
+    asked = DataOptions(task="masked", pretext={"next_sentence": True}, max_length=32, val=0.2)
+    data = open_data(str(path), asked)
+    assert "documents" in data.split_reason
+    assert len(data.splits["train"]) > 100
+    assert "from its end" in open_data(str(path), DataOptions(task="masked")).split_reason
+
+
 # ------------------------------------------------------------------------ what cannot be read
 
 
@@ -205,6 +282,14 @@ def test_no_text_is_named(tmp_path: Path) -> None:
     path.write_text("\n\n", encoding="utf-8")
     with pytest.raises(DataError, match="holds no text"):
         opened(path)
+
+
+@pytest.mark.parametrize("task", ["generate", "masked"])
+def test_a_text_of_one_letter_is_named(tmp_path: Path, task: str) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("a", encoding="utf-8")
+    with pytest.raises(DataError, match="one has 1 characters, and all are held back"):
+        open_data(str(path), DataOptions(task=task))  # type: ignore[arg-type]
 
 
 def test_a_text_shorter_than_the_context_is_named(tmp_path: Path) -> None:
@@ -252,7 +337,8 @@ def test_augmentation_and_a_bad_batch_are_refused(book: Path) -> None:
         data.stream("train", batch_size=4, rank=2, world=2)
 
 
-def test_an_audit_finds_nothing_wrong_with_running_text(book: Path) -> None:
-    found = audit(str(book), DataOptions(task="generate"))
-    assert found.task == "generate"
+@pytest.mark.parametrize("task", ["generate", "masked", "spans"])
+def test_an_audit_finds_nothing_wrong_with_running_text(book: Path, task: str) -> None:
+    found = audit(str(book), DataOptions(task=task))
+    assert found.task == task
     assert not [f for f in found.findings if f.level == "error"]

@@ -172,6 +172,31 @@ def test_the_weight_of_a_window_is_the_mean_over_the_steps_it_forecasts():
         opened(zero, weight="w", overrides={})
 
 
+@pytest.mark.parametrize("policy", ["skip", "fill"])
+def test_a_step_that_no_row_has_weighs_nothing(policy):
+    columns = {k: np.delete(v, 40) for k, v in table().items()} | {"w": np.ones(N - 1)}
+    data = opened(columns, weight="w", overrides={}, bad_rows=policy)
+    known = {int(i): float(data.columns.weight[i]) for i in data.splits["train"]}
+    assert known[20] == 1.0
+    assert (40 in known) is (policy == "fill")
+    assert known.get(40, 0.8) == pytest.approx(0.8)  # four of five steps
+
+
+def test_filled_values_that_are_scored_are_said():
+    late = opened({k: np.delete(v, 150) for k, v in table().items()}, bad_rows="fill")
+    assert any("1 of the steps that are scored hold filled values" in n for n in late.notes)
+    early = opened({k: np.delete(v, 40) for k, v in table().items()}, bad_rows="fill")
+    assert not any("scored" in n for n in early.notes)
+
+
+def test_a_given_part_without_room_for_a_forecast_is_named():
+    columns = table() | {"part": np.array(["train"] * 150 + ["val"] * 46 + ["test"] * 4, object)}
+    with pytest.raises(DataError, match="the test part of .* has 4 steps, and horizon=5") as e:
+        opened(columns, split_column="part")
+    assert "horizon=4 or less" in e.value.do
+    assert "test" not in opened(columns, split_column="part", test=0.0).splits
+
+
 def test_a_split_column_and_parts_that_are_left_out():
     columns = table() | {"part": np.array(["train"] * 100 + ["val"] * 50 + ["test"] * 50, object)}
     data = opened(columns, split_column="part")
@@ -234,6 +259,27 @@ def test_an_old_gap_does_not_matter_to_what_comes_next():
     )
     x = next(iter(late.stream("all", batch_size=1).epoch(0))).inputs["series"][0]
     assert torch.equal(x[-4], x[-5])
+
+
+def test_rows_that_are_there_twice_are_no_steps_to_look_back_on():
+    data = opened(bad_rows="skip")
+    twice = {k: np.append(v, v[-1:]) for k, v in table().items()}
+    plain = read_rows(table(), data.schema, target=False)
+    found = read_rows(twice, data.schema, target=False)
+    rows = [next(iter(d.stream("all", batch_size=1).epoch(0))) for d in (plain, found)]
+    assert torch.equal(rows[0].inputs["series"], rows[1].inputs["series"])
+    short = {k: np.repeat(v[:8], 2) for k, v in table().items()}
+    with pytest.raises(DataError, match="8 different steps in 16 rows"):
+        read_rows(short, data.schema, target=False)
+
+
+def test_months_in_any_order_are_forecast_from_the_last_ones():
+    months = [str(m) for m in np.arange("1999-01", "2015-01", dtype="datetime64[M]")]
+    columns = {"month": np.array(months, object), "a": np.sin(np.arange(len(months)) / 3)}
+    data = opened(columns, overrides={}, bad_rows="skip")
+    back = {k: v[::-1].copy() for k, v in columns.items()}
+    found = read_rows(back, data.schema, target=False)
+    assert found.row_names(found.splits["all"]) == ["2015-01"]
 
 
 def test_naive_forecasts_equal_a_loop():

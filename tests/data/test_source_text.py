@@ -68,6 +68,22 @@ def test_a_space_is_a_token_and_comments_are_none(tmp_path):
     assert hashes.columns["tokens"].tolist() == [("#", "one"), ("two",)]
 
 
+def test_the_column_of_tags_is_the_same_in_all_files(tmp_path):
+    train = "EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\nPeter NNP B-NP B-PER\n"
+    lone = "He PRP B-NP O\nsaid VBD B-VP O\n"  # no entity here, but chunks
+    paths = [write(tmp_path / "train.txt", train), write(tmp_path / "test.txt", lone)]
+    source = read_conll(paths, root=tmp_path)
+    assert source.columns["tags"].tolist() == [("B-ORG", "O"), ("B-PER",), ("O", "O")]
+
+
+def test_a_slip_in_the_tags_does_not_make_another_column_the_tags(tmp_path):
+    lines = [f"w{i} NN B-NP {'B-ORG' if i % 3 == 0 else 'O'}" for i in range(30)]
+    lines[11] = "w11 NN B-NP 0"
+    path = write(tmp_path / "a.conll", "\n".join(lines) + "\n")
+    with pytest.raises(DataError, match="a.conll line 12: '0' is no tag"):
+        read_conll([path])
+
+
 @pytest.mark.parametrize(
     ("tags", "expected", "note"),
     [
@@ -363,11 +379,52 @@ def test_parts_are_told_by_words_of_the_name(tmp_path):
         "contest.txt": None,
         "train_test.txt": None,
         "x.dev": VAL,
+        "newstest2014.en": TEST,
     }
     assert {n: part_of(tmp_path / n) for n in names} == names
 
 
+def test_a_file_of_no_part_beside_a_published_test_is_named(tmp_path):
+    paths = [write(tmp_path / f"{n}.conll", CONLL) for n in ("train", "test", "more")]
+    with pytest.raises(DataError, match="more.conll beside files that are called train") as e:
+        read_conll(paths, root=tmp_path)
+    assert "move it elsewhere" in e.value.do
+    texts = [write(tmp_path / f"{n}.txt", f"{n}\n") for n in ("train", "test", "more")]
+    source = read_corpus(texts, root=tmp_path)
+    assert source.given_split is None
+    assert any("split anew" in note for note in source.notes)
+
+
 # ------------------------------------------------------------------ what is told by its form
+
+
+def test_a_large_file_is_told_by_its_beginning(tmp_path, monkeypatch):
+    lines = "".join(f"wört{i} {'B-X' if i % 5 else 'O'}\n" + "\n" * (i % 7 == 0)
+                    for i in range(40_000))  # fmt: skip
+    path = write(tmp_path / "large.txt", lines)
+    monkeypatch.setattr("gipi.data.sources.conll.lines_of", None)  # nothing reads it whole
+    assert len(lines) > 1 << 18
+    assert is_conll(path)
+    assert not is_conll(write(tmp_path / "bytes.txt", b"a \xff O\n\n"))
+    assert not is_conll(write(tmp_path / "null.txt", b"a\0 X\n\n"))
+    assert not is_conll(tmp_path / "none.txt")
+    assert not is_conll(write(tmp_path / "lone.txt", "a O\nb O\n"))
+    assert is_conll(write(tmp_path / "wide.txt", CONLL.encode("utf-16")))
+
+
+def test_all_files_of_a_folder_are_read_or_named(tmp_path):
+    for i in range(language.MOST + 3):
+        asked = squad(("Oslo", [question(f"{i}", ("Oslo", 0))]))
+        write(tmp_path / "q" / f"{i:02}.json", json.dumps(asked))
+    assert language.read_form(tmp_path / "q", None).rows == language.MOST + 3
+    for name in ("train.en", "train.de", "test.en"):
+        write(tmp_path / "p" / name, "a\n")
+    notes = language.read_form(tmp_path / "p", None).notes
+    assert "without a partner, and left out: test.en" in notes
+    write(tmp_path / "t" / "train.txt", "a O\nb\n\nc B-X\n")
+    write(tmp_path / "t" / "test.txt", CONLL)
+    with pytest.raises(DataError, match="train.txt line 2: 1 column"):
+        language.read_form(tmp_path / "t", "tag")
 
 
 def test_forms_are_told_and_other_text_only_where_the_task_asks(tmp_path):

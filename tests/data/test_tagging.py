@@ -151,12 +151,17 @@ def test_nothing_to_find() -> None:
     refused(found, "every tag is O", "tags to learn")
 
 
-def test_sentences_without_a_token_and_tokens_that_cannot_be_read() -> None:
+@pytest.mark.parametrize("units", ["words", "pieces"])
+def test_sentences_without_a_token_and_tokens_that_cannot_be_read(units: str) -> None:
     rows = [("Ann", "ran"), (), ("a\0b",), ("",), ("\ud800",), ("Bea",)]
     tags = [("B-PER", "O"), (), ("O",), ("O",), ("O",), ("B-PER",)]
     found = source(rows, tags)  # type: ignore[arg-type]
-    refused(found, "4 rows of 6", "row 2: a sentence without a token", "null byte", "surrogate")
-    kept = open_data(found, DataOptions(bad_rows="skip", val=0, test=0))
+    options = DataOptions(val=0, test=0, units=units)  # type: ignore[arg-type]
+    with pytest.raises(DataError) as error:
+        open_data(found, options)
+    for said in ("4 rows of 6", "row 2: a sentence without a token", "null byte", "surrogate"):
+        assert said in str(error.value)
+    kept = open_data(found, replace(options, bad_rows="skip"))
     assert kept.splits["train"].tolist() == [0, 5]
 
 

@@ -285,6 +285,19 @@ def test_many_texts_are_tokenised_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     )
 
 
+def test_a_kept_tokenizer_is_that_of_its_column(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("gipi.data.tokenizing.WORTH_KEEPING", 10)
+    table = {"a": list(TEXTS), "b": [t[::-1] for t in TEXTS], "label": list(LABELS)}
+    found = [
+        opened(table, cache=tmp_path, overrides={name: "text", other: "ignored"})
+        for name, other in (("a", "b"), ("b", "a"))
+    ]
+    said = [tokenizer_of(data.schema).to_json() for data in found]
+    assert said[0] != said[1]
+
+
 # ------------------------------------------------------------------ bad input
 
 

@@ -194,6 +194,18 @@ def test_years_and_months_without_a_day_are_dates(tmp_path):
     assert "sales.csv row 41: 1 step is missing" in error.found
 
 
+def test_whole_numbers_that_count_the_time_are_no_series(tmp_path):
+    lines = [f"{1_700_000_000 + 3600 * i},{i % 7},{i % 5}" for i in range(N)]
+    data = open_data(write(tmp_path, lines, "timestamp,a,b"), options())
+    assert [f.role for f in data.schema.fields] == ["time", "target", "target"]
+    assert geometry_of(data.schema).step.size == 3600
+    error = refused(tmp_path, cut(lines, 40), header="timestamp,a,b")
+    assert "1 step is missing" in error.found
+    falling = [f"{N - i},{i % 7}" for i in range(N)]  # a series that is called so
+    other = open_data(write(tmp_path, falling, "time,a"), options())
+    assert [f.role for f in other.schema.fields] == ["target", "target"]
+
+
 def test_a_word_among_numbers_is_named(tmp_path):
     error = refused(tmp_path, change(rows(), 77, 2, "closed"))
     assert "sales.csv row 78: 'b' is 'closed'" in error.found
@@ -209,6 +221,31 @@ def test_columns_that_are_no_series_are_said_to_be_left_out(tmp_path):
     reasons = {f.name: f.reason for f in data.schema.of("ignored")}
     assert "text" in reasons["shop"]
     assert "constant" in reasons["floor"]
+
+
+def test_numbers_written_as_text_are_numbers_and_dates_can_be_left_out(tmp_path):
+    wave = [f"{10 + 3 * np.sin(i / 4):.4f}" for i in range(N)]
+    days = (np.datetime64("2024-01-01") + np.arange(N)).astype("datetime64[us]")
+    table = {"day": days, "a": np.array(wave, object)}
+    data = open_data(table, options())
+    assert [f.role for f in data.schema.fields] == ["time", "target"]
+    assert data.schema.field("a").stats["mean"] == pytest.approx(
+        np.array(wave[:84], float).mean(), rel=1e-6
+    )
+    bare = open_data(table, options(overrides={"day": "ignored"}))
+    assert [f.role for f in bare.schema.fields] == ["ignored", "target"]
+    assert bare.source.row_name(0) == "row 1"
+
+
+def test_values_that_no_scale_holds_are_named(tmp_path):
+    wave = np.sin(np.arange(N) / 4)
+    with pytest.raises(DataError, match=r"row 2: 'a' is [\d.]+e\+299"):
+        open_data({"a": np.round(wave * 1e2) * 1e298}, options())
+    when = np.where(np.arange(N) == 5, np.inf, np.arange(N))
+    with pytest.raises(DataError, match="holds numbers with fractions"):
+        open_data({"t": when, "a": wave}, options(time_column="t"))
+    with pytest.raises(DataError, match="none of the given parts is for training"):
+        open_data({"a": wave, "p": np.array(["test"] * N, object)}, options(split_column="p"))
 
 
 def test_a_series_that_does_not_vary_in_training_is_named(tmp_path):
@@ -235,6 +272,8 @@ def test_too_short_says_what_would_fit(tmp_path):
         ({"group": "a"}, ConfigError, "group=a with a series"),
         ({"time_column": "day"}, DataError, "time column"),
         ({"overrides": {"a": "category"}}, ConfigError, "schema.a=category"),
+        ({"weight": "date"}, ConfigError, "'date' is named as weight and is the time column"),
+        ({"val": 0.9}, ConfigError, "108 steps that validate and 24 that test leave none of 120"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path, more, error, words):

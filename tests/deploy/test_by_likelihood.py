@@ -131,6 +131,7 @@ def test_the_prior_takes_out_how_common_a_label_is():
         ({"pattern": "{label}: {text}"}, ConfigError, "{label} at the end"),
         ({"pattern": "what {label}"}, ConfigError, "{text} once"),
         ({"examples": [("x", "good"), ("y", "ugly")]}, DataError, "example 1 has the label 'ugly'"),
+        ({"normalise": "means"}, ConfigError, "did you mean 'mean'"),
         ({"texts": ["a", ""]}, DataError, "text 1 is empty"),
     ],
 )

@@ -93,6 +93,10 @@ def test_files_and_tables_of_texts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Ann ran.\n\nBen sat.\n")
     found = as_sentences(tmp_path / "a.txt", schema(), is_text=False)
     assert found.row_names == ("a.txt line 1", "a.txt line 3")
+    assert found.notes == ("texts: a.txt: 1 empty line left out",)
+    (tmp_path / "late.txt").write_text("\n\nAnn ran.\n")
+    found = as_sentences(tmp_path / "late.txt", schema(), is_text=False)
+    assert found.row_names == ("late.txt line 3",)
     (tmp_path / "a.csv").write_text("n,text\n1,Ann ran.\n2,Ben sat.\n")
     found = as_sentences(tmp_path / "a.csv", schema(), is_text=False)
     assert [" ".join(t) for t in found.columns["tokens"]] == ["Ann ran .", "Ben sat ."]

@@ -13,15 +13,9 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from gipi.core.atomic import read_folder
 from gipi.core.schema import Field, Schema
-from gipi.deploy.evidence import (
-    BINS,
-    WORST,
-    calibration,
-    confusion_matrix,
-    coverage,
-    thumbnail,
-    write_evidence,
-)  # fmt: skip
+from gipi.deploy.evidence import write_evidence
+from gipi.deploy.known import WORST
+from gipi.deploy.rowwise import BINS, calibration, confusion_matrix, coverage, thumbnail
 from gipi.tasks import classify, custom, regress
 from gipi.train.evaluate import Evaluation
 

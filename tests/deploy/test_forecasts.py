@@ -17,6 +17,7 @@ from gipi.data import DataOptions, open_data
 from gipi.deploy import save_model_folder
 from gipi.deploy.forecasts import floors
 from gipi.deploy.predict import load
+from gipi.report.page import summary_lines
 
 L, H = 14, 7
 FIXED = {"precision": "fp32", "threads": 1, "gemm": "native", "compile": "off",
@@ -115,6 +116,15 @@ def test_too_few_rows_are_named(saved):
         predictor.predict({k: v[:10] for k, v in table().items()})
 
 
+def test_advice_for_a_gap_is_what_can_be_done_now(saved):
+    _, _, predictor = saved
+    with pytest.raises(DataError, match="1 step is missing") as e:
+        predictor.predict({k: np.delete(v, 155) for k, v in table().items()})
+    assert "train with --set bad_rows=skip" in e.value.do
+    with pytest.raises(DataError, match="of 5,000 characters is no path"):
+        predictor.predict("word " * 1000)
+
+
 def test_floors_equal_a_loop(saved):
     data, _, _ = saved
     task = tasks.forecast()
@@ -152,7 +162,7 @@ def test_a_run_says_its_floors_and_a_killed_one_ends_with_the_same_weights(tmp_p
     assert summary["baseline"]["value"] == min(rules.values())
     assert len(summary["by_step"]["the model"]) == H
     assert [w["kind"] for w in summary["windows"]] == ["worst", "median", "best"]
-    assert summary["primary"]["method"].startswith("bootstrap of")
+    assert summary["primary"]["method"].startswith("3 blocks of windows")
     config = (tmp_path / "whole" / "config.yaml").read_text()
     assert "season: 7" in config
 
@@ -166,6 +176,28 @@ def test_a_run_says_its_floors_and_a_killed_one_ends_with_the_same_weights(tmp_p
     assert resumed.result["weights_sha256"] == whole.result["weights_sha256"]
     assert resumed.metrics == whole.metrics
     assert len(gipi.load(tmp_path / "whole").predict(table(30))) == H
+
+
+def test_a_few_windows_give_no_interval(tmp_path, capsys):
+    found = gipi.train(
+        table(70), task="forecast", steps=2, batch_size=16, seed=0, out=tmp_path / "few",
+        settings={"horizon": H, "lookback": L, **FIXED},
+    )  # fmt: skip
+    summary = json.loads((tmp_path / "few" / "evaluation" / "summary.json").read_text())
+    primary = summary["primary"]
+    assert (primary["low"], primary["high"]) == (None, None)
+    assert primary["value"] == pytest.approx(found.metrics["test/mse"])
+    said = "".join(capsys.readouterr())
+    assert "of windows: too few for an interval" in said
+    assert "95 % interval" not in said
+    assert "too few for an interval" in "\n".join(summary_lines(found.path))
+    many = gipi.train(
+        table(400), task="forecast", steps=2, batch_size=16, seed=0, out=tmp_path / "many",
+        settings={"horizon": H, "lookback": L, **FIXED}, quiet=True,
+    )  # fmt: skip
+    primary = json.loads((many.path / "evaluation" / "summary.json").read_text())["primary"]
+    assert primary["method"] == "bootstrap of 10 blocks"
+    assert primary["low"] < primary["value"] < primary["high"]
 
 
 def test_micro_batches_change_nothing(tmp_path):

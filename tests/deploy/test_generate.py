@@ -15,9 +15,15 @@ from gipi.core.errors import ConfigError, DataError, ModelError, NonFiniteError
 from gipi.core.schema import Signature
 from gipi.deploy.generate import generate, stream
 from gipi.deploy.generation import Generation, generation_of
-from gipi.models.from_tokens import GPT2Options, language_model
+from gipi.deploy.score import score
+from gipi.models.from_tokens import (
+    GPT2Options,
+    LlamaOptions,
+    language_model,
+    modern_language_model,
+)
 from gipi.nn.decode import decode
-from gipi.nn.steppers import DecoderOnly
+from gipi.nn.steppers import DecoderOnly, stepper
 
 TEXTS = ["the cat", "a", "so", "hello madam", "ab", "b"]
 
@@ -58,6 +64,9 @@ def test_ids_and_single_prompts_are_taken_too():
     assert {g.prompt for g in ids} == {""}
     assert generate(net, told, "the cat", how=DRAWN) == texts[:1]
     assert generate(net, told, told.encode("the cat"), how=DRAWN) == ids[:1]
+    row = torch.tensor(told.encode("the cat"))
+    assert generate(net, told, row, how=DRAWN) == ids[:1]
+    assert generate(net, told, row[None].numpy(), how=DRAWN) == ids[:1]
     assert generate(net, told, [], how=DRAWN) == []
 
 
@@ -171,6 +180,18 @@ def test_models_that_are_trained_here_are_asked_as_they_are():
         generate(recurrent, Bytes(), TEXTS)
 
 
+def test_turned_positions_go_no_further_than_they_were_trained():
+    signature = Signature(vocab=23, length=16, pad=22, outputs=23)
+    draw = torch.Generator().manual_seed(0)
+    net = modern_language_model(LlamaOptions(width=16, layers=1, heads=2), signature, draw)
+    assert stepper(net).context == 16
+    with pytest.raises(DataError, match="at most 16, the context of the model"):
+        generate(net, Letters(), "a" * 17)
+    text = "the cat" * 6
+    assert score(net, Letters(), [text]) == score(net, Letters(), [text], context=16)
+    assert score(net, Letters(), [text]) != score(net, Letters(), [text], context=8)
+
+
 # ------------------------------------------------------------------------ beyond the context
 
 
@@ -218,6 +239,24 @@ def test_pieces_joined_are_the_text(how):
         mine = [p for p in pieces if p.row == row]
         assert "".join(p.text for p in mine) == g.text
         assert [p.last for p in mine] == [False] * (len(mine) - 1) + [True]
+
+
+@pytest.mark.parametrize("tokenizer", [Letters, Pieces])
+def test_a_long_stream_decodes_each_token_a_few_times(tokenizer):
+    class Counting(tokenizer):
+        read = 0
+
+        def decode(self, ids):
+            Counting.read += len(ids)
+            return super().decode(ids)
+
+    net, how = model(), replace(DRAWN, max_new_tokens=400, stop=(), temperature=3.0)
+    net.places = torch.nn.Parameter(net.places.repeat(8, 1))
+    prompt = "the cat " * 10
+    text = "".join(p.text for p in stream(net, Counting(), prompt, how=how))
+    assert Counting.read < 400 * 40
+    assert text == generate(net, tokenizer(), prompt, how=how)[0].text
+    assert " " in text
 
 
 def test_characters_are_held_back_until_they_are_whole():
@@ -276,6 +315,7 @@ def test_a_stop_text_ends_an_answer():
         (Generation(min_new_tokens=60), "min_new_tokens=60 and max_new_tokens=50"),
         (Generation(temperature=-1.0), "temperature=-1.0"),
         (Generation(forbidden=(23,)), "id 23 is forbidden"),
+        (Generation(stop=(70,)), "stop id 70 for a model of 23 ids"),
         (Generation(stop_texts=("ab",)), "stop text 'ab' is 2 tokens"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.models import hot
 
 import gipi
 from gipi.core.errors import ConfigError, DataError, ModelError, RequestError
+from gipi.deploy.by_likelihood import classify_by_likelihood
 from gipi.deploy.embed import POOLING, Embedding, embed, embedding_of
+from gipi.deploy.generation import Generation
 from gipi.deploy.pieces import opening
 from gipi.text import Tokenizer, train_tokenizer
 
@@ -67,6 +70,22 @@ def test_a_folder_is_a_model_with_its_tokenizer(folder: Path, tmp_path_factory: 
     assert again.tokenizer.fingerprint == lm.tokenizer.fingerprint
     pieces = "".join(piece.text for piece in lm.stream(TEXTS[1]))
     assert pieces == lm.generate(TEXTS[1])[0].text
+    beams = replace(lm, defaults=Generation(beams=3))
+    assert "".join(piece.text for piece in beams.stream(TEXTS[1])) == pieces
+
+
+def test_it_labels_and_orders_texts(folder: Path) -> None:
+    lm = gipi.pretrained(folder)
+    short, labels = ["fox", "a b"], {"animal": "a", "other": "o"}  # of a context of 24
+    plain = classify_by_likelihood(lm.model, lm.tokenizer, short, labels)
+    assert lm.classify(short, labels) == plain
+    assert lm.classify(short[0], labels) == plain[:1]
+    rows = [[TEXTS[0], TEXTS[1], TEXTS[2]]]
+    best = lm.rescore(rows)[0]
+    means = {t.text: -t.bits / len(t.surprise) for t in lm.score(rows[0]).texts}
+    assert [r.text for r in best] == sorted(rows[0], key=lambda text: -means[text])
+    answers = lm.rescore(rows, sources=["who?"])[0]
+    assert {r.text for r in answers} == set(rows[0])
 
 
 def test_it_says_what_the_reference_says(folder: Path) -> None:
@@ -150,6 +169,9 @@ def test_what_cannot_be_embedded_is_named(folder: Path) -> None:
     (folder / "1_Pooling").mkdir()
     (folder / POOLING).write_text('{"pooling_mode_weightedmean_tokens": true}')
     with pytest.raises(ModelError, match="weightedmean"):
+        embedding_of(folder)
+    (folder / POOLING).write_text("[1]")
+    with pytest.raises(ModelError, match="config.json holds a list"):
         embedding_of(folder)
 
 

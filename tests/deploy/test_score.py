@@ -120,6 +120,8 @@ def test_scores_are_plain_values():
     assert [t["text"] for t in found["texts"][0]["tokens"]] == ["b"]
     assert score(model(), Letters(), "ab") == score(model(), Letters(), ["ab"])
     assert math.isnan(score(model(), Letters(), []).perplexity)
+    impossible = TextScore("ab", ((1, 2),), (math.inf,), 1).as_dict()
+    assert (impossible["bits"], impossible["tokens"]) == (None, [{"text": "b", "bits": None}])
 
 
 # ------------------------------------------------------------------------ words

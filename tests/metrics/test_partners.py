@@ -9,6 +9,7 @@ import torch
 
 from gipi import metrics
 from gipi.metrics import among_partners
+from gipi.train import window
 
 
 def score(metric: metrics.Metric, *parts: tuple[torch.Tensor, torch.Tensor], weight=None) -> float:
@@ -33,6 +34,23 @@ def test_all_candidates_count_whatever_the_batches() -> None:
     scores = one @ two.t()
     places = [1 + int((row > row[i]).sum()) for i, row in enumerate(scores)]
     assert whole == pytest.approx(sum(1 / p for p in places) / len(places))
+
+
+def test_states_of_ranks_are_put_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adding them up would add the vectors of one pair to those of another."""
+    out, groups = pairs()
+    metric = among_partners(metrics.build("mrr"))
+    states = []
+    for rows in (slice(0, 6), slice(6, 12), slice(0, 0)):
+        states.append(metric.init("cpu"))
+        if rows.stop:
+            metric.update(states[-1], out[rows], groups[rows], None)
+    whole = score(metric, (out, groups))
+    assert metric.join is not None
+    assert metric.compute(metric.join(states)) == pytest.approx(whole)
+    monkeypatch.setattr(window.dist, "world", lambda: 3)
+    monkeypatch.setattr(window.dist, "gather", lambda mine: [mine, *states[1:]])
+    assert window.read_metrics([metric], states[:1], "val") == {"val/mrr": pytest.approx(whole)}
 
 
 def test_rows_of_one_group_are_no_wrong_partners() -> None:

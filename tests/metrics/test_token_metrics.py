@@ -240,6 +240,15 @@ def test_one_relevant_candidate_is_an_index_and_ties_gain_nothing():
     assert score(metrics.build("mrr"), scores, torch.tensor([0, 2])) == pytest.approx(5 / 12)
     top = metrics.build("recall_at_k", options={"k": 2})
     assert score(top, scores, torch.tensor([0, 2])) == 0.5
+    many = torch.randint(0, 9, (200, 30), generator=G).float()
+    many[::7, 3] = -torch.inf
+    truth = torch.randint(0, 30, (200,), generator=G)
+    assert torch.equal(ordered(many, truth), ordered(many, F.one_hot(truth, 30)))
+
+
+def test_a_score_that_is_no_number_gains_nothing():
+    scores = torch.tensor([[0.5, torch.nan, 0.1], [torch.nan, 1.0, 2.0]])
+    assert ordered(scores, torch.tensor([0, 0])).tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,9 @@ def test_a_model_from_scratch_gives_vectors_too() -> None:
     model = models.build("embedder", sign, options={"width": 16, "layers": 1, "heads": 2})
     out = model(torch.tensor([[4, 5, 6, 7]]), torch.tensor([[0, 0, 1, 1]]))
     assert out.shape == (1, 2, 16)
+    assert model.choices[-1] == "a text is the mean of its tokens, of length 1"
+    first = models.build("embedder", sign, options={"width": 16, "heads": 2, "pooling": "first"})
+    assert first.choices[-1] == "a text is the vector of its first token, of length 1"
     (out[:, 0] * torch.arange(16)).sum().backward()
     assert all(p.grad is not None for n, p in model.named_parameters())
 

@@ -148,6 +148,38 @@ def test_classes_of_another_number_need_to_be_asked_for(small):
     assert load_folder(path, outputs=4).report.missing == ("head.weight", "head.bias")
 
 
+def test_a_new_head_has_the_type_of_the_body(small):
+    half = dict.fromkeys(load_file(small("bert") / "model.safetensors"), torch.Tensor.bfloat16)
+    model = load_folder(small("bert", tensors=half), head="classify", outputs=5).model
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model(**given("bert")).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["llama", "t5"])
+def test_an_untied_head_that_nobody_asks_for_is_left_out(small, name):
+    path = small(name, tensors={"lm_head.weight": lambda _: torch.ones(V, 8)})
+    loaded = load_folder(path, head="none")
+    assert loaded.report.unexpected == ("lm_head.weight",)
+    assert loaded.model(**given(name)).hidden.isfinite().all()
+    if name == "llama":
+        found = load_folder(path, head="classify", outputs=4)
+        assert found.report.missing == ("head.weight",)
+        path = small(name, config={"tie_word_embeddings": True})
+        with pytest.raises(ModelError, match="different from what they are tied to: lm_head"):
+            load_folder(path, head="none")
+
+
+def test_an_architecture_that_is_not_known_serves_the_head_that_is_asked_for(small):
+    path = small("bert", config={"architectures": ["BertForMultipleChoice"]})
+    with pytest.raises(ModelError, match="by head="):
+        load_folder(path)
+    loaded = load_folder(path, head="classify", outputs=3)
+    assert loaded.report.missing == ("head.weight", "head.bias")
+    assert loaded.config["architectures"] == ["BertForSequenceClassification"]
+    with pytest.raises(ModelError, match="head 'choose' for the family bert"):
+        load_folder(path, head="choose")
+
+
 OLD = {
     "bert": ("bert.embeddings.position_ids", torch.arange(9)[None]),
     "gpt2": ("transformer.h.0.attn.bias", torch.ones(1, 1, 9, 9).tril()),
@@ -326,11 +358,50 @@ def test_a_disk_that_refuses_is_said(small, tmp_path, monkeypatch):
         save_folder(tmp_path / "old", loaded, shard_bytes=2000)
 
 
-def test_every_family_names_each_tensor_once():
+def test_a_folder_that_cannot_be_made_is_said(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        save_folder(tmp_path / "file" / "folder", load_folder(small("gpt2")))
+
+
+@pytest.mark.parametrize(("before", "after"), [(10**9, 2000), (2000, 10**9)])
+def test_a_write_that_fails_half_way_leaves_the_model_that_was_there(
+    small, monkeypatch, before, after
+):
+    from gipi.models import hub_folder
+
+    path, whole = small("gpt2"), hub_folder.write_file
+    loaded = load_folder(path)
+    save_folder(path, loaded, shard_bytes=before)
+    written = []
+
+    def failing(file, content):
+        if len(written) == (3 if after < before else 0):
+            raise StorageError("a full disk", "room", "make room")
+        written.append(file)
+        whole(file, content)
+
+    monkeypatch.setattr(hub_folder, "write_file", failing)
+    with pytest.raises(StorageError, match="a full disk"):
+        save_folder(path, loaded, shard_bytes=after)
+    for name, tensor in load_folder(path).model.state_dict().items():
+        assert torch.equal(tensor, loaded.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_family_names_each_tensor_once(small, name):
     """A name twice would overwrite a tensor on saving without a word."""
-    for family in FAMILIES:
-        assert family.name in {*SMALL, "xlm-roberta"}
-        assert len(set(family.heads)) == len(family.heads)
+    family, path = family_of(name), small(name)
+    for head in dict.fromkeys(family.heads.values()):
+        model = load_folder(path, head=head, outputs=3).model
+        entries = family.entries(model.config)
+        theirs = [one for entry in entries for one in entry.theirs]
+        assert len(set(theirs)) == len(theirs)
+        assert sorted(entry.ours for entry in entries) == sorted(model.state_dict())
+
+
+def test_every_family_is_tested_here():
+    assert {family.name for family in FAMILIES} == {*SMALL, "xlm-roberta"}
 
 
 def test_dropout_is_off_after_loading_and_gradients_flow(small):

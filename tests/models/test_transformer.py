@@ -185,6 +185,7 @@ def test_logits_of_chosen_places_only(model, name):
         ("bert", {"input_ids": ids([2, 2]), "attention_mask": ids([1])}, "1 columns for 2 tokens"),
         ("roberta", {"input_ids": ids([2] * 8)}, "8 tokens in a row"),
         ("distilbert", {"input_ids": ids([2]), "token_type_ids": ids([0])}, "has none"),
+        ("distilbert", {"input_ids": ids([2]), "at": ids(0)}, "at for an encoder"),
         ("llama", {"input_ids": ids([2]), "token_type_ids": ids([0])}, "has none"),
         ("gpt2", {"input_ids": ids([2]), "encoder_hidden": ids([0])}, "encoder_hidden"),
         ("gpt2", {"input_ids": ids([2] * 10)}, "at most 9"),
@@ -288,6 +289,22 @@ def test_data_that_does_not_suit_is_refused():
         models.build("bert", Signature(numbers=3))
     with pytest.raises(ModelError, match="positions=4 for rows of 12 tokens"):
         models.build("gpt2", Signature(vocab=9, length=12), options={"positions": 4})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("llama", {"width": 18, "heads": 4}, "4 heads over a width of 18"),
+        ("llama", {"width": 2, "heads": 4}, "set model.width=4"),
+        ("llama", {"width": 12, "heads": 4}, "heads of 3 units"),
+        ("t5", {"width": 18, "heads": 4}, "4 heads over a width of 18"),
+        ("t5", {"width": 16, "heads": 4, "buckets": 3}, "3 buckets"),
+        ("gpt2", {"width": 18, "heads": 4}, "a width of 18"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_when_the_model_is_built(name, options, words):
+    with pytest.raises(ModelError, match=words):
+        models.build(name, Signature(vocab=9, length=12), options=options)
 
 
 def test_first_weights_have_their_spread():

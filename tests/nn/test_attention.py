@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gipi.core.errors import ModelError
-from gipi.nn import Attention, Cache, Mask, attention_mask
+from gipi.nn import Attention, Cache, Mask, attention, attention_mask
 from gipi.nn.attention import by_products
 
 B, T, D, H, G = 3, 5, 24, 4, 2
@@ -231,7 +231,13 @@ def test_plain_products_are_the_kernel_but_for_rounding(case: str) -> None:
     assert float((found - wanted).abs().max()) < 1e-12
 
 
-def test_in_bfloat16_a_gradient_comes_by_products_and_agrees() -> None:
+def test_in_bfloat16_a_gradient_comes_by_products_and_agrees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = []
+    monkeypatch.setattr(
+        attention, "by_products", lambda *a, **k: used.append(1) or by_products(*a, **k)
+    )
     layer = Attention(16, 4)
     x = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(1))
     grads = []
@@ -241,4 +247,8 @@ def test_in_bfloat16_a_gradient_comes_by_products_and_agrees() -> None:
             layer(x, mask=Mask(None, causal=True)).float().square().sum().backward()
         assert layer.qkv.weight.grad is not None
         grads.append(layer.qkv.weight.grad.clone())
+        assert len(used) == half
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x, mask=Mask(None, causal=True))
+    assert len(used) == 1  # its way back is slow, so without one the kernel is called
     assert float((grads[0] - grads[1]).norm() / grads[0].norm()) < 0.03

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.nn.tiny_lm import (
     VOCAB,
     TinyDecoder,
+    TinyEncoder,
     TinyRecurrent,
     TinyRecurrentAnswer,
     TinyTranslator,
@@ -88,6 +90,19 @@ def test_greedy_translations_equal_reading_everything_again():
     assert [a.tokens for a in found] == [
         naive_greedy(translated(net, source), [], most=12, stop=(2,)) for source in sources
     ]
+
+
+def test_long_prompts_of_a_recurrent_net_are_read_in_pieces(monkeypatch):
+    net, seen = TinyRecurrent(), []
+    whole = net.advance
+    monkeypatch.setattr(
+        net, "advance", lambda ids, state: seen.append(ids.shape[1]) or whole(ids, state)
+    )
+    prompt = [1 + i % 20 for i in range(150)]
+    logits, _ = Recurrent(net).start([prompt, prompt[:3]], 5)
+    assert sorted(seen) == [3, 22, 64, 64]
+    with torch.no_grad():
+        assert torch.allclose(logits[0], net(torch.tensor([prompt]))[0, -1], atol=1e-4)
 
 
 def test_a_recurrent_net_answers_sources():
@@ -277,6 +292,17 @@ def test_the_right_stepper_is_found():
     assert stepper(wrapped) == own
     with pytest.raises(ModelError, match="no id with which an answer begins"):
         stepper(net, start_ids=())
+    wrapped.body = TinyEncoder()
+    wrapped.body.config = SimpleNamespace(stack=SimpleNamespace(causal=False))
+    with pytest.raises(ModelError, match="reads a text in both directions"):
+        stepper(wrapped)
+    translator = TinyTranslator()
+    translator.config = SimpleNamespace(decoder=None)
+    with pytest.raises(ModelError, match="without the ids that begin its answer"):
+        stepper(translator)
+    net.config = SimpleNamespace(head="classify")
+    with pytest.raises(ModelError, match="with the head 'classify'"):
+        stepper(net)
 
 
 def test_texts_without_sources_are_refused_where_a_source_is_needed():

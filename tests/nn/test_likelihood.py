@@ -102,6 +102,21 @@ def test_a_recurrent_net_scores_texts_too():
         assert log_p.tolist() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("length", [10, 11, 12, 13])
+def test_a_long_text_is_read_on_where_no_context_is_known(monkeypatch, length):
+    net, cells = TinyDecoder(), TinyRecurrent()
+    rows = [[(7 * i) % VOCAB for i in range(length)], [4, 5, 6], [3]]
+    for model in (DecoderOnly(net), Recurrent(cells)):
+        whole_rows = log_likelihoods(model, rows)
+        monkeypatch.setattr(likelihood, "PIECE", 4)
+        net.calls.clear()
+        found = log_likelihoods(model, rows)
+        monkeypatch.undo()
+        for a, b in zip(found, whole_rows, strict=True):
+            assert torch.allclose(a, b, atol=1e-4)
+        assert all(width <= 4 for _, width in net.calls)
+
+
 def test_texts_of_one_token_have_no_score():
     found = log_likelihoods(DecoderOnly(TinyDecoder()), [[3], [4, 5]])
     assert [len(log_p) for log_p in found] == [0, 1]
@@ -155,6 +170,19 @@ def test_a_recurrent_net_scores_endings_too():
                 begin = len(ids) - len(ending)
                 expected += [float(log_p[t - 1, ids[t]]) for t in range(begin, len(ids))]
         assert flat(found) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", [DecoderOnly, Uncached])
+def test_many_endings_are_read_a_few_at_a_time(kind, monkeypatch):
+    net = TinyDecoder()
+    stems, endings = stems_and_endings()
+    whole_at_once = ending_log_likelihoods(kind(net), stems, endings)
+    longest = max(len(ending) for several in endings for ending in several)
+    monkeypatch.setattr(likelihood, "LOGITS", 3 * VOCAB * longest)
+    net.calls.clear()
+    found = ending_log_likelihoods(kind(net), stems, endings)
+    assert max(rows for rows, _ in net.calls[1:]) == 3  # behind the stems
+    assert flat(found) == pytest.approx(flat(whole_at_once), abs=1e-4)
 
 
 def test_what_is_shared_is_read_once_and_a_stem_once_for_all_its_endings():

@@ -108,7 +108,21 @@ def test_buckets_are_their_formula(both, buckets, distance):
         assert bucket in {want, edge}, a
     assert got.min() == 0
     assert got.max() == buckets - 1
-    assert len(got.unique()) == (buckets - 1 if both and buckets == 8 else len(got.unique()))
+    assert len(got.unique()) == buckets - both  # distance 0 has one bucket, not one each way
+
+
+def test_buckets_that_cannot_be_told_apart_are_refused():
+    for buckets, distance, both, words in (
+        (1, 128, True, "1 buckets"),
+        (3, 128, True, "an even number of 4"),
+        (1, 128, False, "2 or more"),
+        (32, 8, True, "a distance above 8"),
+        (32, 16, False, "a distance above 16"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            RelativeBias(2, buckets, distance=distance, both=both)
+    RelativeBias(2, 4, distance=2, both=True)(5, 5)
+    RelativeBias(2, 2, distance=2, both=False)(5, 5)
 
 
 def test_the_bias_of_late_queries_is_the_end_of_the_whole_one():

@@ -37,9 +37,16 @@ def test_a_step_of_a_slow_part_is_a_step_at_the_lower_rate(name: str) -> None:
         model(torch.ones(5, 3)).square().sum().backward()
         optim.bind(optimizer)(lr)
         moved.append(model[0].weight.detach() - before)
-    if name != "muon":  # which weight is the last, and so not muon's, depends on the groups
-        torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=1e-7)
     assert float(moved[0].abs().max()) > 0
+
+
+def test_only_the_last_weight_of_the_model_is_not_muons_whatever_the_rates() -> None:
+    model = nn.Sequential(net(), nn.Linear(2, 5), nn.Linear(5, 2))
+    for rates in ({}, {"0": 0.1}, {"0": 0.1, "1": 0.5, "2": 0.1}):
+        optimizer = optim.build_optimizer("muon", model, lr=0.1, rates=rates)
+        own = [n for g in optimizer.param_groups if g["muon"] for n in g["param_names"]]
+        assert sorted(own) == ["0.0.weight", "0.2.weight", "1.weight"]
 
 
 def test_rates_that_cannot_be_are_refused() -> None:

@@ -41,6 +41,15 @@ def test_the_page_draws_windows_and_the_error_by_step():
     assert "0.2 against 0.4 for the rule that the last value goes on" in text
 
 
+def test_without_an_interval_nothing_is_called_better():
+    few = {**EVALUATION["primary"], "low": None, "high": None, "method": "1 block of windows"}
+    text = page(primary=few)
+    Page(text)
+    assert "1 block of windows" in text
+    assert "95 % interval" not in text
+    assert "against 0.4 for the rule" not in text
+
+
 def test_without_samples_no_window_is_drawn():
     text = render(RunData("run", evaluation=EVALUATION), samples=False)
     assert "worst window" not in text

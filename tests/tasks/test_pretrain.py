@@ -72,6 +72,11 @@ def test_masked_rows_are_framed_windows_that_can_be_put_together_again() -> None
     assert not torch.equal(other["tokens"], again["tokens"])
 
 
+def test_rows_without_room_for_a_pair_are_named() -> None:
+    with pytest.raises(ConfigError, match="max_length=4 for pairs of texts"):
+        paired_rows(text(), MARKS, length=4, seed=0)
+
+
 def test_whole_words_are_hidden_together() -> None:
     tokens = text()
     words = np.arange(len(tokens)) // 2

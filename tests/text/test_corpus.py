@@ -31,7 +31,8 @@ KINDS = ("bpe", "unigram", "wordpiece", "word", "char")
 
 @cache
 def made(kind="bpe", vocab=300):
-    return train_tokenizer(DOCUMENTS_ * 3, kind=kind, vocab=vocab, min_count=1)
+    least = None if kind == "unigram" else 1
+    return train_tokenizer(DOCUMENTS_ * 3, kind=kind, vocab=vocab, min_count=least)
 
 
 def build(tmp_path, documents=DOCUMENTS_, content="x", **options):

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.text.packing import (
-    bucket_batches,
     fill,
     pack_documents,
-    padding_share,
     random_windows,
     rows_at,
     streams,
@@ -53,8 +51,6 @@ def test_a_corpus_that_is_too_short():
             draw()
     with pytest.raises(ConfigError, match="length = 0"):
         random_windows(9, 0, number=1, seed=0, epoch=0)
-    with pytest.raises(ConfigError, match="batch_size = 0"):
-        bucket_batches([1], 0, seed=0, epoch=0)
 
 
 # ------------------------------------------------------------------------ documents
@@ -79,6 +75,7 @@ def test_packing_uses_every_token_once_and_never_overlaps(lengths, width, shuffl
     assert len(set(places)) == len(places)
     assert all(0 <= c < width and 0 <= r < found.rows for r, c in places)
     assert {r for r, _ in places} == set(range(found.rows))  # no empty row
+    assert places == sorted(places)  # row after row, from the left
     whole = sum(n <= width for n in lengths if n)
     assert (np.isin(offsets[:-1][np.diff(offsets) > 0], found.start)).all()
     assert (found.length[: len(lengths)] <= width).all()
@@ -119,7 +116,7 @@ def test_long_documents_are_cut_and_short_rows_are_few():
 
 def test_packing_is_a_function_of_seed_and_epoch():
     offsets = offsets_of(np.random.default_rng(0).integers(1, 30, 200))
-    draw = lambda seed, epoch: pack_documents(offsets, 32, seed=seed, epoch=epoch).row.tolist()
+    draw = lambda seed, epoch: pack_documents(offsets, 32, seed=seed, epoch=epoch).start.tolist()
     assert draw(0, 1) == draw(0, 1)
     assert draw(0, 1) != draw(0, 2)
     assert pack_documents(offsets, 32, seed=0, epoch=0).padding < 0.05
@@ -147,34 +144,3 @@ def test_streams_begin_elsewhere_in_another_epoch():
     assert len(begins) > 5
     same = [streams(1000, 20, rows=4, seed=3, epoch=2).tolist() for _ in range(2)]
     assert same[0] == same[1]
-
-
-# ------------------------------------------------------------------------ buckets
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.integers(0, 50), max_size=200), st.integers(1, 9), st.booleans(), st.integers(0, 3)
-)
-def test_every_row_is_in_one_batch(lengths, size, shuffle, epoch):
-    batches = bucket_batches(lengths, size, seed=0, epoch=epoch, shuffle=shuffle)
-    rows = [r for b in batches for r in b.tolist()]
-    assert sorted(rows) == list(range(len(lengths)))
-    assert all(len(b) == size for b in batches[:-1])
-
-
-def test_buckets_save_padding_and_stay_random():
-    lengths = np.random.default_rng(0).integers(1, 200, 5000)
-    draw = lambda epoch: bucket_batches(lengths, 32, seed=0, epoch=epoch)
-    plain = [np.arange(5000)[a : a + 32] for a in range(0, 5000, 32)]
-    assert padding_share(lengths, plain) > 0.4
-    assert padding_share(lengths, draw(0)) < 0.05
-    evaluation = bucket_batches(lengths, 32, seed=0, epoch=0, shuffle=False)
-    assert padding_share(lengths, evaluation) < 0.01
-    assert [b.tolist() for b in draw(1)] == [b.tolist() for b in draw(1)]
-    assert [b.tolist() for b in draw(1)] != [b.tolist() for b in draw(2)]
-    means = [lengths[b].mean() for b in draw(0)]
-    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3  # not short to long
-    first = [set(b.tolist()) for b in draw(0)]
-    assert not any(set(b.tolist()) in first for b in draw(1))  # other company each epoch
-    assert padding_share([], []) == 0.0

@@ -291,9 +291,20 @@ def test_a_vocabulary_that_is_too_small(kind, words):
     assert words in error.value.needed
     least = int(error.value.needed.split(":")[0].split()[-1])
     assert f"--vocab {least}" in error.value.do
-    assert (
-        train_tokenizer(["abcd dcb"] * 2, kind=kind, vocab=least, min_count=1).vocab_size <= least
-    )
+    assert train_tokenizer(["abcd dcb"] * 2, kind=kind, vocab=least).vocab_size <= least
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("unigram", {"min_count": 2}, "min_count for the kind unigram"),
+        ("bpe", {"coverage": 0.99}, "coverage for the kind bpe"),
+        ("char", {"coverage": 0.99}, "coverage for the kind char"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(kind, options, words):
+    with pytest.raises(ConfigError, match=words):
+        train_tokenizer(["abcd dcb"] * 2, kind=kind, vocab=300, **options)
 
 
 def test_names_that_nobody_knows():

@@ -109,6 +109,20 @@ def test_a_gradual_run_resumes_to_the_same_weights(place: Path) -> None:
     assert again.result["weights_sha256"] == whole.result["weights_sha256"]
 
 
+def test_long_texts_are_cut_alike_when_a_run_goes_on(place: Path) -> None:
+    long = [[" ".join([text] * 6), label] for text, label in reviews(60)]
+    write_rows(place / "long.csv", long, ("text", "label"))
+    settings = {"pretrained": str(place / "encoder"), "save_every": 1, "keep": 9, **FIXED}
+    whole = gipi.train(str(place / "long.csv"), steps=3, batch_size=16, seed=0, quiet=True,
+                       out=str(place / "long"), settings=settings)  # fmt: skip
+    assert f"max_length={POSITIONS}: the model reads no more" in choices(place / "long")
+    for step in (2, 3):
+        shutil.rmtree(place / "long" / "checkpoints" / f"step-{step}", ignore_errors=True)
+    (place / "long" / "result.json").unlink()
+    again = gipi.resume(str(place / "long"), quiet=True)
+    assert again.result["weights_sha256"] == whole.result["weights_sha256"]
+
+
 def test_a_model_folder_answers_without_the_folder_it_began_with(place: Path) -> None:
     train(place, "full", "alone")
     hidden = (place / "encoder").rename(place / "hidden")

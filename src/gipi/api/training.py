@@ -300,10 +300,8 @@ def _summary(
     lines = ["  ".join(f"{name} {value:.5g}" for name, value in facts["metrics"].items())]
     if primary is not None:
         low, high = primary["low"], primary["high"]
-        lines.append(
-            f"{primary['name']} {primary['value']:.5g} on {judged}, "
-            f"95 % interval {low:.5g}-{high:.5g}"
-        )
+        around = primary["method"] if low is None else f"95 % interval {low:.5g}-{high:.5g}"
+        lines.append(f"{primary['name']} {primary['value']:.5g} on {judged}, {around}")
     for name, rules in facts.get("baselines", {}).items():
         lines += [f"{name} {value:.5g} where {rule}" for rule, value in rules.items()]
     lines.append(f"{facts['seconds']:.1f} s, {facts['steps']} steps, {facts['precision']}")

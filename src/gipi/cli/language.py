@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gipi.deploy.score import Scores, TextScore
 
 COUNTS = {"max_new_tokens": 1, "top_k": 1, "beam": 1, "samples": 1, "seed": 0}
-NUMBERS = ("temperature", "top_p", "repetition_penalty")
 SHOWN_TOKENS = 2000  # of a text whose tokens are painted
 LISTED_TOKENS = 100_000  # of all texts, whose surprise is written into the JSON
 LEVELS = ((12.0, "bold red"), (8.0, "red"), (4.0, "yellow"), (1.0, ""), (0.0, "dim"))

@@ -55,7 +55,9 @@ def train(
     ] = None,
     min_count: Annotated[
         str | None,
-        typer.Option("--min-count", help="Rarer pieces are not learned.", metavar="N"),
+        typer.Option(
+            "--min-count", help="Rarer pieces are not learned (all but unigram).", metavar="N"
+        ),
     ] = None,
     coverage: Annotated[
         str,

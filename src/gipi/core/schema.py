@@ -55,7 +55,6 @@ class Signature:
     numbers        width F of the float input (B, F) of a table, (B, T, F) of a series
     cardinalities  of each category column the number of codes, the unknown code 0 included; the
                    model's second positional input is then (B, len(cardinalities)) int64
-    outputs        width of the head, decided by the task (classes, target values, parameters)
     vocab          number of token ids where the input is text, else 0; the model's first positional
                    input is then (B, T) int64, right-padded with `pad`, and for pairs of texts the
                    second is (B, T) int64 segments 0 and 1

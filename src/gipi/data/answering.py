@@ -20,26 +20,38 @@ import torch
 from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
 from gipi.data.compose import Frame, frame_of, pad_of
+from gipi.data.divide import look_at_rows
 from gipi.data.faults import settle
-from gipi.data.texts import Opened, text_faults, text_fields, texts_of, tokenizer_of
+from gipi.data.form import Opened, RowForm
+from gipi.data.infer_column import special_roles, with_roles
+from gipi.data.texts import text_faults, text_fields, texts_of, tokenizer_of
 from gipi.data.tokenizing import choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.text import Tokenizer
 
 LONGEST = 384  # tokens of a row, where nothing else was asked for
 STRIDE = 128  # tokens that two windows share, at most half of a window
-LEAST = 16  # tokens of a context that a row must have room for beside its question
+LEAST = 16  # tokens of a longer context that a row must have room for beside its question
 SPANS, AT, QUESTION = "window spans", "window at", "window of"
 """Columns of windows: characters of each token of the context, its first place, its question."""
 _KOREAN = re.compile("[\uac00-\ud7a3]")
 
 
-def answered_schema(source: Source, options: DataOptions) -> Schema:
-    """Return the schema of questions; raise `DataError` where there is nothing to learn from."""
+def infer_answered(source: Source, options: DataOptions) -> Schema | None:
+    """Return the schema of questions with contexts, None for other data.
+
+    Raises `DataError` where there is nothing to learn from.
+    """
+    if "answers" not in source.schema_hints.values():
+        return None
+    roles = special_roles(options)
     if options.target not in (None, "answers"):
         raise DataError(
             f"target '{options.target}' of questions", "the target 'answers'", "leave --target out"
@@ -67,17 +79,17 @@ def answered_schema(source: Source, options: DataOptions) -> Schema:
         *(Field(n, "category", "ignored", "not read") for n in source.columns
           if n not in ("question", "context", "answers")),
     ]  # fmt: skip
-    return Schema(tuple(fields), "answer", source.task_reason)
+    return with_roles(Schema(tuple(fields), "answer", source.task_reason), roles, options)
 
 
-def open_answered(
-    schema: Schema, source: Source, splits: dict[str, np.ndarray], options: DataOptions
-) -> Opened:
+def open_answered(divided: Divided) -> Opened:
     """Choose the tokenizer on training rows and cut all contexts into windows.
 
     Raises `DataError` for questions and contexts that are empty or cannot be read, questions that
     leave no room, and answers that no tokens cover (or leaves them out, with bad_rows=skip).
     """
+    schema, source = divided.schema, divided.source
+    splits, options = divided.splits, divided.options
     used = np.sort(np.concatenate(list(splits.values())))
     faults = _faults(schema, source, used)
     good = {name: np.setdiff1d(ids, list(faults)) for name, ids in splits.items()}
@@ -89,12 +101,12 @@ def open_answered(
         key=("answer", source.fingerprint, splits["train"].tobytes()),
     )  # fmt: skip
     tokenizer = chosen.tokenizer
-    parts = [_encoded(tokenizer, column, used) for column in columns]
+    parts = [_encoded(tokenizer, column, used, faults) for column in columns]
     frame = frame_with_none(tokenizer)
     longest = max(frame.size(2) + sum(len(part[i][0]) for part in parts) for i in used.tolist())
     length = options.max_length or min(longest, LONGEST)
     for i in used.tolist():
-        if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
+        if not _has_room(parts, i, frame, length):
             faults.setdefault(i, f"its question has {len(parts[0][i][0])} tokens, and a row has "
                               f"{length} (max_length raises it)")  # fmt: skip
     _answer_faults(source, parts[1], used, faults)
@@ -133,10 +145,10 @@ def read_answered(
     faults = _faults(schema, source, every)
     tokenizer = tokenizer_of(schema)
     stats = schema.field("question").stats
-    parts = [_encoded(tokenizer, texts_of(source, f), every) for f in text_fields(schema)]
+    parts = [_encoded(tokenizer, texts_of(source, f), every, faults) for f in text_fields(schema)]
     frame, length = frame_with_none(tokenizer), int(stats["length"])
     for i in every.tolist():
-        if length - frame.size(2) - len(parts[0][i][0]) < LEAST:
+        if not _has_room(parts, i, frame, length):
             faults.setdefault(i, f"its question has {len(parts[0][i][0])} tokens, and a row of the "
                               f"model {length}: ask a shorter one")  # fmt: skip
     column = source.columns.get("answers")
@@ -180,16 +192,25 @@ Part = dict[int, tuple[np.ndarray, np.ndarray]]
 """Question -> ids and characters of its tokens."""
 
 
-def _encoded(tokenizer: Tokenizer, texts: list[str], used: np.ndarray) -> Part:
-    """Return ids and spans of the used texts; the same text is encoded once."""
+def _encoded(
+    tokenizer: Tokenizer, column: list[str], used: np.ndarray, faults: Mapping[int, str]
+) -> Part:
+    """Return ids and spans of the used texts; the same text is encoded once, a faulty one is ""."""
+    texts = {i: "" if i in faults else column[i] for i in used.tolist()}
     seen: dict[str, int] = {}
-    for i in used.tolist():
-        seen.setdefault(texts[i], len(seen))
+    for text in texts.values():
+        seen.setdefault(text, len(seen))
     found = tokenizer.encode_batch(list(seen), special=False, spans=True)
     assert found.spans is not None
     rows = [slice(a, b) for a, b in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
     return {i: (found.values[rows[seen[texts[i]]]], found.spans[rows[seen[texts[i]]]])
             for i in used.tolist()}  # fmt: skip
+
+
+def _has_room(parts: list[Part], i: int, frame: Frame, length: int) -> bool:
+    """Return whether a row holds the question and enough of its context, or all of it."""
+    asked, context = (len(part[i][0]) for part in parts)
+    return length - frame.size(2) - asked >= min(LEAST, max(context, 1))
 
 
 def _windows(
@@ -331,3 +352,9 @@ def _answer_faults(
                 faults[i] = f"its answer {answer[:40]!r} is not at character {begin} of its context"
             elif covering(contexts[i][1], begin, begin + len(answer)) is None:
                 faults[i] = f"no token covers its answer {answer[:40]!r}"
+
+
+FORM = RowForm(
+    "questions with the texts that answer them",
+    ("answer",), look_at_rows, open_answered, read_answered, infer_answered,
+)  # fmt: skip

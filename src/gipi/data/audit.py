@@ -15,16 +15,16 @@ import numpy as np
 from PIL import Image
 
 from gipi.core.errors import DataError
-from gipi.core.schema import Field, Schema
+from gipi.core.schema import PRETEXT, Field, Schema
 from gipi.data import findings as find
 from gipi.data.audit_drawn import drawn_findings
 from gipi.data.audit_text import audit_lines, counted, cut, listed, short
 from gipi.data.decode import open_picture
 from gipi.data.decoded import fault_of
 from gipi.data.findings import Finding
-from gipi.data.infer import infer_column, infer_schema
+from gipi.data.forms import form_of
+from gipi.data.infer_column import infer_column
 from gipi.data.options import DataOptions
-from gipi.data.running import is_running, running_schema
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, Column, ImageFiles, is_missing
 from gipi.data.sources import read_source
 
@@ -121,7 +121,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
     return Audit(
         name=source.name,
         rows=source.rows,
-        task=schema.task if schema.target or schema.task == "generate" else None,
+        task=schema.task if schema.target or schema.task in ("generate", *PRETEXT) else None,
         task_reason=schema.task_reason,
         target=schema.predicted,
         fields=tuple(_field_facts(f, source.columns[f.name]) for f in schema.fields),
@@ -141,9 +141,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
 def _schema(source: Source, options: DataOptions) -> tuple[Schema, list[Finding]]:
     """Return the inferred schema, or one without a target and the reason as a finding."""
     try:
-        if is_running(source, options):
-            return running_schema(source, options), []
-        return infer_schema(source, options), []
+        return form_of(options.task or source.task).infer(source, options), []
     except DataError as error:
         fields = [infer_column(source, name, c, options) for name, c in source.columns.items()]
         finding = Finding("unusable", "error", error.found, error.do)

@@ -25,10 +25,12 @@ class Step:
 
     unit  "us" (microseconds), "month", "weekday" (Monday to Friday), "count" (a column of whole
           numbers) or "row" (no column of time at all)
+    day   of the month, where some of the dates alone are the last of theirs; 0: that of a date
     """
 
     unit: Unit
     size: int = 1
+    day: int = 0
 
     @property
     def words(self) -> str:
@@ -91,6 +93,8 @@ class Step:
     def after(self, date: np.datetime64 | int, steps: np.ndarray) -> np.ndarray:
         """Return the dates `steps` (n,) int64 after `date`; the last day of a month stays the last.
 
+        Unless the step has a day of its own, such as the 30th.
+
         >>> Step("month").after(np.datetime64("2024-01-31", "us"), np.array([1, 2])).astype("M8[D]")
         array(['2024-02-29', '2024-03-31'], dtype='datetime64[D]')
         """
@@ -105,7 +109,8 @@ class Step:
             return np.asarray(days.astype("datetime64[us]") + _clock(moment))
         months = _months(moment) + far.astype("timedelta64[M]")
         length = ((months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")).astype(int)
-        day = np.where(_last_day(moment), length, np.minimum(_day(moment), length))
+        last = _last_day(moment) & (self.day == 0)
+        day = np.where(last, length, np.minimum(self.day or _day(moment), length))
         first = months.astype("datetime64[D]")
         return np.asarray((first + (day - 1)).astype("datetime64[us]") + _clock(moment))
 
@@ -154,8 +159,9 @@ def _monthly(dates: np.ndarray) -> Step | None:
     if len(np.unique(_day(dates))) > 1 and not _last_day(dates).all():
         return None
     apart, counts = np.unique(np.diff(_months(dates)).astype(np.int64), return_counts=True)
-    size = int(apart[counts.argmax()])
-    return Step("month", size) if size > 0 else None
+    size, ends = int(apart[counts.argmax()]), _last_day(dates)
+    day = int(_day(dates)[0]) if ends.any() and not ends.all() else 0
+    return Step("month", size, day) if size > 0 else None
 
 
 def _weekdays(dates: np.ndarray, far: np.ndarray) -> bool:

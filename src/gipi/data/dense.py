@@ -74,21 +74,6 @@ def view(source: Source, schema: Schema, options: DataOptions) -> View | None:
     return View(files, drawn, found, tuple(notes))
 
 
-def rarest(presence: np.ndarray, classes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return (N,) the code of the rarest class of each row, and names; the last is "nothing".
-
-    A split stratified by it keeps the rare classes in every part.
-
-    >>> rarest(np.array([[1, 1], [1, 0], [0, 0]], bool), ("cell", "virus"))[0].tolist()
-    [1, 0, 2]
-    """
-    rows = presence.sum(0)
-    order = np.argsort(rows, kind="stable")
-    first = presence[:, order].argmax(1) if presence.shape[1] else np.zeros(len(presence), int)
-    codes = order[first] if presence.shape[1] else first
-    return np.where(presence.any(1), codes, presence.shape[1]), (*classes, "nothing")
-
-
 def choose_size(
     found: View, train: np.ndarray, options: DataOptions, task: str
 ) -> tuple[Decoder, str]:

@@ -9,64 +9,66 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gipi.core.errors import DataError
-from gipi.data import dense, multilabel
+from gipi.data import multilabel
+from gipi.data.form import Looked
 from gipi.data.keys import codes, input_keys
-from gipi.data.partners import both_there, partner_groups
 from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
 from gipi.data.split import SplitRows
-from gipi.data.written import is_written, with_both
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
+    from gipi.data.options import DataOptions
 
 _PART_NAMES = {
     "train": TRAIN, "training": TRAIN, "fit": TRAIN, "val": VAL, "valid": VAL, "validation": VAL,
     "dev": VAL, "test": TEST, "testing": TEST, "eval": TEST,
 }  # fmt: skip
+BY_CLASS = "stratified by class"
 RAREST = "stratified by the rarest class of each row"
 
 
-def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = None) -> SplitRows:
-    """Return what the split must know of the rows.
-
-    found   annotated pictures: rows with a fault take no part
-    """
+def look_at_rows(source: Source, schema: Schema, _options: DataOptions) -> Looked:
+    """Return what the split must know of rows with a plain target."""
     target = schema.target
-    if target is None:
-        return _pairs_to_split(source, schema)
+    assert target is not None
     column = source.columns[target.name]
     usable = ~is_missing(column)
     labels: np.ndarray | None = None
     names: tuple[str, ...] = ()
-    rule = "stratified by class"
-    if found is not None:
-        usable = np.ones(source.rows, dtype=bool)
-        usable[list(found.survey.faults)] = False
-        if found.drawn.classes and found.drawn.kind != "keypoints":
-            labels, names = dense.rarest(found.presence, found.drawn.classes)
-            rule = RAREST
-    elif target.multi and isinstance(column, np.ndarray):
+    rule = BY_CLASS
+    if target.multi and isinstance(column, np.ndarray):
         usable = np.ones(source.rows, dtype=bool)
         known = multilabel.presence(target, column, row_name=source.row_name)
-        (labels, names), rule = dense.rarest(known, target.classes), RAREST
-    elif is_written(schema.task):
-        usable = with_both(source, schema, usable)
+        (labels, names), rule = rarest(known, target.classes), RAREST
     elif schema.task == "classify" and isinstance(column, np.ndarray):
         labelled = as_labels(column)
         usable = np.fromiter((v is not None for v in labelled), bool, source.rows)
         distinct, inverse = np.unique(np.where(usable, labelled, ""), return_inverse=True)
         labels, names = inverse.reshape(-1).astype(np.int64), tuple(str(v) for v in distinct)
+    rows = rows_to_split(source, schema, usable=usable, labels=labels, classes=names, rule=rule)
+    lost = int((~usable).sum())
+    said = f"{lost} rows without a value of '{target.name}' take no part"
+    return Looked(rows, lost=said if lost else "")
+
+
+def rows_to_split(
+    source: Source, schema: Schema, *, usable: np.ndarray, labels: np.ndarray | None = None,
+    classes: tuple[str, ...] = (), rule: str = BY_CLASS, groups: np.ndarray | None = None,
+) -> SplitRows:  # fmt: skip
+    """Return what the split must know of the rows, with what the columns say of all forms alike.
+
+    groups  None: by the column of groups, or the picture that rows are parts of
+    """
     group, moment, part = (schema.of(role) for role in ("group", "time", "split"))
-    given = source.given_split
-    if part:
-        given = given_parts(source, part[0].name)
-    groups = codes(source.columns[group[0].name]) if group else _same_picture(source)
+    given = given_parts(source, part[0].name) if part else source.given_split
+    if groups is None:
+        groups = codes(source.columns[group[0].name]) if group else _same_picture(source)
     return SplitRows(
         usable=usable,
         keys=input_keys(source, schema),
         alike="but for case and spaces" if schema.of("input", "text") else "exactly",
         labels=labels,
-        classes=names,
+        classes=classes,
         groups=groups,
         bound=source.bound,
         bound_by=source.bound_by,
@@ -76,21 +78,29 @@ def rows_to_split(source: Source, schema: Schema, *, found: dense.View | None = 
     )
 
 
-def _pairs_to_split(source: Source, schema: Schema) -> SplitRows:
-    """Return the rows of pairs of texts: those that share a text stay together."""
-    moment, part = schema.of("time"), schema.of("split")
-    usable = both_there(source, schema)
-    return SplitRows(
-        usable=usable,
-        keys=input_keys(source, schema),
-        alike="but for case and spaces",
-        groups=partner_groups(source, schema),
-        bound=source.bound,
-        bound_by=source.bound_by,
-        times=_times(source, moment[0].name, usable) if moment else None,
-        given=given_parts(source, part[0].name) if part else source.given_split,
-        rule="rows that share a text together",
-    )
+def rarest(presence: np.ndarray, classes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return (N,) the code of the rarest class of each row, and names; the last is "nothing".
+
+    A split stratified by it keeps the rare classes in every part.
+
+    >>> rarest(np.array([[1, 1], [1, 0], [0, 0]], bool), ("cell", "virus"))[0].tolist()
+    [1, 0, 2]
+    """
+    rows = presence.sum(0)
+    order = np.argsort(rows, kind="stable")
+    first = presence[:, order].argmax(1) if presence.shape[1] else np.zeros(len(presence), int)
+    codes = order[first] if presence.shape[1] else first
+    return np.where(presence.any(1), codes, presence.shape[1]), (*classes, "nothing")
+
+
+def some_pair(usable: np.ndarray, source: Source, schema: Schema) -> None:
+    """Raise `DataError` where no row has both of its texts."""
+    if not usable.any():
+        names = " and ".join(f"'{f.name}'" for f in (*schema.inputs, *schema.of("target")))
+        raise DataError(
+            f"no row of {source.name} has both texts ({names})", "rows with two texts",
+            "check both columns, or both files",
+        )  # fmt: skip
 
 
 def _same_picture(source: Source) -> np.ndarray | None:

@@ -28,6 +28,11 @@ _LISTED = 0.05  # share of rows with a separator from which a column holds lists
 _AGAIN = 2.0  # rows a label has on average, below which lists are taken as plain text
 
 
+def is_labels(column: Column) -> bool:
+    """Return whether a column holds any number of labels a row, as (N, K) of true and false."""
+    return isinstance(column, np.ndarray) and column.ndim == 2 and column.dtype.kind == "b"
+
+
 def separator_of(column: Column) -> str | None:
     """Return the sign between the labels of a text column, None where it holds single labels.
 

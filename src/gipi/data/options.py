@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from gipi.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gipi.core.schema import TaskKind
+    from gipi.data.source import Source
     from gipi.text import Tokenizer
 
 
@@ -75,3 +78,19 @@ class DataOptions:
     horizon: int | None = None
     lookback: int | None = None
     season: int | None = None
+
+
+def for_rows(source: Source, options: DataOptions) -> DataOptions:
+    """Return the options with the target's name for its number, or for several columns joined.
+
+    Raises `ConfigError` where something is asked for that only a series has.
+    """
+    for name in ("horizon", "lookback", "season"):
+        value = getattr(options, name)
+        if value is not None:
+            raise ConfigError(
+                f"{name}={value}, but the rows are not read as a series",
+                "task=forecast beside it",
+                f"add --task forecast, or leave {name} out",
+            )
+    return options if options.target is None else replace(options, target=source.target)

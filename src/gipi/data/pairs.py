@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gipi.core.errors import DataError
-from gipi.core.schema import IGNORED_TOKEN
+from gipi.core.schema import IGNORED_TOKEN, WRITTEN
 from gipi.data.compose import Frame, compose
 from gipi.data.faults import settle
+from gipi.data.form import Opened, RowForm
 from gipi.data.texts import (
-    Opened,
     encoded,
     fault_in,
     length_for,
@@ -32,9 +32,11 @@ from gipi.data.texts import (
     without_rows,
 )
 from gipi.data.tokenizing import choose_tokenizer
+from gipi.data.written import infer_written, look_at_both
 
 if TYPE_CHECKING:
     from gipi.core.schema import Field, Schema
+    from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.data.tokenizing import Choice
@@ -85,14 +87,13 @@ def pair_fields(schema: Schema) -> tuple[Field, Field]:
     return schema.of("input", "text")[0], schema.of("target", "text")[0]
 
 
-def open_pairs(
-    schema: Schema, source: Source, splits: dict[str, np.ndarray], options: DataOptions
-) -> Opened:
+def open_pairs(rows: Divided) -> Opened:
     """Fit one tokenizer on the training rows of both texts, and encode all rows.
 
     Raises `DataError` for texts that cannot be read (or leaves them out, with bad_rows=skip), and
     `ConfigError` for a tokenizer or a length that cannot be.
     """
+    schema, source, splits, options = rows.schema, rows.source, rows.splits, rows.options
     fields = pair_fields(schema)
     every = np.sort(np.concatenate(list(splits.values())))
     faults = _faults(fields, source, every)
@@ -234,4 +235,7 @@ def _fitted(
     return schema
 
 
-__all__ = ["Ends", "ends_of", "open_pairs", "pair_fields", "read_pairs", "shifted"]
+FORM = RowForm(
+    "a text, and the one that is written from it",
+    WRITTEN, look_at_both, open_pairs, read_pairs, infer_written,
+)  # fmt: skip

@@ -10,40 +10,46 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from gipi.core.errors import DataError
-from gipi.core.schema import PAIRED, Field, Schema
+from gipi.core.schema import PAIRED, Schema
+from gipi.data.divide import rows_to_split, some_pair
+from gipi.data.form import Looked, Opened, RowForm
+from gipi.data.infer_column import field_of, special_roles
 from gipi.data.keys import codes, folded
 from gipi.data.source import as_labels, is_missing
+from gipi.data.texts import open_texts, read_texts
+from gipi.data.wordy import settle_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from gipi.data.form import Divided
+    from gipi.data.options import DataOptions
     from gipi.data.source import Source
 
 
-def is_paired(task: str | None) -> bool:
-    """Return whether a task looks for the partner of a text."""
-    return task in PAIRED
-
-
-def paired_schema(source: Source, fields: Sequence[Field], task: str) -> Schema:
-    """Return the schema of pairs: two texts as inputs, no target.
+def infer_paired(source: Source, options: DataOptions) -> Schema | None:
+    """Return the schema of pairs, two texts as inputs and no target; None for another task.
 
     Raises `DataError` unless two columns of text are left.
     """
+    if options.task not in PAIRED:
+        return None
+    roles = special_roles(options)
+    fields = [field_of(source, name, options, roles) for name in source.columns]
+    fields = settle_texts(source, fields, options)
     texts = [f for f in fields if f.role == "input" and f.kind == "text"]
     if len(texts) != 2:
         found = ", ".join(f"'{f.name}'" for f in texts) or "none"
         raise DataError(
             f"{source.name} has the text columns: {found}",
-            f"two texts a row that belong together, to {task} them",
+            f"two texts a row that belong together, to {options.task} them",
             "make a column a text with --set schema.NAME=text, or leave one out with =ignored",
         )
     why = "not looked at: a pair is two texts"
     kept = [f if f in texts or f.role != "input" else replace(f, role="ignored", reason=why)
             for f in fields]  # fmt: skip
-    return Schema(tuple(kept), task, "asked for")
+    return Schema(tuple(kept), str(options.task), "asked for")
 
 
 def both_there(source: Source, schema: Schema) -> np.ndarray:
@@ -77,10 +83,39 @@ def partner_groups(source: Source, schema: Schema) -> np.ndarray:
     for field in schema.of("input", "text"):
         column = np.asarray(source.columns[field.name])
         labels = column if column.dtype.kind == "O" else as_labels(column)
-        key = codes(folded(labels))
+        plain = folded(labels)
+        key = codes(plain)
         first: dict[int, int] = {}
-        for i, code in enumerate(key.tolist()):
+        for i, (code, text) in enumerate(zip(key.tolist(), plain, strict=True)):
+            if not text:  # rows without a text have none in common
+                continue
             a, b = root(first.setdefault(code, i)), root(i)
             parent[max(a, b)] = min(a, b)
     roots = np.array([root(i) for i in range(source.rows)], dtype=np.int64)
     return np.unique(roots, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def look_at_pairs(source: Source, schema: Schema, _options: DataOptions) -> Looked:
+    """Return what the split must know of pairs: those that share a text stay together."""
+    usable = both_there(source, schema)
+    some_pair(usable, source, schema)
+    groups, rule = partner_groups(source, schema), "rows that share a text together"
+    lost = int((~usable).sum())
+    return Looked(
+        rows_to_split(source, schema, usable=usable, groups=groups, rule=rule),
+        lost=f"{lost} rows without both texts take no part" if lost else "",
+    )
+
+
+def _open(rows: Divided) -> Opened:
+    groups = torch.from_numpy(partner_groups(rows.source, rows.schema))
+    return replace(open_texts(rows), target=groups)
+
+
+def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool) -> Opened:
+    found = read_texts(schema, source, options)
+    groups = torch.from_numpy(partner_groups(source, schema)) if target else None
+    return replace(found, target=groups)
+
+
+FORM = RowForm("texts that belong together", PAIRED, look_at_pairs, _open, _read, infer_paired)

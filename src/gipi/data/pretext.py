@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from gipi.text import Tokenizer
 
+LEAST = 5  # tokens of a row of two pieces: one of each, and three marks
 LONG_WORD = 8  # hidden tokens beyond the share that a row may name, where words are hidden whole
 Made = tuple[dict[str, "Tensor"], "Tensor"]
 
@@ -172,8 +173,14 @@ def paired_rows(
     a row. Inputs are `tokens` (B, T), `segments` (B, T) and `positions` (B, M), targets (B, M + 1):
     the last column says whether the second piece is from elsewhere.
 
-    Raises `DataError` where there is no token that ends a document, or only one document.
+    Raises `DataError` where there is no token that ends a document, or only one document, and
+    `ConfigError` for rows without room for two pieces.
     """
+    if length < LEAST:
+        raise ConfigError(
+            f"max_length={length} for pairs of texts", f"at least {LEAST} tokens",
+            "set a larger max_length",
+        )  # fmt: skip
     offsets, documents = _units(tokens, marks, (length - 3) // 2)
     firsts = pair_starts(documents)
     values = torch.from_numpy(tokens.astype(np.int64))

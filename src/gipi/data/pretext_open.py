@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.errors import ConfigError
+from gipi.core.errors import ConfigError, DataError
+from gipi.core.schema import PRETEXT
+from gipi.data.form import Form, Parts
 from gipi.data.objectives import SpanRule
 from gipi.data.objectives.spans import noise_counts
+from gipi.data.options import for_rows
 from gipi.data.pretext import (
     Made,
     Marks,
@@ -19,18 +22,20 @@ from gipi.data.pretext import (
     paired_rows,
     span_rows,
 )
-from gipi.data.running import Opened, Running, open_running, read_running
+from gipi.data.running import open_running, read_running, running_schema
 from gipi.data.texts import tokenizer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import torch
     from torch import Tensor
 
     from gipi.core.schema import Schema
+    from gipi.data.form import Progress
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
+    from gipi.data.text_windows import Running
     from gipi.text import Tokenizer
 
 SPECIAL = ("pad", "unk", "cls", "sep", "mask", "eos")
@@ -40,7 +45,7 @@ OPTIONS = {"share": 0.15, "whole_words": False, "next_sentence": False,
            "density": 0.15, "mean_span": 3.0}  # fmt: skip
 
 
-def open_pretext(source: Source, options: DataOptions) -> Opened:
+def open_pretext(source: Source, options: DataOptions) -> Parts:
     """Choose a tokenizer for the training part, encode all parts, and settle how rows are made.
 
     Raises what `open_running` raises; `DataError` for a tokenizer without the tokens it takes, and
@@ -54,6 +59,7 @@ def open_pretext(source: Source, options: DataOptions) -> Opened:
     usual = USUAL if options.task == "masked" else USUAL_SPANS
     found = open_running(source, options, special=SPECIAL, usual=usual)
     schema, running = found.schema, found.running
+    assert running is not None
     text = schema.of("input", "text")[0]
     pretext = {key: options.pretext.get(key, usual) for key, usual in OPTIONS.items()}
     stats = {**text.stats, "pretext": pretext}
@@ -62,32 +68,23 @@ def open_pretext(source: Source, options: DataOptions) -> Opened:
         stats["vocab"] = running.vocab + len(rule.sentinels)
     else:
         marks_of(tokenizer_of(schema))
-    schema = schema.with_field(replace(text, stats=stats))
-    return replace(found, schema=schema)
+    return _in_rows(replace(found, schema=schema.with_field(replace(text, stats=stats))))
 
 
-def read_pretext(schema: Schema, source: Source, options: DataOptions) -> Opened:
-    """Encode other text as in training."""
-    return read_running(schema, source, options)
-
-
-def pretext_splits(found: Opened) -> dict[str, np.ndarray]:
-    """Return part -> numbers of its rows."""
-    return {
-        part: np.arange(_rows(found.schema, found.running, part, seed=0)[0], dtype=np.int64)
-        for part in found.running.spans
-    }
-
-
-def pretext_stream(
-    schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
-    shuffle: bool | None, device: torch.device | str, rank: int, world: int,
-) -> PretextStream:  # fmt: skip
-    """Return the batches of one part."""
-    rows, make = _rows(schema, running, part, seed=seed)
-    mixed = part == "train" if shuffle is None else shuffle
-    return PretextStream(rows, make, batch_size=batch_size, seed=seed, shuffle=mixed,
-                         device=device, rank=rank, world=world)  # fmt: skip
+def _in_rows(found: Parts) -> Parts:
+    """Return the text with the numbers of the rows that are made of each part."""
+    running = found.running
+    assert running is not None
+    numbers: dict[str, int] = {}
+    for part in running.spans:
+        try:
+            numbers[part] = _rows(found.schema, running, part, seed=0)[0]
+        except DataError as error:  # of a small part that was held back, say
+            more = "" if part in ("train", "all") else "; or hold more of the text back with --val"
+            raise DataError(
+                f"the {part} text: {error.found}", error.needed, error.do + more
+            ) from error
+    return replace(found, splits={k: np.arange(n, dtype=np.int64) for k, n in numbers.items()})
 
 
 def _rows(
@@ -134,3 +131,24 @@ def _begins(name: str, kind: str) -> bool:
     if kind == "unigram":
         return name.startswith("▁") or not name[:1].isalnum()
     return True
+
+
+def _open(source: Source, options: DataOptions, _progress: Progress) -> Parts:
+    return open_pretext(source, for_rows(source, options))
+
+
+def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool) -> Parts:  # noqa: ARG001
+    return _in_rows(read_running(schema, source, options))
+
+
+def _stream(
+    schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
+    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,  # noqa: ARG001
+    world: int,
+) -> PretextStream:  # fmt: skip
+    rows, make = _rows(schema, running, part, seed=seed)
+    return PretextStream(rows, make, batch_size=batch_size, seed=seed, shuffle=shuffle,
+                         device=device, rank=rank, world=world)  # fmt: skip
+
+
+FORM = Form("a task made of running text", PRETEXT, running_schema, _open, _read, _stream)

@@ -13,19 +13,24 @@ Shapes: N tokens, T tokens of a window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.errors import DataError
+from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import Field, Schema
 from gipi.core.seed import derive
 from gipi.data.cache import keep, key_of
 from gipi.data.compose import pad_of
+from gipi.data.divide import given_parts
 from gipi.data.faults import settle
+from gipi.data.form import Form, Parts
+from gipi.data.options import for_rows
 from gipi.data.source import TEST, TRAIN, VAL, Column, Source
 from gipi.data.sources.corpus import titled
+from gipi.data.stream import Columns
+from gipi.data.text_windows import Running, WindowStream
 from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, texts_of, tokenizer_of
 from gipi.data.tokenizing import MOST_CHARACTERS, choose_tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
@@ -33,6 +38,9 @@ from gipi.text.corpus import dtype_for, encode_documents
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
+    from gipi.data.form import Progress
     from gipi.data.options import DataOptions
     from gipi.text import Tokenizer
 
@@ -51,57 +59,13 @@ PIECE = 10_000  # characters of a long text that a tokenizer learns from, or not
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Running:
-    """All parts as one row of tokens.
-
-    tokens  (N,) uint16 or uint32, memory-mapped where they are many
-    spans   part -> [a, b) of the tokens
-    length  T, tokens of a window
-    pad     id behind the end of a last window
-    vocab   number of ids
-    """
-
-    tokens: np.ndarray
-    spans: dict[str, tuple[int, int]]
-    length: int
-    pad: int
-    vocab: int
-
-    def windows(self, part: str) -> int:
-        """Return in how many windows a part is read once, the last of them perhaps shorter."""
-        a, b = self.spans[part]
-        return -(-(b - a - 1) // self.length)
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Running text that was read, with the schema that reads more of it in the same way."""
-
-    schema: Schema
-    running: Running
-    reason: str
-    notes: list[str]
-
-    @property
-    def splits(self) -> dict[str, np.ndarray]:
-        """Part -> numbers of its windows."""
-        spans = self.running.spans
-        return {k: np.arange(self.running.windows(k), dtype=np.int64) for k in spans}
-
-
-def is_running(source: Source, options: DataOptions) -> bool:
-    """Return whether this data is read as running text: asked for, or known for it."""
-    return TASK in (options.task, source.task if options.task is None else None)
-
-
 def open_running(
     source: Source,
     options: DataOptions,
     *,
     special: tuple[str, ...] = SPECIAL,
     usual: tuple[str, str] | None = None,
-) -> Opened:
+) -> Parts:
     """Choose a tokenizer for the training part and encode all parts.
 
     special  roles of the special tokens of a tokenizer that is trained
@@ -110,11 +74,18 @@ def open_running(
     Raises `DataError` for data without a column of text, for text that cannot be read, and for a
     part that is shorter than a window.
     """
-    schema = running_schema(source, options)
+    schema, given = running_schema(source, options), source
+    if options.split_column is not None:
+        source = replace(source, given_split=given_parts(source, options.split_column))
     texts, notes = _texts(schema, source, options)
-    apart = _apart(source, texts)
+    apart = _apart(source, texts, options)
     parts, reason, said = _divide(source, texts, apart, options)
     notes += said
+    if "train" not in parts:
+        raise DataError(
+            f"{source.name} has {sum(map(len, texts)):,} characters, and all are held back",
+            "text to learn from", "give more text",
+        )  # fmt: skip
     training = parts["train"]
     characters = sum(map(len, training))
     kind, why = _kind(training, characters)
@@ -125,7 +96,7 @@ def open_running(
     tokenizer = chosen.tokenizer
     end = tokenizer.eos is not None and apart
     tokens, spans = _encode(parts, tokenizer, end, source, options)
-    length, why = _context(spans["train"], options.max_length)
+    length, why = _context(spans["train"], options.max_length, options.longest)
     _long_enough(spans, length, source, asked=options.max_length is not None)
     pad, vocab = pad_of(tokenizer)
     notes.append(chosen.reason)
@@ -140,16 +111,18 @@ def open_running(
     }  # fmt: skip
     text = schema.of("input", "text")[0]
     schema = schema.with_field(replace(text, stats=stats))
-    return Opened(schema, Running(tokens, spans, length, pad, vocab), reason, notes)
+    running = Running(tokens, spans, length, pad, vocab)
+    return Parts(given, schema, Columns({}), running.splits, reason, (*given.notes, *notes),
+                 running=running)  # fmt: skip
 
 
-def read_running(schema: Schema, source: Source, options: DataOptions) -> Opened:
+def read_running(schema: Schema, source: Source, options: DataOptions) -> Parts:
     """Encode other text as in training, as the part "all"; parts that it came with are kept.
 
     Raises `DataError` where there is no text, or not two tokens of it.
     """
-    text = schema.of("input", "text")[0]
-    name = _column(source, options)
+    given, text = source, schema.of("input", "text")[0]
+    name = text.name if text.name in source.columns else _column(source, options)
     source = replace(source, columns={text.name: source.columns[name]})
     texts, notes = _texts(schema, source, options)
     tokenizer, stats = tokenizer_of(schema), text.stats
@@ -168,23 +141,49 @@ def read_running(schema: Schema, source: Source, options: DataOptions) -> Opened
     spans = {name: span for name, span in spans.items() if span[1] - span[0] > 1}
     spans.setdefault("all", (min(a for a, _ in spans.values()), max(b for _, b in spans.values())))
     running = Running(tokens, spans, length, int(stats["pad"]), int(stats["vocab"]))
-    return Opened(schema, running, "all text", notes)
+    return Parts(given, schema, Columns({}), running.splits, "all text", (*given.notes, *notes),
+                 running=running)  # fmt: skip
 
 
 # ------------------------------------------------------------------------ which text
 
 
 def running_schema(source: Source, options: DataOptions) -> Schema:
-    """Return which column is read; raise `DataError` where none or several hold text."""
+    """Return which column is read; raise `DataError` where none or several hold text.
+
+    Raises `ConfigError` for settings that running text cannot have.
+    """
+    _check_options(source, options)
     name = _column(source, options)
     why = source.task_reason or "the known task of " + source.name
     fields = [
         Field(column, "text", "input", "running text")
         if column == name
+        else Field(column, "category", "split", "named as the split column")
+        if column == options.split_column
         else Field(column, "category", "ignored", "a language model reads one column of text")
         for column in source.columns
     ]
     return Schema(tuple(fields), options.task or TASK, "asked for" if options.task else why)
+
+
+def _check_options(source: Source, options: DataOptions) -> None:
+    """Raise for a column that is not there, and for a role that no column of it can have."""
+    for what in ("group", "time_column", "weight"):
+        name = getattr(options, what)
+        if name is not None:
+            raise ConfigError(
+                f"{what}={name} with running text",
+                "one column of text, and perhaps a split column: windows are no rows of the table",
+                f"leave {what} out",
+            )
+    asked = {"split column": options.split_column, "target": options.target}
+    for what, name in [*asked.items(), *((f"schema.{n}", n) for n in options.overrides)]:
+        if name is not None and name not in source.columns:
+            raise DataError(
+                f"{what} '{name}' is no column of {source.name}", "the name of a column",
+                did_you_mean(name, source.columns),
+            )  # fmt: skip
 
 
 def _column(source: Source, options: DataOptions) -> str:
@@ -193,7 +192,11 @@ def _column(source: Source, options: DataOptions) -> str:
         return options.target
     if source.schema_hints.get("text") == "text":
         return "text"
-    found = [name for name, column in source.columns.items() if _holds_text(column)]
+    gone = {n for n, kind in options.overrides.items() if kind == "ignored"}
+    found = [n for n, kind in options.overrides.items() if kind == "text"] or [
+        name for name, column in source.columns.items()
+        if _holds_text(column) and name not in {*gone, options.split_column}
+    ]  # fmt: skip
     if len(found) == 1 or "text" in found:
         return "text" if "text" in found else found[0]
     raise DataError(
@@ -227,12 +230,16 @@ def _texts(
 # ------------------------------------------------------------------------ which part
 
 
-def _apart(source: Source, texts: list[str]) -> bool:
-    """Return whether documents are things of their own, not places where one text was cut."""
+def _apart(source: Source, texts: list[str], options: DataOptions) -> bool:
+    """Return whether documents are things of their own, not places where one text was cut.
+
+    What blank lines part in one file is so where pairs of documents are asked for.
+    """
     if sum(map(bool, texts)) < FEW:
         return False
     one_file = len(source.parts) == 1 and source.origin is not None and source.origin.is_file()
-    return not one_file or source.task != TASK or titled(texts)
+    asked = bool(options.pretext.get("next_sentence"))
+    return not one_file or source.task != TASK or titled(texts) or asked
 
 
 def _divide(
@@ -241,11 +248,19 @@ def _divide(
     """Return the documents of each part, the rule in words, and notes."""
     val = VAL_SHARE if options.val is None else options.val
     test = options.test or 0.0
+    if val + test >= 1:
+        raise ConfigError(f"val={val} and test={test} leave nothing to train on", "a sum below 1",
+                          "lower them")  # fmt: skip
     given, notes = source.given_split, []
-    if given is not None and TRAIN in given:
+    if given is not None:
         parts = {k: [t for t, c in zip(texts, given, strict=True) if c == code and t]
                  for k, code in PARTS.items()}  # fmt: skip
         parts = _wanted(parts, options)
+        if "train" not in parts:
+            raise DataError(
+                f"{source.name} comes in parts, and none for training holds text",
+                "text to learn from", "correct the split column, or give the training text",
+            )  # fmt: skip
         held = {t for k, docs in parts.items() if k != "train" for t in docs}
         own = [t for t in parts["train"] if t not in held]
         if len(own) < len(parts["train"]):
@@ -277,7 +292,10 @@ def _rule(shares: dict[str, float], of: str) -> str:
 
 
 def _by_document(texts: list[str], shares: dict[str, float], seed: int) -> dict[str, list[str]]:
-    """Hold back documents drawn by chance; copies of one text stay together."""
+    """Hold back documents drawn by chance; copies of one text stay together.
+
+    One that alone is twice as long as what is to be held back stays with the training text.
+    """
     same: dict[str, list[int]] = {}
     for row, text in enumerate(texts):
         if text:
@@ -285,16 +303,23 @@ def _by_document(texts: list[str], shares: dict[str, float], seed: int) -> dict[
     groups = list(same.values())
     random = np.random.Generator(np.random.Philox(key=derive(seed, "split")))
     order = random.permutation(len(groups)).tolist()
-    total = sum(map(len, texts))
+    sizes = [sum(len(texts[row]) for row in rows) for rows in groups]
+    total = sum(sizes)
     part = dict.fromkeys(range(len(texts)), "train")
     for name, share in shares.items():
         room = share * total
         while room > 0 and len(order) > 1:
-            rows = groups[order.pop()]
-            part |= dict.fromkeys(rows, name)
-            room -= sum(len(texts[row]) for row in rows)
+            group = _taken(order, sizes, 2 * share * total)
+            part |= dict.fromkeys(groups[group], name)
+            room -= sizes[group]
     found = {k: [t for i, t in enumerate(texts) if t and part[i] == k] for k in PARTS}
     return {k: docs for k, docs in found.items() if docs}
+
+
+def _taken(order: list[int], sizes: list[int], most: float) -> int:
+    """Take the last of `order` that is no larger than `most` out of it, else the smallest."""
+    at = next((k for k in reversed(range(len(order))) if sizes[order[k]] <= most), None)
+    return order.pop(min(range(len(order)), key=lambda k: sizes[order[k]]) if at is None else at)
 
 
 def _by_place(text: str, shares: dict[str, float]) -> dict[str, list[str]]:
@@ -302,14 +327,15 @@ def _by_place(text: str, shares: dict[str, float]) -> dict[str, list[str]]:
     marks, at = {"train": 0}, 1.0 - sum(shares.values())
     for name, share in shares.items():
         if share:
-            marks[name] = _line_end(text, int(at * len(text)))
+            marks[name] = _line_end(text, int(at * len(text)), int(share * len(text)) // 2)
             at += share
     ends = [*list(marks.values())[1:], len(text)]
     return {k: [text[a:b]] for (k, a), b in zip(marks.items(), ends, strict=True) if a < b}
 
 
-def _line_end(text: str, at: int) -> int:
-    found = text.find("\n", at, at + NEAR)
+def _line_end(text: str, at: int, part: int) -> int:
+    """Return the end of the line near `at`, within less than a `part` that begins there."""
+    found = text.find("\n", at, at + min(NEAR, part))
     return found + 1 if 0 <= found < len(text) - 1 else at
 
 
@@ -363,15 +389,16 @@ def _end(tokenizer: Tokenizer, end: bool) -> int | None:  # noqa: FBT001
     return tokenizer.eos if end else None
 
 
-def _context(span: tuple[int, int], asked: int | None) -> tuple[int, str]:
-    """Return the tokens of a window, and why."""
+def _context(span: tuple[int, int], asked: int | None, most: int | None) -> tuple[int, str]:
+    """Return the tokens of a window, and why; `most` that the model reads."""
     if asked is not None:
         return asked, f"max_length={asked}"
     total = span[1] - span[0] - 1
-    length = CONTEXT
+    length = usual = min(CONTEXT, most or CONTEXT)
     while length > SHORTEST and total < WINDOWS * length:
         length //= 2
-    return length, f"max_length={length}" + (", for so short a text" if length < CONTEXT else "")
+    why = "for so short a text" if length < usual else "the model reads no more"
+    return length, f"max_length={length}" + (f", {why}" if length < CONTEXT else "")
 
 
 def _long_enough(
@@ -409,3 +436,30 @@ def _strange(
     held: Sequence[np.ndarray] = [tokens[a:b] for k, (a, b) in spans.items() if k != "train"]
     count = sum(int((part == tokenizer.unk).sum()) for part in held)
     return f"{count:,} held-back tokens are unknown to the tokenizer" if count else ""
+
+
+# ------------------------------------------------------------------------ the form
+
+
+def _open(source: Source, options: DataOptions, _progress: Progress) -> Parts:
+    return open_running(source, for_rows(source, options))
+
+
+def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool) -> Parts:  # noqa: ARG001
+    return read_running(schema, source, options)
+
+
+def _stream(
+    _schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
+    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,
+    world: int,
+) -> WindowStream:  # fmt: skip
+    if augment:
+        raise DataError("augment for running text", "pictures to augment", "leave augment out")
+    return WindowStream(
+        running, part, batch_size=batch_size, seed=seed, shuffle=shuffle, device=device, rank=rank,
+        world=world,
+    )  # fmt: skip
+
+
+FORM = Form("running text", (TASK,), running_schema, _open, _read, _stream)

@@ -59,7 +59,9 @@ def choose_geometry(
             f"{name} has {train:,} steps to train on; lookback={lookback} and horizon={horizon} "
             f"need {lookback + horizon:,}",
             "at least one whole window before what is held back",
-            f"use lookback={max(train - horizon, 1)} or less, a smaller horizon, or more steps",
+            f"use lookback={train - horizon} or less, a smaller horizon, or more steps"
+            if train > horizon
+            else f"use a horizon below {max(train, 2)}, or more steps",
         )
     return Geometry(lookback, horizon, season, step), said
 

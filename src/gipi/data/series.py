@@ -8,30 +8,35 @@ the steps before the first border.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gipi.core.errors import ConfigError, DataError
+from gipi.core.schema import Signature
+from gipi.data.date_forms import dates_as_trained, with_date_forms
 from gipi.data.divide import given_parts
+from gipi.data.form import Form, Parts
 from gipi.data.options import DataOptions
 from gipi.data.prepare import encode_weight
 from gipi.data.season import choose_geometry
-from gipi.data.series_schema import fields_of, spread
+from gipi.data.series_schema import fields_of, infer_series, spread
 from gipi.data.source import TEST, TRAIN, VAL, Source
 from gipi.data.split import LARGEST, SMALL
 from gipi.data.stream import Columns
-from gipi.data.timeline import Timeline, read_timeline, regular, where
+from gipi.data.timeline import Timeline, is_months, read_timeline, regular, where
 from gipi.data.transforms import as_numbers
 from gipi.data.windows import KEY, Geometry, Windows, geometry_of
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
+    from gipi.data.form import Progress
 
 NAME = "series"
 """Of the input of a batch: (B, lookback, F)."""
+FARTHEST = 1e100  # from zero: squares of what is larger overflow
 _ADVICE = (
     "correct them, or use --set bad_rows=skip (windows that touch them are left out) or "
     "--set bad_rows=fill (the last value goes on)"
@@ -42,19 +47,7 @@ _BACK = (
 )
 
 
-@dataclass(frozen=True)
-class Series:
-    """A series as the parts of a `Dataset`: see there. Row ids are steps; `splits` are windows."""
-
-    source: Source
-    schema: Schema
-    columns: Columns
-    splits: dict[str, np.ndarray]
-    reason: str
-    notes: tuple[str, ...]
-
-
-def open_series(found: Source, options: DataOptions) -> Series:
+def open_series(found: Source, options: DataOptions) -> Parts:
     """Return the windows of a series, split by time.
 
     Raises `DataError` where the series is not regular, has missing or infinite values (unless
@@ -67,7 +60,7 @@ def open_series(found: Source, options: DataOptions) -> Series:
     notes = [*table.notes, *line.notes]
     if options.split_column is not None:
         table = replace(table, given_split=given_parts(table, options.split_column))
-    values, more = _values(table, schema, line, options.bad_rows)
+    values, made, more = _values(table, schema, line, options.bad_rows)
     notes += more
     source = regular(table, line)
     borders, reason = _borders(source, options)
@@ -77,18 +70,21 @@ def open_series(found: Source, options: DataOptions) -> Series:
     geometry = replace(geometry, policy=options.bad_rows)
     if source.given_split is None:
         borders, reason = _widened(borders, options, geometry, source)
-    notes += said
+    else:
+        _fit_given(borders, geometry, source)
+    notes += [*said, *_scored(made, borders)]
     schema = _fit(schema, values, borders[0], geometry, source)
     splits, left = _windows(borders, geometry, values)
     notes += left
-    columns = _columns(source, schema, values, geometry)
+    columns = _columns(source, schema, values, geometry, gaps=line.rows < 0)
     _check_weights(columns, splits, options)
     if len(splits) > 1:
         notes.append(_BACK)
-    return Series(source, schema, columns, splits, reason, tuple(notes))
+    schema = with_date_forms(schema, source)
+    return Parts(source, schema, columns, splits, reason, tuple(notes))
 
 
-def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
+def read_series(found: Source, schema: Schema, *, target: bool) -> Parts:
     """Return the windows of other rows, encoded by a fitted schema.
 
     target  True: every window whose target is known, as split "all" (and the parts that the data
@@ -118,18 +114,18 @@ def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
             f"at least {need:,}: the model looks back {geometry.lookback:,} steps{ahead}",
             "give a longer piece of the series",
         )
-    if not target:  # an old gap does not matter to what comes next
-        spare = 2 if geometry.policy == "fill" else 1  # what goes on must be known before
-        table = _tail(table, time, spare * geometry.lookback)
     options = DataOptions(time_column=time, bad_rows=geometry.policy)  # type: ignore[arg-type]
-    line = read_timeline(table, options, step=geometry.step)
+    if target:
+        line = read_timeline(table, options, step=geometry.step)
+    else:
+        table, line = _recent(table, options, geometry)
     if time is None:  # rows are counted from the first of the whole table
         first = 1 + found.rows - table.rows
         line = replace(line, moments=replace(line.moments, first=first))
     policy = "refuse" if geometry.policy == "skip" and not target else geometry.policy
-    values, notes = _values(table, schema, line, policy)
+    values, made, notes = _values(table, schema, line, policy)
     source = regular(table, line)
-    columns = _columns(source, schema, values, geometry, target=target)
+    columns = _columns(source, schema, values, geometry, gaps=line.rows < 0, target=target)
     n = len(values)
     if not target:
         bad = np.flatnonzero(np.isnan(values[-geometry.lookback :]).any(1))
@@ -143,21 +139,43 @@ def read_series(found: Source, schema: Schema, *, target: bool) -> Series:
         splits = {"all": np.array([n])}
     else:
         splits, left = _windows((n, n, n), geometry, values)
-        notes += left
+        notes += [*_scored(made, (0, n, n)), *left]
         splits = {"all": splits["train"]}
         if source.given_split is not None:
             parts, more = _windows(_given(source)[0], geometry, values)
             splits |= parts
             notes += more
-    return Series(source, schema, columns, splits, "all windows",
-                  (*found.notes, *line.notes, *notes))  # fmt: skip
+    schema = with_date_forms(schema, source)
+    return Parts(source, schema, columns, splits, "all windows",
+                 (*found.notes, *line.notes, *notes))  # fmt: skip
+
+
+def _recent(table: Source, options: DataOptions, geometry: Geometry) -> tuple[Source, Timeline]:
+    """Return the last rows, as many as the model looks back on, and where they lie in time.
+
+    An old gap does not matter to what comes next. Rows that repeat the row before them are no step,
+    and what is filled must be known before.
+    """
+    need = (2 if geometry.policy == "fill" else 1) * geometry.lookback
+    while True:
+        part = _tail(table, options.time_column, need)
+        line = read_timeline(part, options, step=geometry.step)
+        if len(line.rows) >= geometry.lookback:
+            return part, line
+        if part.rows == table.rows:
+            raise DataError(
+                f"{table.name} has {len(line.rows):,} different steps in {table.rows:,} rows",
+                f"at least {geometry.lookback:,}: as many as the model looks back on",
+                "give a longer piece of the series",
+            )
+        need *= 2
 
 
 def _tail(table: Source, time: str | None, rows: int) -> Source:
     """Return the last rows, by time where the table can be ordered; they keep their names."""
     order = np.arange(table.rows)
     column = table.columns.get(time or "")
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iufM":
+    if isinstance(column, np.ndarray) and (column.dtype.kind in "iufM" or is_months(column)):
         order = np.argsort(column, kind="stable")
         last = order[-rows:]
         return table.take(np.sort(last))
@@ -169,19 +187,24 @@ def _tail(table: Source, time: str | None, rows: int) -> Source:
 
 def _values(
     table: Source, schema: Schema, line: Timeline, policy: str
-) -> tuple[np.ndarray, list[str]]:
-    """Return (N, F) float64 of the regular series, targets first, and notes; NaN where skipped."""
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return (N, F) float64 of the regular series, targets first, which are made up, and notes.
+
+    NaN where skipped; (N,) bool: steps of which a value that is forecast was filled.
+    """
     columns = []
     notes: list[str] = []
     for field in (*schema.of("target"), *schema.of("input")):
         raw = table.columns[field.name]
         assert isinstance(raw, np.ndarray)
         column = as_numbers(raw, field.name, row_name=lambda i: where(table, i)).astype(np.float64)
-        wild = np.flatnonzero(np.isinf(column))
+        wild = np.flatnonzero(np.abs(column) > FARTHEST)
         if len(wild):
+            value = column[wild[0]]
+            said = "infinite" if np.isinf(value) else f"{value:g}"
             raise DataError(
-                f"{where(table, int(wild[0]))}: '{field.name}' is infinite",
-                "finite numbers", "correct the value or leave it empty",
+                f"{where(table, int(wild[0]))}: '{field.name}' is {said}",
+                f"finite numbers, up to {FARTHEST:g}", "correct the value or leave it empty",
             )  # fmt: skip
         lost = np.flatnonzero(np.isnan(column))
         if len(lost) and policy == "refuse":
@@ -193,22 +216,35 @@ def _values(
         if len(lost):
             notes.append(f"'{field.name}' is missing in {len(lost):,} rows")
         columns.append(np.where(line.rows < 0, np.nan, column[np.maximum(line.rows, 0)]))
-    values = np.stack(columns, axis=1)
+    values, made = np.stack(columns, axis=1), np.zeros(len(line.rows), dtype=bool)
     if policy == "fill" and np.isnan(values).any():
         known = np.maximum.accumulate(
             np.where(np.isnan(values), -1, np.arange(len(values))[:, None]), axis=0
         )
         filled = np.take_along_axis(values, np.maximum(known, 0), axis=0)
-        count = int((np.isnan(values) & (known >= 0)).sum())
+        new = np.isnan(values) & (known >= 0)
+        made = new[:, : len(schema.of("target"))].any(1)
         values = np.where(known >= 0, filled, np.nan)
-        notes.append(f"{count:,} values filled with the last one before them (bad_rows=fill)")
-    return values, notes
+        notes.append(f"{new.sum():,} values filled with the last one before them (bad_rows=fill)")
+    return values, made, notes
+
+
+def _scored(made: np.ndarray, borders: tuple[int, int, int]) -> list[str]:
+    """Return a note where a forecast is compared with values that were filled."""
+    count = int(made[borders[0] : borders[2]].sum())
+    if not count:
+        return []
+    return [f"{count:,} of the steps that are scored hold filled values, taken as true"]
 
 
 def _columns(
-    source: Source, schema: Schema, values: np.ndarray, geometry: Geometry, *, target: bool = True
-) -> Columns:
-    """Return the columns of a stream: windows of standardised values, and their weights."""
+    source: Source, schema: Schema, values: np.ndarray, geometry: Geometry, *, gaps: np.ndarray,
+    target: bool = True,
+) -> Columns:  # fmt: skip
+    """Return the columns of a stream: windows of standardised values, and their weights.
+
+    gaps  (N,) bool steps that no row of the table has: their weight is 0
+    """
     fields = (*schema.of("target"), *schema.of("input"))
     mean = np.array([f.stats["mean"] for f in fields])
     std = np.array([f.stats["std"] for f in fields])
@@ -220,9 +256,9 @@ def _columns(
     weight = None
     named = schema.of("weight")
     if named and named[0].name in source.columns:
-        steps = encode_weight(
-            named[0].name, source.columns[named[0].name], row_name=source.row_name
-        )
+        column = np.array(source.columns[named[0].name])
+        column[gaps] = 0
+        steps = encode_weight(named[0].name, column, row_name=source.row_name)
         total = torch.cat([torch.zeros(1, dtype=torch.float64), steps.double().cumsum(0)])
         end = (torch.arange(len(steps)) + geometry.horizon).clamp(max=len(steps))
         weight = ((total[end] - total[:-1]) / geometry.horizon).float()
@@ -277,8 +313,8 @@ def _borders(source: Source, options: DataOptions) -> tuple[tuple[int, int, int]
     train = n - held["val"] - held["test"]
     if train < 1:
         raise ConfigError(
-            f"val={options.val} and test={options.test} leave nothing to train on",
-            "a sum below 1", "lower them",
+            f"{held['val']:,} steps that validate and {held['test']:,} that test leave none of "
+            f"{n:,} to train on", "a sum of val and test below 1", "lower them",
         )  # fmt: skip
     return (train, train + held["val"], n), ""
 
@@ -306,8 +342,12 @@ def _widened(
             f"{source.name} has {n:,} steps, {max(train, 0):,} of them to train on; "
             f"lookback={geometry.lookback} and horizon={geometry.horizon} need {need:,}",
             "at least one whole window before what is held back",
-            f"use lookback={max(train - geometry.horizon, 1)} or less, a smaller horizon, or a "
-            "longer series",
+            (
+                f"use lookback={train - geometry.horizon} or less"
+                if train > geometry.horizon
+                else f"use a horizon below {max(train, 2)}"
+            )
+            + ", or a longer series",
         )
     parts = [f"the last {held['test']:,} steps test"] if held["test"] else []
     if held["val"]:
@@ -319,8 +359,13 @@ def _widened(
 def _given(source: Source) -> tuple[tuple[int, int, int], str]:
     part = source.given_split
     assert part is not None
-    if (np.diff(part) < 0).any() or not (part == TRAIN).any():
-        row = int((np.diff(part) < 0).argmax()) + 1 if (np.diff(part) < 0).any() else 0
+    if not (part == TRAIN).any():
+        raise DataError(
+            f"{source.name}: none of the given parts is for training", "steps to train on",
+            "correct the split column, or leave it out",
+        )  # fmt: skip
+    if (np.diff(part) < 0).any():
+        row = int((np.diff(part) < 0).argmax()) + 1
         raise DataError(
             f"{source.name}: the given parts are not in the order of time ({source.row_name(row)})",
             "training steps, then validation, then test",
@@ -332,6 +377,19 @@ def _given(source: Source) -> tuple[tuple[int, int, int], str]:
         f"{n:,} {name}" for n, name in zip(sizes, ("train", "val", "test"), strict=True)
     )
     return (ends[0], ends[1], ends[2]), f"by time, as given: {said} steps"
+
+
+def _fit_given(borders: tuple[int, int, int], geometry: Geometry, source: Source) -> None:
+    """Raise where a part that the data came with is shorter than a forecast."""
+    sizes = np.diff(borders).tolist()
+    for name, size in zip(("val", "test"), sizes, strict=True):
+        if 0 < size < geometry.horizon:
+            raise DataError(
+                f"the {name} part of {source.name} has {size:,} steps, and "
+                f"horizon={geometry.horizon}",
+                "as many steps as are forecast at once",
+                f"use horizon={size} or less, or give a longer part",
+            )
 
 
 def _windows(
@@ -368,3 +426,23 @@ def _check_weights(columns: Columns, splits: dict[str, np.ndarray], options: Dat
                 "windows that count",
                 "correct the weight column, or leave it out",
             )
+
+
+# ------------------------------------------------------------------ the form
+
+
+def _open(source: Source, options: DataOptions, _progress: Progress) -> Parts:
+    return open_series(source, options)
+
+
+def _read(schema: Schema, source: Source, _options: DataOptions, *, target: bool) -> Parts:
+    return read_series(dates_as_trained(source, schema), schema, target=target)
+
+
+def _signature(schema: Schema, _inputs: dict[str, Any], *, outputs: int) -> Signature:
+    window = geometry_of(schema)
+    width = len(schema.of("target")) + len(schema.of("input"))
+    return Signature(numbers=width, length=window.lookback, horizon=window.horizon, outputs=outputs)
+
+
+FORM = Form("a series", ("forecast",), infer_series, _open, _read, signature=_signature)

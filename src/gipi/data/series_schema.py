@@ -21,11 +21,6 @@ MOSTLY = 0.5  # share of numbers from which a column of text is a series with sl
 KINDS = ("number", "ignored")
 
 
-def is_series(source: Source, options: DataOptions) -> bool:
-    """Return whether these rows are to be read as a series: only where that is asked or known."""
-    return (options.task or source.task) == "forecast"
-
-
 def infer_series(source: Source, options: DataOptions) -> Schema:
     """Return the fields of a series, as `infer_schema` does for tables.
 
@@ -99,6 +94,15 @@ def _check_options(source: Source, options: DataOptions, time: str | None) -> No
                 "the name of a column",
                 did_you_mean(name, source.columns),
             )
+    named = [(role, name) for role, name in (("time", time), ("weight", options.weight),
+                                             ("split", options.split_column)) if name]  # fmt: skip
+    for k, (role, name) in enumerate(named):
+        for other, same in named[:k]:
+            if name == same:
+                raise ConfigError(
+                    f"column '{name}' is named as {role} and is the {other} column",
+                    "another column for each", "leave one of them out",
+                )  # fmt: skip
     for name, kind in options.overrides.items():
         if kind not in KINDS and name != time:
             raise ConfigError(
@@ -145,9 +149,9 @@ def _other(
     if column.dtype.kind in "OU":
         text = [str(v) for v in column[~lost].tolist()]
         share = sum(map(looks_like_number, text)) / len(text)
-        if share > MOSTLY or options.overrides.get(name) == "number":
-            _check_numbers(source, name, column)
-        return Field(name, "category", "ignored", "text: a series holds numbers")
+        if not (share > MOSTLY or options.overrides.get(name) == "number"):
+            return Field(name, "category", "ignored", "text: a series holds numbers")
+        _check_numbers(source, name, column)
     if column.dtype.kind in "mM":
         return Field(name, "date", "ignored", "a further column of dates")
     known = column[~lost]
@@ -172,7 +176,9 @@ def _check_numbers(source: Source, name: str, column: Column) -> None:
     if column.dtype.kind in "OU":
         values = column.tolist()
         bad = [i for i, v in enumerate(values) if v is not None and not looks_like_number(str(v))]
-        at = bad[0] if bad else 0
+        if not bad:  # numbers that are written as text
+            return
+        at = bad[0]
         more = f" (and {len(bad) - 1:,} more such rows)" if len(bad) > 1 else ""
         raise DataError(
             f"{where(source, at)}: '{name}' is {str(values[at])[:40]!r}{more}",

@@ -20,14 +20,18 @@ from gipi.core.errors import ConfigError, DataError
 from gipi.core.schema import Field, Schema
 from gipi.data import words as words_
 from gipi.data.compose import frame_of, pad_of
+from gipi.data.divide import look_at_rows
 from gipi.data.faults import settle
-from gipi.data.texts import LONGEST, Opened, tokenizer_of
+from gipi.data.form import Opened, RowForm
+from gipi.data.infer_column import special_roles, with_roles
+from gipi.data.texts import LONGEST, tokenizer_of
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.data.tokens import Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.text import Tokenizer
@@ -38,11 +42,14 @@ _WORD = re.compile(r"\w+(?:[-'’.]\w+)*|[^\w\s]")
 _TAG = re.compile(r"O|[BI]-\S+")
 
 
-def tagged_schema(source: Source, options: DataOptions) -> Schema:
-    """Return the schema of tagged sentences.
+def infer_tagged(source: Source, options: DataOptions) -> Schema | None:
+    """Return the schema of tagged sentences, None for other data.
 
     Raises `DataError` where tokens and tags of a row differ in number, or a tag is none of BIO.
     """
+    if "tags" not in source.schema_hints.values():
+        return None
+    roles = special_roles(options)
     if options.target not in (None, "tags"):
         raise DataError(
             f"target '{options.target}' of sentences with tags", "the target 'tags'",
@@ -70,7 +77,8 @@ def tagged_schema(source: Source, options: DataOptions) -> Schema:
         Field(name, "category", "ignored", "no tag and no token")
         for name in source.columns if name not in ("tokens", "tags")
     ]  # fmt: skip
-    return Schema((*fields, *others), "tag", source.task_reason or "a tag for each token")
+    known = Schema((*fields, *others), "tag", source.task_reason or "a tag for each token")
+    return with_roles(known, roles, options)
 
 
 def refuse_misaligned(source: Source) -> None:
@@ -102,14 +110,14 @@ def refuse_misaligned(source: Source) -> None:
             before = tag
 
 
-def open_tagged(
-    schema: Schema, source: Source, splits: dict[str, np.ndarray], options: DataOptions
-) -> Opened:
+def open_tagged(divided: Divided) -> Opened:
     """Learn words or pieces from the training rows, and encode all rows.
 
     Raises `DataError` for sentences without tokens, with tokens that cannot be read, or longer than
     the limit (or leaves them out, with bad_rows=skip).
     """
+    schema, source = divided.schema, divided.source
+    splits, options = divided.splits, divided.options
     rows = _rows(source)
     used = np.sort(np.concatenate(list(splits.values())))
     faults = _faults(rows, used)
@@ -140,7 +148,7 @@ def open_tagged(
         )
         stats = {"kind": "words", "joint": _joint(train), **vocabulary.to_stats()}
     schema = schema.with_field(replace(schema.field("tokens"), stats=stats))
-    inputs = _inputs(schema, rows)
+    inputs = _inputs(schema, rows, faults)
     lengths = next(iter(inputs.values())).lengths
     longest = int(lengths[[i for i in used.tolist() if i not in faults]].max())
     limit = options.max_length or (max(min(longest, LONGEST), 1) if pieces else None)
@@ -178,7 +186,7 @@ def read_tagged(
     rows = _rows(source)
     every = np.arange(source.rows, dtype=np.int64)
     faults = _faults(rows, every)
-    inputs = _inputs(schema, rows)
+    inputs = _inputs(schema, rows, faults)
     limit = schema.field("tokens").stats.get("limit")
     lengths = next(iter(inputs.values())).lengths
     if limit is not None:
@@ -266,7 +274,11 @@ def _choice(
     )
 
 
-def _inputs(schema: Schema, rows: list[tuple[str, ...]]) -> dict[str, Tokens]:
+def _inputs(
+    schema: Schema, sentences: list[tuple[str, ...]], faults: Mapping[int, str]
+) -> dict[str, Tokens]:  # fmt: skip
+    """Return the sentences as numbers; those that cannot be read stand there as signs."""
+    rows = [("?",) * len(row) if i in faults else row for i, row in enumerate(sentences)]
     stats = schema.field("tokens").stats
     if "tokenizer" not in stats:
         return words_.encode(words_.Vocabulary.from_stats(stats), rows)
@@ -333,3 +345,9 @@ def _target(schema: Schema, source: Source, inputs: dict[str, Tokens]) -> Tokens
     values = np.full(len(first.values), NONE, dtype=np.int32)
     values[inputs["starts"].values == 1] = flat
     return Tokens(values, first.offsets, NONE)
+
+
+FORM = RowForm(
+    "sentences with a tag for each token",
+    ("tag",), look_at_rows, open_tagged, read_tagged, infer_tagged,
+)  # fmt: skip

@@ -11,6 +11,7 @@ B windows of a step, T tokens of a window.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +25,35 @@ from gipi.text.packing import random_windows
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gipi.data.running import Running
-
 CHUNK_TOKENS = 1 << 16  # read at once: several steps of a small model, one of a large one
+
+
+@dataclass(frozen=True)
+class Running:
+    """All parts as one row of tokens.
+
+    tokens  (N,) uint16 or uint32, memory-mapped where they are many
+    spans   part -> [a, b) of the tokens
+    length  T, tokens of a window
+    pad     id behind the end of a last window
+    vocab   number of ids
+    """
+
+    tokens: np.ndarray
+    spans: dict[str, tuple[int, int]]
+    length: int
+    pad: int
+    vocab: int
+
+    def windows(self, part: str) -> int:
+        """Return in how many windows a part is read once, the last of them perhaps shorter."""
+        a, b = self.spans[part]
+        return -(-(b - a - 1) // self.length)
+
+    @property
+    def splits(self) -> dict[str, np.ndarray]:
+        """Part -> numbers of its windows."""
+        return {k: np.arange(self.windows(k), dtype=np.int64) for k in self.spans}
 
 
 class WindowStream:

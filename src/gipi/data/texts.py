@@ -7,25 +7,25 @@ longer one first; how many, and how much, is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gipi.core.errors import ConfigError, DataError
+from gipi.core.schema import PAIRED
 from gipi.data.cache import keep, key_of
 from gipi.data.compose import Frame, Rows, compose, frame_of
 from gipi.data.faults import settle
-from gipi.data.partners import is_paired
+from gipi.data.form import Opened
 from gipi.data.source import as_labels
 from gipi.data.tokenizing import Choice, choose_tokenizer
 from gipi.text import Tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gipi.core.schema import Field, Schema
+    from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
     from gipi.data.tokens import Tokens
@@ -38,37 +38,18 @@ WORTH_KEEPING = 2_000_000  # characters from which tokens are kept in the cache
 FORMAT = 1  # of the tokens in the cache
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A data set with its texts as tokens; `inputs` is empty where there are none.
-
-    target      where it is made of tokens as well
-    references  each row's text as it stands in the data, for tasks that write one
-    source      the rows, where they are not those that were given: a long text is several of them
-    """
-
-    schema: Schema
-    inputs: dict[str, Tokens]
-    splits: dict[str, np.ndarray]
-    notes: list[str]
-    target: Tokens | Tensor | None = None
-    references: tuple[str, ...] = ()
-    source: Source | None = None
-
-
 def text_fields(schema: Schema) -> tuple[Field, ...]:
     """Return the columns of text that the model reads: none, one, or two."""
     return schema.of("input", "text")
 
 
-def open_texts(
-    schema: Schema, source: Source, splits: dict[str, np.ndarray], options: DataOptions
-) -> Opened:
+def open_texts(rows: Divided) -> Opened:
     """Fit the tokenizer on the training rows, and encode all rows.
 
     Raises `DataError` for texts that cannot be read (or leaves them out, with bad_rows=skip), and
     `ConfigError` for a tokenizer or a length that cannot be.
     """
+    schema, source, splits, options = rows.schema, rows.source, rows.splits, rows.options
     fields = text_fields(schema)
     if not fields:
         return Opened(schema, {}, splits, [])
@@ -79,15 +60,15 @@ def open_texts(
     columns = [only_used(texts_of(source, f), used) for f in fields]
     chosen = choose_tokenizer(
         [[column[i] for i in splits["train"].tolist()] for column in columns],
-        options, key=(source.fingerprint, splits["train"].tobytes()),
+        options, key=(source.fingerprint, [f.name for f in fields], splits["train"].tobytes()),
     )  # fmt: skip
     parts = encoded(chosen.tokenizer, columns, source, options)
-    frame = frame_of(chosen.tokenizer, texts=len(fields), apart=is_paired(schema.task))
+    frame = frame_of(chosen.tokenizer, texts=len(fields), apart=schema.task in PAIRED)
     length, why = length_for(parts, frame, splits["train"], options)
-    rows = compose(parts, frame, length, chosen.tokenizer)
-    notes += [chosen.reason, _said(rows, used, why)]
-    notes += [*_empty_note(parts, used), *_unknown_note(rows, used, chosen.tokenizer)]
-    return Opened(_fitted(schema, chosen, rows, splits["train"], length), _inputs(rows), splits,
+    made = compose(parts, frame, length, chosen.tokenizer)
+    notes += [chosen.reason, _said(made, used, why)]
+    notes += [*_empty_note(parts, used), *_unknown_note(made, used, chosen.tokenizer)]
+    return Opened(_fitted(schema, chosen, made, splits["train"], length), _inputs(made), splits,
                   notes)  # fmt: skip
 
 
@@ -106,7 +87,7 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     columns = [only_used(texts_of(source, f), used) for f in fields]
     tokenizer, length = tokenizer_of(schema), int(fields[0].stats["length"])
     parts = encoded(tokenizer, columns, source, options)
-    frame = frame_of(tokenizer, texts=len(fields), apart=is_paired(schema.task))
+    frame = frame_of(tokenizer, texts=len(fields), apart=schema.task in PAIRED)
     rows = compose(parts, frame, length, tokenizer)
     if len(used) and rows.cut(used)[0]:
         notes.append(_said(rows, used, f"max_length={length}, as in training"))

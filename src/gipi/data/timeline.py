@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gipi.data.options import DataOptions
     from gipi.data.source import Column
 
+COUNTED = ("date", "time", "datetime", "timestamp", "ds")
 NAMES = ("date", "time", "datetime", "timestamp", "ds", "day", "month")
 MOST_STEPS = 20  # steps put in for each row of the table, at most: beyond it the step is wrong
 _ZONE = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
@@ -96,20 +97,31 @@ def where(source: Source, row: int) -> str:
     return name if len(source.parts) > 1 or name.startswith(file) else f"{file} {name}"
 
 
-def time_column(source: Source, asked: str | None) -> str | None:
+def time_column(source: Source, options: DataOptions) -> str | None:
     """Return the column of time: the one asked for, else the first of dates, else by its name."""
-    if asked is not None:
-        return asked
-    for name, column in source.columns.items():
+    if options.time_column is not None:
+        return options.time_column
+    free = {n: c for n, c in source.columns.items() if options.overrides.get(n) != "ignored"}
+    for name, column in free.items():
         if isinstance(column, np.ndarray) and column.ndim == 1 and column.dtype.kind == "M":
             return name
-    for name, column in source.columns.items():
-        if _is_months(column):
+    for name, column in free.items():
+        if is_months(column):
             return name
-    for name, column in source.columns.items():
+    for name, column in free.items():
         if name.lower() in NAMES and isinstance(column, np.ndarray) and column.dtype.kind == "O":
             return name
+    for name, column in free.items():
+        if name.lower() in COUNTED and _rises(column):
+            return name
     return None
+
+
+def _rises(column: Column) -> bool:
+    """Return whether a column holds whole numbers, each above the one before: seconds, say."""
+    if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "iu":
+        return False
+    return len(column) > 2 and bool((column[1:] > column[:-1]).all())
 
 
 def read_timeline(source: Source, options: DataOptions, *, step: Step | None = None) -> Timeline:
@@ -120,7 +132,7 @@ def read_timeline(source: Source, options: DataOptions, *, step: Step | None = N
     Raises `DataError` naming file and row of a date that is missing, unreadable, repeated, out of
     order or between two steps, and of missing steps where `bad_rows` is "refuse".
     """
-    name = time_column(source, options.time_column)
+    name = time_column(source, options)
     if name is None:
         rows = np.arange(source.rows)
         note = "no column of dates: the rows are taken as equally spaced, in the order of the table"
@@ -158,7 +170,7 @@ def read_timeline(source: Source, options: DataOptions, *, step: Step | None = N
         raise _gap(source, name, dates, order, places, found)
     if lost:
         notes.append(f"{lost:,} missing steps of {found.words} ({_policy(options)})")
-    moments = Moments(dates[0], found, len(rows), _is_months(source.columns[name]))
+    moments = Moments(dates[0], found, len(rows), is_months(source.columns[name]))
     return Timeline(name, found, moments, rows, tuple(notes))
 
 
@@ -204,7 +216,7 @@ def _dates(source: Source, name: str) -> np.ndarray:
     column = source.columns.get(name)
     if not isinstance(column, np.ndarray) or column.ndim > 1:
         raise DataError(f"the time column '{name}' holds no dates", "dates", "name another column")
-    if _is_months(column):
+    if is_months(column):
         return column.astype("datetime64[M]").astype("datetime64[us]")
     if column.dtype.kind == "O":
         raise _unreadable(source, name, column)
@@ -218,8 +230,9 @@ def _dates(source: Source, name: str) -> np.ndarray:
         )
     if column.dtype.kind == "M":
         return column.astype("datetime64[us]")
-    whole: np.ndarray = column.astype(np.int64)
-    if column.dtype.kind == "b" or (whole != column).any():
+    fine = column.dtype.kind in "iu" or (column.dtype.kind == "f" and np.isfinite(column).all())
+    whole: np.ndarray = column.astype(np.int64) if fine else np.zeros(len(column), np.int64)
+    if not fine or (whole != column).any():
         raise DataError(
             f"the time column '{name}' holds numbers with fractions",
             "dates, or whole numbers that count the steps",
@@ -228,7 +241,7 @@ def _dates(source: Source, name: str) -> np.ndarray:
     return whole
 
 
-def _is_months(column: Column) -> bool:
+def is_months(column: Column) -> bool:
     """Return whether every value is a year and a month, such as 1949-01."""
     if not isinstance(column, np.ndarray) or column.ndim > 1 or column.dtype.kind != "O":
         return False

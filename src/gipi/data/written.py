@@ -12,19 +12,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gipi.core.errors import DataError
-from gipi.core.schema import WRITTEN, Field
+from gipi.core.schema import WRITTEN, Field, Schema
+from gipi.data.divide import rows_to_split, some_pair
+from gipi.data.form import Looked
+from gipi.data.infer_column import field_of, special_roles
+from gipi.data.infer_table import choose_task, named_target
 from gipi.data.source import is_missing
 from gipi.data.wordy import words_a_row
 
 if TYPE_CHECKING:
-    from gipi.core.schema import Schema
     from gipi.data.options import DataOptions
     from gipi.data.source import Column, Source
 
 
-def is_written(task: str | None) -> bool:
-    """Return whether a task writes a text."""
-    return task in WRITTEN
+def infer_written(source: Source, options: DataOptions) -> Schema | None:
+    """Return the schema of a task that writes a text, asked for or known; None for other tasks.
+
+    Raises `DataError` where there is no text to read, or none to write.
+    """
+    if not _is_written(source, options):
+        return None
+    roles = special_roles(options)
+    target, why = named_target(source, options) or last_text(source, roles, options)
+    rest = {k: v for k, v in options.overrides.items() if (k, v) != (target, "text")}
+    task, why_task = choose_task(source, target, replace(options, overrides=rest))
+    check_written(source, target, task)
+    fields = [
+        Field(name, "text", "target", why)
+        if name == target
+        else field_of(source, name, options, roles)
+        for name in source.columns
+    ]
+    return Schema(tuple(settle_source(source, fields, options, task)), task, why_task)
+
+
+def _is_written(source: Source, options: DataOptions) -> bool:
+    if options.task is not None:
+        return options.task in WRITTEN
+    known = source.target is not None and options.target in (None, source.target)
+    return known and source.task in WRITTEN and source.target not in options.overrides
 
 
 def text_columns(source: Source) -> list[str]:
@@ -110,15 +136,20 @@ def _words(source: Source, field: Field) -> float:
     return words_a_row(column[~is_missing(column)])
 
 
-def with_both(source: Source, schema: Schema, usable: np.ndarray) -> np.ndarray:
-    """Return which rows have a text to read and one to write."""
+def look_at_both(source: Source, schema: Schema, _options: DataOptions) -> Looked:
+    """Return what the split must know of rows that have a text to read and one to write."""
+    usable = np.ones(source.rows, dtype=bool)
     for field in (*schema.of("input", "text"), *schema.of("target", "text")):
         column = source.columns[field.name]
         assert isinstance(column, np.ndarray)
         blank = np.fromiter((isinstance(v, str) and not v.strip() for v in column.tolist()), bool,
                             len(column))  # fmt: skip
-        usable = usable & ~is_missing(column) & ~blank
-    return usable
+        usable &= ~is_missing(column) & ~blank
+    some_pair(usable, source, schema)
+    lost = int((~usable).sum())
+    return Looked(
+        rows_to_split(source, schema, usable=usable), lost=lost_rows(lost, schema) if lost else ""
+    )
 
 
 def lost_rows(count: int, schema: Schema) -> str:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from gipi.core.errors import ConfigError, DataError
+from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.deploy.pieces import Tokens, check_fit, check_ids, ids_of, named, opening, refuse_no_text
 from gipi.deploy.score import evaluating
 from gipi.nn.likelihood import ending_log_likelihoods
@@ -76,6 +76,9 @@ def classify_by_likelihood(
     """
     written = dict(labels) if isinstance(labels, Mapping) else {name: name for name in labels}
     texts = [texts] if isinstance(texts, str) else list(texts)
+    if normalise not in get_args(Normalise):
+        raise ConfigError(f"normalise={normalise!r}", "one of " + ", ".join(get_args(Normalise)),
+                          did_you_mean(normalise, get_args(Normalise)))  # fmt: skip
     _check(labels, written, pattern, examples)
     refuse_no_text(texts)
     check_fit(model, tokenizer)

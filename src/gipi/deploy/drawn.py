@@ -7,7 +7,7 @@ Everything here is in pixels of the prepared picture, in the forms that the metr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from gipi import metrics
 from gipi.core.errors import MissingExtra
 from gipi.deploy import paint
 from gipi.deploy.evaluation import primary_metric
+from gipi.deploy.known import WORST, Case, Evidence, Known, Rows
 from gipi.metrics.ap import HIT, matches
 from gipi.metrics.coco import coco_scores
 
@@ -37,22 +38,6 @@ BINNED = (
     "1,000 to 10,000 bins of the score, fewer for more classes; pip install 'gipi[detect]' gives "
     "the exact COCO evaluation"
 )
-
-
-class Pictures(Protocol):
-    """The part of a data set that shows annotated pictures."""
-
-    def row_names(self, ids: np.ndarray) -> Sequence[str]:
-        """Return a name for each row."""
-        ...
-
-    def picture(self, row: int) -> np.ndarray:
-        """Return the original picture of a row, (H, W, C) uint8."""
-        ...
-
-    def placement(self, ids: np.ndarray) -> np.ndarray:
-        """Return (n, 3, 3): original pixels -> prepared pixels."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -281,7 +266,7 @@ def overlays(
     target: Tensor,
     ids: np.ndarray,
     schema: Schema,
-    rows: Pictures,
+    rows: Rows,
 ) -> tuple[list[bytes], list[dict[str, str]]]:
     """Return one PNG for each place in `order`, and the legend: class and colour, of what is seen.
 
@@ -334,3 +319,43 @@ def prepared(picture: np.ndarray, placement: np.ndarray, size: tuple[int, int]) 
         Image.Resampling.BILINEAR,
     )  # fmt: skip
     return np.asarray(moved)
+
+
+# ---------------------------------------------------------------------------- evidence
+
+
+def _fits(case: Case) -> bool:
+    goal = case.schema.target
+    return case.task.decode_original is not None and goal is not None and goal.dense
+
+
+def _evidence(case: Case) -> Known:
+    """Return figures, arrays and, with rows, overlays of the worst pictures."""
+    judged = case.judged
+    if judged.outputs is None or judged.target is None:
+        return Known()
+    found = judge(judged.outputs, judged.target, judged.weight, case.task, case.schema)
+    facts, files = dict(found.facts), dict[str, bytes]()
+    if case.shown is not None:
+        ids = np.arange(len(found.cost)) if judged.ids is None else judged.ids.numpy()
+        order = np.argsort(-np.nan_to_num(found.cost, nan=np.inf), kind="stable")[:WORST]
+        pictures, facts["legend"] = overlays(
+            order.tolist(), judged.outputs, judged.target, ids, case.schema, case.shown
+        )
+        names = case.shown.row_names(ids[order])
+        facts["worst"] = []
+        for place, i in enumerate(order.tolist()):
+            name = f"worst-{place:02d}.png"
+            files[name] = pictures[place]
+            row = {"id": int(ids[i]), "name": str(names[place]), "picture": name,
+                   "loss": float(found.cost[i]), "words": found.words[i]}  # fmt: skip
+            facts["worst"].append(row)
+    if "exact" in facts:  # the metrics of the run count scores in bins; this is the last word
+        exact, primary = facts["exact"], case.summary["primary"]
+        facts["metrics"] = {**case.summary["metrics"], **exact}
+        if primary is not None:
+            facts["primary"] = {**primary, "value": exact.get(primary["name"], primary["value"])}
+    return Known(facts, found.arrays, files)
+
+
+EVIDENCE = Evidence("answers on pictures", _fits, _evidence)

@@ -51,7 +51,9 @@ def embedding_of(folder: Path) -> Embedding:
 
     Where its files are missing: the mean, as it is. Raises `ModelError` for a way that is unknown.
     """
-    pooling, modules, lengths = (_read(folder / n) for n in (POOLING, MODULES, LENGTHS))
+    pooling, modules, lengths = (
+        _read(folder / n, kind) for n, kind in ((POOLING, dict), (MODULES, list), (LENGTHS, dict))
+    )
     names = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first",
              "pooling_mode_max_tokens": "max", "pooling_mode_lasttoken": "last"}  # fmt: skip
     asked = [key for key, on in pooling.items() if key.startswith("pooling_mode_") and on is True]
@@ -92,7 +94,9 @@ def embed(
     if known is not None:
         check_fit(tokenizer, known, special={})
     most = _longest(model, how)
-    rows = [_ids(tokenizer, row, text, most, cut=cut) for row, text in enumerate(texts)]
+    encoded = tokenizer.encode_batch(texts)
+    rows = [_within(tokenizer, ids.tolist(), named(row, text), text, most, cut=cut)
+            for row, (ids, text) in enumerate(zip(encoded, texts, strict=True))]  # fmt: skip
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found: list[Tensor | None] = [None] * len(rows)
     with eval_mode(model), torch.inference_mode():
@@ -148,20 +152,22 @@ def _longest(model: nn.Module, how: Embedding) -> int | None:
     return min(sizes) if sizes else None
 
 
-def _ids(tokenizer: Tokenizer, row: int, text: str, most: int | None, *, cut: bool) -> list[int]:
-    found = tokenizer.encode(text)
-    ids: list[int] = found.ids.tolist()
+def _within(
+    tokenizer: Tokenizer, ids: list[int], name: str, text: str, most: int | None, *, cut: bool
+) -> list[int]:
+    """Return the tokens of a text, its beginning where it is too long and `cut` says so."""
     if not ids:
-        raise DataError(f"{named(row, text)} has no token", "at least one",
+        raise DataError(f"{name} has no token", "at least one",
                         "use a tokenizer that knows its characters")  # fmt: skip
     if most is None or len(ids) <= most:
         return ids
     if not cut:
         raise DataError(
-            f"{named(row, text)} has {len(ids)} tokens", f"at most {most}",
+            f"{name} has {len(ids)} tokens", f"at most {most}",
             "shorten it, or pass cut=True to keep its beginning",
         )  # fmt: skip
-    ends = int(found.special_mask[::-1].argmin())  # tokens that stand behind every text
+    added = tokenizer.encode(text).special_mask
+    ends = int(added[::-1].argmin())  # tokens that stand behind every text
     return [*ids[: most - ends], *ids[len(ids) - ends :]]
 
 
@@ -174,11 +180,18 @@ def _batches(order: list[int], rows: list[list[int]]) -> list[list[int]]:
     return [b for b in batches if b]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, kind: type) -> Any:
+    """Return the JSON of a file, empty where there is none; raise for damaged or other JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}
+        return kind()
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read", "a JSON file",
                          "fetch the folder again, or delete the file") from error  # fmt: skip
+    if not isinstance(found, kind):
+        raise ModelError(
+            f"{path} holds a {type(found).__name__}", f"a {kind.__name__} of JSON",
+            "fetch the folder again, or delete the file",
+        )  # fmt: skip
+    return found

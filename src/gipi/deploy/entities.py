@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gipi.data import joined_tokens
+from gipi.deploy.known import Case, Evidence, Known
 from gipi.metrics import build
 
 if TYPE_CHECKING:
@@ -135,3 +136,26 @@ def worst_order(wrong: np.ndarray, target: Tensor) -> np.ndarray:
 def _named(tags: Tensor, truth: Tensor, schema: Schema) -> list[Entity]:
     real = tags[truth != -100].tolist()
     return entities_in([schema.classes[int(k)] for k in real])
+
+
+def _evidence(case: Case) -> Known:
+    """Return figures by type and, with rows, the worst sentences."""
+    judged, schema, rows = case.judged, case.schema, case.shown
+    assert judged.outputs is not None
+    assert judged.target is not None
+    said, truth = case.task.units(judged.outputs, judged.target, schema)
+    facts, wrong = facts_of(said, truth, judged.weight, schema)
+    if rows is None:
+        return Known(facts)
+    order = worst_order(wrong, truth)
+    ids = order if judged.ids is None else judged.ids.numpy()[order]
+    tokens = [row["tokens"] for row in rows.raw(ids)]
+    facts["worst"] = worst_sentences(
+        said[order], truth[order], wrong[order], schema, names=rows.row_names(ids), tokens=tokens
+    )
+    return Known(facts)
+
+
+EVIDENCE = Evidence(
+    "tagged sentences", lambda case: case.schema.task == "tag" and case.complete, _evidence
+)

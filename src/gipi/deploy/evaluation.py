@@ -30,16 +30,18 @@ Z95 = 1.959963984540054
 _RESAMPLES = 400
 _MANY = 4096  # values of one row above which states are drawn instead of rows
 _STATES, _LEAST_GROUPS = 50_000_000, 50
+FEWEST_BLOCKS = 5
+"""Blocks of windows that do not overlap below which resampling them says nothing."""
 _BOOTSTRAP_WORK = 20_000_000  # outputs touched over all resamples; fewer resamples beyond it
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A score and the 95 % interval around it."""
+    """A score and the 95 % interval around it; None and None where too few rows give none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     method: str
 
 
@@ -66,6 +68,9 @@ def score_interval(found: Evaluation, task: Task, schema: Schema) -> Interval | 
         return Interval(value + shift, low, high, f"Wilson{some}")
     if task.name == "forecast":  # windows overlap: neighbours are no independent rows
         blocks = max(1, len(outputs) // geometry_of(schema).horizon)
+        if blocks < FEWEST_BLOCKS:
+            few = f"{blocks} block{'s' * (blocks > 1)} of windows: too few for an interval"
+            return Interval(value + shift, None, None, few)
         low, high = bootstrap_states(metric, outputs, target, found.weight, groups=blocks)
         return Interval(
             value + shift, low + shift, high + shift, f"bootstrap of {blocks} blocks{some}"

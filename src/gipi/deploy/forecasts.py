@@ -7,13 +7,14 @@ are what needs no training: the last value goes on, or the last season comes aga
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gipi.data.windows import Geometry, Windows, geometry_of, naive
 from gipi.deploy.evaluation import primary_metric
+from gipi.deploy.known import Case, Evidence, Known, Rows
 from gipi.deploy.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -31,19 +32,6 @@ CHUNK = 2048  # windows whose floors are held at once
 MOST_SERIES = 4  # drawn of one window
 PAST = 2  # horizons of the past that are drawn
 SHOWN = ("worst", "median", "best")
-
-
-class Windowed(Protocol):
-    """The part of a data set that shows windows."""
-
-    @property
-    def columns(self) -> Columns:
-        """The columns, windows of a series among them."""
-        ...
-
-    def row_names(self, ids: np.ndarray) -> Sequence[str]:
-        """Return a name for each step."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,7 @@ def floor_scores(dataset: Dataset, split: str, task: Task) -> dict[str, float]:
 
 
 def judge(
-    judged: Evaluation, task: Task, schema: Schema, rows: Windowed | None, *, samples: bool
+    judged: Evaluation, task: Task, schema: Schema, rows: Rows | None, *, samples: bool
 ) -> dict[str, Any]:
     """Return entries of the summary: forecasts against the truth, with `samples` some windows."""
     assert judged.outputs is not None
@@ -167,7 +155,7 @@ def judge(
 
 def _shown(
     squares: np.ndarray, out: np.ndarray, truth: np.ndarray, ids: np.ndarray, schema: Schema,
-    rows: Windowed,
+    rows: Rows,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the worst, the median and the best window, in the units of the data."""
     cost = squares.mean((1, 2))
@@ -194,6 +182,15 @@ def _shown(
                       "loss": float(cost[i]), "series": series})  # fmt: skip
     return found
 
+
+def _evidence(case: Case) -> Known:
+    facts = judge(case.judged, case.task, case.schema, case.rows, samples=case.samples)
+    return Known(facts)
+
+
+EVIDENCE = Evidence(
+    "forecasts", lambda case: case.task.name == "forecast" and case.complete, _evidence
+)
 
 # ---------------------------------------------------------------------------- answers
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.deploy.generation import Generation, check
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from gipi.nn.stepper import Stepper
 
 ROWS = 32  # prompts read at once
+TAIL = 16  # tokens before new ones that tell how these are written
 UNFINISHED = "\ufffd"  # what a decoder writes for bytes that are no whole character yet
 
 
@@ -144,7 +146,8 @@ def stream(
 
 def _pieces(asked: _Asked, *, slides: bool) -> Iterator[Piece]:
     said: list[list[int]] = [[] for _ in asked.ids]
-    shown = [""] * len(asked.ids)
+    settled = [0] * len(asked.ids)  # tokens whose text was given out whole
+    shown = [""] * len(asked.ids)  # of the text behind them
     how, ends = asked.how, set(asked.stop)
     steps = decoding(
         asked.stepper(slides=slides), asked.ids, max_new_tokens=how.max_new_tokens,
@@ -161,11 +164,13 @@ def _pieces(asked: _Asked, *, slides: bool) -> Iterator[Piece]:
             last = token in ends or step == how.max_new_tokens
             if token not in ends:
                 said[row].append(token)
-            text = asked.text(row, said[row])
+            text = asked.text(row, said[row], since=settled[row])
             whole = text if last else text.rstrip(UNFINISHED)
             if not whole.startswith(shown[row]):
                 whole = shown[row]  # a decoder took back what it wrote; wait until it is settled
             new, shown[row] = whole[len(shown[row]) :], whole
+            if whole == text:
+                settled[row], shown[row] = len(said[row]), ""
             if new or last:
                 yield Piece(row, new, last)
 
@@ -189,10 +194,16 @@ class _Asked:
 
     @classmethod
     def of(
-        cls, model: nn.Module | Stepper, tokenizer: Tokens, prompts: Sequence[Any], how: Generation
+        cls,
+        model: nn.Module | Stepper,
+        tokenizer: Tokens,
+        wanted: Sequence[Any] | Tensor | np.ndarray,
+        how: Generation,
     ) -> _Asked:
         check_fit(model, tokenizer)
         check(how)
+        prompts: Sequence[Any]
+        prompts = wanted.tolist() if isinstance(wanted, Tensor | np.ndarray) else wanted
         if isinstance(prompts, str) or (len(prompts) and isinstance(prompts[0], int)):
             prompts = [prompts]  # one prompt, not one for each of its characters or ids
         source = how.start_ids is not None
@@ -210,6 +221,7 @@ class _Asked:
         plain = stepper(model, start_ids=how.start_ids, pad=tokenizer.pad or 0)
         eos = () if tokenizer.eos is None else (tokenizer.eos,)
         stop = (eos if how.stop is None else how.stop) + _one_token_each(tokenizer, how.stop_texts)
+        _refuse_unsayable(model, stop)
         asked = cls(
             model, tokenizer, texts, ids, how, stop,
             Sampling(how.temperature, how.top_k, how.top_p),
@@ -245,10 +257,11 @@ class _Asked:
         going_on = self.how.start_ids is None and self.plain.context is not None
         return going_on and self.room(length) < self.how.max_new_tokens
 
-    def text(self, row: int, said: Sequence[int]) -> str:
-        """Return new tokens of a row as text."""
-        prompt = self.ids[row] if self.how.start_ids is None else []
-        return continued(self.tokenizer, prompt, said)
+    def text(self, row: int, said: Sequence[int], *, since: int = 0) -> str:
+        """Return new tokens of a row as text, those before `since` left out."""
+        before = self.ids[row][-TAIL:] if self.how.start_ids is None else []
+        before = [*before, *said[max(since - TAIL, 0) : since]][-TAIL:]
+        return continued(self.tokenizer, before, said[since:])
 
     def written(self, row: int, answer: Any) -> Generated:
         """Return an answer as people read it."""
@@ -307,6 +320,15 @@ def _one_token_each(tokenizer: Tokens, texts: Sequence[str]) -> tuple[int, ...]:
                               "cut the answer afterwards, or give the id as `stop`")  # fmt: skip
         found += ids
     return tuple(found)
+
+
+def _refuse_unsayable(model: nn.Module | Stepper, stop: tuple[int, ...]) -> None:
+    """Raise for an id that ends an answer and that the model cannot say: it would never end."""
+    known = vocabulary_of(model)
+    wrong = [i for i in stop if i < 0 or (known is not None and i >= known)]
+    if wrong:
+        raise ConfigError(f"stop id {wrong[0]} for a model of {known} ids", "ids that it can say",
+                          "use the tokenizer that belongs to this model")  # fmt: skip
 
 
 def _undecodable(model: nn.Module | Stepper, tokenizer: Tokens) -> tuple[int, ...]:

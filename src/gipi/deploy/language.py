@@ -14,13 +14,14 @@ from gipi import models
 from gipi.core.device import pick_device
 from gipi.core.errors import ModelError, RequestError
 from gipi.data import tokenizer_of
+from gipi.deploy.by_likelihood import Guess, Normalise, classify_by_likelihood
 from gipi.deploy.embed import Embedding, embed, embedding_of
 from gipi.deploy.folder import is_model_folder
 from gipi.deploy.generate import Generated, Piece, generate, stream
 from gipi.deploy.generation import Generation, generation_of
 from gipi.deploy.pieces import vocabulary_of
 from gipi.deploy.predict import load as load_predictor
-from gipi.deploy.score import Scores, score
+from gipi.deploy.score import Rescored, Scores, rescore, score
 from gipi.models.hub_folder import CONFIG
 from gipi.models.pretrained import family_of
 from gipi.text import Tokenizer
@@ -28,7 +29,7 @@ from gipi.text.fits import check_fit
 from gipi.text.roles import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -98,8 +99,12 @@ class LanguageModel:
         return generate(self.model, self._ids(prompts), prompts, how=self.asked(asked, how))
 
     def stream(self, text: str, *, how: Generation | None = None) -> Iterator[Piece]:
-        """Yield the answer to one text piece by piece; raises what `generate` does."""
-        return stream(self.model, self.tokenizer, [text], how=how or self.asked({}))
+        """Yield the answer to one text piece by piece; raises what `generate` does.
+
+        Beams that the folder asks for are left out: nothing of them is known early.
+        """
+        usual = replace(self.defaults, beams=1, samples=1)
+        return stream(self.model, self.tokenizer, [text], how=how or usual)
 
     def score(
         self, texts: str | Sequence[str], *, context: int | None = None, stride: int | None = None
@@ -113,6 +118,32 @@ class LanguageModel:
         """Return (B, D) vectors of texts; see `embed.embed`."""
         found = [texts] if isinstance(texts, str) else list(texts)
         return embed(self.model, self.tokenizer, found, how=self.vectors, cut=cut)
+
+    def classify(
+        self, texts: str | Sequence[str], labels: Sequence[str] | Mapping[str, str], *,
+        examples: Sequence[tuple[str, str]] = (), normalise: Normalise = "mean",
+    ) -> list[Guess]:  # fmt: skip
+        """Return the likeliest label of each text, untrained; see `classify_by_likelihood`.
+
+        examples  (text, label) pairs that are shown before every text; none: zero-shot
+        """
+        return classify_by_likelihood(
+            self.model, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), labels,
+            examples=examples, normalise=normalise, begin=self.start,
+            start_ids=self.defaults.start_ids,
+        )  # fmt: skip
+
+    def rescore(
+        self, candidates: Sequence[Sequence[str]], *, sources: Sequence[str] | None = None
+    ) -> list[list[Rescored]]:
+        """Return the candidates of each row, the most fluent first; see `score.rescore`.
+
+        sources  what the candidates answer, such as the text that they translate
+        """
+        return rescore(
+            self.model, self.tokenizer, candidates, sources=sources, begin=self.start,
+            start_ids=self.defaults.start_ids,
+        )  # fmt: skip
 
     def save(self, folder: str | Path) -> Path:
         """Write model and tokenizer as a folder in Hugging Face form and return it.

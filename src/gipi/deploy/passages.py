@@ -5,7 +5,7 @@ N windows, T positions of a window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from gipi.core.schema import IGNORED_TOKEN
 from gipi.data import tokenizer_of
 from gipi.deploy.generate import generate
 from gipi.deploy.generation import Generation
+from gipi.deploy.known import Case, Evidence, Known
 from gipi.text.sizes import token_bytes
 
 if TYPE_CHECKING:
@@ -31,21 +32,13 @@ BINS = 24
 MOST_BITS = 12.0  # what is rarer counts into the last bin
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What the losses of held-back text say: facts of the summary, and arrays."""
-
-    facts: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-
-
-def judge(judged: Evaluation, schema: Schema, *, samples: bool) -> Judged:
+def judge(judged: Evaluation, schema: Schema, *, samples: bool) -> Known:
     """Return the bits by place in the window, how often which surprise, and one passage.
 
     samples  False leaves the passage out
     """
     if judged.outputs is None or judged.target is None:
-        return Judged({}, {})
+        return Known()
     bits_NT = judged.outputs.double().numpy() / np.log(2)
     target_NT = judged.target.numpy()
     real_NT = target_NT != IGNORED_TOKEN
@@ -59,7 +52,7 @@ def judge(judged: Evaluation, schema: Schema, *, samples: bool) -> Judged:
     if samples:
         facts["passage"] = _passage(bits_NT, target_NT, tokenizer)
     arrays = {"bits_counts": counts, "bits_edges": edges, "bits_by_place": by_place}
-    return Judged(facts, arrays)
+    return Known(facts, arrays)
 
 
 def write_samples(model: nn.Module, schema: Schema, *, seed: int) -> list[str]:
@@ -126,3 +119,13 @@ def _passage(
         found.append({"text": new, "bits": round(held, 3)})
         done, held = whole, 0.0
     return found
+
+
+def _evidence(case: Case) -> Known:
+    known = judge(case.judged, case.schema, samples=case.samples)
+    if case.samples and case.texts:
+        known.facts["written"] = list(case.texts)
+    return known
+
+
+EVIDENCE = Evidence("running text", lambda case: case.task.name == "generate", _evidence)

@@ -181,7 +181,17 @@ class Predictor:
     def _rows(self, data: Any, *, target: bool) -> Dataset:
         found = one_row(as_texts(data, self.schema), self.schema)
         _right_kind(found, self.schema)
-        return data_.read_rows(found, self.schema, target=target)
+        try:
+            return data_.read_rows(found, self.schema, target=target)
+        except DataError as error:
+            raise DataError(error.found, error.needed, _later(error.do)) from error
+
+
+def _later(do: str) -> str:
+    """Return advice without settings that only training has."""
+    return do.replace(", or leave them out with --set bad_rows=skip", "").replace(
+        "use --set bad_rows", "train with --set bad_rows"
+    )
 
 
 def seen_from(task: Task, schema: Schema, tta: Sequence[str]) -> Task:

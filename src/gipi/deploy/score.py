@@ -73,12 +73,12 @@ class TextScore:
         return self.bits / self.bytes if self.bytes else math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; what is not known is None."""
+        """Return plain values for JSON; what is not known, or infinite, is None."""
         tokens = [
-            {"text": self.text[a:b], "bits": round(bits, 4)}
+            {"text": self.text[a:b], "bits": _known(round(bits, 4))}
             for (a, b), bits in zip(self.spans, self.surprise, strict=True)
         ]
-        return {"text": self.text, "bits": self.bits, "perplexity": _known(self.perplexity),
+        return {"text": self.text, "bits": _known(self.bits), "perplexity": _known(self.perplexity),
                 "bits_per_byte": _known(self.bits_per_byte), "tokens": tokens}  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from gipi.data import SOURCES, Source, read_source, words_of
 from gipi.data.audit_text import cut
 from gipi.data.source import hash_columns
 from gipi.data.sources.conll import SUFFIXES, is_conll
-from gipi.data.sources.textfiles import is_text_file, read_text
+from gipi.data.sources.textfiles import is_text_file, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,11 +72,10 @@ def sentences(
 
 
 def _lines(path: Path, schema: Schema) -> Source:
-    lines = enumerate(read_text(path, []).split("\n"), 1)
-    found = {f"{path.name} line {number}": line for number, line in lines if line.strip()}
-    if not found:
-        raise DataError(f"{path} has no text", "a text a line", "check the file")
-    return sentences(list(found.values()), schema, names=list(found))
+    notes: list[str] = []
+    found = read_lines(path, notes)
+    made = sentences(list(found.values()), schema, names=list(found))
+    return replace(made, notes=tuple(notes))
 
 
 def _table(source: Source, schema: Schema) -> Source:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gipi.data.answering import AT, QUESTION, SPANS
+from gipi.deploy.known import Case, Evidence, Known
 from gipi.metrics import build_text
 
 if TYPE_CHECKING:
@@ -147,3 +148,22 @@ def _shown(asked: Questions, source: Source, k: int) -> dict[str, Any]:
         "texts": [str(source.columns["question"][row]), f"… {part} …"],  # type: ignore[index]
         "values": {},
     }  # fmt: skip
+
+
+def _evidence(case: Case) -> Known:
+    """Return the official scores of questions and, with samples, the worst answers."""
+    assert case.asked is not None
+    questions = judged_questions(case.judged, case.asked, case.schema)
+    if questions is None:
+        return Known()
+    facts: dict[str, Any] = {
+        "metrics": {**case.summary["metrics"], **questions.metrics},
+        "primary": questions.primary(),
+        "rows": len(questions.names), "windows": case.judged.rows,
+    }  # fmt: skip
+    if case.samples:
+        facts["worst"] = worst_questions(questions, case.asked)
+    return Known(facts)
+
+
+EVIDENCE = Evidence("answers in texts", lambda case: case.asked is not None, _evidence)

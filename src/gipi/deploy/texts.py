@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from gipi.core.errors import DataError, GipiError
 from gipi.data import SOURCES, Source, read_source, text_fields
 from gipi.data.audit_text import cut
 from gipi.data.source import hash_columns
-from gipi.data.sources.textfiles import is_text_file, read_text, read_text_files
+from gipi.data.sources.textfiles import is_text_file, read_lines, read_text_files
 from gipi.deploy.sentences import as_sentences
 
 if TYPE_CHECKING:
@@ -154,6 +155,6 @@ def _file(path: Path, names: list[str], schema: Schema) -> Any:
         table = None
     if table is not None and set(names) <= set(table.columns):
         return table
-    lines = enumerate(read_text(path, []).split("\n"), 1)
-    found = {f"{path.name} line {number}": line for number, line in lines if line.strip()}
-    return _rows(list(found.values()), names, list(found))
+    notes: list[str] = []
+    found = read_lines(path, notes)
+    return replace(_rows(list(found.values()), names, list(found)), notes=tuple(notes))

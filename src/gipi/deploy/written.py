@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+
+from gipi.deploy.known import Case, Evidence, Known, Rows, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,19 +19,6 @@ if TYPE_CHECKING:
     from gipi.train.said import Said
 
 SHOWN = 12  # rows that a report shows of each kind
-LETTERS = 600  # of a text that is shown
-
-
-class Rows(Protocol):
-    """The part of a data set that shows rows of text to people."""
-
-    def row_names(self, ids: np.ndarray) -> Sequence[str]:
-        """Return a name for each row."""
-        ...
-
-    def raw(self, ids: np.ndarray) -> Sequence[dict[str, Any]]:
-        """Return the original values of each row."""
-        ...
 
 
 def judge(
@@ -87,16 +76,15 @@ def _shown(
     return [
         {
             "id": int(said.ids[i]), "name": str(name), "score": float(scores[i]),
-            "texts": [_shortened(sources[i])], "prediction": _shortened(said.texts[i]),
-            "target": _shortened(said.references[i]), "values": {},
+            "texts": [shortened(sources[i])], "prediction": shortened(said.texts[i]),
+            "target": shortened(said.references[i]), "values": {},
         }
         for i, name in zip(places.tolist(), names, strict=True)
     ]  # fmt: skip
 
 
-def _shortened(value: str) -> str:
-    """Return a text for people: one line, its middle left out where it is long."""
-    line = " ".join(value.split())
-    if len(line) <= LETTERS:
-        return line
-    return f"{line[: LETTERS * 2 // 3]} […] {line[-LETTERS // 3 :]}"
+def _evidence(case: Case) -> Known:
+    return Known(judge(case.judged, case.task, case.schema, case.shown))
+
+
+EVIDENCE = Evidence("texts that were written", lambda case: case.judged.said is not None, _evidence)

@@ -1,13 +1,14 @@
 """What a metric is: three functions over a state of fixed size.
 
 `update` adds a batch to the state in place, without a device-host sync; states of ranks or of
-micro-batches simply add up; `compute` turns a state into one number. Row weights multiply a row's
-share everywhere. Outputs and targets have no gradient here.
+micro-batches simply add up (where a state must keep rows, `join` puts those of ranks together);
+`compute` turns a state into one number. Row weights multiply a row's share everywhere. Outputs and
+targets have no gradient here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003  a dataclass shows its field types
+from collections.abc import Callable, Sequence  # noqa: TC003  a dataclass shows its field types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class Metric:
     init     device -> state of zeros
     update   (state, outputs, target, weight or None) -> None, adds in place
     compute  state -> float; NaN where nothing was seen
+    join     states of several ranks -> one, where a state keeps rows; None: they add up
     """
 
     name: str
@@ -35,6 +37,7 @@ class Metric:
     init: Callable[[torch.device | str], State]
     update: Callable[[State, Tensor, Tensor, Tensor | None], None]
     compute: Callable[[State], float]
+    join: Callable[[Sequence[State]], State] | None = None
 
 
 def accumulator(device: torch.device | str) -> torch.dtype:

@@ -12,11 +12,14 @@ import torch
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from gipi.metrics.metric import Metric, State
 
 CHUNK = 1 << 22  # scores held at once
+PARTS = ("pairs", "groups", "weight")  # of a batch, in the state
 
 
 def among_partners(metric: Metric, *, name: str | None = None) -> Metric:
@@ -27,31 +30,30 @@ def among_partners(metric: Metric, *, name: str | None = None) -> Metric:
 
     Outputs are (B, 2, D), targets (B,) groups: candidates are the second vectors of all N pairs,
     and those of other rows of the query's group are neither right nor wrong. The state keeps
-    the embeddings, N · 2D floats: what is nearest is known when all are there.
+    the embeddings, N · 2D floats: what is nearest is known when all are there. So states of ranks
+    are put side by side, where those of other metrics are added.
     """
 
-    def init(device: torch.device | str) -> State:
-        return {
-            "pairs": torch.zeros(0, 2, 0, device=device),
-            "groups": torch.zeros(0, dtype=torch.int64, device=device),
-            "weight": torch.zeros(0, device=device),
-        }
+    def init(device: torch.device | str) -> State:  # noqa: ARG001  nothing lies anywhere yet
+        return {}
 
     def update(state: State, outputs: Tensor, target: Tensor, weight: Tensor | None) -> None:
-        w = torch.ones(len(outputs), device=outputs.device) if weight is None else weight
-        pairs = outputs.float()
-        old = state["pairs"]
-        state["pairs"] = torch.cat([old, pairs]) if len(old) else pairs
-        state["groups"] = torch.cat([state["groups"], target])
-        state["weight"] = torch.cat([state["weight"], w.float()])
+        # A key a batch: growing one tensor would copy all rows in every batch.
+        number = len(state) // len(PARTS)
+        w = torch.ones(len(outputs), device=outputs.device) if weight is None else weight.float()
+        for part, values in zip(PARTS, (outputs.float(), target, w), strict=True):
+            state[f"{part} {number}"] = values
 
     def compute(state: State) -> float:
-        pairs, groups, weight = state["pairs"], state["groups"], state["weight"]
+        number = len(state) // len(PARTS)
+        if not number:
+            return metric.compute(metric.init("cpu"))
+        pairs, groups, weight = (
+            torch.cat([state[f"{part} {i}"] for i in range(number)]) for part in PARTS
+        )
         inner = metric.init(pairs.device)
-        if not len(pairs):
-            return metric.compute(inner)
         one, two = F.normalize(pairs, dim=2).unbind(1)
-        rows = max(1, CHUNK // len(pairs))
+        rows = max(1, CHUNK // max(len(pairs), 1))
         for start in range(0, len(pairs), rows):
             part = slice(start, start + rows)
             own = torch.arange(start, min(start + rows, len(pairs)), device=pairs.device)
@@ -61,4 +63,11 @@ def among_partners(metric: Metric, *, name: str | None = None) -> Metric:
             metric.update(inner, scores.masked_fill(same, -torch.inf), own, weight[part])
         return metric.compute(inner)
 
-    return replace(metric, name=name or metric.name, init=init, update=update, compute=compute)
+    def join(states: Sequence[State]) -> State:
+        batches = [list(s.values())[i : i + len(PARTS)] for s in states
+                   for i in range(0, len(s), len(PARTS))]  # fmt: skip
+        return {f"{part} {i}": values for i, batch in enumerate(batches)
+                for part, values in zip(PARTS, batch, strict=True)}  # fmt: skip
+
+    return replace(metric, name=name or metric.name, init=init, update=update, compute=compute,
+                   join=join)  # fmt: skip

@@ -59,10 +59,10 @@ def ndcg(classes: int = 0, *, k: int = 10) -> Metric:  # noqa: ARG001
     _check(k)
 
     def score(gains: Tensor) -> Tensor:
-        best = gains.sort(dim=1, descending=True).values
         width = min(k, gains.shape[1])
+        best = gains.topk(width, dim=1).values
         discount = 1 / torch.arange(2, width + 2, device=gains.device, dtype=gains.dtype).log2()
-        return (gains[:, :width] @ discount) / (best[:, :width] @ discount)
+        return (gains[:, :width] @ discount) / (best @ discount)
 
     return _mean("ndcg", score)
 
@@ -94,7 +94,10 @@ def ordered(outputs: Tensor, target: Tensor) -> Tensor:
             "scores (B, C), and for each query the relevant candidate or C grades",
             "score all candidates for each query",
         )
-    relevance = target.float() if target.ndim == 2 else F.one_hot(target, outputs.shape[1]).float()
+    if target.ndim == 1:  # the place of one candidate is a count; what is no number stands before
+        ahead = (~(outputs < outputs.gather(1, target[:, None]))).sum(1) - 1
+        return F.one_hot(ahead, outputs.shape[1]).float()
+    relevance = target.float()
     rising = relevance.argsort(dim=1, stable=True)
     order = outputs.gather(1, rising).argsort(dim=1, descending=True, stable=True)
     return relevance.gather(1, rising).gather(1, order)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gipi.models.encoder import EncoderConfig, EncoderModel
-from gipi.models.family import Entry, Family, Fields, joined, linear
+from gipi.models.encoder_names import Names, encoder_entries
+from gipi.models.family import Family, Fields, act_name
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig
 
 if TYPE_CHECKING:
-    from gipi.models.family import State
+    from gipi.models.family import Entry, State
 
 HEADS = {
     "BertForMaskedLM": "words",
@@ -24,6 +25,15 @@ HEADS = {
     "BertForQuestionAnswering": "answer",
     "BertModel": "none",
 }
+NAMES = Names(
+    "bert.", "encoder.layer",
+    qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
+    out="attention.output.dense", attend_norm="attention.output.LayerNorm",
+    up="intermediate.dense", down="output.dense", feed_norm="output.LayerNorm",
+    pool="bert.pooler.dense",
+    words=("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
+           "cls.predictions.bias"),
+)  # fmt: skip
 
 
 def refuse_other_kinds(fields: Fields) -> None:
@@ -76,7 +86,7 @@ def write(config: EncoderConfig) -> dict[str, Any]:
         "max_position_embeddings": e.positions, "type_vocab_size": e.segments,
         "num_hidden_layers": s.layers, "num_attention_heads": s.heads,
         "intermediate_size": s.inner,
-        "hidden_act": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
+        "hidden_act": act_name(s.activation),
         "layer_norm_eps": s.eps, "hidden_dropout_prob": s.dropout,
         "attention_probs_dropout_prob": s.attention_dropout,
         "classifier_dropout": config.head_dropout, "pad_token_id": e.pad,
@@ -84,43 +94,9 @@ def write(config: EncoderConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def body_entries(config: EncoderConfig, base: str) -> list[Entry]:
-    """Return the tensors of embedding and stack below the prefix `base`, as BERT names them."""
-    D = config.embed.width
-    found = [
-        Entry("embed.tokens.weight", (f"{base}embeddings.word_embeddings.weight",)),
-        Entry("embed.positions.weight", (f"{base}embeddings.position_embeddings.weight",)),
-        Entry("embed.segments.weight", (f"{base}embeddings.token_type_embeddings.weight",)),
-        *linear("embed.norm", f"{base}embeddings.LayerNorm"),
-    ]
-    for i in range(config.stack.layers):
-        own, their = f"encoder.blocks.{i}.", f"{base}encoder.layer.{i}."
-        parts = [f"{their}attention.self.{name}" for name in ("query", "key", "value")]
-        found += joined(f"{own}attend.qkv", parts, rows=(D, D, D))
-        found += linear(f"{own}attend.out", f"{their}attention.output.dense")
-        found += linear(f"{own}attend_norm", f"{their}attention.output.LayerNorm")
-        found += linear(f"{own}feed.up", f"{their}intermediate.dense")
-        found += linear(f"{own}feed.down", f"{their}output.dense")
-        found += linear(f"{own}feed_norm", f"{their}output.LayerNorm")
-    return found
-
-
 def entries(config: EncoderConfig) -> list[Entry]:
     """Return the tensors."""
-    found = body_entries(config, "bert.")
-    if config.pool:
-        found += linear("pool", "bert.pooler.dense", fresh=True)
-    if config.head in {"words", "pretrain"}:
-        found += linear("predict.dense", "cls.predictions.transform.dense", fresh=True)
-        found += linear("predict.norm", "cls.predictions.transform.LayerNorm", fresh=True)
-        found.append(Entry("predict.bias", ("cls.predictions.bias",), fresh=True))
-    if config.head == "pretrain":
-        found += linear("relation", "cls.seq_relationship", fresh=True)
-    if config.head in {"classify", "tag"}:
-        found += linear("head", "classifier", fresh=True)
-    if config.head == "answer":
-        found += linear("head", "qa_outputs", fresh=True)
-    return found
+    return encoder_entries(config, NAMES)
 
 
 FAMILY = Family(

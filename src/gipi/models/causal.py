@@ -13,7 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from gipi.models.token_vectors import Embed, EmbedConfig
-from gipi.models.transformer import Outputs, Stack, StackConfig, foreign_inputs
+from gipi.models.transformer import (
+    Outputs,
+    Stack,
+    StackConfig,
+    foreign_inputs,
+    picked,
+    read_tokens,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,28 +85,31 @@ class CausalModel(nn.Module):
         ids = foreign_inputs(
             "a decoder", input_ids, decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask, encoder_hidden=encoder_hidden,
+            at=None if self.config.head == "words" else at,
         )  # fmt: skip
-        T = ids.shape[1]
-        before, real = 0, attention_mask
-        if cache is not None:
-            before, real = cache.filled, cache.see(attention_mask, new=T)
-        places = self.embed.places(ids, real, before=before) if positions is None else positions
-        x = self.embed(ids, places, segments_BT=token_type_ids)
-        hidden = self.decoder(x, real, positions_BT=places, cache=cache)
+        hidden, real = read_tokens(self.embed, self.decoder, ids, mask=attention_mask,
+                                   segments=token_type_ids, positions=positions, cache=cache
+                                   )  # fmt: skip
         if self.config.head == "none":
             return Outputs(hidden=hidden)
         if self.config.head == "classify":
             assert self.head is not None
             last = hidden[:, -1]
             if real is not None:
+                T = ids.shape[1]
                 place = torch.arange(T, device=ids.device) * real[:, -T:].bool()
                 last = hidden[torch.arange(len(ids), device=ids.device), place.argmax(1)]
             return Outputs(self.head(last), hidden)
-        return Outputs(self.words(hidden if at is None else hidden.flatten(0, 1)[at]), hidden)
+        return Outputs(self.words(picked(hidden, at)), hidden)
+
+    @property
+    def table(self) -> Tensor:
+        """The matrix (V, D) of the head for words."""
+        return self.embed.tokens.weight if self.head is None else self.head.weight
 
     def words(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden vectors (..., D)."""
-        return F.linear(hidden, self.embed.tokens.weight if self.head is None else self.head.weight)
+        return F.linear(hidden, self.table)
 
     def new_cache(self, batch: int, length: int, *, dtype: torch.dtype | None = None) -> Cache:
         """Return an empty cache for `batch` rows of up to `length` tokens."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gipi.models.encoder import EncoderConfig, EncoderModel
-from gipi.models.family import Entry, Family, Fields, joined, linear
+from gipi.models.encoder_names import Names, encoder_entries
+from gipi.models.family import Family, Fields, act_name
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig
 
 if TYPE_CHECKING:
-    from gipi.models.family import State
+    from gipi.models.family import Entry, State
 
 HEADS = {
     "DistilBertForMaskedLM": "words",
@@ -22,6 +23,12 @@ HEADS = {
     "DistilBertForQuestionAnswering": "answer",
     "DistilBertModel": "none",
 }
+NAMES = Names(
+    "distilbert.", "transformer.layer",
+    qkv=("attention.q_lin", "attention.k_lin", "attention.v_lin"), out="attention.out_lin",
+    attend_norm="sa_layer_norm", up="ffn.lin1", down="ffn.lin2", feed_norm="output_layer_norm",
+    pool="pre_classifier", words=("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
+)  # fmt: skip
 EPS = 1e-12  # of every norm; config.json has no key for it
 
 
@@ -61,7 +68,7 @@ def write(config: EncoderConfig) -> dict[str, Any]:
         "model_type": "distilbert", "vocab_size": e.vocab, "dim": s.width,
         "max_position_embeddings": e.positions, "n_layers": s.layers, "n_heads": s.heads,
         "hidden_dim": s.inner,
-        "activation": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
+        "activation": act_name(s.activation),
         "dropout": s.dropout, "attention_dropout": s.attention_dropout,
         "seq_classif_dropout": config.head_dropout, "qa_dropout": config.head_dropout,
         "pad_token_id": e.pad, "sinusoidal_pos_embds": False, "tie_word_embeddings": True,
@@ -70,32 +77,7 @@ def write(config: EncoderConfig) -> dict[str, Any]:
 
 def entries(config: EncoderConfig) -> list[Entry]:
     """Return the tensors."""
-    base, D = "distilbert.", config.embed.width
-    found = [
-        Entry("embed.tokens.weight", (f"{base}embeddings.word_embeddings.weight",)),
-        Entry("embed.positions.weight", (f"{base}embeddings.position_embeddings.weight",)),
-        *linear("embed.norm", f"{base}embeddings.LayerNorm"),
-    ]
-    for i in range(config.stack.layers):
-        own, their = f"encoder.blocks.{i}.", f"{base}transformer.layer.{i}."
-        parts = [f"{their}attention.{name}_lin" for name in ("q", "k", "v")]
-        found += joined(f"{own}attend.qkv", parts, rows=(D, D, D))
-        found += linear(f"{own}attend.out", f"{their}attention.out_lin")
-        found += linear(f"{own}attend_norm", f"{their}sa_layer_norm")
-        found += linear(f"{own}feed.up", f"{their}ffn.lin1")
-        found += linear(f"{own}feed.down", f"{their}ffn.lin2")
-        found += linear(f"{own}feed_norm", f"{their}output_layer_norm")
-    if config.pool:
-        found += linear("pool", "pre_classifier", fresh=True)
-    if config.head == "words":
-        found += linear("predict.dense", "vocab_transform", fresh=True)
-        found += linear("predict.norm", "vocab_layer_norm", fresh=True)
-        found.append(Entry("predict.bias", ("vocab_projector.bias",), fresh=True))
-    if config.head in {"classify", "tag"}:
-        found += linear("head", "classifier", fresh=True)
-    if config.head == "answer":
-        found += linear("head", "qa_outputs", fresh=True)
-    return found
+    return encoder_entries(config, NAMES)
 
 
 FAMILY = Family(

@@ -7,22 +7,24 @@ Shapes: B rows, T tokens of a row, S tokens of the longer text, D width.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.models.encoder import EncoderConfig, EncoderModel
-from gipi.models.from_tokens import BertOptions, places_for, shape_in_words
-from gipi.models.token_vectors import EmbedConfig
-from gipi.models.transformer import StackConfig, draw_weights
+from gipi.models.from_tokens import (
+    BertOptions,
+    encoder_body,
+    shape_in_words,
+    text_in_words,
+)
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
+    from gipi.models.encoder import EncoderModel
 
 
 class TextEmbedder(nn.Module):
@@ -39,10 +41,9 @@ class TextEmbedder(nn.Module):
     def __init__(self, body: EncoderModel, config: Any = None, *, pad: int = 0) -> None:
         super().__init__()
         self.body, self.pad, self.config = body, pad, config
-        vector = "mean of its tokens" if body.config.pooling == "mean" else "its first token"
         self.choices = (
             *shape_in_words(body.config.stack, body.config.embed),
-            f"a text is the {vector}, of length 1",
+            f"{text_in_words(body.config.pooling)}, of length 1",
         )
 
     def forward(self, tokens_BT: Tensor, segments_BT: Tensor | None = None) -> Tensor:
@@ -84,15 +85,6 @@ def text_embedder(options: BertOptions, signature: Signature, generator: Generat
 
     Raises `ModelError` for data that is not text.
     """
-    places = places_for(signature, options.positions, "embedder")
-    o = options
-    body = EncoderModel(EncoderConfig(
-        EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
-                    norm=True, dropout=o.dropout),
-        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
-                    dropout=o.dropout, attention_dropout=o.dropout),
-        head="none", pooling=o.pooling,
-    ))  # fmt: skip
-    draw_weights(body, generator)
-    settled = replace(o, inner=body.config.stack.inner, positions=places)
+    body, settled = encoder_body(options, signature, generator, name="embedder", head="none",
+                                 pooling=options.pooling)  # fmt: skip
     return TextEmbedder(body, settled, pad=signature.pad)

@@ -13,7 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from gipi.models.token_vectors import Embed, EmbedConfig
-from gipi.models.transformer import Outputs, Stack, StackConfig, foreign_inputs
+from gipi.models.transformer import (
+    Outputs,
+    Stack,
+    StackConfig,
+    foreign_inputs,
+    picked,
+    read_tokens,
+)
 from gipi.nn import activation
 
 if TYPE_CHECKING:
@@ -120,15 +127,14 @@ class EncoderModel(nn.Module):
         ids = foreign_inputs(
             "an encoder", input_ids, decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask, cache=cache,
-            encoder_hidden=encoder_hidden,
+            encoder_hidden=encoder_hidden, at=at if self.predict is None else None,
         )  # fmt: skip
-        places = self.embed.places(ids) if positions is None else positions
-        x = self.embed(ids, places, segments_BT=token_type_ids)
-        hidden = self.encoder(x, attention_mask, positions_BT=places)
+        hidden, _ = read_tokens(self.embed, self.encoder, ids, mask=attention_mask,
+                                segments=token_type_ids, positions=positions)  # fmt: skip
         pooled = self.pooled(hidden, attention_mask)
         match self.config.head:
             case "words" | "pretrain":
-                logits = self.words(hidden if at is None else hidden.flatten(0, 1)[at])
+                logits = self.words(picked(hidden, at))
                 relation = None if self.relation is None else self.relation(pooled)
                 return Outputs(logits, hidden, pooled=pooled, relation=relation)
             case "classify":

@@ -26,6 +26,8 @@ ACTIVATION_NAMES = {
     "silu": "silu", "swish": "silu", "tanh": "tanh",
 }  # fmt: skip
 """Activations by the names of config.json; the tanh forms differ in rounding only."""
+THEIR_NAMES = {"gelu-tanh": "gelu_new"}
+"""Activations that are written under another name than ours."""
 
 NEUTRAL = frozenset({
     "_name_or_path", "architectures", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
@@ -175,6 +177,11 @@ class Fields:
     def unread(self) -> list[str]:
         """Return the keys that nobody read and that are not known to be without effect."""
         return sorted(set(self.raw) - self._read - NEUTRAL)
+
+
+def act_name(activation: str) -> str:
+    """Return the name that config.json has for an activation of ours."""
+    return THEIR_NAMES.get(activation, activation)
 
 
 def linear(

@@ -17,7 +17,7 @@ from gipi.core.errors import ModelError
 from gipi.models.embedder import TextEmbedder
 from gipi.models.encoder import EncoderConfig, EncoderModel
 from gipi.models.family import Fields
-from gipi.models.from_tokens import TextClassifier
+from gipi.models.from_tokens import TextClassifier, text_in_words
 from gipi.models.hub_folder import CONFIG, read_json
 from gipi.models.pretrained import FAMILIES, family_of, load_folder
 from gipi.models.transformer import draw_weights
@@ -125,8 +125,7 @@ def pretrained(
         return TextEmbedder(body, o, pad=signature.pad)
     model = TextClassifier(body, None, pad=signature.pad)
     model.config = o  # type: ignore[assignment]  # not those of a net from scratch
-    vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
-    model.choices += (f"a text is the {vector}",)
+    model.choices += (text_in_words(o.pooling),)
     return model
 
 

@@ -171,8 +171,7 @@ class NextToken(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix (V, D) that turns hidden states into logits."""
-        head = self.body.head
-        return self.body.embed.tokens.weight if head is None else head.weight
+        return self.body.table
 
     def forward(self, tokens_BT: Tensor, *, hidden: bool = False) -> Tensor:
         """Return the logits at each place, or the hidden states before the head."""
@@ -224,27 +223,45 @@ def text_classifier(
     Differs from the published BERT where `pooling` is "mean": the vector of the first token means
     nothing before long pre-training. Raises `ModelError` for data that is not text.
     """
-    places = places_for(signature, options.positions, "bert")
-    o = options
     head = HEADS[signature.per]
-    whole = head == "classify"
+    body, settled = encoder_body(
+        options, signature, generator, name="bert", head=head, outputs=signature.outputs,
+        pool=head == "classify", pooling=options.pooling,
+    )  # fmt: skip
+    if head != "classify":
+        return _at_every_token(body, settled, pad=signature.pad)
+    model = TextClassifier(body, settled, pad=signature.pad)
+    model.choices += (text_in_words(options.pooling),)
+    return model
+
+
+def encoder_body(
+    options: BertOptions,
+    signature: Signature,
+    generator: Generator,
+    *,
+    name: str,
+    head: EncoderHead,
+    outputs: int = 0,
+    pool: bool = False,
+    pooling: Literal["mean", "first"] = "first",
+) -> tuple[EncoderModel, BertOptions]:
+    """Return BERT's body with a head, drawn from `generator`, and the options, none left open.
+
+    name   of the model, for errors
+    Everything else as in `EncoderConfig`. Raises `ModelError` for data that is not text.
+    """
+    places, o = places_for(signature, options.positions, name), options
     body = EncoderModel(EncoderConfig(
         EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
                     norm=True, dropout=o.dropout),
         StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
                     dropout=o.dropout, attention_dropout=o.dropout),
-        head=head, outputs=signature.outputs, pool=whole, pooling=o.pooling,
-        head_dropout=o.dropout,
+        head=head, outputs=outputs, pool=pool, pooling=pooling,
+        head_dropout=0.0 if head == "none" else o.dropout,
     ))  # fmt: skip
     draw_weights(body, generator)
-    if not whole:
-        return _at_every_token(body, replace(o, inner=body.config.stack.inner, positions=places),
-                               pad=signature.pad)  # fmt: skip
-    settled = replace(o, inner=body.config.stack.inner, positions=places)
-    model = TextClassifier(body, settled, pad=signature.pad)
-    vector = "mean of its tokens" if o.pooling == "mean" else "vector of its first token"
-    model.choices += (f"a text is the {vector}",)
-    return model
+    return body, replace(o, inner=body.config.stack.inner, positions=places)
 
 
 def _at_every_token(
@@ -280,14 +297,17 @@ def modern_language_model(
 ) -> NextToken:
     """Return a decoder as Llama is, for a vocabulary and a context, drawn from `generator`.
 
-    Raises `ModelError` for data that is not text.
+    Raises `ModelError` for data that is not text, and for heads that do not divide the width or
+    have an odd number of units, which cannot be turned in pairs.
     """
     places, o = places_for(signature, None, "llama"), options
+    units = units_of(o.width, o.heads)
+    Rotary().speeds(units)  # raises here, and not in the first step
     inner = o.inner or -(-8 * o.width // 24) * 8
     body = CausalModel(CausalConfig(
         EmbedConfig(signature.vocab, o.width, count="mask", context=places, pad=signature.pad),
         StackConfig(o.width, o.layers, o.heads, inner, kv_heads=o.kv_heads or o.heads,
-                    head_width=o.width // o.heads, causal=True, norm="rms", eps=1e-6, order="pre",
+                    head_width=units, causal=True, norm="rms", eps=1e-6, order="pre",
                     final_norm=True, activation="silu", gated=True, attention_bias=False,
                     feed_bias=False, dropout=o.dropout, attention_dropout=o.dropout,
                     rotary=Rotary()),
@@ -330,6 +350,21 @@ def shape_in_words(stack: StackConfig, embed: EmbedConfig) -> tuple[str, ...]:
         f"{embed.vocab} tokens in the vocabulary, "
         + (f"up to {embed.longest} in a row" if embed.longest else "rows of any length"),
     )
+
+
+def text_in_words(pooling: str) -> str:
+    """Return the sentence about what becomes of a text's tokens."""
+    vector = "mean of its tokens" if pooling == "mean" else "vector of its first token"
+    return f"a text is the {vector}"
+
+
+def units_of(width: int, heads: int) -> int:
+    """Return the units of a head; raise `ModelError` where the heads do not divide the width."""
+    if width % heads:
+        raise ModelError(f"{heads} heads over a width of {width}", "heads that divide the width",
+                         f"set model.width={-(-width // heads) * heads}, or other model.heads"
+                         )  # fmt: skip
+    return width // heads
 
 
 def places_for(signature: Signature, positions: int | None, name: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gipi.models.causal import CausalConfig, CausalModel
-from gipi.models.family import Entry, Family, Fields, linear
+from gipi.models.family import Entry, Family, Fields, act_name, linear
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig
 
@@ -58,7 +58,7 @@ def write(config: CausalConfig) -> dict[str, Any]:
     return {
         "model_type": "gpt2", "vocab_size": e.vocab, "n_embd": s.width, "n_positions": e.positions,
         "n_layer": s.layers, "n_head": s.heads, "n_inner": s.inner,
-        "activation_function": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
+        "activation_function": act_name(s.activation),
         "layer_norm_epsilon": s.eps, "embd_pdrop": e.dropout, "resid_pdrop": s.dropout,
         "attn_pdrop": s.attention_dropout, "scale_attn_weights": s.scale is None,
         "scale_attn_by_inverse_layer_idx": s.by_depth, "tie_word_embeddings": config.tied,

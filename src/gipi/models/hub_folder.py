@@ -95,6 +95,14 @@ def _load(path: Path) -> dict[str, Tensor]:
                          "fetch the file again") from error  # fmt: skip
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none; raise `StorageError` where the disk refuses."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write an object as transformers does: sorted keys, two spaces, a last newline."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
@@ -104,7 +112,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write_tensors(
     folder: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write the tensors in one file, or in parts of up to `shard_bytes` bytes and an index."""
+    """Write the tensors in one file, or in parts of up to `shard_bytes` bytes and an index.
+
+    What an earlier write left is taken away last. Raises `StorageError` where the disk refuses.
+    """
     parts: list[dict[str, Tensor]] = [{}]
     room = shard_bytes
     for name, tensor in tensors.items():
@@ -117,16 +128,18 @@ def write_tensors(
     names = [WHOLE]
     if len(parts) > 1:
         names = [f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors" for i in range(len(parts))]
-    # A folder written before may have been cut differently: its files would be read as well.
-    for old in [*folder.glob("model-*-of-*.safetensors"), folder / WHOLE, folder / INDEX]:
-        if old.name not in names:
-            try:
-                old.unlink(missing_ok=True)
-            except OSError as error:
-                raise storage_error(error, old) from error
     for name, part in zip(names, parts, strict=True):
         write_file(folder / name, save(part, metadata={"format": "pt"}))
     if len(parts) > 1:
         places = {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part}
         total = sum(t.numel() * t.element_size() for t in tensors.values())
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        names.append(INDEX)
+    # A folder written before may have been cut differently, and its files would be read as well.
+    # They go last: a write that fails half way leaves a model behind.
+    for old in [*folder.glob("model-*-of-*.safetensors"), folder / INDEX, folder / WHOLE]:
+        if old.name not in names:
+            try:
+                old.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(error, old) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
 from gipi.models.causal import CausalConfig, CausalModel
-from gipi.models.family import Entry, Family, Fields, joined, linear
+from gipi.models.family import Entry, Family, Fields, act_name, joined, linear
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig
 from gipi.nn.position import Rotary
@@ -104,8 +104,8 @@ def write(config: CausalConfig) -> dict[str, Any]:
         "model_type": "llama", "vocab_size": e.vocab, "hidden_size": s.width,
         "max_position_embeddings": e.context or 2048, "num_hidden_layers": s.layers,
         "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads or s.heads,
-        "head_dim": s.head_width or s.width // s.heads, "intermediate_size": s.inner,
-        "hidden_act": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
+        "head_dim": s.units, "intermediate_size": s.inner,
+        "hidden_act": act_name(s.activation),
         "rms_norm_eps": s.eps, "attention_bias": s.attention_bias, "mlp_bias": s.feed_bias,
         "attention_dropout": s.attention_dropout, "rope_parameters": rope,
         "tie_word_embeddings": config.tied, "pad_token_id": e.pad, "bos_token_id": None,
@@ -116,7 +116,7 @@ def write(config: CausalConfig) -> dict[str, Any]:
 def entries(config: CausalConfig) -> list[Entry]:
     """Return the tensors."""
     s, base = config.stack, "model."
-    E, G = s.head_width or s.width // s.heads, s.kv_heads or s.heads
+    E, G = s.units, s.kv_heads or s.heads
     found = [Entry("embed.tokens.weight", (f"{base}embed_tokens.weight",))]
     for i in range(s.layers):
         own, their = f"decoder.blocks.{i}.", f"{base}layers.{i}."

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gipi.core.errors import ModelError
-from gipi.models.family import Entry, Family, Fields, joined, linear
+from gipi.models.family import Entry, Family, Fields, act_name, joined, linear
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
 from gipi.models.token_vectors import EmbedConfig
 from gipi.models.transformer import StackConfig
@@ -88,7 +88,7 @@ def write(config: Seq2SeqConfig) -> dict[str, Any]:
                 f"{side}_ffn_dim": s.inner, f"{side}_layerdrop": 0.0}  # fmt: skip
     s = config.encoder
     return raw | {
-        "activation_function": {"gelu-tanh": "gelu_new"}.get(s.activation, s.activation),
+        "activation_function": act_name(s.activation),
         "attention_dropout": s.attention_dropout, "activation_dropout": s.feed_dropout,
     }  # fmt: skip
 

@@ -18,6 +18,7 @@ from gipi.models.hub_folder import (
     CONFIG,
     GENERATION,
     SHARD_BYTES,
+    make_folder,
     read_json,
     read_tensors,
     write_json,
@@ -77,8 +78,8 @@ def load_folder(
 
     path     with config.json and model.safetensors, or its parts and their index
     head     none, words, pretrain, classify, tag or answer; None: what `architectures` says. What
-             the file lacks of a head asked for is drawn from `seed` and listed as missing in the
-             report; what it has of other heads is listed as unexpected.
+             the file lacks of a head asked for is drawn from `seed`, in the type of the body, and
+             listed as missing in the report; what it has of other heads is listed as unexpected.
     outputs  classes of a head asked for; None: as the config says
 
     The weights keep the type that they have in the file. Raises `ModelError`, and leaves nothing
@@ -93,8 +94,8 @@ def load_folder(
                          f"one of: {', '.join(f.name for f in FAMILIES)}",
                          "use a config.json as transformers writes it")  # fmt: skip
     family = family_of(raw["model_type"], where=where)
-    own_head = _head_of(family, raw, where)
-    wanted = _known_head(family, own_head if head is None else head)
+    own_head = _head_of(family, raw, where, asked=head is not None)
+    wanted = _known_head(family, head or own_head or "")
     generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     state, source = read_tensors(folder)
     state, renamed = _present_names(family, state)
@@ -108,7 +109,7 @@ def load_folder(
     with torch.device("meta"):
         model = family.build(config)
     filled, report = _match(family, model, state, source=source, asked=asked)
-    filled |= _draw(model, report.missing, seed)
+    filled |= _draw(model, report.missing, seed, dtype=next(iter(filled.values())).dtype)
     model.load_state_dict(filled, strict=True, assign=True)
     unread = tuple(f"key {key} of {CONFIG}" for key in fields.unread())
     report = LoadReport(
@@ -127,7 +128,7 @@ def save_folder(path: str | Path, loaded: Loaded, *, shard_bytes: int = SHARD_BY
     once. The tokenizer's files are not written here. Raises `StorageError` where the disk refuses.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     model, family = loaded.model, loaded.family
     tensors = file_tensors(family, model)
     common = Counter(t.dtype for t in tensors.values() if t.is_floating_point()).most_common(1)
@@ -187,7 +188,7 @@ def file_tensors(family: Family, model: nn.Module) -> dict[str, Tensor]:
         parts = tensor.split(entry.rows) if len(entry.theirs) > 1 else (tensor,)
         for name, part in zip(entry.theirs, parts, strict=True):
             shaped = part.T if entry.transposed else part[None] if entry.row else part
-            found[name] = shaped.contiguous().clone()
+            found[name] = shaped.clone(memory_format=torch.contiguous_format)
     assert not own, f"tensors that {family.name} does not name: {sorted(own)}"
     if config.head == "none":
         found = {name.removeprefix(family.prefix): tensor for name, tensor in found.items()}
@@ -201,16 +202,21 @@ def _config(model: nn.Module) -> Any:
     return model.config
 
 
-def _head_of(family: Family, raw: Mapping[str, Any], where: str) -> str:
-    """Return the head that `architectures` names; that for words where it names none."""
+def _head_of(family: Family, raw: Mapping[str, Any], where: str, *, asked: bool) -> str | None:
+    """Return the head that `architectures` names; that for words where it names none.
+
+    asked  another head is asked for: None for one that is not known here, else it is refused
+    """
     names = raw.get("architectures") or []
     if not names:
         return "words"
+    if asked and names[0] not in family.heads:
+        return None
     if names[0] not in family.heads:
         raise ModelError(f"architecture '{names[0]}' in {where}",
                          f"one of: {', '.join(family.heads)}",
-                         "ask for a head by head=..., of which only the body is used, or name the "
-                         "architecture in config.json")  # fmt: skip
+                         "ask for a head by head=...: the body is used, and of this head what fits"
+                         )  # fmt: skip
     return family.heads[names[0]]
 
 
@@ -270,13 +276,14 @@ def _match(
             filled[entry.ours] = tensor
     spare = [name for name in state if name not in used]
     copies = family.copies or {}
-    apart = [n for n in spare if n in copies and copies[n] in used and not _same(state, n, copies)]
-    copied = [n for n in spare if n in copies and copies[n] in used and n not in apart]
+    untied = not getattr(_config(model), "tied", True)  # the head that is not asked for is its own
+    tied = [n for n in spare if n in copies and copies[n] in used]
+    copied = [n for n in tied if _same(state, n, copies)]
+    apart = [n for n in tied if n not in copied and not (untied and _is_one_of(n, family.other))]
     rest = [n for n in spare if n not in copied and n not in apart]
-    buffers = [n for n in rest if any(re.fullmatch(p, n) for p in family.buffers)]
-    rest = [n for n in rest if n not in buffers]
-    others = [n for n in rest if any(re.fullmatch(p, n) for p in family.other)]
-    unexpected = [n for n in rest if n not in others]
+    buffers = [n for n in rest if _is_one_of(n, family.buffers)]
+    others = [n for n in rest if n not in buffers and _is_one_of(n, family.other)]
+    unexpected = [n for n in rest if n not in buffers and n not in others]
     if missing or unexpected or resized or apart:
         raise _refusal(source, missing, unexpected, resized, apart)
     return filled, LoadReport(
@@ -306,11 +313,17 @@ def _made(
     return whole.reshape(shape).clone(memory_format=torch.contiguous_format), None
 
 
+def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
 def _same(state: Mapping[str, Tensor], name: str, copies: Mapping[str, str]) -> bool:
     return torch.equal(state[name], state[copies[name]])
 
 
-def _draw(model: nn.Module, names: tuple[str, ...], seed: int) -> dict[str, Tensor]:
+def _draw(
+    model: nn.Module, names: tuple[str, ...], seed: int, *, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """Return first values of a head that the file does not have, in the type of the body."""
     generator = torch.Generator().manual_seed(seed)
     shapes = model.state_dict()
@@ -323,7 +336,7 @@ def _draw(model: nn.Module, names: tuple[str, ...], seed: int) -> dict[str, Tens
             drawn[name] = torch.ones(shape)
         else:
             drawn[name] = torch.empty(shape).normal_(0.0, 0.02, generator=generator)
-    return drawn
+    return {name: tensor.to(dtype) for name, tensor in drawn.items()}
 
 
 def _refusal(

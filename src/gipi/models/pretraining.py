@@ -13,15 +13,17 @@ from torch import nn
 
 from gipi.core.errors import ModelError
 from gipi.models.bert import FAMILY as BERT
-from gipi.models.encoder import EncoderConfig, EncoderModel
+from gipi.models.encoder import EncoderModel
 from gipi.models.from_tokens import (
     BertOptions,
     Count,
     Share,
     Translator,
+    encoder_body,
     places_for,
     shape_in_words,
     text_classifier,
+    units_of,
 )
 from gipi.models.pretrained import describe, load_folder, save_folder
 from gipi.models.seq2seq import Seq2SeqConfig, Seq2SeqModel
@@ -93,16 +95,8 @@ def text_encoder(options: BertOptions, signature: Signature, generator: Generato
     o = options
     if o.head == "classify":
         return text_classifier(o, signature, generator)
-    places = places_for(signature, o.positions, "bert")
-    body = EncoderModel(EncoderConfig(
-        EmbedConfig(signature.vocab, o.width, positions=places, pad=signature.pad, segments=2,
-                    norm=True, dropout=o.dropout),
-        StackConfig(o.width, o.layers, o.heads, o.inner or 4 * o.width, eps=1e-12,
-                    dropout=o.dropout, attention_dropout=o.dropout),
-        head=o.head, pool=o.head == "pretrain", head_dropout=o.dropout,
-    ))  # fmt: skip
-    draw_weights(body, generator)
-    settled = replace(o, inner=body.config.stack.inner, positions=places)
+    body, settled = encoder_body(o, signature, generator, name="bert", head=o.head,
+                                 pool=o.head == "pretrain")  # fmt: skip
     return HiddenTokens(body, settled, pad=signature.pad)
 
 
@@ -111,13 +105,14 @@ def span_writer(options: T5Options, signature: Signature, generator: Generator) 
 
     Matrices and tables have the spreads that Raffel et al. gave theirs: queries (D·d)^-½ as scores
     are not divided by √d, keys, values and inner layers D^-½, outputs by their own width.
-    Raises `ModelError` for data that is not text.
+    Raises `ModelError` for data that is not text, heads that do not divide the width, and buckets
+    that cannot be told apart.
     """
     places_for(signature, None, "t5")
     o = options
     inner = o.inner or 4 * o.width
     side = StackConfig(
-        o.width, o.layers, o.heads, inner, head_width=o.width // o.heads, norm="rms",
+        o.width, o.layers, o.heads, inner, head_width=units_of(o.width, o.heads), norm="rms",
         eps=1e-6, order="pre", final_norm=True,
         activation="gelu-tanh" if o.gated else "relu", gated=o.gated, attention_bias=False,
         feed_bias=False, scale=1.0, dropout=o.dropout, attention_dropout=o.dropout,
@@ -147,11 +142,11 @@ def _draw_t5(body: Seq2SeqModel, generator: Generator) -> None:
             continue
         std = D**-0.5 if "bias.table" in name else p.shape[1] ** -0.5
         p.normal_(0.0, std, generator=generator)
-        width = D // body.config.encoder.heads
+        units = body.config.encoder.units
         if name.endswith("attend.qkv.weight"):
-            p[:D].mul_(width**-0.5)
+            p[:D].mul_(units**-0.5)
         elif name.endswith("cross.q.weight"):
-            p.mul_(width**-0.5)
+            p.mul_(units**-0.5)
 
 
 def save_encoder(path: Path, model: nn.Module) -> bool:
@@ -192,17 +187,10 @@ def every_second(student: EncoderModel, teacher: EncoderModel) -> int:
     Block i of the student is block ⌊i·L/l⌋ of the teacher's L, for l = L/2 the blocks 0, 2, 4, ...
     (Sanh et al. 2019, arXiv:1910.01108).
 
-    Raises `ModelError` where the two differ in more than the number of blocks.
+    Raises `ModelError` where the two differ in more than the number of blocks and in dropout.
     """
     mine, theirs = student.config.stack, teacher.config.stack
-    shape = (replace(mine, layers=1), replace(student.config.embed, dropout=0.0))
-    other = (replace(theirs, layers=1), replace(teacher.config.embed, dropout=0.0))
-    same = all(
-        replace(a, dropout=0.0, attention_dropout=0.0) == replace(b, dropout=0.0,
-                                                                  attention_dropout=0.0)
-        for a, b in [(shape[0], other[0])]
-    ) and shape[1] == other[1]  # fmt: skip
-    if not same or mine.layers > theirs.layers:
+    if _shape(student) != _shape(teacher) or mine.layers > theirs.layers:
         raise ModelError(
             f"a student of {mine.layers} blocks, {mine.width} wide, {student.config.embed.vocab} "
             f"ids, for a teacher of {theirs.layers}, {theirs.width}, "
@@ -210,16 +198,19 @@ def every_second(student: EncoderModel, teacher: EncoderModel) -> int:
             "the teacher's own shape with fewer blocks",
             f"set model.width={theirs.width}, model.heads={theirs.heads}, and fewer model.layers",
         )
-    ratio = theirs.layers / mine.layers
-    places = [int(i * ratio) for i in range(mine.layers)]
     source = teacher.state_dict()
-    found = {}
+    found: dict[str, Tensor] = {}
     for name in student.state_dict():
         parts = name.split(".")
         if name.startswith("encoder.blocks."):
-            parts[2] = str(places[int(parts[2])])
-        key = ".".join(parts)
-        if key in source:
-            found[name] = source[key].clone()
-    student.load_state_dict(found, strict=True)
-    return len(places)
+            parts[2] = str(int(parts[2]) * theirs.layers // mine.layers)
+        found[name] = source[".".join(parts)]
+    student.load_state_dict(found)
+    return mine.layers
+
+
+def _shape(model: EncoderModel) -> tuple[object, ...]:
+    """Return what a student and its teacher have in common."""
+    c = model.config
+    return (c.head, c.pool, replace(c.embed, dropout=0.0),
+            replace(c.stack, layers=1, dropout=0.0, attention_dropout=0.0))  # fmt: skip

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.models import bert
 from gipi.models.encoder import EncoderConfig, EncoderModel
-from gipi.models.family import Entry, Family, Fields, linear
+from gipi.models.encoder_names import encoder_entries
+from gipi.models.family import Family, Fields
 
 if TYPE_CHECKING:
-    from gipi.models.family import State
+    from gipi.models.family import Entry, State
 
 HEADS = {
     "RobertaForMaskedLM": "words",
@@ -24,6 +25,10 @@ HEADS = {
     "RobertaForQuestionAnswering": "answer",
     "RobertaModel": "none",
 }
+NAMES = replace(
+    bert.NAMES, base="roberta.", pool="roberta.pooler.dense",
+    words=("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
+)  # fmt: skip
 
 
 def read(fields: Fields, head: str, state: State) -> EncoderConfig:
@@ -54,21 +59,10 @@ def write(config: EncoderConfig) -> dict[str, Any]:
 
 def entries(config: EncoderConfig) -> list[Entry]:
     """Return the tensors; the pooling layer of a classifier belongs to its head."""
-    found = bert.body_entries(config, "roberta.")
-    if config.pool:
-        where = "classifier.dense" if config.head == "classify" else "roberta.pooler.dense"
-        found += linear("pool", where, fresh=True)
-    if config.head == "words":
-        found += linear("predict.dense", "lm_head.dense", fresh=True)
-        found += linear("predict.norm", "lm_head.layer_norm", fresh=True)
-        found.append(Entry("predict.bias", ("lm_head.bias",), fresh=True))
+    names = NAMES
     if config.head == "classify":
-        found += linear("head", "classifier.out_proj", fresh=True)
-    if config.head == "tag":
-        found += linear("head", "classifier", fresh=True)
-    if config.head == "answer":
-        found += linear("head", "qa_outputs", fresh=True)
-    return found
+        names = replace(names, pool="classifier.dense", classes="classifier.out_proj")
+    return encoder_entries(config, names)
 
 
 FAMILY = Family(

@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
 from gipi.models.token_vectors import Embed, EmbedConfig
-from gipi.models.transformer import Outputs, Stack, StackConfig, foreign_inputs
+from gipi.models.transformer import (
+    Outputs,
+    Stack,
+    StackConfig,
+    foreign_inputs,
+    picked,
+    read_tokens,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,7 +94,8 @@ class Seq2SeqModel(nn.Module):
         at                      flat indices (N,) into B·T: logits (N, V) of these tokens only
         """
         target = foreign_inputs("an encoder-decoder", decoder_input_ids, name="decoder_input_ids",
-                                token_type_ids=token_type_ids)  # fmt: skip
+                                token_type_ids=token_type_ids,
+                                at=None if self.config.head == "words" else at)  # fmt: skip
         known = cache is not None and cache.cross_k[0] is not None
         if encoder_hidden is None and not known:
             if input_ids is None:
@@ -97,39 +105,37 @@ class Seq2SeqModel(nn.Module):
                     "pass input_ids",
                 )
             encoder_hidden = self.encode(input_ids, attention_mask)
-        T = target.shape[1]
-        before, real, source_real = 0, decoder_attention_mask, attention_mask
+        source_real = attention_mask
         if cache is not None:
             if not known:
                 cache.source_real = None if attention_mask is None else attention_mask.bool()
             source_real = cache.source_real
-            before, real = cache.filled, cache.see(decoder_attention_mask, new=T)
-        places = positions
-        if places is None:
-            places = self.embed.places(target, real, before=before)
-        x = self.embed(target, places)
-        hidden = self.dropout(self.decoder(
-            x, real, positions_BT=places, cache=cache, source_BSD=encoder_hidden,
-            source_real_BS=source_real,
-        ))  # fmt: skip
+        hidden, _ = read_tokens(
+            self.embed, self.decoder, target, mask=decoder_attention_mask, positions=positions,
+            cache=cache, source_BSD=encoder_hidden, source_real_BS=source_real,
+        )  # fmt: skip
+        hidden = self.dropout(hidden)
         if self.config.head == "none":
             return Outputs(hidden=hidden, encoder_hidden=encoder_hidden)
-        logits = self.words(hidden if at is None else hidden.flatten(0, 1)[at])
-        return Outputs(logits, hidden, encoder_hidden)
+        return Outputs(self.words(picked(hidden, at)), hidden, encoder_hidden)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return the source after the encoder, (B, S, D)."""
-        x = self.embed(input_ids, self.embed.places(input_ids))
-        encoded: Tensor = self.dropout(self.encoder(x, attention_mask))
+        hidden, _ = read_tokens(self.embed, self.encoder, input_ids, mask=attention_mask)
+        encoded: Tensor = self.dropout(hidden)
         return encoded
+
+    @property
+    def table(self) -> Tensor:
+        """The matrix (V, D) of the head for words."""
+        return self.embed.tokens.weight if self.head is None else self.head.weight
 
     def words(self, hidden: Tensor) -> Tensor:
         """Return the logits (..., V) of hidden vectors (..., D)."""
         c = self.config
         if c.logit_scale != 1.0:
             hidden = hidden * c.logit_scale
-        table = self.embed.tokens.weight if self.head is None else self.head.weight
-        return F.linear(hidden, table, self.bias if c.final_bias else None)
+        return F.linear(hidden, self.table, self.bias if c.final_bias else None)
 
     def new_cache(self, batch: int, length: int, *, dtype: torch.dtype | None = None) -> Cache:
         """Return an empty cache for `batch` rows of up to `length` target tokens."""

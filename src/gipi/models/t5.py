@@ -87,7 +87,7 @@ def write(config: Seq2SeqConfig) -> dict[str, Any]:
     act = {"gelu-tanh": "gelu" if s.gated else "gelu_new"}.get(s.activation, s.activation)
     return {
         "model_type": "t5", "vocab_size": e.vocab, "d_model": e.width, "d_ff": s.inner,
-        "d_kv": s.head_width or s.width // s.heads, "num_heads": s.heads, "num_layers": s.layers,
+        "d_kv": s.units, "num_heads": s.heads, "num_layers": s.layers,
         "num_decoder_layers": d.layers, "feed_forward_proj": f"gated-{act}" if s.gated else act,
         "relative_attention_num_buckets": s.buckets, "relative_attention_max_distance": s.distance,
         "layer_norm_epsilon": s.eps, "dropout_rate": s.dropout, "is_encoder_decoder": True,
@@ -100,7 +100,7 @@ def write(config: Seq2SeqConfig) -> dict[str, Any]:
 def entries(config: Seq2SeqConfig) -> list[Entry]:
     """Return the tensors."""
     s, base = config.encoder, ""
-    rows = (s.heads * (s.head_width or s.width // s.heads),) * 3
+    rows = (s.heads * s.units,) * 3
     found = [Entry("embed.tokens.weight", (f"{base}shared.weight",))]
     for side, stack in (("encoder", config.encoder), ("decoder", config.decoder)):
         first = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"

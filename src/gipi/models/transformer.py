@@ -24,6 +24,8 @@ from gipi.nn.position import RelativeBias, Rotary, rotary
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from gipi.models.token_vectors import Embed
+
 
 class Outputs(NamedTuple):
     """What a Transformer answers; None where a model has no such part.
@@ -93,6 +95,11 @@ class StackConfig:
     buckets: int = 0
     distance: int = 128
 
+    @property
+    def units(self) -> int:
+        """Return the units of a head, given or not."""
+        return self.head_width or self.width // self.heads
+
 
 def norm_of(config: StackConfig) -> nn.Module:
     """Return a new norm of the stack's kind."""
@@ -145,8 +152,7 @@ class Block(nn.Module):
         c = config
         scale = c.scale
         if c.by_depth:
-            width = c.head_width or c.width // c.heads
-            scale = (width**-0.5 if scale is None else scale) / (layer + 1)
+            scale = (c.units**-0.5 if scale is None else scale) / (layer + 1)
         self.layer, self.pre = layer, c.order == "pre"
         self.attend = Attention(
             c.width, c.heads, kv_heads=c.kv_heads, head_width=c.head_width,
@@ -222,7 +228,7 @@ class Stack(nn.Module):
         turn = None
         if c.rotary is not None:
             assert positions_BT is not None
-            turn = rotary(positions_BT, c.head_width or c.width // c.heads, how=c.rotary)
+            turn = rotary(positions_BT, c.units, how=c.rotary)
         seen = Seen(mask, turn, cache, source_BSD, source_mask)
         for block in self.blocks:
             x_BTD = block(x_BTD, seen)
@@ -233,8 +239,43 @@ class Stack(nn.Module):
     def new_cache(self, batch: int, length: int, *, dtype: torch.dtype | None = None) -> Cache:
         """Return an empty cache for `batch` rows of `length` tokens; dtype: of the weights."""
         c, weight = self.config, next(self.parameters())
-        shape = (batch, c.kv_heads or c.heads, length, c.head_width or c.width // c.heads)
+        shape = (batch, c.kv_heads or c.heads, length, c.units)
         return Cache(c.layers, shape, dtype=dtype or weight.dtype, device=weight.device)
+
+
+# ------------------------------------------------------------------------ what assemblies share
+
+
+def read_tokens(
+    embed: Embed,
+    stack: Stack,
+    ids_BT: Tensor,
+    *,
+    mask: Tensor | None = None,
+    segments: Tensor | None = None,
+    positions: Tensor | None = None,
+    cache: Cache | None = None,
+    source_BSD: Tensor | None = None,
+    source_real_BS: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return hidden (B, T, D) of tokens after a stack, and which of those so far are real, (B, K).
+
+    With a cache only the tokens that are new are given; their mask may be that of all so far.
+    """
+    before = 0
+    if cache is not None:
+        before, mask = cache.filled, cache.see(mask, new=ids_BT.shape[1])
+    if positions is None:
+        positions = embed.places(ids_BT, mask, before=before)
+    x = embed(ids_BT, positions, segments_BT=segments)
+    hidden = stack(x, mask, positions_BT=positions, cache=cache, source_BSD=source_BSD,
+                   source_real_BS=source_real_BS)  # fmt: skip
+    return hidden, mask
+
+
+def picked(hidden_BTD: Tensor, at: Tensor | None) -> Tensor:
+    """Return the hidden vectors (N, D) at flat indices (N,) into B·T; all of them for None."""
+    return hidden_BTD if at is None else hidden_BTD.flatten(0, 1)[at]
 
 
 # ------------------------------------------------------------------------ initial weights
@@ -297,6 +338,7 @@ def foreign_inputs(
     decoder_attention_mask: Tensor | None = None,
     cache: Cache | None = None,
     encoder_hidden: Tensor | None = None,
+    at: Tensor | None = None,
 ) -> Tensor:
     """Return the tokens; raise `ModelError` where they are missing or something else was given.
 
@@ -305,7 +347,7 @@ def foreign_inputs(
     given = {
         "token_type_ids": token_type_ids, "decoder_input_ids": decoder_input_ids,
         "decoder_attention_mask": decoder_attention_mask, "cache": cache,
-        "encoder_hidden": encoder_hidden,
+        "encoder_hidden": encoder_hidden, "at": at,
     }  # fmt: skip
     extra = [name for name, value in given.items() if value is not None]
     if extra:

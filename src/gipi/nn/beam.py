@@ -11,15 +11,14 @@ form of the penalty. A prompt that is decided leaves the batch.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from gipi.core.errors import ConfigError, NonFiniteError
+from gipi.core.errors import ConfigError
 from gipi.nn.sampling import NOTHING, OUT, Limits
-from gipi.nn.stepper import padded
+from gipi.nn.stepper import nothing_left, padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +118,8 @@ def beam_search(
             if any(spoilt):
                 at = spoilt.index(True)
                 number = rows[at] if numbers is None else numbers[rows[at]]
-                raise _no_beam(logits_NV[at * beams : (at + 1) * beams], number, step)
+                spoilt_KV = logits_NV[at * beams : (at + 1) * beams]
+                raise nothing_left(spoilt_KV, prompt=number, step=step)
             closed = [i for i, goes_on in enumerate(going) if last or not goes_on]
             found |= {rows[i]: _answers(search, i, ends, best) for i in closed}
             if len(closed) == len(rows):
@@ -222,17 +222,3 @@ def _check(beams: int, most: int, best: int) -> None:
     if not 1 <= best <= beams:
         raise ConfigError(f"the best {best} of {beams} beams", f"a number from 1 to {beams}",
                           "follow more beams or ask for fewer answers")  # fmt: skip
-
-
-def _no_beam(logits_KV: Tensor, number: int, step: int) -> Exception:
-    if not math.isfinite(logits_KV.amax()):
-        return NonFiniteError(
-            f"the logits of prompt {number} after {step} new tokens are not finite",
-            "finite numbers",
-            "the weights are damaged, or overflow in this precision: search in fp32",
-        )
-    return ConfigError(
-        f"after {step} new tokens prompt {number} has no token left that may be said",
-        "limits that leave at least one token",
-        "forbid fewer ids, or a longer n-gram than that of no_repeat_ngram",
-    )

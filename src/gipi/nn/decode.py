@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gipi.core.errors import ConfigError, NonFiniteError
+from gipi.core.errors import ConfigError
 from gipi.nn.sampling import NOTHING, Limits, Sampling, row_keys
-from gipi.nn.stepper import padded
+from gipi.nn.stepper import nothing_left, padded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
 
     from gipi.nn.stepper import Stepper
 
@@ -116,7 +114,8 @@ def _steps(
             tokens_B = sampling.choose(left_BV, [keys[row] for row in rows], step=step)
             tokens = tokens_B.tolist()  # sync
             if NOTHING in tokens:
-                raise _no_token(wide_BV, at := tokens.index(NOTHING), numbers[rows[at]], step)
+                at = tokens.index(NOTHING)
+                raise nothing_left(wide_BV[at], prompt=numbers[rows[at]], step=step)
         yield dict(zip(rows, tokens, strict=True))
         going = [i for i, token in enumerate(tokens) if token not in stop]
         if not going or step + 1 == most:
@@ -130,18 +129,3 @@ def _steps(
                 history_BT = torch.cat([history_BT, tokens_B[:, None]], 1)
             logits_BNV, state = model.step(tokens_B[:, None], state)
             logits_BV = logits_BNV[:, -1]
-
-
-def _no_token(logits_BV: Tensor, at: int, number: int, step: int) -> Exception:
-    """Return the error for a row that can say nothing: its logits are spoilt, or all ruled out."""
-    if not logits_BV[at].amax().isfinite():
-        return NonFiniteError(
-            f"the logits of prompt {number} after {step} new tokens are not finite",
-            "finite numbers",
-            "the weights are damaged, or overflow in this precision: generate in fp32",
-        )
-    return ConfigError(
-        f"after {step} new tokens prompt {number} has no token left that may be said",
-        "limits that leave at least one token",
-        "forbid fewer ids, or a longer n-gram than that of no_repeat_ngram",
-    )

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from gipi.nn.stepper import Stepper
 
-LOGITS = 1 << 25  # numbers of the (B, T, V) logits of one batch: 128 MiB in fp32
+LOGITS = 1 << 25  # numbers of the (B, T, V) logits held at once: 128 MiB in fp32
+PIECE = 1024  # tokens read at once of a text that is longer, where a model knows no context
 ROWS = 32  # stems read at once
 
 
@@ -77,23 +78,28 @@ def log_likelihoods(
 
     model       one that goes on from a text
     texts       ids; a text of one token has no score
-    context     the most tokens read at once; None: what the model knows, or all of each text
+    context     the most tokens of a window; None: what the model knows, or all of each text, which
+                is then read on piece by piece
     stride      new tokens of each window after the first; None: half a context
     batch_size  windows at once; None: by the size of the logits
 
     Raises `DataError` for a text without a token, `NonFiniteError` for scores that are no numbers.
     """
     refuse_empty(texts, "text")
+    out = [torch.empty(len(text) - 1) for text in texts]
+    bound = context or model.context
+    rows_left = [row for row, text in enumerate(texts) if bound or len(text) <= PIECE]
+    for row in set(range(len(texts))) - set(rows_left):
+        out[row] = _in_pieces(model, texts[row])
     if context is None:
-        context = model.context or max([2, *map(len, texts)])
+        context = model.context or max([2, *(len(texts[row]) for row in rows_left)])
     stride = max(context // 2, 1) if stride is None else stride
     todo = [
         (row, window)
-        for row, text in enumerate(texts)
-        for window in windows(len(text), context=context, stride=stride)
+        for row in rows_left
+        for window in windows(len(texts[row]), context=context, stride=stride)
     ]
     todo.sort(key=lambda item: item[1].begin - item[1].end)  # equal lengths need no padding
-    out = [torch.empty(len(text) - 1) for text in texts]
     at, vocabulary = 0, 0
     while at < len(todo):
         _, longest = todo[at]
@@ -112,6 +118,20 @@ def log_likelihoods(
             out[row][w.first - 1 : w.end - 1] = log_p_T[here]
     _refuse_spoilt(out, "text")
     return out
+
+
+def _in_pieces(model: Stepper, text: Sequence[int]) -> Tensor:
+    """Return log p(x_t | before), (T − 1,), of a text that is read on from a carried state."""
+    logits_1V, state = model.start([text[:1]], len(text) - 1)
+    before_11V, found = logits_1V[:, None], []
+    for start in range(1, len(text), PIECE):
+        ids_1N, _ = padded([text[start : start + PIECE]], left=False, device=logits_1V.device)
+        later_1NV, state = model.step(ids_1N, state)
+        log_p_11 = chosen_log_p(before_11V, ids_1N[:, :1])
+        log_p_1N = chosen_log_p(later_1NV[:, :-1], ids_1N[:, 1:])
+        found += [log_p_11[0].cpu(), log_p_1N[0].cpu()]  # sync
+        before_11V = later_1NV[:, -1:]
+    return torch.cat(found)
 
 
 def chosen_log_p(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
@@ -184,20 +204,23 @@ def _go_on(
 def _endings(
     model: Stepper, logits_BV: Tensor, state: Any, endings: list[Sequence[Sequence[int]]]
 ) -> list[list[Tensor]]:
-    """Return the scores of each row's endings, which are read side by side."""
-    rows = [row for row, several in enumerate(endings) for _ in several]
-    flat = [ending for several in endings for ending in several]
-    index = torch.tensor(rows, dtype=torch.int64, device=logits_BV.device)
-    ids_MN, _ = padded(flat, left=False, device=logits_BV.device)
-    logits_MNV = logits_BV[index][:, None]
-    if ids_MN.shape[1] > 1:
-        # What stands behind a short ending is read as if it were real; nothing real sees it.
-        later_MNV, _ = model.step(ids_MN[:, :-1], model.reorder(state, index))
-        logits_MNV = torch.cat([logits_MNV, later_MNV], 1)
-    log_p_MN = chosen_log_p(logits_MNV, ids_MN).cpu()  # sync
+    """Return the scores of each row's endings, which are read side by side, many at a time."""
+    flat = [(row, ending) for row, several in enumerate(endings) for ending in several]
+    most = max(1, LOGITS // (logits_BV.shape[1] * max(_longest(endings), 1)))
     out: list[list[Tensor]] = [[] for _ in endings]
-    for row, ending, log_p_N in zip(rows, flat, log_p_MN, strict=True):
-        out[row].append(log_p_N[: len(ending)])
+    for start in range(0, len(flat), most):
+        part = flat[start : start + most]
+        index = torch.tensor([row for row, _ in part], device=logits_BV.device)
+        ids_MN, _ = padded([ending for _, ending in part], left=False, device=logits_BV.device)
+        log_p_MN = chosen_log_p(logits_BV[index][:, None], ids_MN[:, :1])
+        if ids_MN.shape[1] > 1:
+            # A state may change in place, and what comes after this part begins at this one too.
+            own = state if start + most >= len(flat) else copy.deepcopy(state)
+            # What stands behind a short ending is read as if it were real; nothing real sees it.
+            later_MNV, _ = model.step(ids_MN[:, :-1], model.reorder(own, index))
+            log_p_MN = torch.cat([log_p_MN, chosen_log_p(later_MNV, ids_MN[:, 1:])], 1)
+        for (row, ending), log_p_N in zip(part, log_p_MN.cpu(), strict=True):  # sync
+            out[row].append(log_p_N[: len(ending)])
     return out
 
 

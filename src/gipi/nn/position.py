@@ -140,11 +140,21 @@ def relative_buckets(
 class RelativeBias(nn.Module):
     """A learned number per head and bucket of distance, added to the scores of attention.
 
-    -> (H, Q, K); the layers of a stack share it. `relative_buckets` says which bucket.
+    -> (H, Q, K); the layers of a stack share it. `relative_buckets` says which bucket. Raises
+    `ModelError` for buckets that cannot be told apart.
     """
 
     def __init__(self, heads: int, buckets: int, *, distance: int, both: bool) -> None:
         super().__init__()
+        fewest = 4 if both else 2  # in each direction one for a distance, one for all beyond
+        if buckets < fewest or (both and buckets % 2):
+            raise ModelError(f"{buckets} buckets of relative positions",
+                             f"{'an even number of ' * both}{fewest} or more",
+                             "32 are usual")  # fmt: skip
+        if distance <= buckets // fewest:
+            raise ModelError(f"{buckets} buckets of relative positions up to {distance} tokens",
+                             f"a distance above {buckets // fewest}, the last that has its own",
+                             "128 tokens are usual")  # fmt: skip
         self.table = nn.Embedding(buckets, heads)
         self.buckets, self.distance, self.both = buckets, distance, both
 

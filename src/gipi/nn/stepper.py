@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from gipi.core.errors import DataError
+from gipi.core.errors import ConfigError, DataError, NonFiniteError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,3 +84,22 @@ def refuse_empty(rows: Sequence[Sequence[int]], what: str = "prompt") -> None:
     if empty:
         raise DataError(f"{what} {empty[0]} has no token", "at least one token",
                         "begin with the id that starts a text, or leave it out")  # fmt: skip
+
+
+def nothing_left(logits: Tensor, *, prompt: int, step: int) -> Exception:
+    """Return the error for a prompt that can say nothing: its logits are spoilt, or all ruled out.
+
+    logits  before any limit
+    step    new tokens that were said before
+    """
+    if not logits.amax().isfinite():
+        return NonFiniteError(
+            f"the logits of prompt {prompt} after {step} new tokens are not finite",
+            "finite numbers",
+            "the weights are damaged, or overflow in this precision: generate in fp32",
+        )
+    return ConfigError(
+        f"after {step} new tokens prompt {prompt} has no token left that may be said",
+        "limits that leave at least one token",
+        "forbid fewer ids, or a longer n-gram than that of no_repeat_ngram",
+    )

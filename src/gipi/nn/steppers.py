@@ -147,10 +147,14 @@ def _needs_source(texts: Sequence[Sequence[int]]) -> ModelError:
 
 
 def positions_of(model: nn.Module) -> int | None:
-    """Return how many positions the configuration of a Transformer of ours has, or None."""
+    """Return how many tokens a row of a Transformer of ours may have, or None where none is said.
+
+    Turned positions go on for ever, and a model that never saw so many makes nothing of them: then
+    the length counts that it was made for.
+    """
     embed = getattr(getattr(model, "config", None), "embed", None)
     positions = getattr(embed, "positions", 0) - getattr(embed, "offset", 0)
-    return positions if positions > 0 else None
+    return positions if positions > 0 else getattr(embed, "context", 0) or None
 
 
 def _takes_places(model: nn.Module) -> bool:
@@ -179,6 +183,9 @@ def _picked(state: Past, index: Tensor) -> Past:
 # ------------------------------------------------------------------------ recurrent nets
 
 
+PIECE = 64  # tokens of a prompt read at once: only the last logits are wanted
+
+
 @dataclass(frozen=True)
 class Recurrent:
     """A recurrent language model: `begin(rows)`, `advance(tokens, state)`, `reorder(state, index)`.
@@ -203,8 +210,10 @@ class Recurrent:
         for length in sorted({len(prompt) for prompt in prompts}):
             mine = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
             ids_BT = torch.tensor([list(prompts[i]) for i in mine], device=device)
-            logits_BTV, state = model.advance(ids_BT, model.begin(len(mine)))
-            logits.append(logits_BTV[:, -1])
+            state = model.begin(len(mine))
+            for piece_BN in ids_BT.split(PIECE, 1):
+                logits_BNV, state = model.advance(piece_BN, state)
+            logits.append(logits_BNV[:, -1])
             states.append(state)
             order += mine
         back = torch.tensor(order, device=device).argsort()
@@ -335,18 +344,30 @@ def stepper(
     pad        id that fills up sources of a recurrent net
 
     A model that the trainer calls with tokens alone (`.body` is the Transformer) is unwrapped.
-    Raises `ModelError` for start ids that are empty, and for a model that reads in both directions.
+    Raises `ModelError` for start ids that are empty, for a model that reads in both directions, and
+    for one without a head for words.
     """
     if _has(model, "start", "step", "reorder", "history", "read"):
         return model  # type: ignore[return-value]
     assert isinstance(model, torch.nn.Module)
-    if isinstance(getattr(model, "body", None), torch.nn.Module) and _has(model.body, "new_cache"):
-        model = model.body  # type: ignore[assignment]
-    stack = getattr(getattr(model, "config", None), "stack", None)
-    if getattr(stack, "causal", True) is False:
+    body: Any = getattr(model, "body", None)
+    if isinstance(body, torch.nn.Module) and (
+        _has(body, "new_cache") or hasattr(getattr(body, "config", None), "stack")
+    ):
+        model = body
+    config = getattr(model, "config", None)
+    if getattr(getattr(config, "stack", None), "causal", True) is False:
         raise ModelError("a model that reads a text in both directions",
                          "one that reads from left to right, which predicts what follows",
                          "use a model such as gpt2 or llama; to score, `score_hidden`")  # fmt: skip
+    if getattr(config, "head", "words") != "words":
+        raise ModelError(f"a model with the head '{config.head}'",  # type: ignore[union-attr]
+                         "a head for words, which says what follows",
+                         "load it with head='words'")  # fmt: skip
+    if start_ids is None and hasattr(config, "decoder"):
+        raise ModelError("a model that answers a source, without the ids that begin its answer",
+                         "start_ids, such as decoder_start_token_id of its config.json",
+                         "give start_ids; a text of its own cannot be scored")  # fmt: skip
     if start_ids is not None:
         if not start_ids:
             raise ModelError("no id with which an answer begins", "at least one",

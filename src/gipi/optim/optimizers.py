@@ -21,7 +21,7 @@ from torch import optim
 
 from gipi.core.errors import ConfigError, did_you_mean
 from gipi.core.registry import Record, Registry
-from gipi.optim.groups import parameter_groups
+from gipi.optim.groups import named_owners, parameter_groups
 from gipi.optim.lbfgs import LBFGS
 from gipi.optim.muon import Muon
 
@@ -210,7 +210,7 @@ def build_optimizer(
             )
         return _construct(record, groups, {"lr": lr, "l2": l2, **arguments})  # fmt: skip
     if record.build is Muon:
-        groups = _split_for_muon(groups)
+        groups = _split_for_muon(groups, model)
     native = facts["native"]
     momentum_used = arguments.get("momentum", 0.0)
     if record.build is optim.SGD and momentum_used == 0:  # the two penalties are one
@@ -301,14 +301,20 @@ def _construct(
     return optimizer
 
 
-def _split_for_muon(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the groups with every decayed weight but the last (the output layer) marked `muon`."""
+def _split_for_muon(groups: list[dict[str, Any]], model: nn.Module) -> list[dict[str, Any]]:
+    """Return the groups with every decayed weight but the last (the output layer) marked `muon`.
+
+    The last one of the model, in whichever group: groups of other rates have no output layer.
+    """
+    decayed = {name for group in groups if group["decay"] for name, _ in group["params"]}
+    last = [name for name, _, _ in named_owners(model) if name in decayed][-1:]
     split = []
     for group in groups:
         if not group["decay"]:
             split.append({**group, "muon": False})
             continue
-        hidden, output = group["params"][:-1], group["params"][-1:]
+        hidden = [p for p in group["params"] if p[0] not in last]
+        output = [p for p in group["params"] if p[0] in last]
         split += [{**group, "params": p, "muon": m}
                   for p, m in ((hidden, True), (output, False)) if p]  # fmt: skip
     return split

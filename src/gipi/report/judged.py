@@ -63,9 +63,9 @@ def _big(run: RunData) -> str:
         f'<p class="score"><span class="value">{score(name, value)}</span>'
         f'<span class="what">{text(label)}</span></p>'
     )
-    if value is None or low is None or high is None:
-        return body
     method = text(primary.get("method", ""))
+    if value is None or low is None or high is None:
+        return body + (f'<p class="interval quiet">{method}</p>' if method else "")
     return (
         body + f'<p class="interval">95 % interval {score(name, low)} to {score(name, high)}'
         f' <span class="quiet">({method})</span></p>' + _scale(run, name, value, low, high)

@@ -135,8 +135,11 @@ def summary_lines(run: Path) -> list[str]:
     lines = [str(data.name)]
     name = dig(primary, "name")
     if isinstance(name, str):
-        low, high = (judged.score(name, finite(dig(primary, k))) for k in ("low", "high"))
+        low, high = (finite(dig(primary, k)) for k in ("low", "high"))
         value = judged.score(name, finite(dig(primary, "value")))
-        lines.append(f"{curves.metric_name(name)} {value} (95 % interval {low} to {high})")
+        around = f"95 % interval {judged.score(name, low)} to {judged.score(name, high)}"
+        if low is None:
+            around = str(dig(primary, "method") or "no interval")
+        lines.append(f"{curves.metric_name(name)} {value} ({around})")
     lines.append(judged.verdict(data))
     return lines + judged.hints(data)

@@ -6,10 +6,8 @@ from gipi.text.corpus import Corpus, build_corpus, open_corpus
 from gipi.text.encoded import Encoded, Encodings
 from gipi.text.files import read_documents, train_from_files
 from gipi.text.fits import check_fit
-from gipi.text.lengths import fit_length
 from gipi.text.normalise import Normalisation, normalise
 from gipi.text.packing import (
-    bucket_batches,
     fill,
     pack_documents,
     random_windows,
@@ -25,11 +23,9 @@ __all__ = [
     "Encodings",
     "Normalisation",
     "Tokenizer",
-    "bucket_batches",
     "build_corpus",
     "check_fit",
     "fill",
-    "fit_length",
     "normalise",
     "open_corpus",
     "pack_documents",

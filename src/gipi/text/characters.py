@@ -1,7 +1,7 @@
 """Characters as ids by one look into a table: a text needs no pieces where each letter is a token.
 
 The general way cuts a text into words, looks each up and keeps its place: for single characters
-that is some hundred times the work of `table[codes]`. The result is the same.
+that is far more work than `table[codes]`. The result is the same.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ def guarded(text: str, special: Sequence[str]) -> Core:
     special  every special token
     """
     core = _quiet(text)
-    leaking = [t for t in special if _leaks(core, t)]
+    unknown = _unknown(core)
+    leaking = [t for t in special if _leaks(core, t, unknown=unknown)]
     if not leaking:
         return core
     # The first character of such a token becomes a word of its own wherever the rest follows it,
@@ -47,13 +48,18 @@ def _quiet(text: str) -> Core:
     return core
 
 
-def _leaks(core: Core, token: str) -> bool:
+def _unknown(core: Core) -> str | None:
+    """Return the mark of what the vocabulary cannot express."""
+    model = json.loads(core.to_str())["model"]
+    found: str | None = model.get("unk_token")
+    if found is None and model.get("unk_id") is not None:
+        found = core.id_to_token(model["unk_id"])
+    return found
+
+
+def _leaks(core: Core, token: str, *, unknown: str | None) -> bool:
     """Whether the id of `token` comes out where somebody writes it."""
     wanted = core.token_to_id(token)
-    model = json.loads(core.to_str())["model"]
-    unknown = model.get("unk_token")
-    if unknown is None and model.get("unk_id") is not None:
-        unknown = core.id_to_token(model["unk_id"])
     texts = (token, f"a{token}b", f"a {token} b", f"{token}{token}")
     found = {i for t in texts for i in core.encode(t, add_special_tokens=False).ids}
     return len(token) > 1 and wanted in found and (token != unknown or _is_piece(core, token))

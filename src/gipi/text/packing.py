@@ -1,9 +1,8 @@
-"""Which tokens go into which row: four samplers, each a pure function of (seed, epoch).
+"""Which tokens go into which row: three samplers, each a pure function of (seed, epoch).
 
     random_windows   anywhere in the corpus, as often as asked: the language model's usual diet
     pack_documents   whole documents side by side in rows, as little padding as possible
     streams          row b goes on in step t + 1 where it ended in step t, for a carried state
-    bucket_batches   rows of like length together; every row exactly once an epoch
 
 None of them reads a token; they return places, and `rows_at` and `fill` then copy. Nothing depends
 on who asks, so workers and ranks agree, and a run that is resumed goes on with the same rows.
@@ -23,8 +22,6 @@ from gipi.core.seed import derive
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-_POOL = 64  # batches that are sorted by length together: more means less padding and less chance
 
 
 def generator(seed: int, purpose: str, epoch: int) -> np.random.Generator:
@@ -58,7 +55,7 @@ def rows_at(tokens: np.ndarray, starts: ArrayLike, length: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Packing:
-    """M pieces of documents and where they lie in the rows.
+    """M pieces of documents and where they lie in the rows, row after row and from the left.
 
     start, length  (M,) int64 of each piece in the corpus
     row, column    (M,) int64 where it lies
@@ -116,7 +113,8 @@ def pack_documents(
             room.setdefault(left - need, []).append(into)
     if shuffle:
         row = random.permutation(rows)[row]
-    return Packing(start, size, row, column, rows, length)
+    place = np.lexsort((column, row))
+    return Packing(start[place], size[place], row[place], column[place], rows, length)
 
 
 def _cut(offsets: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +139,10 @@ def fill(
     wanted = np.asarray(rows, np.int64)
     ids = np.full((len(wanted), packing.width), pad, np.int64)
     documents, positions = np.zeros_like(ids), np.zeros_like(ids)
-    order = np.lexsort((packing.column, packing.row))
-    first = np.searchsorted(packing.row[order], wanted)
-    last = np.searchsorted(packing.row[order], wanted, side="right")
+    first = np.searchsorted(packing.row, wanted)
+    last = np.searchsorted(packing.row, wanted, side="right")
     for b, (low, high) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        for number, piece in enumerate(order[low:high].tolist(), 1):
+        for number, piece in enumerate(range(low, high), 1):
             a, n, c = packing.start[piece], packing.length[piece], packing.column[piece]
             ids[b, c : c + n] = tokens[a : a + n]
             documents[b, c : c + n] = number
@@ -173,46 +170,6 @@ def streams(total: int, length: int, *, rows: int, seed: int, epoch: int) -> np.
     return begin[None, :] + np.arange(steps, dtype=np.int64)[:, None] * length
 
 
-# ------------------------------------------------------------------------ buckets
-
-
-def bucket_batches(
-    lengths: ArrayLike, batch_size: int, *, seed: int, epoch: int, shuffle: bool = True
-) -> list[np.ndarray]:
-    """Return batches of row numbers, rows of like length together, every row exactly once.
-
-    lengths     tokens of each row
-    batch_size  rows of a batch, always; only the last one may be smaller
-    Rows are shuffled, sorted by length within pools of 64 batches, and the batches shuffled again.
-    Without `shuffle` all rows are sorted by length: the least padding, for evaluation.
-    """
-    _check_length(batch_size, "batch_size")
-    sizes = np.asarray(lengths)
-    number = len(sizes)
-    if not shuffle:
-        order = np.argsort(sizes, kind="stable")
-        return [order[a : a + batch_size] for a in range(0, number, batch_size)]
-    random = generator(seed, "buckets", epoch)
-    order = random.permutation(number)
-    pool = _POOL * batch_size
-    for a in range(0, number, pool):
-        part = order[a : a + pool]
-        # The rest, which makes the small batch, is any rows: not the longest of a pool.
-        whole = len(part) // batch_size * batch_size
-        head = part[:whole]
-        order[a : a + whole] = head[np.argsort(sizes[head], kind="stable")]
-    batches = [order[a : a + batch_size] for a in range(0, number, batch_size)]
-    full = len(batches) - (number % batch_size > 0)
-    return [batches[i] for i in random.permutation(full)] + batches[full:]
-
-
-def padding_share(lengths: ArrayLike, batches: list[np.ndarray]) -> float:
-    """Return the share of padding where each batch is as wide as its longest row."""
-    sizes = np.asarray(lengths)
-    places = sum(len(b) * int(sizes[b].max()) for b in batches if len(b))
-    return 1.0 - float(sizes.sum()) / places if places else 0.0
-
-
 # ------------------------------------------------------------------------ errors
 
 
@@ -226,6 +183,6 @@ def _check_total(total: int, length: int) -> None:
         )
 
 
-def _check_length(length: int, name: str = "length") -> None:
+def _check_length(length: int) -> None:
     if length < 1:
-        raise ConfigError(f"{name} = {length}", "1 or more", f"choose a larger {name}")
+        raise ConfigError(f"length = {length}", "1 or more", "choose a larger length")

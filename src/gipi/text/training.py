@@ -65,7 +65,8 @@ def train_tokenizer(
     lowercase  None for what the kind does: see `gipi.text.normalise`
     special    roles of special tokens; padding is always there and always id 0
     extra      further special tokens, such as the sentinels of span corruption
-    min_count  how often a pair, word or character must occur; default 2, and 1 for characters
+    min_count  how often a pair, word or character must occur; default 2, and 1 for characters; not
+               for unigram, which has no counts
     coverage   share of the characters of the texts that must be known (unigram and wordpiece); the
                rarest beyond it become [UNK], which leaves room for longer pieces
     With cls and sep a text becomes [CLS] text [SEP], and a pair [CLS] text [SEP] text [SEP]; else
@@ -85,6 +86,16 @@ def train_tokenizer(
         )
     if not 0 < coverage <= 1:
         raise ConfigError(f"coverage = {coverage}", "a share above 0 and up to 1", "use 0.9995")
+    for name, given, kinds in (
+        ("min_count", min_count is not None, [k for k in KINDS if k != "unigram"]),
+        ("coverage", coverage != 1, ["unigram", "wordpiece"]),
+    ):
+        if given and kind not in kinds:
+            raise ConfigError(
+                f"{name} for the kind {kind}, in which it changes nothing",
+                "one of " + ", ".join(kinds),
+                f"leave {name} out",
+            )
     core = _empty(kind, lowercase=lowercase)
     least = min_count if min_count is not None else (1 if kind == "char" else 2)
     if kind == "bpe":

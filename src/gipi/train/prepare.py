@@ -11,7 +11,7 @@ from gipi import data as data_
 from gipi import models, optim, tasks
 from gipi.core import dist, resolve
 from gipi.core.device import pick_device
-from gipi.core.schema import PRETEXT, WRITTEN, TaskKind
+from gipi.core.schema import PAIRED, PRETEXT, WRITTEN, TaskKind
 from gipi.train import (
     budget,
     distil,
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 SHOWN = 12  # names of columns on one line
 _KINDS: dict[str, TaskKind] = {kind: kind for kind in get_args(TaskKind)}
-DECIDES = ("forecast", "generate", *WRITTEN)  # tasks without which data is read in another way
+DECIDES = ("forecast", "generate", *WRITTEN, *PAIRED, *PRETEXT)
+"""Tasks without which data is read in another way."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def prepare(
     if teacher is not None and not again:
         options = replace(options, tokenizer=str(teacher.folder), longest=teacher.longest)
     if own.task is not None and own.task.name in DECIDES:  # it decides how rows are read
-        options = replace(options, task=_KINDS[own.task.name])
+        pretext = dict(own.task.spec[1]) if own.task.name in PRETEXT else {}
+        options = replace(options, task=_KINDS[own.task.name], pretext=pretext)
     dataset = data_.open_data(own.data if own.data is not None else wanted.data, options)
     schema = dataset.schema
     task_name = wanted.task or schema.task
@@ -200,6 +202,8 @@ def prepare(
     )
     choices = tuple(line for line in choices if line)
     lengths = series_recipes.lengths(dataset)
+    if options.longest is not None:  # the folder that says so may be gone when the run goes on
+        lengths = {"max_length": max(4, int(schema.of("input", "text")[0].stats["length"]))}
     named = config.model_copy(update={"task": task.name, "model": model_name, **lengths})
     chosen = {key: "from the data" for key in lengths if getattr(config, key) is None}
     return Prepared(

@@ -135,12 +135,16 @@ def measure(
 def read_metrics(
     metrics: list[Metric], states: list[dict[str, Tensor]], prefix: str
 ) -> dict[str, float]:
-    """Return ``{"prefix/name": value}``; states are summed over ranks first."""
+    """Return ``{"prefix/name": value}``; states of ranks are summed first, or joined."""
     row = {}
     for metric, state in zip(metrics, states, strict=True):
-        for value in state.values():
-            dist.sum_over_ranks(value)
-        row[f"{prefix}/{metric.name}"] = metric.compute(state)
+        whole = state
+        if metric.join is None:
+            for value in state.values():
+                dist.sum_over_ranks(value)
+        elif dist.world() > 1:
+            whole = metric.join(dist.gather({k: v.cpu() for k, v in state.items()}))
+        row[f"{prefix}/{metric.name}"] = metric.compute(whole)
     return row
 
 

@@ -6,6 +6,7 @@ B rows, T positions, M masked positions of a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -119,12 +120,10 @@ def mask_tokens(
     """
     device, width = tokens.device, tokens.shape[1]
     key = derive(seed, "mask", epoch)
-    ordinary = torch.ones(rule.vocab, dtype=torch.bool, device=device)
-    ordinary[list({*rule.special, rule.mask})] = False
+    ordinary, pool = _ordinary(rule, device)
     free = ordinary[tokens]
     chosen = _choose(free, token_uniform(key, ids, width), rule, words)
     kind = token_uniform(key, ids, width, stream=1)
-    pool = ordinary.nonzero().squeeze(1)  # sync on a device; the vocabulary is the same each time
     draw = (token_uniform(key, ids, width, stream=2) * len(pool)).long()
     replaced = torch.where(kind < rule.hidden + rule.random, pool[draw], tokens)
     replaced = replaced.masked_fill(kind < rule.hidden, rule.mask)
@@ -142,6 +141,14 @@ def mask_tokens(
         positions.masked_fill(targets == IGNORED_TOKEN, 0),
         targets,
     )
+
+
+@lru_cache(maxsize=8)
+def _ordinary(rule: MaskRule, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return which ids may be hidden, (V,) bool, and those ids; made once, not in every batch."""
+    ordinary = torch.ones(rule.vocab, dtype=torch.bool, device=device)
+    ordinary[list({*rule.special, rule.mask})] = False
+    return ordinary, ordinary.nonzero().squeeze(1)  # sync
 
 
 def _choose(free: Tensor, random: Tensor, rule: MaskRule, words: Tensor | None) -> Tensor:

@@ -69,6 +69,17 @@ def read_bytes(path: Path) -> bytes:
     return decompress(read_raw(path), path)
 
 
+def read_head(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file, decompressed; b"" where it cannot be read."""
+    try:
+        if path.suffix.lower() in SUFFIXES:
+            return read_bytes(path)[:size]
+        with path.open("rb") as file:
+            return file.read(size)
+    except (OSError, DataError):
+        return b""
+
+
 def find_file(folder: Path, name: str) -> Path | None:
     """Return `folder/name`, compressed or not, or None where it is not there."""
     for suffix in ("", *SUFFIXES):

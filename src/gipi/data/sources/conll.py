@@ -7,6 +7,7 @@ which every entity begins with B-, whatever scheme the file is written in.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.source import Source
-from gipi.data.sources.compressed import fingerprint_files, stem_of
+from gipi.data.sources.compressed import fingerprint_files, read_head, stem_of
 from gipi.data.sources.plain import lines_of, objects, split_of
 
 if TYPE_CHECKING:
@@ -23,27 +24,39 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".bioes", ".iobes", ".bilou")
 DOCUMENT = "-DOCSTART-"
+HEAD, LINES = 1 << 18, 400  # bytes and lines by which a file is told
+MOSTLY = 0.9  # share of tags from which a column is that of the tags, and the others are slips
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 _ENDS, _BEGINS = "ESLU", "BSU"
 
 
 @dataclass
 class _File:
-    """What one file holds, while it is read."""
+    """What one file holds: of each sentence its fields token by token, first line and document.
 
-    tokens: list[tuple[str, ...]] = field(default_factory=list)
-    raw: list[tuple[str, ...]] = field(default_factory=list)
+    numbers  of the lines of all tokens
+    """
+
+    path: Path
+    sentences: list[list[list[str]]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     documents: list[int] = field(default_factory=list)
     document: int = 0
+
+    @property
+    def width(self) -> int:
+        """Columns of each line."""
+        return len(self.sentences[0][0])
 
 
 def read_conll(paths: Sequence[Path], *, root: Path | None = None) -> Source:
     """Return the sentences of one or several files, in order.
 
     Columns are separated by tabs where a line has one, else by spaces. The token is the first, the
-    tag the last column that holds only tags (O, B-X, I-X, and E- S- L- U-). Lines of -DOCSTART-
-    begin a document, whose sentences stay together; lines with # before a sentence are comments.
+    tag the last column of tags (O, B-X, I-X, and E- S- L- U-), the same in all files. Lines of
+    -DOCSTART- begin a document, whose sentences stay together; lines with # before a sentence are
+    comments.
     Files that are named train, valid (dev, testa) and test (testb) are the given split.
 
     Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and De Meulder 2003 (the format).
@@ -51,17 +64,19 @@ def read_conll(paths: Sequence[Path], *, root: Path | None = None) -> Source:
     that is no tag, and text that is no UTF-8; and for a file without sentences.
     """
     files = [_read(path) for path in paths]
-    raw = [tags for file in files for tags in file.raw]
+    column = {width: _tag_column([f for f in files if f.width == width])
+              for width in {file.width for file in files}}  # fmt: skip
+    raw = [tuple(f[column[file.width]] for f in s) for file in files for s in file.sentences]
     tags = [to_bio(row) for row in raw]
     types = sorted({t[2:] for row in tags for t in row if t != "O"})
-    rows = [len(file.tokens) for file in files]
+    rows = [len(file.sentences) for file in files]
     documented = all(file.document for file in files)
     starts = np.cumsum([0, *(file.document + 1 for file in files)])
     found, of = fingerprint_files(list(paths), root or paths[0].parent)
     return Source(
         name=stem_of(paths[0]) if len(paths) == 1 else paths[0].absolute().parent.name,
         columns={
-            "tokens": objects([row for file in files for row in file.tokens]),
+            "tokens": objects([tuple(f[0] for f in s) for file in files for s in file.sentences]),
             "tags": objects(tags),
         },
         rows=len(tags),
@@ -110,10 +125,17 @@ def to_bio(tags: Sequence[str]) -> tuple[str, ...]:
 
 def is_conll(path: Path) -> bool:
     """Return whether a text file looks like tagged tokens: its first lines, and a blank one."""
+    data = read_head(path, HEAD)
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if len(data) == HEAD and not wide:  # the last line is not whole, nor is its last character
+        data = data[: data.rfind(b"\n") + 1]
     try:
-        head = lines_of(path)[:400]
-    except DataError:
+        text = data.decode("utf-16", "ignore") if wide else data.decode("utf-8-sig")
+    except UnicodeDecodeError:
         return False
+    head = [line.removesuffix("\r") for line in text.split("\n")[:LINES]]
+    if not head[-1] and len(head) < LINES:
+        head.pop()
     rows = [_fields(line) for line in head if line.strip() and not line.startswith(("#", DOCUMENT))]
     tagged = [row for row in rows if len(row) > 1 and any(_TAG.fullmatch(f) for f in row[1:])]
     return bool(rows) and len(tagged) == len(rows) and any(not line.strip() for line in head)
@@ -127,16 +149,14 @@ def _fields(line: str) -> list[str]:
 
 
 def _read(path: Path) -> _File:
-    file = _File()
+    file = _File(path)
     rows: list[list[str]] = []  # of the sentence that is being read
-    numbers: list[int] = []
-    sentences: list[list[list[str]]] = []
     width = 0
 
     def close() -> None:
         if rows:
-            sentences.append(list(rows))
-            file.lines.append(numbers[-len(rows)])
+            file.sentences.append(list(rows))
+            file.lines.append(file.numbers[-len(rows)])
             file.documents.append(file.document)
             rows.clear()
 
@@ -166,35 +186,39 @@ def _read(path: Path) -> _File:
                 "a token before the first tab", "correct the line",
             )  # fmt: skip
         rows.append(fields)
-        numbers.append(number)
+        file.numbers.append(number)
     close()
-    if not sentences:
+    if not file.sentences:
         raise DataError(f"{path} has no sentences", "a token and its tag a line", "check the file")
-    column = _tag_column([f for s in sentences for f in s], numbers, path)
-    file.tokens = [tuple(f[0] for f in s) for s in sentences]
-    file.raw = [tuple(f[column] for f in s) for s in sentences]
     return file
 
 
-def _tag_column(rows: list[list[str]], numbers: list[int], path: Path) -> int:
-    """Return the last column that holds only tags; else say where the best one has something else.
+def _tag_column(files: Sequence[_File]) -> int:
+    """Return the last column of which most values are tags; raise where one of them is none.
 
-    A column of nothing but O is taken only where there is no other.
+    A column of nothing but O is taken only where there is no other. Looked for in all files at
+    once, for one of them alone may hold no entity.
     """
-    distinct = [set(values) for values in zip(*rows, strict=True)]
-    wrong = {c: {v for v in distinct[c] if not _TAG.fullmatch(v)} for c in range(1, len(distinct))}
-    fitting = [c for c in wrong if not wrong[c]]
-    if fitting:
-        return max(fitting, key=lambda c: (len(distinct[c]) > 1, c))
-    faults = {c: [i for i, row in enumerate(rows) if row[c] in bad] for c, bad in wrong.items()}
-    best = min(faults, key=lambda c: (len(faults[c]), -c))
-    first = faults[best][0]
-    raise DataError(
-        f"{path.name} line {numbers[first]}: {rows[first][best]!r} is no tag"
-        + (f" (and {len(faults[best]) - 1:,} more lines)" if len(faults[best]) > 1 else ""),
-        "O, or B-, I- (E-, S-, L-, U-) and a type",
-        "correct the tag, or check which column holds the tags",
-    )
+    rows = [[f for s in file.sentences for f in s] for file in files]
+    counts: list[Counter[str]] = [Counter() for _ in range(files[0].width)]
+    for one in rows:
+        for seen, values in zip(counts, zip(*one, strict=True), strict=True):
+            seen.update(values)
+    tags = {c: [v for v in seen if _TAG.fullmatch(v)] for c, seen in enumerate(counts) if c}
+    good = {c: sum(counts[c][v] for v in found) for c, found in tags.items()}
+    mostly = [c for c in good if good[c] >= MOSTLY * sum(map(len, rows))]
+    best = max(mostly or good, key=lambda c: (bool(mostly) or good[c], len(tags[c]) > 1, c))
+    known = set(tags[best])
+    for file, one in zip(files, rows, strict=True):
+        faults = [i for i, row in enumerate(one) if row[best] not in known]
+        if faults:
+            raise DataError(
+                f"{file.path.name} line {file.numbers[faults[0]]}: {one[faults[0]][best]!r} is no "
+                "tag" + (f" (and {len(faults) - 1:,} more lines)" if len(faults) > 1 else ""),
+                "O, or B-, I- (E-, S-, L-, U-) and a type",
+                "correct the tag, or check which column holds the tags",
+            )
+    return best
 
 
 def _notes(raw: list[tuple[str, ...]], tags: list[tuple[str, ...]]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.data.source import Source
 from gipi.data.sources.compressed import fingerprint_files, kind_of, stem_of
-from gipi.data.sources.plain import objects, read_text, split_of
+from gipi.data.sources.plain import is_half_named, objects, read_text, split_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,9 @@ def read_corpus(
             "blank": "documents begin at blank lines",
             "wikitext": "documents begin at lines like = Title ="}[how]  # fmt: skip
     notes = [f"{said}: {len(rows):,}"]
+    if is_half_named(paths):
+        notes.append("some files are called train, valid or test and others are not: the names of "
+                     "files say nothing here, and all documents are split anew")  # fmt: skip
     if empty:
         notes.append(f"{len(empty)} empty files left out: {', '.join(empty[:3])}")
     return Source(
@@ -68,7 +71,7 @@ def read_corpus(
         columns={"text": objects(rows)},
         rows=len(rows),
         parts=tuple((p.name, n) for p, n in zip(paths, counts, strict=True) if n),
-        given_split=split_of(paths, counts),
+        given_split=split_of(paths, counts, lenient=True),
         task="generate",
         task_reason="running text",
         schema_hints={"text": "text"},
@@ -133,7 +136,7 @@ def _clear(text: str, at: int) -> bool:
 
 
 def _way(paths: list[Path], texts: list[str]) -> str:
-    if len(paths) > 1 and split_of(paths, [1] * len(paths)) is None:
+    if len(paths) > 1 and split_of(paths, [1] * len(paths), lenient=True) is None:
         return "file"
     for how in ("wikitext", "blank"):
         if len(cut_documents(texts[0], how)) > 1:

@@ -30,7 +30,7 @@ KORQUAD = ("KorQuAD_v1.0_dev.json",)
 CHATBOT = ("ChatbotData.csv",)
 PLAIN = (".txt", ".tsv")  # endings of files that may hold tagged tokens, or anything else
 RUNNING = ("generate", *PRETEXT)  # tasks that read running text
-MOST = 16  # files of JSON in a folder that are looked into: more are pictures' notes
+MOST = 16  # files of JSON that are looked into where none is SQuAD's: they are pictures' notes
 SHARE = 0.9  # of Tiny Shakespeare's characters that are for training, as everybody cuts it
 
 
@@ -43,14 +43,17 @@ def read_form(path: Path, task: str | None) -> Source | None:
     if path.is_dir():
         pairs = parallel.pairs_in(path)
         if pairs and task in (None, *WRITTEN):
-            return parallel.read_parallel(pairs, root=path)
+            found, lone = parallel.read_parallel(pairs, root=path), parallel.lone_in(path, pairs)
+            said = (f"without a partner, and left out: {', '.join(lone[:5])}",) if lone else ()
+            return replace(found, notes=(*found.notes, *said))
+        if task in WRITTEN:
+            parallel.refuse_many(path)
         tagged = _tagged(path, asked=task == "tag") if task in (None, "tag") else []
         if tagged:
             return conll.read_conll(tagged, root=path)
-        answers = sorted(p for p in path.iterdir() if kind_of(p) == ".json")
-        answers = [p for p in answers[:MOST] if squad.is_squad(p)]
-        if answers and task in (None, "answer"):
-            return squad.read_squad(answers, root=path)
+        files = sorted(p for p in path.iterdir() if kind_of(p) == ".json")
+        if task in (None, "answer") and any(squad.is_squad(p) for p in files[:MOST]):
+            return squad.read_squad([p for p in files if squad.is_squad(p)], root=path)
         return corpus.read_corpus_folder(path) if task in RUNNING else None
     kind = kind_of(path)
     if task is None and kind in PLAIN and conll.is_conll(path):
@@ -72,9 +75,11 @@ def _tagged(path: Path, *, asked: bool) -> list[Path]:
     known = [p for p in files if kind_of(p) in conll.SUFFIXES]
     if known:
         return known
-    if asked:
-        return [p for p in files if conll.is_conll(p)]
     plain = [p for p in files if kind_of(p) in PLAIN and "readme" not in p.name.lower()]
+    if asked:  # beside a file of tags another one of its kind is damaged, and its reader says where
+        found = [p for p in files if conll.is_conll(p)]
+        kinds = {kind_of(p) for p in found}
+        return [p for p in files if p in found or (p in plain and kind_of(p) in kinds)]
     return plain if all(conll.is_conll(p) for p in plain) else []
 
 

@@ -130,6 +130,28 @@ def pairs_in(
     return tuple(sorted(pairs, key=lambda pair: (_ORDER[part_of(pair[0])], pair[0].name)))
 
 
+def refuse_many(folder: Path) -> None:
+    """Raise `DataError` where one text lies there in more than two languages."""
+    texts: dict[str, set[str]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and _is_language(_language(path), (None, None)):
+            texts.setdefault(_bare(path), set()).add(_language(path))
+    name, spoken = max(texts.items(), key=lambda item: len(item[1]), default=("", set()))
+    if len(spoken) > 2:
+        raise DataError(
+            f"{folder} holds {name} in {len(spoken)} languages: {', '.join(sorted(spoken))}",
+            "a text in two languages", "keep two of them in a folder of their own",
+        )  # fmt: skip
+
+
+def lone_in(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
+    """Return the names of files in the two languages of `pairs` that have no partner."""
+    known = {path for pair in pairs for path in pair}
+    spoken = {_language(path) for path in known}
+    return [p.name for p in sorted(folder.iterdir())
+            if p.is_file() and p not in known and _language(p) in spoken]  # fmt: skip
+
+
 def _plain_name(path: Path) -> str:
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 

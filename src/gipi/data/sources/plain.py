@@ -19,7 +19,7 @@ _WORDS = re.compile(r"[a-z]+")
 _PARTS = {
     "train": TRAIN, "training": TRAIN, "trn": TRAIN,
     "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "development": VAL, "testa": VAL,
-    "test": TEST, "testb": TEST, "tst": TEST,
+    "newsdev": VAL, "test": TEST, "testb": TEST, "tst": TEST, "devtest": TEST, "newstest": TEST,
 }  # fmt: skip
 
 
@@ -86,15 +86,34 @@ def part_of(path: Path) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def split_of(paths: Sequence[Path], rows: Sequence[int]) -> np.ndarray | None:
+def split_of(
+    paths: Sequence[Path], rows: Sequence[int], *, lenient: bool = False
+) -> np.ndarray | None:
     """Return (N,) int8 parts of the rows of these files; None unless each is named, one for train.
+
+    lenient  None as well where some files are named for training and for test, and others are not;
+             else `DataError`: rows of a published test must not be split anew
 
     Without training rows a published split is of no use: the rows are then split as any others.
     """
     parts = [part_of(path) for path in paths]
+    if not lenient and is_half_named(paths):
+        lone = [path.name for path, part in zip(paths, parts, strict=True) if part is None]
+        raise DataError(
+            f"{', '.join(lone[:3])}{', ...' if len(lone) > 3 else ''} beside files that are called "
+            "train and valid or test",
+            "names that say which part each file is",
+            "put train, valid or test into its name, or move it elsewhere",
+        )
     if None in parts or TRAIN not in parts or len(set(parts)) < 2:
         return None
     return np.repeat(np.array(parts, dtype=np.int8), rows)
+
+
+def is_half_named(paths: Sequence[Path]) -> bool:
+    """Return whether some files are named as training text and as held back, and others as none."""
+    parts = {part_of(path) for path in paths}
+    return {None, TRAIN} <= parts and len(parts) > 2
 
 
 def objects(values: Sequence[object]) -> np.ndarray:

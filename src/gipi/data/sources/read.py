@@ -124,10 +124,15 @@ def _read_text(text: str, task: str | None) -> Source:
         found: Source = SOURCES.get(text).build()
         return found
     path = Path(text).expanduser()
-    if path.is_dir():
-        return _read_folder(path, task)
-    if path.exists():
-        return _read_file(path, task)
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # too long for a name, or with a sign that none has
+        raise DataError(
+            f"{text[:60]!r}... of {len(text):,} characters is no path", "a file or a folder",
+            "check the path",
+        ) from error  # fmt: skip
+    if there:
+        return _read_folder(path, task) if path.is_dir() else _read_file(path, task)
     if os.sep not in text and "." not in text:
         raise UnknownName(
             f"'{text}' is neither a file or folder here nor the name of a data set",

@@ -13,7 +13,7 @@ import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.source import Source
-from gipi.data.sources.compressed import fingerprint_files, read_bytes, stem_of
+from gipi.data.sources.compressed import fingerprint_files, read_head, stem_of
 from gipi.data.sources.plain import objects, read_text, split_of
 
 if TYPE_CHECKING:
@@ -78,10 +78,7 @@ def read_squad(paths: Sequence[Path], *, root: Path | None = None) -> Source:
 
 def is_squad(path: Path) -> bool:
     """Return whether a JSON file begins as SQuAD's: an object with paragraphs of questions."""
-    try:
-        head = read_bytes(path)[: 1 << 16].removeprefix(b"\xef\xbb\xbf")
-    except DataError:
-        return False
+    head = read_head(path, 1 << 16).removeprefix(b"\xef\xbb\xbf")
     return (
         head.lstrip()[:1] == b"{"
         and b'"paragraphs"' in head

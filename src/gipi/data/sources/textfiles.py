@@ -35,8 +35,29 @@ def is_text_file(path: Path) -> bool:
 
 def read_text(path: Path, notes: list[str]) -> str:
     """Return the content of a text file; raise `DataError` naming the file, and the place in it."""
+    return _decoded(path, notes).strip()
+
+
+def read_lines(path: Path, notes: list[str]) -> dict[str, str]:
+    """Return the lines of a text file by name, "new.txt line 3"; empty ones are counted in a note.
+
+    Raises `DataError` where there is none, and as `read_text`.
+    """
     said: list[str] = []
-    text = as_utf8(decompress(read_raw(path), path), path, said).decode().strip()
+    lines = [line.removesuffix("\r") for line in _decoded(path, said).split("\n")]
+    found = {f"{path.name} line {n}": line for n, line in enumerate(lines, 1) if line.strip()}
+    if not found:
+        raise DataError(f"{path} has no text", "a text a line", "check the file")
+    empty = len(lines) - (not lines[-1]) - len(found)
+    if empty:
+        said.append(f"{path.name}: {empty:,} empty line{'s' * (empty > 1)} left out")
+    notes += [f"texts: {sentence}" for sentence in said]
+    return found
+
+
+def _decoded(path: Path, notes: list[str]) -> str:
+    said: list[str] = []
+    text = as_utf8(decompress(read_raw(path), path), path, said).decode()
     notes += [f"{path.name}: {sentence}" for sentence in said]
     return text
 
