@@ -5,6 +5,7 @@ Everything is lazy, and looking leaves the experiment as it was.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
@@ -17,7 +18,7 @@ from torch import Tensor
 from gipi.doctor.copies import untouched
 from gipi.doctor.experiment import batches, call, take_step, tensors, whole
 from gipi.doctor.losses import LossKind, loss_kind
-from gipi.doctor.tape import Tape, taped
+from gipi.doctor.tape import Tape, heard, taped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,9 +167,20 @@ class Facts:
         return loss_kind(self.exp.loss, said, self.batch[1])
 
     @cached_property
+    def loss_tape(self) -> Tape | None:
+        """What the loss function calls for the first batch; None where it fails."""
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                return heard(self.exp.loss, self.outputs, self.batch[1])
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return None
+
+    @cached_property
     def first_loss(self) -> float:
         """The loss of the first batch before any step; NaN where it cannot be computed."""
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
             return float(self.exp.loss(self.outputs, self.batch[1]))
 
     @cached_property
@@ -176,12 +188,19 @@ class Facts:
         """The gradient of the first batch's loss, from zero, by parameter name."""
         return self.gradients_of(*self.batch)
 
-    def gradients_of(self, xb: Any, yb: Any) -> dict[str, Tensor | None]:
-        """Return the gradient of a batch's loss by parameter name; None where none arrives."""
+    def gradients_of(
+        self, xb: Any, yb: Any, *, transformed: bool = False
+    ) -> dict[str, Tensor | None]:
+        """Return the gradient of a batch's loss by parameter name; None where none arrives.
+
+        transformed  through the experiment's augmentation, as a step that comes next would draw it
+        """
         self.passes += 1
         exp = self.exp
         with untouched(exp):
             exp.model.train()
+            if transformed and exp.transform is not None:
+                xb = exp.transform(xb)
             for p in exp.model.parameters():
                 p.grad = None
             loss = exp.loss(call(exp.model, xb), yb)
@@ -216,7 +235,7 @@ class Facts:
 
     def _moved(self, xb: Any, yb: Any) -> Moved:
         exp = self.exp
-        fresh = self.gradients_of(xb, yb)
+        fresh = self.gradients_of(xb, yb, transformed=True)
         before = {n: p.detach().clone() for n, p in exp.model.named_parameters()}
         grads: dict[str, Tensor | None] = {}
 
