@@ -1,4 +1,4 @@
-"""Which parameters the gradient does not reach, and whether the loss depends on them all the same."""
+"""Which parameters the gradient does not reach, and whether the loss depends on them."""
 
 from __future__ import annotations
 

@@ -147,8 +147,8 @@ def group_norms(exp: Experiment) -> str:
         if not isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) or not name:
             continue
         channels = module.num_features
-        new = nn.GroupNorm(gcd(channels, max(1, channels // 4)), channels, eps=module.eps,
-                           affine=module.affine)  # fmt: skip
+        groups = 1 if isinstance(module, nn.BatchNorm1d) else gcd(channels, 8)
+        new = nn.GroupNorm(groups, channels, eps=module.eps, affine=module.affine)
         if module.affine:
             new.weight, new.bias = module.weight, module.bias
         replace_module(exp.model, name, by=new.to(next(exp.model.parameters()).device))

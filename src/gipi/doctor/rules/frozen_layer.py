@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.knowledge import PASSES, knowledge, matrices
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from torch import nn
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
