@@ -59,7 +59,7 @@ class Heard:
 
 
 class Watch:
-    """What `watch` gives: `findings` is known when the block ends, and asked any time before.
+    """What `watch` gives: `findings` says what came of the steps, when it is asked.
 
     passes  forward and backward passes that looking and confirming cost
     """
@@ -91,6 +91,7 @@ class Watch:
         self._grads: dict[str, Tensor | None] = {}
         self._backward = torch.Tensor.backward
         self._start: Experiment | None = None
+        self._end: dict[str, Tensor] = {}
         self._result: Diagnosis | None = None
 
     # ------------------------------------------------------------------ the loop goes on within
@@ -120,7 +121,7 @@ class Watch:
             handle.remove()
         self._handles = []
         if error is None:
-            self.diagnosis  # noqa: B018  the work is done while the model is as the loop left it
+            self._end = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
 
     def _listen(self) -> None:
         self.heard[self.step] = heard = Heard()
@@ -209,10 +210,13 @@ class Watch:
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """What the rules make of it; computed once, with counter-experiments on copies."""
-        if self._result is None:
-            self._result = self._judge()
-        return self._result
+        """What the rules make of it, with counter-experiments on copies; the last word is kept."""
+        if self._result is not None:
+            return self._result
+        result = self._judge()
+        if self._end:
+            self._result = result
+        return result
 
     @property
     def findings(self) -> list[Finding]:
@@ -232,7 +236,7 @@ class Watch:
         result = Diagnosis(exp, [])
         found = list(look_before(facts, RULES, result))
         live = duplicate(exp)
-        live.model.load_state_dict(self.model.state_dict())
+        live.model.load_state_dict(self._end or self.model.state_dict())
         result.trace = self.trace
         found += look_during(Facts(live, start=facts), RULES, result.trace, result)
         result.findings = ranked(found, RULES)
