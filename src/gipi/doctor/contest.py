@@ -23,7 +23,7 @@ HELD = 512
 """Rows that both are judged on."""
 WINS = 0.85
 MATTERS = 0.02
-"""A difference below this share of the first loss is no difference."""
+"""A difference below this share of a loss that means nothing is known yet is no difference."""
 RATE = 3e-3
 
 
@@ -37,7 +37,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Contest:
-    """Both sides, and the loss before any step.
+    """Both sides, and the loss of who knows nothing.
 
     alike  both sides have the same loss function, so that training losses can be compared
     """
@@ -51,6 +51,11 @@ class Contest:
         """Whether the change is clearly better: held rows and, where alike, training rows."""
         held = better(self.changed.held, self.plain.held, self.first, share)
         return held and (not self.alike or better(self.changed.end, self.plain.end, self.first, 1))
+
+    @property
+    def lost(self) -> bool:
+        """Whether the change is worse on held rows."""
+        return not better(self.changed.held, self.plain.held * 1.05, self.first, 1)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -90,7 +95,7 @@ def contest(
         changed = side(facts, change, count, adam=adam, judge=judge)
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
-    return Contest(facts.notes[key], changed, facts.first_loss, alike=judge is None)
+    return Contest(facts.notes[key], changed, facts.yardstick, alike=judge is None)
 
 
 def side(

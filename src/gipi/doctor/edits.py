@@ -44,7 +44,24 @@ class _Editing(TorchFunctionMode):
         return self.edit(kind, nth, func=func, args=args, named=kwargs or {})
 
 
-class Edited(nn.Module):
+class Around(nn.Module):
+    """A module around a model, through which the model's own attributes are still reached.
+
+    A user's step may speak of ``exp.model.head``.
+    """
+
+    model: nn.Module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model" or name.startswith("__"):
+                raise
+            return getattr(super().__getattr__("model"), name)
+
+
+class Edited(Around):
     """A model whose calls go through an edit."""
 
     def __init__(self, model: nn.Module, edit: Edit) -> None:
@@ -58,7 +75,7 @@ class Edited(nn.Module):
     forward = _forward  # takes whatever the model takes
 
 
-class Ended(nn.Module):
+class Ended(Around):
     """A model and a function of its outputs, such as their logarithm."""
 
     def __init__(self, model: nn.Module, end: nn.Module) -> None:

@@ -5,6 +5,7 @@ Everything is lazy, and looking leaves the experiment as it was.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -182,6 +183,25 @@ class Facts:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             return float(self.exp.loss(self.outputs, self.batch[1]))
+
+    @cached_property
+    def blind_loss(self) -> float:
+        """The loss of outputs that are all zero, a guess without looking; NaN where it fails."""
+        said = self.outputs
+        if not isinstance(said, Tensor):
+            return math.nan
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                return float(self.exp.loss(torch.zeros_like(said), self.batch[1]))
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return math.nan
+
+    @property
+    def yardstick(self) -> float:
+        """The size of a loss that means nothing is known yet: the smaller of first and blind."""
+        known = [abs(v) for v in (self.first_loss, self.blind_loss) if math.isfinite(v) and v]
+        return min(known, default=0.0)
 
     @cached_property
     def gradients(self) -> Mapping[str, Tensor | None]:

@@ -53,7 +53,7 @@ def knowledge(facts: Facts, names: Iterable[str]) -> Knowledge | None:
         ]
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
-    return Knowledge(_worth(as_is, others, facts.first_loss), as_is.held,
+    return Knowledge(_worth(as_is, others, facts.yardstick), as_is.held,
                      tuple(s.held for s in others))  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.edits import Around
+
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.tape import Op
@@ -237,7 +239,7 @@ def _seen(op: Op, places: int) -> Seen | None:
         return None if allowed is None else Seen(op, allowed.float(), exact=True)
 
 
-class Trimmed(nn.Module):
+class Trimmed(Around):
     """A model that sees each row without its padding: rows of one length go together."""
 
     def __init__(self, model: nn.Module, pad: int | None, *, front: bool) -> None:
@@ -263,7 +265,7 @@ class Trimmed(nn.Module):
         return torch.cat(said)[torch.cat(rows).argsort()]
 
 
-class PadsFirst(nn.Module):
+class PadsFirst(Around):
     """A model whose rows have their padding in front, so that the last place is a real one."""
 
     def __init__(self, model: nn.Module, pad: int | None) -> None:

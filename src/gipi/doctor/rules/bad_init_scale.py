@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
@@ -13,14 +13,17 @@ from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor
+    from collections.abc import Iterator, Mapping
 
     from gipi.doctor.facts import Facts
 
 LOW, HIGH = 0.12, 2.5
 """RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
+
+LOUD, QUIET = 10.0, 0.02
+WORSE = 3.0
+"""Times the loss of a blind guess."""
+SAME = 1e-3
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -58,11 +61,27 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little with weights of the usual size; the finding stands where they win."""
+    """Train a little with weights of the usual size; the finding stands where they win.
+
+    Where the net begins far worse than a blind guess, or says the same of all rows, it stands
+    unless they lose.
+    """
     seen = contest(facts, drawn(finding.where))
-    if seen is None or not seen.wins():
+    if seen is None:
+        return None
+    if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+
+
+def is_plain(facts: Facts, gains: Mapping[str, float]) -> bool:
+    """Whether the first outputs themselves show it: far too large, or all the same."""
+    loud = max(gains.values()) > LOUD
+    if loud and facts.first_loss > WORSE * facts.blind_loss > 0:
+        return True
+    said = facts.outputs
+    quiet = sum(g < QUIET for g in gains.values()) > 1
+    return quiet and isinstance(said, Tensor) and float(said.float().std(0).max()) < SAME
 
 
 def gain_of(weight: Tensor, layer: nn.Module) -> float:

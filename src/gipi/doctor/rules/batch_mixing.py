@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
-MOVES = 1e-3
+MOVES = 1e-4
 """Standard deviations by which an output must move when another row is changed."""
 
 
@@ -90,7 +90,7 @@ def with_other_row(xb: Any) -> Any:
         if not len(apart):
             return None
         changed = xb.clone()
-        changed[0] = xb[int(apart[0])]
+        changed[0] = xb[int(apart[0])] * (4 if xb.is_floating_point() else 1)
         return changed
     keys = list(xb) if isinstance(xb, dict) else range(len(xb))
     parts = {k: with_other_row(xb[k]) if isinstance(xb[k], Tensor) else None for k in keys}

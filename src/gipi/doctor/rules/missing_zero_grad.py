@@ -32,8 +32,12 @@ def before(facts: Facts) -> Iterator[Finding]:
     if len(facts.moves) != 2:
         return
     one, two = facts.moves
-    names = [n for n, g in two.grads.items() if g is not None and two.fresh[n] is not None
-             and one.grads.get(n) is not None and one.fresh[n] is not None]  # fmt: skip
+    steered = {n for n, p in facts.exp.model.named_parameters() if id(p) in facts.in_optimizer}
+    names = [
+        n for n in two.grads
+        if n in steered and all(v.get(n) is not None for v in (two.grads, two.fresh, one.grads,
+                                                               one.fresh))
+    ]  # fmt: skip
     if not names:  # the optimizer does not step at each call, or evaluates the loss itself
         return
     part, ratio = _left(one, two, names)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MOVES = 0.05
 """Median standard deviations by which an output must move when padding is taken away."""
+WINS, KNOWN = 0.85, 0.93
+"""Share of the loss below which rows without padding must come; the second where it is known."""
 SHARE = 0.2
 """Share of the targets that must be padding."""
 
@@ -100,13 +102,12 @@ def _in_the_outputs(facts: Facts, padding: Padding) -> Iterator[Finding]:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little on rows without their padding; the finding stands where that is better."""
-    repairs = [r for r in finding.repairs if r.change is not None]
+    change = finding.repairs[-1].change
+    assert change is not None
     for adam in (False, True):
-        for repair in repairs[-1:]:
-            assert repair.change is not None
-            seen = contest(facts, repair.change, adam=adam)
-            if seen is not None and seen.wins():
-                return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+        seen = contest(facts, change, adam=adam)
+        if seen is not None and seen.wins(KNOWN if finding.evidence["known"] else WINS):
+            return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
     return finding.but(severity="hint") if finding.evidence["known"] else None
 
 
