@@ -37,7 +37,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     if not stuck and not suspect:
         return  # a zero layer whose gradients differ is a residual branch or a head
     names = tuple(stuck or suspect)
-    values = sorted({round(float(held[n].flatten()[0]), 4) for n in names})
+    values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
     yield Finding(
         "bad_init_symmetric",
         f"all units of {len(names)} layers ({', '.join(names[:3])}"
