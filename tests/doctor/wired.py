@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,13 +37,14 @@ def cured(exp: Experiment, rule: Any, *, apply: Iterable[str] = ()) -> Treatment
     assert treatment is not None, diagnosis.why_not
     assert treatment.cured == [rule.code]
     assert findings(treatment.experiment, rule) == []
+    kept = copy.copy(treatment)
     assert treatment.undo() is exp
     assert all(torch.equal(p, q) for p, q in zip(exp.model.parameters(), before, strict=True))
-    return treatment
+    return kept
 
 
 def next_words(rows: int = 160, places: int = 10, seed: int = 0) -> tuple[Any, Any]:
-    """Return rows of a chain in which every word is mostly the one before plus one, and the next."""
+    """Return rows of words that mostly count on, and the next words."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randint(WORDS, (rows, 1), generator=g)
     for _ in range(places):
@@ -65,8 +67,8 @@ class Attention(nn.Module):
     how   "hand" with a softmax, "torch" by scaled_dot_product_attention
     """
 
-    def __init__(self, vocabulary: int = WORDS, out: int = WORDS, *, places: int = 16, width=16,
-                 causal=True, every=True, positions=True, mask="", how="hand", over=-1) -> None:  # fmt: skip
+    def __init__(self, vocabulary=WORDS, out=WORDS, *, places=16, width=16, causal=True,
+                 every=True, positions=True, mask="", how="hand", over=-1) -> None:  # fmt: skip
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
         self.place = nn.Embedding(places, width) if positions else None

@@ -1,12 +1,13 @@
-"""Whether weights that do not move know anything: their values against the same values shuffled.
+"""Whether weights that do not move know anything, or are as they were drawn.
 
-Features that were learned before are kept on purpose; random ones stand still by mistake. Both
-look alike from outside, but the rest of the net learns faster from the former than from the same
-numbers in another order.
+Features that were learned before are kept on purpose; random ones stand still by mistake. What
+torch draws has sharp bounds that no training respects. Where that does not tell, the rest of the
+net does: it learns faster from what knows something than from the same numbers in another order.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,12 +15,16 @@ import torch
 from torch import nn
 
 from gipi.doctor.contest import RATE, Side, better, side
+from gipi.doctor.tape import NORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from torch import Tensor
+
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.finding import Finding
 
 STEPS = 40
 SHUFFLES = 2
@@ -31,6 +36,11 @@ MATRICES = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNC
             nn.MultiheadAttention)  # fmt: skip
 
 
+NEAR = 8
+"""Of n uniform numbers the largest is about 1/n below the bound; so many times that may be."""
+FEWEST = 12
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What the weights are worth: "much", "nothing", "unclear", or "unused" where none matters."""
@@ -38,6 +48,61 @@ class Knowledge:
     worth: Literal["much", "nothing", "unclear", "unused"]
     loss: float
     shuffled: tuple[float, ...]
+
+
+def judged_still(facts: Facts, finding: Finding) -> Finding | None:
+    """Return a finding about weights that stand still after asking what they know.
+
+    A problem where they are as they were drawn; a hint where they know nothing though they are
+    not; None where they know something.
+    """
+    fresh = as_drawn(facts, finding.where)
+    if fresh:
+        seen: dict[str, object] = {"as_drawn": fresh[:32]}
+        return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
+    found = knowledge(facts, finding.where)
+    if found is None or found.worth != "nothing":
+        return None
+    seen = {"loss": found.loss, "loss_shuffled": list(found.shuffled)}
+    return finding.but(severity="hint", evidence={**finding.evidence, **seen})
+
+
+def as_drawn(facts: Facts, names: Iterable[str]) -> list[str]:
+    """Return those weight matrices that are as torch drew them.
+
+    Uniform numbers within 1/sqrt(inputs), or Glorot's or He's bound, or beside a bias that is
+    within its own bound or zero (which a norm behind the layer would keep so).
+    """
+    held = dict(facts.exp.model.named_parameters())
+    normed = bool(facts.tape.of(NORMS))
+    found = []
+    for name in matrices(facts, names):
+        weight = held[name].detach()
+        inputs, outputs = _fans(weight, facts.owners[name])
+        bounds = (inputs**-0.5, math.sqrt(6 / (inputs + outputs)), math.sqrt(6 / inputs))
+        bias = held.get(name.replace("weight", "bias"))
+        beside = bias is not None and bias.numel() >= FEWEST and not normed and (
+            not bool(bias.any()) or _uniform(bias.detach(), inputs**-0.5)
+        )  # fmt: skip
+        if beside or any(_uniform(weight, b) for b in bounds):
+            found.append(name)
+    return found
+
+
+def _fans(weight: Tensor, layer: nn.Module) -> tuple[int, int]:
+    if isinstance(layer, (nn.RNNBase, nn.RNNCellBase)):
+        return layer.hidden_size, layer.hidden_size
+    size = weight[0, 0].numel()
+    if isinstance(layer, nn.MultiheadAttention):
+        return weight.shape[1], weight.shape[0]
+    return weight.shape[1] * size, weight.shape[0] * size
+
+
+def _uniform(values: Tensor, bound: float) -> bool:
+    """Whether numbers fill an interval up to its bound and never leave it."""
+    count = values.numel()
+    largest = float(values.abs().max())
+    return count >= FEWEST and bound * (1 - NEAR / count) <= largest <= bound * (1 + 1e-6)
 
 
 def knowledge(facts: Facts, names: Iterable[str]) -> Knowledge | None:

@@ -1,4 +1,4 @@
-"""Gradients that are left over are found; accumulation, clipping, mixing and L-BFGS are not taken for it."""
+"""Gradients that are left over are found; accumulation, clipping and L-BFGS are silent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses that do not fit targets or outputs are named with the exact edit; odd ones that do fit are not."""
+"""Losses that do not fit targets or outputs are named; odd ones that fit are not."""
 
 from __future__ import annotations
 

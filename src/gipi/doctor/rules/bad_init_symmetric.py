@@ -33,7 +33,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         n for n in layers
         if all((g := f.get(n)) is None or (rows_equal(g) and g.shape[0] > 1) for f in gradients)
     ]  # fmt: skip
-    suspect = [n for n in layers if n not in zero]
+    blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
+    suspect = [n for n in layers if blank or n not in zero]
     if not stuck and not suspect:
         return  # a zero layer whose gradients differ is a residual branch or a head
     names = tuple(stuck or suspect)
@@ -70,10 +71,15 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
 def same_rows(facts: Facts) -> list[str]:
     """Return the weight matrices of layers whose rows are all equal."""
+    held = dict(facts.exp.model.named_parameters())
+    return [n for n in _matrices(facts) if rows_equal(held[n].detach())]
+
+
+def _matrices(facts: Facts) -> list[str]:
     return [
         n for n, p in facts.exp.model.named_parameters()
         if p.ndim > 1 and p.requires_grad and p.shape[0] > 1
-        and isinstance(facts.owners.get(n), LAYERS) and rows_equal(p.detach())
+        and isinstance(facts.owners.get(n), LAYERS)
     ]  # fmt: skip
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
+ADVICE = (
+    "let every operation run over the dimensions of a row: look at reshape, permute, softmax(dim), "
+    "mean(0) and batch_first"
+)
 MOVES = 1e-4
 """Standard deviations by which an output must move when another row is changed."""
 
@@ -50,8 +54,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         f"when row 0 of a batch is changed, outputs of other rows move by {others:.3g} standard "
         "deviations: a row is judged by its neighbours"
         + (f"; {', '.join(where[:3])} runs over the batch" if where else ""),
-        "let every operation run over the dimensions of a row: check reshape, permute, softmax(dim)"
-        ", batch_first",
+        ADVICE,
         where=where,
         evidence={"moves": others},
         confirmed=True,
@@ -60,7 +63,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             Repair("batch first", batch_first, proof="exact", edit=edit or "batch_first=True"),
             Repair("softmax over the last dimension", softmax_last, proof="exact",
                    edit=edit or "softmax(dim=-1)"),
-        ) if where else (Repair("rows apart", None, mode="advise", edit=edit),),
+        ) if where else (Repair("rows apart", None, mode="advise", edit=ADVICE),),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.knowledge import PASSES, knowledge, matrices
+from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:
@@ -32,18 +32,6 @@ def before(facts: Facts) -> Iterator[Finding]:
         beside = {n.rpartition(".")[0] for n in layers}
         yield _finding(facts, [n for n in frozen if n.rpartition(".")[0] in beside],
                        f"{len(layers)} of the model's weight matrices")  # fmt: skip
-
-
-def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train the rest with the frozen weights as they are and shuffled: random ones know nothing."""
-    found = knowledge(facts, finding.where)
-    if found is None:
-        return finding.but(severity="hint")
-    seen = {"loss": found.loss, "loss_shuffled": list(found.shuffled)}
-    known = finding.but(evidence={**finding.evidence, **seen})
-    if found.worth == "nothing":
-        return known.but(confirmed=True)
-    return known.but(severity="hint") if found.worth == "unclear" else None
 
 
 def _finding(facts: Facts, names: Sequence[str], what: str) -> Finding:
@@ -96,7 +84,7 @@ RULE = Rule(
     do="unfreeze them, or say that they are meant to stay",
     source="Yosinski et al. 2014, arXiv:1411.1792 (what frozen features are worth)",
     before=before,
-    confirm=confirm,
+    confirm=judged_still,
     passes=PASSES,
     causes=(*DYNAMICS, "params_not_in_optimizer"),
 )

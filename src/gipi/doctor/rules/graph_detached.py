@@ -9,7 +9,7 @@ import torch
 from gipi.doctor.edits import Edited, KeepGraph
 from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.knowledge import PASSES, knowledge, matrices
+from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.reach import unreached
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
@@ -48,18 +48,6 @@ def before(facts: Facts) -> Iterator[Finding]:
     yield found.but(severity="problem" if alone or matrices(facts, names) else "hint")
 
 
-def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train the rest with the weights as they are and shuffled: learned ones are cut on purpose."""
-    found = knowledge(facts, finding.where)
-    if found is None:
-        return finding.but(severity="hint")
-    seen = {"loss": found.loss, "loss_shuffled": list(found.shuffled)}
-    known = finding.but(evidence={**finding.evidence, **seen})
-    if found.worth == "nothing":
-        return known.but(confirmed=True)
-    return known.but(severity="hint") if found.worth == "unclear" else None
-
-
 def keep_graph(exp: Experiment) -> str:
     """Let detach() and no_grad() within the forward pass do nothing."""
     kept = Edited(exp.model, KeepGraph())
@@ -95,7 +83,7 @@ RULE = Rule(
     do="compute the loss from tensors that never left the graph",
     source="PyTorch documentation, Autograd mechanics",
     before=before,
-    confirm=confirm,
+    confirm=judged_still,
     passes=PASSES,
     causes=(*DYNAMICS, "unused_parameters"),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
-from gipi.doctor.knowledge import PASSES, knowledge, matrices
+from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.frozen_layer import join
 
@@ -63,18 +63,6 @@ def before(facts: Facts) -> Iterator[Finding]:
         if strangers and not small:
             found = found.but(confirmed=True)
         yield found.but(severity="hint" if small else "problem")
-
-
-def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train the rest with the weights as they are and shuffled: learned ones stay on purpose."""
-    found = knowledge(facts, finding.where)
-    if found is None:
-        return finding.but(severity="hint")
-    seen = {"loss": found.loss, "loss_shuffled": list(found.shuffled)}
-    known = finding.but(evidence={**finding.evidence, **seen})
-    if found.worth == "nothing":
-        return known.but(confirmed=True)
-    return known.but(severity="hint") if found.worth == "unclear" else None
 
 
 def _finding(names: Sequence[str], message: str) -> Finding:
@@ -161,7 +149,7 @@ RULE = Rule(
     do="make the optimizer last, from model.parameters(); keep layers in nn.ModuleList",
     source="PyTorch documentation, torch.optim (constructing it)",
     before=before,
-    confirm=confirm,
+    confirm=judged_still,
     passes=PASSES,
     causes=(*DYNAMICS, "unused_parameters"),
 )
