@@ -36,9 +36,11 @@ MATRICES = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNC
             nn.MultiheadAttention)  # fmt: skip
 
 
-NEAR = 8
+NEAR = 6
 """Of n uniform numbers the largest is about 1/n below the bound; so many times that may be."""
 FEWEST = 12
+EVEN = 1.63
+"""Kolmogorov and Smirnov's bound, times the square root of the count, at one in a hundred."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Knowledge:
 def judged_still(facts: Facts, finding: Finding) -> Finding | None:
     """Return a finding about weights that stand still after asking what they know.
 
-    A problem where they are as they were drawn; a hint where they know nothing though they are
-    not; None where they know something.
+    A problem where at least half of them are as they were drawn; a hint where they know nothing
+    though they are not; None where they know something.
     """
     fresh = as_drawn(facts, finding.where)
-    if fresh:
+    if fresh and 2 * len(fresh) >= len(matrices(facts, finding.where)):
         seen: dict[str, object] = {"as_drawn": fresh[:32]}
         return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
     found = knowledge(facts, finding.where)
@@ -70,8 +72,8 @@ def judged_still(facts: Facts, finding: Finding) -> Finding | None:
 def as_drawn(facts: Facts, names: Iterable[str]) -> list[str]:
     """Return those weight matrices that are as torch drew them.
 
-    Uniform numbers within 1/sqrt(inputs), or Glorot's or He's bound, or beside a bias that is
-    within its own bound or zero (which a norm behind the layer would keep so).
+    Uniform numbers within 1/sqrt(inputs), or Glorot's or He's bound, beside a bias within its own;
+    or any numbers beside a bias of zeros (which a norm behind the layer would keep so).
     """
     held = dict(facts.exp.model.named_parameters())
     normed = bool(facts.tape.of(NORMS))
@@ -81,10 +83,9 @@ def as_drawn(facts: Facts, names: Iterable[str]) -> list[str]:
         inputs, outputs = _fans(weight, facts.owners[name])
         bounds = (inputs**-0.5, math.sqrt(6 / (inputs + outputs)), math.sqrt(6 / inputs))
         bias = held.get(name.replace("weight", "bias"))
-        beside = bias is not None and bias.numel() >= FEWEST and not normed and (
-            not bool(bias.any()) or _uniform(bias.detach(), inputs**-0.5)
-        )  # fmt: skip
-        if beside or any(_uniform(weight, b) for b in bounds):
+        blank = bias is not None and not bool(bias.any())
+        within = bias is None or float(bias.detach().abs().max()) <= inputs**-0.5 * (1 + 1e-6)
+        if (blank and not normed) or (within and any(_uniform(weight, b) for b in bounds)):
             found.append(name)
     return found
 
@@ -99,10 +100,14 @@ def _fans(weight: Tensor, layer: nn.Module) -> tuple[int, int]:
 
 
 def _uniform(values: Tensor, bound: float) -> bool:
-    """Whether numbers fill an interval up to its bound and never leave it."""
+    """Whether numbers fill an interval evenly up to its bound and never leave it."""
     count = values.numel()
-    largest = float(values.abs().max())
-    return count >= FEWEST and bound * (1 - NEAR / count) <= largest <= bound * (1 + 1e-6)
+    share = values.abs().flatten().double().sort().values.cpu() / bound
+    largest = float(share[-1])
+    if count < FEWEST or not 1 - NEAR / count <= largest <= 1 + 1e-6:
+        return False
+    even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return float((share - even).abs().max()) <= EVEN / math.sqrt(count)
 
 
 def knowledge(facts: Facts, names: Iterable[str]) -> Knowledge | None:

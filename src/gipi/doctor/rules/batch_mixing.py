@@ -60,8 +60,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         confirmed=True,
         strength=EXACT,
         repairs=(
-            Repair("batch first", batch_first, proof="exact", edit=edit or "batch_first=True"),
-            Repair("softmax over the last dimension", softmax_last, proof="exact",
+            Repair("batch first", batch_first, proof="not worse", edit=edit or "batch_first=True"),
+            Repair("softmax over the last dimension", softmax_last, proof="not worse",
                    edit=edit or "softmax(dim=-1)"),
         ) if where else (Repair("rows apart", None, mode="advise", edit=ADVICE),),
     )  # fmt: skip
@@ -162,7 +162,7 @@ class LastSoftmax:
 
     def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
         """Return the result of the call, edited or not."""
-        if kind == "softmax" and isinstance(args[0], Tensor) and args[0].ndim > 1:
+        if kind == "softmax" and args[0].ndim > 1 and args[0].shape[-1] > 1:
             dim = named.get("dim", args[1] if len(args) > 1 else None)
             if dim in (0, -args[0].ndim):
                 more = {k: v for k, v in named.items() if k != "dim"}
