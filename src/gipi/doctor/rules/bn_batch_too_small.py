@@ -64,10 +64,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
     Of two or three rows it is worth a hint in any case.
     """
-    seen = contest(facts, group_norms)
-    if seen is None or not seen.wins(WINS):
-        return finding.but(severity="hint") if finding.evidence["rows"] < HINT else None
-    return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+    for adam in (False, True):
+        seen = contest(facts, group_norms, adam=adam)
+        if seen is not None and seen.wins(WINS):
+            return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+    return finding.but(severity="hint") if finding.evidence["rows"] < HINT else None
 
 
 def _finding(op: Op, message: str, *, rows: int) -> Finding:
@@ -123,7 +124,10 @@ def no_rest(exp: Experiment) -> str:
 
 
 def larger(exp: Experiment) -> str:
-    """Take batches of more rows, and as many epochs more that as many steps are taken."""
+    """Take batches of more rows, and as many epochs more that as many steps are taken.
+
+    Where a schedule counts epochs their number stays.
+    """
     if exp.declared.get("small_batches"):
         message = "small batches are meant"
         raise CannotRepair(message)
@@ -135,7 +139,9 @@ def larger(exp: Experiment) -> str:
         exp.batch_size = ROWS
     else:
         exp.train = _loader(exp.train, ROWS, drop_last=exp.train.drop_last)
-    return f"batch size {rows} -> {ROWS}"
+    if exp.scheduler is None or exp.scheduler_every == "step":
+        exp.epochs *= ROWS / rows
+    return f"batch size {rows} -> {ROWS}, epochs {exp.epochs:g}"
 
 
 def _loader(old: Any, size: Any, *, drop_last: bool) -> DataLoader[Any]:
