@@ -149,11 +149,18 @@ class Facts:
 
     @cached_property
     def tape(self) -> Tape:
-        """One forward pass of the first batch in training mode, with its calls."""
+        """One forward pass of the first batch in training mode, with its calls.
+
+        In evaluation mode where training mode fails, as a batch norm does on a single row.
+        """
         self.passes += 1
         with untouched(self.exp):
             self.exp.model.train()
-            return taped(self.exp, self.batch[0])
+            try:
+                return taped(self.exp, self.batch[0])
+            except (RuntimeError, ValueError):
+                self.exp.model.eval()
+                return taped(self.exp, self.batch[0])
 
     @property
     def outputs(self) -> Any:
@@ -326,6 +333,8 @@ class Facts:
     def meant_to_stay(self, name: str) -> bool:
         """Whether the user declared that a parameter is frozen."""
         declared = self.exp.declared.get("frozen") or ()
+        if declared is True:
+            return True
         patterns = [declared] if isinstance(declared, str) else list(declared)
         return any(fnmatch(name, p) or name.startswith(f"{p}.") for p in patterns)
 

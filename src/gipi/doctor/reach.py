@@ -32,7 +32,10 @@ class Unreached:
 def unreached(facts: Facts) -> Unreached:
     """Return the parameters that no gradient reaches, found once an experiment."""
     if "unreached" not in facts.notes:
-        facts.notes["unreached"] = _found(facts)
+        try:
+            facts.notes["unreached"] = _found(facts)
+        except (RuntimeError, ValueError):  # the net cannot be trained on its first batch at all
+            facts.notes["unreached"] = Unreached()
     found: Unreached = facts.notes["unreached"]
     return found
 

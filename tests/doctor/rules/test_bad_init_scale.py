@@ -29,6 +29,14 @@ def test_weights_of_a_wrong_size(factor, only) -> None:
     assert treatment.proof.gain > 0
 
 
+def test_embeddings_far_too_large() -> None:
+    torch.manual_seed(0)
+    net = Attention()
+    with torch.no_grad():
+        net.embed.weight.mul_(100)
+    cured(experiment(net, next_words(), loss=words_loss, epochs=3), RULE)
+
+
 @pytest.mark.parametrize("draw", [
     nn.init.xavier_uniform_, nn.init.kaiming_normal_,
     lambda w: nn.init.orthogonal_(w, 1.4), lambda w: nn.init.normal_(w, std=0.1),

@@ -40,6 +40,12 @@ def test_batches_of_two_rows() -> None:
     assert found[0].evidence["rows"] == 2
 
 
+def test_batches_of_one_row() -> None:
+    exp = experiment(normed(), blobs(100), batch_size=1, epochs=1)
+    assert "single row" in named(exp, RULE).findings[0].message
+    cured(exp, RULE)
+
+
 def test_healthy_batches_and_nets_without_batch_norm_are_silent() -> None:
     assert findings(experiment(normed(), blobs()), RULE) == []
     assert findings(experiment(mlp(), blobs(), batch_size=2), RULE) == []

@@ -48,6 +48,20 @@ def test_a_softmax_over_one_output_says_the_same_of_every_row() -> None:
     assert cured(exp, RULE).after["loss"] < 0.7
 
 
+def test_one_softmax_for_several_answers() -> None:
+    data = [(X, (X[:, :4] > 0).float()) for X, _ in blobs()]
+    model = nn.Sequential(*mlp(), nn.Softmax(-1))
+    treatment = cured(experiment(model, data, loss=nn.BCELoss(), epochs=4), RULE)
+    assert treatment.after["loss"] < treatment.before["loss"]
+    one_hot = [(X, nn.functional.one_hot(y, 4).float()) for X, y in blobs()]
+    assert findings(experiment(model, one_hot, loss=nn.BCELoss()), RULE) == []
+
+
+def test_a_clamp_that_is_too_tight() -> None:
+    named(experiment(Called(lambda o: o.clamp(0, 1)), numbers()), RULE)
+    assert findings(experiment(Called(lambda o: o.clamp(-9, 9)), numbers()), RULE) == []
+
+
 def test_ends_that_reach_their_targets_are_silent() -> None:
     assert findings(experiment(mlp(out=1), numbers()), RULE) == []
     amounts = numbers(lambda y: (y + 3).clamp(min=0))

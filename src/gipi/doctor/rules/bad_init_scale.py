@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LOW, HIGH = 0.12, 2.5
 """RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
 
+EMBEDDED = 0.004, 4.0
+"""RMS of embeddings: 1 is torch's own, 0.02 that of language models."""
 LOUD, QUIET = 10.0, 0.02
 WORSE = 3.0
 """Times the loss of a blind guess."""
@@ -33,11 +35,13 @@ def before(facts: Facts) -> Iterator[Finding]:
     gains: dict[str, float] = {}
     for name, p in facts.exp.model.named_parameters():
         owner = facts.owners.get(name)
-        if p.ndim < 2 or not p.requires_grad or not isinstance(owner, LAYERS):
+        if p.ndim < 2 or not p.requires_grad or not isinstance(owner, (*LAYERS, nn.Embedding)):
             continue
         if id(p) in tied or name in equal:
             continue
         gain = gain_of(p.detach(), owner)
+        if isinstance(owner, nn.Embedding) and EMBEDDED[0] <= gain <= EMBEDDED[1]:
+            continue
         if gain > 0 and not LOW <= gain <= HIGH:
             gains[name] = gain
     if not gains:
@@ -86,6 +90,8 @@ def is_plain(facts: Facts, gains: Mapping[str, float]) -> bool:
 
 def gain_of(weight: Tensor, layer: nn.Module) -> float:
     """Return RMS of the weights times sqrt(inputs of a unit)."""
+    if isinstance(layer, nn.Embedding):
+        return float(weight.float().square().mean().sqrt())
     inputs = weight[0].numel()
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):  # noqa: SLF001  its inputs come first
         inputs = weight.shape[0] * weight[0, 0].numel() // layer.groups
@@ -93,12 +99,12 @@ def gain_of(weight: Tensor, layer: nn.Module) -> float:
 
 
 def _shared(facts: Facts) -> set[int]:
-    """Return ids of parameters that an embedding holds, or that stand in two places."""
+    """Return ids of parameters that stand in two places, as those of tied embeddings."""
     seen: set[int] = set()
     twice: set[int] = set()
     for module in facts.exp.model.modules():
         for p in module.parameters(recurse=False):
-            if id(p) in seen or isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            if id(p) in seen or isinstance(module, nn.EmbeddingBag):
                 twice.add(id(p))
             seen.add(id(p))
     return twice

@@ -99,7 +99,7 @@ def drawn(names: Sequence[str]) -> Change:
             torch.manual_seed(exp.seed)
             for name in sorted(layers):
                 module = exp.model.get_submodule(name)
-                assert isinstance(module, LAYERS)
+                assert isinstance(module, (*LAYERS, nn.Embedding))
                 module.reset_parameters()
         return f"the weights of {len(layers)} layers are drawn at random"
 

@@ -31,18 +31,23 @@ ROWS = 16
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Look at the rows that batch norms see, in most batches and in the last one."""
+    rows, last = batch_rows(facts.exp)
+    flat = [n for n, m in facts.exp.model.named_modules() if isinstance(m, nn.BatchNorm1d)]
     norms = [op for op in facts.tape.of({"batch_norm"}) if _takes_batch(op)]
+    if rows == 1 and flat and not norms:  # the pass in training mode failed
+        yield _finding(flat[0], f"batches have a single row: '{flat[0]}' cannot take the spread of "
+                       "one value, and the run ends with an error",
+                       rows=1).but(confirmed=True)  # fmt: skip
     if not norms:
         return
-    rows, last = batch_rows(facts.exp)
     if rows is None:
         rows = last = len(facts.batch[1])
     first = norms[0]
     values = first.inputs[0].numel() // (first.inputs[0].shape[1] * max(1, len(facts.batch[1])))
     if last is not None and last * max(1, values) == 1 and rows > 1:
         yield _finding(
-            first, f"the last batch of an epoch has a single row: '{first.place}' cannot take the "
-            "spread of one value, and the run ends with an error",
+            first.place, f"the last batch of an epoch has a single row: '{first.place}' cannot "
+            "take the spread of one value, and the run ends with an error",
             rows=last,
         ).but(
             confirmed=True,
@@ -53,8 +58,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
     elif rows < FEW:
         yield _finding(
-            first, f"batch norm ('{first.place}' and {len(norms) - 1} more) takes mean and spread "
-            f"from {rows} rows: every row is shifted by who happens to be beside it",
+            first.place, f"batch norm ('{first.place}' and {len(norms) - 1} more) takes mean and "
+            f"spread from {rows} rows: every row is shifted by who happens to be beside it",
             rows=rows,
         )  # fmt: skip
 
@@ -71,11 +76,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     return finding.but(severity="hint") if finding.evidence["rows"] < HINT else None
 
 
-def _finding(op: Op, message: str, *, rows: int) -> Finding:
+def _finding(place: str, message: str, *, rows: int) -> Finding:
     return Finding(
         "bn_batch_too_small", message,
         "use batches of 16 rows and more, leave the last small one out, or normalise by groups",
-        where=(op.place,), evidence={"rows": rows}, strength=EXACT / 2,
+        where=(place,), evidence={"rows": rows}, strength=EXACT / 2,
         repairs=(
             Repair("norms that do not need a batch", group_norms,
                    edit="nn.GroupNorm or nn.LayerNorm in place of nn.BatchNorm"),

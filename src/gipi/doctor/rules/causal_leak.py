@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -75,10 +75,14 @@ def causal(exp: Experiment) -> str:
         old = exp.model.get_submodule(name)
         assert isinstance(old, nn.Conv1d)
         replace_module(exp.model, name, by=LeftConv(old))
-    if convs:
+    both = [n for n, m in exp.model.named_modules()
+            if isinstance(m, nn.RNNBase) and m.bidirectional and m.num_layers == 1]  # fmt: skip
+    for name in both:
+        replace_module(exp.model, name, by=OneWay(exp.model.get_submodule(name)))
+    if convs or both:
         renewed_optimizer(exp)
     edited = Edited(exp.model, NoFuture())
-    for model in (exp.model, edited) if convs else (edited,):
+    for model in (exp.model, edited) if convs or both else (edited,):
         exp.model = model
         try:
             facts = Facts(exp)
@@ -113,6 +117,20 @@ class LeftConv(nn.Module):
         """Return the convolution of inputs up to each place."""
         said: Tensor = self.conv(nn.functional.pad(x, (self.left, 0)))
         return said
+
+
+class OneWay(nn.Module):
+    """A recurrent layer of two directions whose backward outputs are zero."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return outputs (..., 2 H) of which the second half is zero, and the state."""
+        said, last = self.cell(x, state)
+        half = said.shape[-1] // 2
+        return torch.cat([said[..., :half], torch.zeros_like(said[..., half:])], -1), last
 
 
 RULE = Rule(

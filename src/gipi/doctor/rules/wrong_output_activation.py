@@ -24,6 +24,7 @@ RANGES = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0), "softplus": (0.0, math.i
           "logsigmoid": (-math.inf, 0.0), "log_softmax": (-math.inf, 0.0)}  # fmt: skip
 LOST = 0.01
 """Share of the targets' variance that lies out of reach."""
+FEW = 0.01
 NO_LOGITS = ("relu", "relu6", "sigmoid", "hardsigmoid", "tanh", "hardtanh")
 NO_LOG_ODDS = ("relu", "relu6", "tanh", "hardtanh", "softplus")
 
@@ -59,16 +60,25 @@ def before(facts: Facts) -> Iterator[Finding]:
             f"take the {op.kind} out: log-odds are numbers of both signs",
         )  # fmt: skip
         return
+    if facts.loss.of_probabilities and op.kind == "softmax" and _several(facts.y):
+        yield _finding(
+            facts, op,
+            f"answers that may all be yes go through a {op.kind} ({words_of(op)}), whose outputs "
+            "sum to 1: where two are true neither can be sure",
+            "end in a sigmoid, one for each answer",
+            instead=nn.Sigmoid(),
+        )  # fmt: skip
+        return
     yield from _out_of_reach(facts, op, said)
 
 
 def _out_of_reach(facts: Facts, op: Op, said: Tensor) -> Iterator[Finding]:
-    y = facts.y
-    if y is None or facts.loss.name not in ("mse", "mae", "huber") or op.kind not in RANGES:
+    y, span = facts.y, _range(op)
+    if y is None or facts.loss.name not in ("mse", "mae", "huber") or span is None:
         return
     if not isinstance(facts.batch[1], Tensor) or facts.batch[1].numel() != said.numel():
         return
-    low, high = RANGES[op.kind]
+    low, high = span
     target = y.double()
     variance = float(target.var(correction=0))
     lost = float((target - target.clamp(low, high)).square().mean())
@@ -77,13 +87,29 @@ def _out_of_reach(facts: Facts, op: Op, said: Tensor) -> Iterator[Finding]:
     beyond = float(((target < low) | (target > high)).double().mean())
     yield _finding(
         facts, op,
-        f"outputs go through a {op.kind} ({words_of(op)}) and stay within {_words(op.kind)}; "
+        f"outputs go through a {op.kind} ({words_of(op)}) and stay within {_words(op.kind, span)}; "
         f"{beyond:.0%} of the targets lie outside (they reach from {float(target.min()):.3g} to "
         f"{float(target.max()):.3g}), so that {lost / variance:.0%} of their variance is out of "
         "reach",
         f"take the {op.kind} out, or bring the targets into its range",
         evidence={"range": [low, high], "beyond": beyond, "variance_lost": lost / variance},
     )  # fmt: skip
+
+
+def _range(op: Op) -> tuple[float, float] | None:
+    if op.kind != "clamp":
+        return RANGES.get(op.kind)
+    low, high = op.given("min", at=1), op.given("max", at=2)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return None
+    return (-math.inf if low is None else low, math.inf if high is None else high)
+
+
+def _several(y: Tensor | None) -> bool:
+    """Whether rows have several yes, or none."""
+    if y is None or y.ndim != 2 or y.shape[1] < 2:
+        return False
+    return float((y.sum(1) != 1).double().mean()) > FEW
 
 
 def _finding(
@@ -111,8 +137,8 @@ def _over_one(op: Op) -> bool:
     return isinstance(dim, int) and op.output.ndim > 0 and op.output.shape[dim] == 1
 
 
-def _words(kind: str) -> str:
-    low, high = RANGES.get(kind, (-1.0, 1.0))
+def _words(kind: str, span: tuple[float, float] | None = None) -> str:
+    low, high = span or RANGES.get(kind, (-1.0, 1.0))
     if math.isinf(high):
         return f"{low:g} and above"
     return f"{high:g} and below" if math.isinf(low) else f"{low:g}..{high:g}"
