@@ -5,8 +5,12 @@ Everything is lazy, and looking leaves the experiment as it was.
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +19,12 @@ from torch import Tensor
 from gipi.doctor.copies import untouched
 from gipi.doctor.experiment import batches, call, take_step, tensors, whole
 from gipi.doctor.losses import LossKind, loss_kind
-from gipi.doctor.tape import Tape, taped
+from gipi.doctor.tape import Tape, heard, taped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import nn
 
     from gipi.doctor.experiment import Experiment
 
@@ -26,6 +32,8 @@ ROWS = 10_000
 """Rows of a split that are looked at."""
 BATCH = 512
 """Rows of a batch that probes use, at most."""
+FEW = 16
+"""Rows for questions about structure."""
 
 
 @dataclass
@@ -141,11 +149,18 @@ class Facts:
 
     @cached_property
     def tape(self) -> Tape:
-        """One forward pass of the first batch in training mode, with its calls."""
+        """One forward pass of the first batch in training mode, with its calls.
+
+        In evaluation mode where training mode fails, as a batch norm does on a single row.
+        """
         self.passes += 1
         with untouched(self.exp):
             self.exp.model.train()
-            return taped(self.exp, self.batch[0])
+            try:
+                return taped(self.exp, self.batch[0])
+            except (RuntimeError, ValueError):
+                self.exp.model.eval()
+                return taped(self.exp, self.batch[0])
 
     @property
     def outputs(self) -> Any:
@@ -160,22 +175,59 @@ class Facts:
         return loss_kind(self.exp.loss, said, self.batch[1])
 
     @cached_property
+    def loss_tape(self) -> Tape | None:
+        """What the loss function calls for the first batch; None where it fails."""
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                return heard(self.exp.loss, self.outputs, self.batch[1])
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return None
+
+    @cached_property
     def first_loss(self) -> float:
         """The loss of the first batch before any step; NaN where it cannot be computed."""
-        with torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
             return float(self.exp.loss(self.outputs, self.batch[1]))
+
+    @cached_property
+    def blind_loss(self) -> float:
+        """The loss of outputs that are all zero, a guess without looking; NaN where it fails."""
+        said = self.outputs
+        if not isinstance(said, Tensor):
+            return math.nan
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                return float(self.exp.loss(torch.zeros_like(said), self.batch[1]))
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return math.nan
+
+    @property
+    def yardstick(self) -> float:
+        """The size of a loss that means nothing is known yet: the smaller of first and blind."""
+        known = [abs(v) for v in (self.first_loss, self.blind_loss) if math.isfinite(v) and v]
+        return min(known, default=0.0)
 
     @cached_property
     def gradients(self) -> Mapping[str, Tensor | None]:
         """The gradient of the first batch's loss, from zero, by parameter name."""
         return self.gradients_of(*self.batch)
 
-    def gradients_of(self, xb: Any, yb: Any) -> dict[str, Tensor | None]:
-        """Return the gradient of a batch's loss by parameter name; None where none arrives."""
+    def gradients_of(
+        self, xb: Any, yb: Any, *, transformed: bool = False
+    ) -> dict[str, Tensor | None]:
+        """Return the gradient of a batch's loss by parameter name; None where none arrives.
+
+        transformed  through the experiment's augmentation, as a step that comes next would draw it
+        """
         self.passes += 1
         exp = self.exp
         with untouched(exp):
             exp.model.train()
+            if transformed and exp.transform is not None:
+                xb = exp.transform(xb)
             for p in exp.model.parameters():
                 p.grad = None
             loss = exp.loss(call(exp.model, xb), yb)
@@ -186,30 +238,114 @@ class Facts:
 
     @cached_property
     def moves(self) -> list[Moved]:
-        """What two steps on the same first batch did, one after the other."""
-        exp, seen = self.exp, []
-        xb, yb = self.batch
+        """What two steps on the first two batches did, one after the other, from no gradient.
+
+        Empty where a step fails: a net without a trainable weight cannot take one.
+        """
+        exp, seen = self.exp, list[Moved]()
         with untouched(exp):
             exp.model.train()
-            for _ in range(2):
-                fresh = self.gradients_of(xb, yb)
-                before = {n: p.detach().clone() for n, p in exp.model.named_parameters()}
-                grads: dict[str, Tensor | None] = {}
-
-                def keep(*_: Any, grads: dict[str, Tensor | None] = grads) -> None:
-                    for n, p in exp.model.named_parameters():
-                        grads[n] = None if p.grad is None else p.grad.detach().clone()
-
-                handle = exp.optimizer.register_step_pre_hook(keep)
-                try:
-                    loss = take_step(exp, xb, yb)
-                finally:
-                    handle.remove()
-                self.passes += 1
-                moved = {n: float((p.detach() - before[n]).abs().max()) if p.numel() else 0.0
-                         for n, p in exp.model.named_parameters()}  # fmt: skip
-                seen.append(Moved(float(loss.detach()), grads, fresh, moved))
+            for p in exp.model.parameters():
+                p.grad = None
+            try:
+                for xb, yb in self.two_batches:
+                    seen.append(self._moved(xb, yb))
+            except (RuntimeError, ValueError):
+                return []
         return seen
+
+    @cached_property
+    def two_batches(self) -> list[tuple[Any, Any]]:
+        """The first two batches of the first epoch, the first one twice where there is no other."""
+        found = [(_cut(xb), _cut(yb)) for xb, yb in islice(batches(self.exp, 0), 2)]
+        return (found * 2)[:2]
+
+    def _moved(self, xb: Any, yb: Any) -> Moved:
+        exp = self.exp
+        fresh = self.gradients_of(xb, yb, transformed=True)
+        before = {n: p.detach().clone() for n, p in exp.model.named_parameters()}
+        grads: dict[str, Tensor | None] = {}
+
+        def keep(*_: Any) -> None:
+            for n, p in exp.model.named_parameters():
+                grads[n] = None if p.grad is None else p.grad.detach().clone()
+
+        handle = exp.optimizer.register_step_pre_hook(keep)
+        try:
+            loss = take_step(exp, xb, yb)
+        finally:
+            handle.remove()
+        self.passes += 1
+        moved = {n: float((p.detach() - before[n]).abs().max()) if p.numel() else 0.0
+                 for n, p in exp.model.named_parameters()}  # fmt: skip
+        return Moved(float(loss.detach()) if isinstance(loss, Tensor) else float(loss),
+                     grads, fresh, moved)  # fmt: skip
+
+    # ------------------------------------------------------------------ structure
+
+    @cached_property
+    def few(self) -> Any:
+        """Up to `FEW` inputs of the first batch, for questions about structure."""
+        return first_rows(self.batch[0], FEW)
+
+    def shown(self, xb: Any) -> Any:
+        """Return the outputs in evaluation mode, all-zero weights shaken so that nothing hides.
+
+        A residual branch or a head that begins at zero would hide what stands before it.
+        """
+        self.passes += 1
+        exp = self.exp
+        with untouched(exp), torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for p in exp.model.parameters():
+                if p.is_floating_point() and p.numel() and not bool(p.any()):
+                    p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p))
+            exp.model.eval()
+            return call(exp.model, xb)
+
+    @cached_property
+    def base(self) -> Tensor | None:
+        """`shown` of the few; None where it is no tensor, not finite or not the same twice."""
+        try:
+            first, again = self.shown(self.few), self.shown(self.few)
+        except (RuntimeError, ValueError, IndexError):
+            return None
+        fit = isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 0
+        if not fit or not bool(torch.isfinite(first).all()) or not torch.equal(first, again):
+            return None
+        return first
+
+    def differ(self, one: Tensor, other: Tensor) -> float:
+        """Return the largest difference of outputs, in standard deviations of `base`."""
+        assert self.base is not None
+        spread = float(self.base.double().std()) if self.base.numel() > 1 else 0.0
+        return float((one - other).abs().max()) / (spread + 1e-12) if one.numel() else 0.0
+
+    # ------------------------------------------------------------------ parameters
+
+    @cached_property
+    def owners(self) -> dict[str, nn.Module]:
+        """The module that holds each parameter, by the parameter's name."""
+        return {f"{prefix}.{name}" if prefix else name: module
+                for prefix, module in self.exp.model.named_modules()
+                for name in module._parameters}  # noqa: SLF001  # fmt: skip
+
+    def meant_to_stay(self, name: str) -> bool:
+        """Whether the user declared that a parameter is frozen."""
+        declared = self.exp.declared.get("frozen") or ()
+        if declared is True:
+            return True
+        patterns = [declared] if isinstance(declared, str) else list(declared)
+        return any(fnmatch(name, p) or name.startswith(f"{p}.") for p in patterns)
+
+    @cached_property
+    def in_optimizer(self) -> set[int]:
+        """Ids of the tensors that the optimizer updates."""
+        return {id(p) for g in self.exp.optimizer.param_groups for p in g["params"]}
+
+    def still(self, name: str) -> bool:
+        """Whether neither of two steps moved a parameter."""
+        return bool(self.moves) and all(m.moved.get(name, 0.0) == 0 for m in self.moves)
 
     def says(self, xb: Any, *, training: bool = False) -> Any:
         """Return the outputs for some inputs; the experiment stays as it was."""
@@ -220,10 +356,15 @@ class Facts:
 
 
 def _cut(value: Any) -> Any:
+    return first_rows(value, BATCH)
+
+
+def first_rows(value: Any, rows: int) -> Any:
+    """Return the first rows of tensors within tuples and mappings."""
     if isinstance(value, Tensor):
-        return value[:BATCH] if value.ndim else value
+        return value[:rows] if value.ndim else value
     if isinstance(value, (tuple, list)):
-        return type(value)(_cut(v) for v in value)
+        return type(value)(first_rows(v, rows) for v in value)
     if isinstance(value, dict):
-        return {k: _cut(v) for k, v in value.items()}
+        return {k: first_rows(v, rows) for k, v in value.items()}
     return value

@@ -5,6 +5,7 @@ A lambda around `F.cross_entropy` is cross-entropy; one that multiplies it by -1
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from gipi.doctor.tape import LOSSES, heard
 
 Known = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,14 +44,16 @@ CLOSE = 1e-4
 
 @dataclass(frozen=True)
 class LossKind:
-    """A known loss or "other"; sign -1 where the function is its negative; scale of its mean.
+    """A known loss or "other"; sign -1 where the function is its negative.
 
     broadcast  it fits one of the elementwise losses only because shapes were broadcast
+    scale      the function is so many times the mean of the known loss
     """
 
     name: str = "other"
     sign: int = 1
     broadcast: bool = False
+    scale: float = 1.0
 
     @property
     def of_logits(self) -> bool:
@@ -89,22 +94,57 @@ def loss_kind(loss: Any, said: Any, y: Any) -> LossKind:
             return LossKind()
         for name, known in KNOWN.items():
             should = [_value(known, o, y) for o in _trials(said)]
-            for sign in (1, -1):
-                if all(
-                    s is not None and f is not None and abs(f - sign * s) <= CLOSE * (1 + abs(s))
-                    for f, s in zip(found, should, strict=True)
-                ):
-                    wide = name in ("mse", "mae", "huber") and said.shape != y.shape
-                    return LossKind(name, sign, wide)
-    return LossKind()
+            scale = _scale(found, should)
+            if scale is not None:
+                wide = name in ("mse", "mae", "huber") and said.shape != y.shape
+                return LossKind(name, 1 if scale > 0 else -1, wide, abs(scale))
+    return _by_call(loss, said, y)
+
+
+def _scale(found: list[Any], should: list[Any]) -> float | None:
+    """Return the factor by which one list of values is the other, exactly 1 or -1 first."""
+    if any(v is None or not math.isfinite(v) for v in (*found, *should)):
+        return None
+    ratio = found[0] / should[0] if should[0] else 0.0
+    apart = max(should) - min(should) > 0.01 * abs(should[0])
+    for scale in (1.0, -1.0, *([ratio] if apart and ratio else [])):
+        if all(abs(f - scale * s) <= CLOSE * (abs(scale) + abs(scale * s))
+               for f, s in zip(found, should, strict=True)):  # fmt: skip
+            return scale
+    return None
+
+
+def _by_call(loss: Any, said: Tensor, y: Tensor) -> LossKind:
+    """Return the one loss of torch's that a function calls with the outputs, whatever it adds."""
+    said = said.detach().requires_grad_(said.is_floating_point())
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            tape = heard(loss, said, y)
+            calls = tape.of(LOSSES)
+            if len({op.kind for op in calls}) != 1 or not isinstance(tape.outputs, Tensor):
+                return LossKind()
+            op = calls[0]
+            fed, name = tape.source_of(op.inputs[0]), op.kind
+            if fed is not None and name == "nll" and fed.kind == "log_softmax":
+                fed, name = None, "cross_entropy"
+            if fed is not None:
+                return LossKind()
+            slope = torch.autograd.grad(tape.outputs, op.output, allow_unused=True)[0]
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return LossKind()
+    sign = -1 if slope is not None and float(slope.sum()) < 0 else 1
+    wide = len(op.inputs) > 1 and op.inputs[0].shape != op.inputs[1].shape
+    return LossKind(name, sign, wide and name in ("mse", "mae", "huber"))
 
 
 def _trials(said: Tensor) -> list[Tensor]:
     """Return the outputs, and the same spread over other values of the kind they are."""
     said = said.detach()
+    line = torch.linspace(-1, 1, said.numel(), device=said.device).reshape(said.shape)
     if bool(((said >= 0) & (said <= 1)).all()):
-        return [said, 0.25 + 0.5 * said]
-    return [said, said * 0.5 + 0.1 * torch.linspace(-1, 1, said.numel()).reshape(said.shape)]
+        return [said, 0.25 + 0.5 * said, (0.1 + 0.6 * said + 0.2 * line.abs()).to(said.dtype)]
+    return [said, (said * 0.5 + 0.1 * line).to(said.dtype), (0.3 * line - said).to(said.dtype)]
 
 
 def _value(loss: Any, said: Tensor, y: Tensor) -> float | None:

@@ -39,7 +39,7 @@ def after_steps(
     twin = duplicate(exp)
     if change is not None:
         change(twin)
-    given = list(islice(on, steps)) if on is not None else list(_first(twin, steps))
+    given = list(islice(on if on is not None else _first(twin, steps), steps))
     twin.model.train()
     losses = []
     with torch.random.fork_rng(devices=[]):

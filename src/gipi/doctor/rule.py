@@ -15,6 +15,13 @@ Before = Callable[["Facts"], Iterator["Finding"]]
 During = Callable[["Facts", "Trace"], Iterator["Finding"]]
 Confirm = Callable[["Facts", "Finding"], "Finding | None"]
 
+EXACT = 100.0
+"""Strength of a finding that is an error in the code, whatever the numbers say."""
+DYNAMICS = ("underfit", "plateau", "vanishing_gradient", "exploding_gradient", "dead_relu",
+            "saturated_activation", "oscillating_loss", "lr_too_low", "lr_too_high", "nan_inf",
+            "overfit", "weight_decay_too_high")  # fmt: skip
+"""What a run shows when something in it is joined wrongly."""
+
 
 @dataclass(frozen=True)
 class Rule:

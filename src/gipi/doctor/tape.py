@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from gipi.doctor.experiment import Experiment, call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 NAMES = {"softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid", "tanh": "tanh",
          "relu": "relu", "relu_": "relu", "sigmoid_": "sigmoid", "tanh_": "tanh",
@@ -34,7 +34,12 @@ NAMES = {"softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid
          "adaptive_avg_pool2d": "pool", "mean": "mean", "flatten": "reshape", "view": "reshape",
          "reshape": "reshape", "detach": "detach", "clamp": "clamp", "exp": "exp", "log": "log",
          "sqrt": "sqrt", "div": "div", "__truediv__": "div", "cross_entropy": "cross_entropy",
-         "masked_fill": "mask", "masked_fill_": "mask"}  # fmt: skip
+         "masked_fill": "mask", "masked_fill_": "mask", "squeeze": "view", "unsqueeze": "view",
+         "transpose": "view", "permute": "view", "contiguous": "view", "einsum": "matmul",
+         "conv_transpose1d": "conv", "conv_transpose3d": "conv", "sub": "add", "__sub__": "add",
+         "nll_loss": "nll", "mse_loss": "mse", "l1_loss": "mae", "smooth_l1_loss": "huber",
+         "huber_loss": "huber", "binary_cross_entropy": "bce",
+         "binary_cross_entropy_with_logits": "bce_logits"}  # fmt: skip
 """What a torch function is called here."""
 
 ACTIVATIONS = frozenset(
@@ -43,13 +48,17 @@ ACTIVATIONS = frozenset(
 )  # fmt: skip
 WEIGHTED = frozenset(("linear", "conv", "embedding", "lstm", "gru", "rnn", "attention"))
 NORMS = frozenset(("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"))
+VIEWS = frozenset(("view", "reshape"))
+"""Calls that hand the same numbers on."""
+LOSSES = frozenset(("cross_entropy", "nll", "mse", "mae", "huber", "bce", "bce_logits"))
 
 
 @dataclass(frozen=True)
 class Op:
     """One call: its kind, the module within which it happened, what went in and came out.
 
-    place  the module's name and, where it calls the kind more than once, its number: "body.2#1"
+    place   the module's name and, where it calls the kind more than once, its number: "body.2#1"
+    args, named  what it was called with, by position and by name
     """
 
     kind: str
@@ -57,6 +66,14 @@ class Op:
     place: str
     inputs: tuple[Tensor, ...]
     output: Tensor
+    args: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = field(default_factory=dict)
+
+    def given(self, name: str, *, at: int | None = None) -> Any:
+        """Return an argument by its name, or by its place where it was given so; else None."""
+        if name in self.named:
+            return self.named[name]
+        return self.args[at] if at is not None and len(self.args) > at else None
 
 
 @dataclass
@@ -79,6 +96,25 @@ class Tape:
             ):
                 return op
         return None
+
+    def source_of(self, value: Tensor) -> Op | None:
+        """Return the call that computed the numbers of `value`, seen through changes of shape."""
+        for op in reversed(self.ops):
+            if not same_numbers(op.output, value):
+                continue
+            if op.kind not in VIEWS or not op.inputs:
+                return op
+            value = op.inputs[0]
+        return None
+
+
+def same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are one, or views of all of one storage."""
+    return one is other or (
+        one.numel() == other.numel()
+        and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        and one.storage_offset() == other.storage_offset()
+    )
 
 
 class _Recorder(TorchFunctionMode):
@@ -105,7 +141,9 @@ class _Recorder(TorchFunctionMode):
                 given = [*args, *(kwargs or {}).values()]
                 flat = [x for a in given for x in (a if isinstance(a, (tuple, list)) else [a])]
                 ins = tuple(a for a in flat if isinstance(a, Tensor))
-                self.tape.ops.append(Op(kind, module, place, ins, first))
+                self.tape.ops.append(
+                    Op(kind, module, place, ins, first, tuple(args), dict(kwargs or {}))
+                )
         return result
 
 
@@ -144,4 +182,12 @@ def taped(exp: Experiment, xb: Any) -> Tape:
     """Return the tape of one forward pass in the model's present mode, with gradients."""
     with recording(exp.model) as tape:
         tape.outputs = call(exp.model, xb)
+    return tape
+
+
+def heard(function: Callable[..., Any], *given: Any) -> Tape:
+    """Return the tape of any function, such as a loss; its value is in `outputs`."""
+    tape = Tape()
+    with _Recorder(tape, []):
+        tape.outputs = function(*given)
     return tape

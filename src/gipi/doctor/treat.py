@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gipi.doctor.attempt import attempt
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import judged, outputs, whole
 from gipi.doctor.finding import CannotRepair
@@ -91,7 +92,7 @@ def treat(diagnosis: Diagnosis, *, apply: tuple[str, ...], budget: float) -> Tre
     spent, allowed = 0, int(budget * exp.total_steps)
     if diagnosis.trained is None:
         diagnosis.trained = duplicate(exp)
-        diagnosis.trace = play(diagnosis.trained)
+        diagnosis.trace = attempt(diagnosis.trained)
         spent += diagnosis.trace.step
     old = diagnosis.trained
     best: tuple[Experiment, Proof] | None = None

@@ -5,14 +5,62 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.core.registry import Record, Registry
-from gipi.doctor.rules import double_softmax, lr_too_high, overfit, unnormalised_input
+from gipi.doctor.rules import (
+    bad_init_scale,
+    bad_init_symmetric,
+    batch_mixing,
+    bn_batch_too_small,
+    causal_leak,
+    double_sigmoid,
+    double_softmax,
+    frozen_layer,
+    graph_detached,
+    loss_broadcast,
+    loss_sign_flipped,
+    lr_too_high,
+    missing_nonlinearity,
+    missing_position,
+    missing_zero_grad,
+    overfit,
+    padding,
+    params_not_in_optimizer,
+    unnormalised_input,
+    unused_parameters,
+    weight_decay_on_norm_bias,
+    wrong_loss,
+    wrong_mask,
+    wrong_output_activation,
+)
 
 if TYPE_CHECKING:
     from gipi.doctor.rule import Rule
 
 RULES: tuple[Rule, ...] = (
+    # wiring
+    wrong_loss.RULE,
+    loss_broadcast.RULE,
     double_softmax.RULE,
+    double_sigmoid.RULE,
+    wrong_output_activation.RULE,
+    loss_sign_flipped.RULE,
+    missing_zero_grad.RULE,
+    params_not_in_optimizer.RULE,
+    frozen_layer.RULE,
+    graph_detached.RULE,
+    unused_parameters.RULE,
+    batch_mixing.RULE,
+    wrong_mask.RULE,
+    causal_leak.RULE,
+    padding.RULE,
+    missing_position.RULE,
+    bn_batch_too_small.RULE,
+    bad_init_symmetric.RULE,
+    bad_init_scale.RULE,
+    missing_nonlinearity.RULE,
+    weight_decay_on_norm_bias.RULE,
+    # data
     unnormalised_input.RULE,
+    # dynamics
     lr_too_high.RULE,
     overfit.RULE,
 )

@@ -1,0 +1,126 @@
+"""First weights are so large or so small that signals grow or die on their way."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from gipi.doctor.contest import contest
+from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from gipi.doctor.facts import Facts
+
+LOW, HIGH = 0.12, 2.5
+"""RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
+
+EMBEDDED = 0.004, 4.0
+"""RMS of embeddings: 1 is torch's own, 0.02 that of language models."""
+LOUD, QUIET = 10.0, 0.02
+WORSE = 3.0
+"""Times the loss of a blind guess."""
+SAME = 1e-3
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect layers whose gain is far from 1 before the first step."""
+    tied = _shared(facts)
+    equal = set(same_rows(facts))
+    gains: dict[str, float] = {}
+    for name, p in facts.exp.model.named_parameters():
+        owner = facts.owners.get(name)
+        if p.ndim < 2 or not p.requires_grad or not isinstance(owner, (*LAYERS, nn.Embedding)):
+            continue
+        if id(p) in tied or name in equal:
+            continue
+        gain = gain_of(p.detach(), owner)
+        if isinstance(owner, nn.Embedding) and EMBEDDED[0] <= gain <= EMBEDDED[1]:
+            continue
+        if gain > 0 and not LOW <= gain <= HIGH:
+            gains[name] = gain
+    if not gains:
+        return
+    worst = max(gains, key=lambda n: abs(math.log(gains[n])))
+    names = tuple(gains)
+    yield Finding(
+        "bad_init_scale",
+        f"{len(names)} layers begin with weights far from the usual size: '{worst}' "
+        f"{'multiplies' if gains[worst] > 1 else 'shrinks'} what comes in by about "
+        f"{gains[worst]:.3g}; the loss before the first step is {facts.first_loss:.4g}",
+        "draw weights with a spread of about 1 / sqrt(inputs): layer.reset_parameters()",
+        where=names,
+        evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss},
+        strength=EXACT / 2,
+        repairs=(
+            Repair("draw the weights anew", drawn(names),
+                   edit="for m in model.modules(): m.reset_parameters()"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little with weights of the usual size; the finding stands where they win.
+
+    Where the net begins far worse than a blind guess, or says the same of all rows, it stands
+    unless they lose.
+    """
+    seen = contest(facts, drawn(finding.where))
+    if seen is None:
+        return None
+    if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
+        return None
+    return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+
+
+def is_plain(facts: Facts, gains: Mapping[str, float]) -> bool:
+    """Whether the first outputs themselves show it: far too large, or all the same."""
+    loud = max(gains.values()) > LOUD
+    if loud and facts.first_loss > WORSE * facts.blind_loss > 0:
+        return True
+    said = facts.outputs
+    quiet = sum(g < QUIET for g in gains.values()) > 1
+    return quiet and isinstance(said, Tensor) and float(said.float().std(0).max()) < SAME
+
+
+def gain_of(weight: Tensor, layer: nn.Module) -> float:
+    """Return RMS of the weights times sqrt(inputs of a unit)."""
+    if isinstance(layer, nn.Embedding):
+        return float(weight.float().square().mean().sqrt())
+    inputs = weight[0].numel()
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):  # noqa: SLF001  its inputs come first
+        inputs = weight.shape[0] * weight[0, 0].numel() // layer.groups
+    return float(weight.float().square().mean().sqrt()) * math.sqrt(max(1, inputs))
+
+
+def _shared(facts: Facts) -> set[int]:
+    """Return ids of parameters that stand in two places, as those of tied embeddings."""
+    seen: set[int] = set()
+    twice: set[int] = set()
+    for module in facts.exp.model.modules():
+        for p in module.parameters(recurse=False):
+            if id(p) in seen or isinstance(module, nn.EmbeddingBag):
+                twice.add(id(p))
+            seen.add(id(p))
+    return twice
+
+
+RULE = Rule(
+    code="bad_init_scale",
+    title="first weights are too large or too small",
+    looks="the loss begins far above that of a blind guess, or hardly moves",
+    why="every layer multiplies the spread of what comes in by about sqrt(inputs) times the size "
+    "of its weights; over some layers that grows or dies, and gradients with it",
+    do="draw weights by the rule of the activation: He for ReLU, Glorot for tanh",
+    source="Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852; Mishkin and Matas 2016, "
+    "arXiv:1511.06422",
+    before=before,
+    confirm=confirm,
+    passes=160,
+    causes=(*DYNAMICS, "bn_stats_mismatch"),
+)

@@ -1,0 +1,121 @@
+"""Units of a layer begin equal and stay so: they can only ever be one unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.contest import contest
+from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)  # noqa: SLF001  torch has no other name
+EQUAL = 1e-3
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Look for layers whose rows are equal; sure where their gradients are equal too."""
+    layers = same_rows(facts)
+    if not layers:
+        return
+    held = dict(facts.exp.model.named_parameters())
+    zero = [n for n in layers if not bool(held[n].any())]
+    gradients = [m.fresh for m in facts.moves]
+    stuck = bool(gradients) and [
+        n for n in layers
+        if all((g := f.get(n)) is None or (rows_equal(g) and g.shape[0] > 1) for f in gradients)
+    ]  # fmt: skip
+    blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
+    suspect = [n for n in layers if blank or n not in zero]
+    if not stuck and not suspect:
+        return  # a zero layer whose gradients differ is a residual branch or a head
+    names = tuple(stuck or suspect)
+    values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
+    yield Finding(
+        "bad_init_symmetric",
+        f"all units of {len(names)} layers ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}) begin with the same weights "
+        f"({', '.join(f'{v:g}' for v in values[:3])})"
+        + (" and get the same gradient: they stay one unit for ever" if stuck else ""),
+        "draw weights at random: layer.reset_parameters(), or Glorot's or He's rule",
+        where=names,
+        evidence={"layers": len(names), "values": values[:8], "stuck": bool(stuck)},
+        confirmed=bool(stuck),
+        strength=EXACT,
+        repairs=(
+            Repair("draw the weights at random", drawn(tuple(layers)),
+                   proof="exact" if stuck else "better",
+                   edit="for m in model.modules(): m.reset_parameters()"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little with weights drawn at random; the finding stands where they win."""
+    repair = finding.repair
+    assert repair is not None
+    assert repair.change is not None
+    seen = contest(facts, repair.change)
+    if seen is None or not seen.wins():
+        return None
+    return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+
+
+def same_rows(facts: Facts) -> list[str]:
+    """Return the weight matrices of layers whose rows are all equal."""
+    held = dict(facts.exp.model.named_parameters())
+    return [n for n in _matrices(facts) if rows_equal(held[n].detach())]
+
+
+def _matrices(facts: Facts) -> list[str]:
+    return [
+        n for n, p in facts.exp.model.named_parameters()
+        if p.ndim > 1 and p.requires_grad and p.shape[0] > 1
+        and isinstance(facts.owners.get(n), LAYERS)
+    ]  # fmt: skip
+
+
+def rows_equal(weight: Tensor) -> bool:
+    """Whether at least half of the rows of a matrix are the first one."""
+    rows = weight.flatten(1)
+    size = float(rows.abs().max())
+    return size == 0 or float(((rows - rows[0]).abs().amax(1) <= EQUAL * size).float().mean()) > 0.5
+
+
+def drawn(names: Sequence[str]) -> Change:
+    """Return the change that draws the layers of some weights anew, as torch does."""
+
+    def change(exp: Experiment) -> str:
+        layers = {n.rpartition(".")[0] for n in names}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(exp.seed)
+            for name in sorted(layers):
+                module = exp.model.get_submodule(name)
+                assert isinstance(module, (*LAYERS, nn.Embedding))
+                module.reset_parameters()
+        return f"the weights of {len(layers)} layers are drawn at random"
+
+    return change
+
+
+RULE = Rule(
+    code="bad_init_symmetric",
+    title="all units of a layer begin equal",
+    looks="the loss stops where the best guess without looking at the input stands",
+    why="equal units get equal gradients: a layer of a hundred equal units is a layer of one",
+    do="draw weights at random; only biases, the last layer and the end of a residual branch may "
+    "begin at zero",
+    source="Goodfellow, Bengio and Courville 2016, section 8.4 (breaking symmetry)",
+    before=before,
+    confirm=confirm,
+    passes=160,
+    causes=(*DYNAMICS, "bad_init_scale", "missing_nonlinearity"),
+)

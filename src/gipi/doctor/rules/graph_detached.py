@@ -1,0 +1,89 @@
+"""The graph is cut: the loss depends on weights that no gradient reaches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gipi.doctor.edits import Edited, KeepGraph
+from gipi.doctor.experiment import batches, call
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.knowledge import PASSES, judged_still, matrices
+from gipi.doctor.reach import unreached
+from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect weights that matter for the loss and get no gradient in two batches."""
+    names = unreached(facts).cut
+    if not names:
+        return
+    places = sorted({op.module for op in facts.tape.of({"detach"})})
+    at = f"; detach() is called in {', '.join(p or 'the model itself' for p in places[:3])}"
+    trained = [n for n, p in facts.exp.model.named_parameters() if p.requires_grad]
+    alone = len(names) == len(trained)
+    found = Finding(
+        "graph_detached",
+        f"the loss depends on {len(names)} parameters that no gradient reaches "
+        f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): between them and the loss "
+        f"the graph is cut{at if places else ''}",
+        "take detach(), no_grad(), .data, .item() and numpy out of the way from them to the loss",
+        where=names,
+        evidence={"parameters": len(names), "detach_in": places},
+        strength=EXACT,
+        confirmed=alone and not facts.moves,
+        repairs=(
+            Repair("keep the graph", keep_graph, mode="ask",
+                   edit="delete .detach() / torch.no_grad() in the forward pass"
+                   + (f" of {places[0] or 'the model'}" if places else "")),
+        ),
+    )  # fmt: skip
+    yield found.but(severity="problem" if alone or matrices(facts, names) else "hint")
+
+
+def keep_graph(exp: Experiment) -> str:
+    """Let detach() and no_grad() within the forward pass do nothing."""
+    kept = Edited(exp.model, KeepGraph())
+    before_count = _reached(exp, exp.model)
+    if _reached(exp, kept) <= before_count:
+        message = "the graph is cut by something else, such as a way through numpy"
+        raise CannotRepair(message)
+    exp.model = kept
+    return "detach() and no_grad() within the forward pass do nothing"
+
+
+def _reached(exp: Experiment, model: Any) -> int:
+    """Return how many parameters the outputs' graph reaches, for one batch."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    try:
+        xb, yb = next(iter(batches(exp, 0)))
+        with torch.random.fork_rng(devices=[]):
+            loss = exp.loss(call(model, xb), yb)
+        if not loss.requires_grad:
+            return 0
+        grads = torch.autograd.grad(loss.mean(), params, allow_unused=True)
+    except (RuntimeError, TypeError, StopIteration):
+        return 0
+    return sum(g is not None for g in grads)
+
+
+RULE = Rule(
+    code="graph_detached",
+    title="the gradient does not get through",
+    looks="the loss falls a little and stops; weights before the cut stay as they were",
+    why="detach(), no_grad(), .item() and numpy give numbers without their history: nothing can "
+    "be derived through them",
+    do="compute the loss from tensors that never left the graph",
+    source="PyTorch documentation, Autograd mechanics",
+    before=before,
+    confirm=judged_still,
+    passes=PASSES,
+    causes=(*DYNAMICS, "unused_parameters"),
+)

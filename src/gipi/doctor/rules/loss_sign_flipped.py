@@ -1,0 +1,146 @@
+"""Training climbs: the loss, the optimizer or the step has the wrong sign."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gipi.doctor.ends import class_width
+from gipi.doctor.experiment import call
+from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.probes import after_steps
+from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+
+AGAINST = -0.9
+"""Cosine of the gradient that the optimizer sees with that of the loss."""
+STEPS = 20
+WORSE = 0.2
+"""Nats by which the truth must have become less likely after `STEPS`."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where an odd number of signs is turned."""
+    turned = []
+    if facts.loss.sign < 0:
+        turned.append(f"the loss function is minus {facts.loss.name}")
+    if all(g.get("maximize") for g in facts.exp.optimizer.param_groups):
+        turned.append("the optimizer was made with maximize=True")
+    if facts.loss.name != "other" or turned:
+        if _step_turns(facts):
+            turned.append("the step goes against the gradient of the loss")
+        if len(turned) % 2:
+            yield _finding(" and ".join(turned), confirmed=True)
+    elif _prefers_wrong(facts):
+        yield _finding("the loss falls where the true class becomes less likely", confirmed=False)
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Take some steps: the finding stands where the truth has become less likely."""
+    xb, yb = facts.batch
+    wide = class_width(facts)
+    if wide is None:
+        return None
+    losses, twin = after_steps(facts.exp, STEPS)
+    facts.passes += STEPS
+    with torch.no_grad():
+        after = F.cross_entropy(call(twin.model, xb).movedim(wide[0], 1), yb.long())
+        first = F.cross_entropy(facts.outputs.movedim(wide[0], 1), yb.long())
+    if not float(after) > float(first) + WORSE:
+        return None
+    return finding.but(confirmed=True, evidence={
+        "nats_before": float(first), "nats_after": float(after), "loss": losses[-1]})  # fmt: skip
+
+
+def _finding(what: str, *, confirmed: bool) -> Finding:
+    return Finding(
+        "loss_sign_flipped",
+        f"training makes the net worse on purpose: {what}",
+        "minimise the loss: cross-entropy is minus the log-probability of the truth, an error is "
+        "the error itself",
+        evidence={"signs": what},
+        confirmed=confirmed,
+        strength=EXACT,
+        repairs=(
+            Repair("turn the sign", turn, mode="ask", proof="exact",
+                   edit="loss = -loss, or maximize=False in the optimizer"),
+        ),
+    )  # fmt: skip
+
+
+def _step_turns(facts: Facts) -> bool:
+    """Whether the optimizer saw minus the gradient of the loss, twice."""
+    seen = []
+    for move in facts.moves:
+        names = [n for n, g in move.grads.items() if g is not None and move.fresh[n] is not None]
+        if not names:
+            return False
+        g = torch.cat([move.grads[n].flatten() for n in names])  # type: ignore[union-attr]
+        f = torch.cat([move.fresh[n].flatten() for n in names])  # type: ignore[union-attr]
+        seen.append(float(F.cosine_similarity(g, f, 0)))
+    return len(seen) == 2 and max(seen) < AGAINST
+
+
+def _prefers_wrong(facts: Facts) -> bool:
+    """Whether a loss of classes rises with the logit of the truth, wherever outputs are."""
+    said, y, wide = facts.outputs, facts.batch[1], class_width(facts)
+    if facts.kind not in ("classes", "tokens") or wide is None or y.is_floating_point():
+        return False
+    if int(y.min()) < 0 or int(y.max()) >= wide[1] or said.ndim != y.ndim + 1:
+        return False
+    push = F.one_hot(y, wide[1]).movedim(-1, wide[0]).to(said.dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for start in (said, torch.randn(said.shape, generator=generator).to(said)):
+            try:
+                low, mid, high = (float(facts.exp.loss(start + s * push, y)) for s in (-1, 0, 1))
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return False
+            if not low < mid < high:
+                return False
+    return True
+
+
+@dataclass(frozen=True)
+class Turned:
+    """Minus a loss."""
+
+    loss: Any
+
+    def __call__(self, said: Any, y: Any) -> Tensor:
+        """Return minus the loss."""
+        value: Tensor = -self.loss(said, y)
+        return value
+
+
+def turn(exp: Experiment) -> str:
+    """Turn maximize where it is set, else the loss."""
+    if any(g.get("maximize") for g in exp.optimizer.param_groups):
+        for group in exp.optimizer.param_groups:
+            group["maximize"] = False
+        return "the optimizer minimises"
+    exp.loss = Turned(exp.loss)
+    return "the sign of the loss is turned"
+
+
+RULE = Rule(
+    code="loss_sign_flipped",
+    title="the loss has the wrong sign",
+    looks="the loss goes to minus infinity while predictions get worse",
+    why="an optimizer goes down: a loss that is smaller for a worse answer is learned to the end",
+    do="give the optimizer what shall become small",
+    source="Bottou 2012, Stochastic Gradient Descent Tricks (verify the gradients)",
+    before=before,
+    confirm=confirm,
+    passes=STEPS,
+    causes=(*DYNAMICS, "bad_init_scale"),
+)

@@ -1,0 +1,136 @@
+"""Linear layers in a row, which are one linear layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from gipi.doctor.contest import contest
+from gipi.doctor.edits import replace_module
+from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.tape import VIEWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.tape import Op
+
+BESIDE = VIEWS | {"dropout", "mean", "batch_norm", "add"}
+"""Calls between two layers that leave the whole linear (a mean pool, a bias, a norm in use)."""
+WINS = 0.9
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect layers whose input is the output of another layer, with nothing in between."""
+    pairs = in_a_row(facts)
+    if not pairs:
+        return
+    names = tuple(dict.fromkeys(a.module for a, _ in pairs))
+    yield Finding(
+        "missing_nonlinearity",
+        f"{len(pairs)} layers take the output of a linear layer as it is ("
+        f"{', '.join(f'{a.place} -> {b.place}' for a, b in pairs[:3])}): two linear layers in a "
+        "row are one",
+        "put an activation between them, such as ReLU",
+        where=names,
+        evidence={"pairs": [f"{a.place} -> {b.place}" for a, b in pairs[:16]]},
+        strength=5.0,
+        repairs=(
+            Repair("ReLU between them", activated(names), mode="ask",
+                   edit=f"nn.ReLU() behind '{names[0]}'"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little with ReLUs between the layers; the finding stands where they win."""
+    for adam in (False, True):
+        seen = contest(facts, activated(finding.where), adam=adam, steps=80 if adam else None)
+        if seen is not None and seen.wins(WINS):
+            return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+    return None
+
+
+def in_a_row(facts: Facts) -> list[tuple[Op, Op]]:
+    """Return pairs of layers (modules) of which the second takes what the first gives.
+
+    A narrow layer between wide ones is a bottleneck, and one beside a residual has its activation
+    elsewhere: neither is counted.
+    """
+    layers = [op for op in facts.tape.of({"linear", "conv"}) if _is_layer(facts, op)]
+    found = []
+    for op in layers:
+        before_it = _source(facts, op.inputs[0])
+        if before_it is None or before_it.kind not in ("linear", "conv") or before_it is op:
+            continue
+        if not _is_layer(facts, before_it) or _is_bottleneck(facts, before_it, op):
+            continue
+        found.append((before_it, op))
+    return found
+
+
+def _is_layer(facts: Facts, op: Op) -> bool:
+    if not op.module or not op.inputs:
+        return False
+    module = facts.exp.model.get_submodule(op.module)
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return module.groups == 1
+    return isinstance(module, nn.Linear)
+
+
+def _is_bottleneck(facts: Facts, one: Op, other: Op) -> bool:
+    """Whether what passes between the layers is narrower than what comes in and what goes out."""
+    model = facts.exp.model
+    a, b = model.get_submodule(one.module), model.get_submodule(other.module)
+    if not isinstance(a, nn.Linear) or not isinstance(b, nn.Linear):
+        return False
+    return a.out_features < min(a.in_features, b.out_features)
+
+
+def _source(facts: Facts, value: Tensor) -> Op | None:
+    """Return the call that a layer's input comes from, through what leaves it linear."""
+    for _ in range(8):
+        op = facts.tape.source_of(value)
+        if op is None or op.kind not in BESIDE - {"add"} or not op.inputs:
+            return op
+        value = op.inputs[0]
+    return None
+
+
+def activated(names: Sequence[str]) -> Change:
+    """Return the change that puts a ReLU behind some layers."""
+
+    def change(exp: Experiment) -> str:
+        done = []
+        for name in names:
+            layer = exp.model.get_submodule(name)
+            if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                replace_module(exp.model, name, by=nn.Sequential(layer, nn.ReLU()))
+                done.append(name)
+        if not done:
+            message = "the layers are not modules of the model"
+            raise CannotRepair(message)
+        return f"a ReLU stands behind {', '.join(done)}"
+
+    return change
+
+
+RULE = Rule(
+    code="missing_nonlinearity",
+    title="linear layers in a row",
+    looks="a deep net that does no better than a linear model",
+    why="a linear function of a linear function is linear: depth adds weights and nothing that "
+    "could not be said without",
+    do="put an activation between layers",
+    source="Goodfellow, Bengio and Courville 2016, section 6.1 (learning XOR)",
+    before=before,
+    confirm=confirm,
+    passes=240,
+    causes=("underfit", "plateau"),
+)

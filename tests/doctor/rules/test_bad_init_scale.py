@@ -1,0 +1,62 @@
+"""Weights far too large or small are found and drawn anew; usual rules of drawing are silent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, regression
+from tests.doctor.wired import Attention, cured, next_words, words_loss
+from torch import nn
+
+from gipi.doctor.rules.bad_init_scale import RULE
+
+
+def scaled(model: nn.Module, factor: float, only: str = "") -> nn.Module:
+    torch.manual_seed(0)
+    for m in model.modules():
+        if isinstance(m, (nn.Linear, nn.Conv2d)):
+            m.reset_parameters()
+    with torch.no_grad():
+        for n, p in model.named_parameters():
+            if p.ndim > 1 and only in n:
+                p.mul_(factor)
+    return model
+
+
+@pytest.mark.parametrize(("factor", "only"), [(20.0, ""), (1e-3, ""), (100.0, "2.")])
+def test_weights_of_a_wrong_size(factor, only) -> None:
+    treatment = cured(experiment(scaled(mlp(), factor, only), blobs(), epochs=3, lr=3e-3), RULE)
+    assert treatment.proof.gain > 0
+
+
+def test_embeddings_far_too_large() -> None:
+    torch.manual_seed(0)
+    net = Attention()
+    with torch.no_grad():
+        net.embed.weight.mul_(100)
+    cured(experiment(net, next_words(), loss=words_loss, epochs=3), RULE)
+
+
+@pytest.mark.parametrize("draw", [
+    nn.init.xavier_uniform_, nn.init.kaiming_normal_,
+    lambda w: nn.init.orthogonal_(w, 1.4), lambda w: nn.init.normal_(w, std=0.1),
+])  # fmt: skip
+def test_usual_draws_are_silent(draw) -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    for p in model.parameters():
+        if p.ndim > 1:
+            draw(p)
+    assert findings(experiment(model, blobs()), RULE) == []
+
+
+def test_small_heads_images_tied_weights_and_far_targets_are_silent() -> None:
+    assert findings(experiment(scaled(mlp(out=1), 0.01, "2."), regression()), RULE) == []
+    assert findings(experiment(cnn(), images()), RULE) == []
+    tied = Attention()
+    tied.head.weight = tied.embed.weight
+    assert findings(experiment(tied, next_words(), loss=words_loss), RULE) == []
+    far = mlp(out=1)
+    nn.init.constant_(far[-1].bias, 200.0)
+    data = [(X, y + 200) for X, y in regression()]
+    assert findings(experiment(far, data), RULE) == []

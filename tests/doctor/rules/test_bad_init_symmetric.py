@@ -1,0 +1,66 @@
+"""Layers whose units begin equal are found and drawn anew; zero heads and branches are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import (
+    Recurrent,
+    blobs,
+    experiment,
+    findings,
+    images,
+    mlp,
+    regression,
+    waves,
+)
+from tests.doctor.wired import cured, named
+from torch import nn
+
+from gipi.doctor.rules.bad_init_symmetric import RULE
+
+
+def filled(model: nn.Module, value: float, *, biases: bool) -> nn.Module:
+    torch.manual_seed(0)
+    for p in model.parameters():
+        if p.ndim > 1 or biases:
+            nn.init.constant_(p, value)
+    return model
+
+
+@pytest.mark.parametrize("biases", [True, False])
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_constant_weights(value, biases) -> None:
+    exp = experiment(filled(mlp(), value, biases=biases), blobs(), epochs=5)
+    treatment = cured(exp, RULE)
+    assert treatment.after["loss"] < treatment.before["loss"]
+
+
+def test_convolutions_and_recurrent_layers() -> None:
+    conv = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))
+    named(experiment(filled(conv, 0.05, biases=True), images()), RULE)
+    named(experiment(filled(Recurrent(), 0.1, biases=True), waves()), RULE)
+
+
+def test_zero_heads_branches_positions_and_usual_weights_are_silent() -> None:
+    assert findings(experiment(mlp(), blobs()), RULE) == []
+    blank = mlp()
+    nn.init.zeros_(blank[-1].weight)
+    assert findings(experiment(blank, blobs()), RULE) == []
+
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open, self.head = nn.Linear(8, 16), nn.Linear(16, 1)
+            self.one, self.two = nn.Linear(16, 16), nn.Linear(16, 16)
+            nn.init.zeros_(self.two.weight)
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, x):
+            h = self.open(x)
+            return self.head(h + self.two(self.one(h).relu()))
+
+    assert findings(experiment(Branch(), regression()), RULE) == []
+    one = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    single = [(X[:, :1], y) for X, y in regression()]
+    assert findings(experiment(one, single), RULE) == []

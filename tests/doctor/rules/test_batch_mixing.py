@@ -1,0 +1,87 @@
+"""Rows that see each other are found in every kind of net; norms and streams of columns are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import Recurrent, blobs, cnn, experiment, findings, images, mlp, waves
+from tests.doctor.wired import Attention, cured, named, next_words, words_loss
+from torch import nn
+
+from gipi.doctor.rules.batch_mixing import RULE
+
+
+class Mixed(nn.Module):
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.how, self.one, self.two = how, nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        h = self.one(x).relu()
+        if self.how == "centre":
+            h = h - h.mean(0)
+        elif self.how == "softmax":
+            h = h.softmax(0)
+        elif self.how == "reshape":
+            h = h.T.reshape(len(x), 16)
+        return self.two(h)
+
+
+def sideways() -> nn.Module:
+    net = Recurrent()
+    net.body = nn.GRU(2, 16)
+    return net
+
+
+@pytest.mark.parametrize("how", ["centre", "softmax", "reshape"])
+def test_tables(how) -> None:
+    diagnosis = named(experiment(Mixed(how), blobs()), RULE)
+    assert diagnosis.findings[0].evidence["moves"] > 1e-3
+
+
+def test_a_softmax_over_rows_is_turned() -> None:
+    cured(experiment(Mixed("softmax"), blobs(), epochs=2), RULE)
+    over = nn.Sequential(nn.Linear(8, 16), nn.Softmax(dim=0), nn.Linear(16, 4))
+    cured(experiment(over, blobs(), epochs=2), RULE)
+
+
+def test_layers_that_take_batch_for_time_are_turned() -> None:
+    treatment = cured(experiment(sideways(), waves(300), epochs=4), RULE)
+    assert treatment.changes == ["batch_first=True in body"]
+
+
+def test_attention_over_rows() -> None:
+    exp = experiment(Attention(over=0), next_words(), loss=words_loss)
+    named(exp, RULE)
+
+
+NORMED = [nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 4)]
+OWN = [nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 4)]
+
+
+@pytest.mark.parametrize("make", [
+    lambda: experiment(mlp(), blobs()), lambda: experiment(cnn(norm=True), images()),
+    lambda: experiment(Recurrent(), waves()), lambda: experiment(nn.Sequential(*NORMED), blobs()),
+    lambda: experiment(nn.Sequential(*OWN), blobs()),
+    lambda: experiment(Attention(), next_words(), loss=words_loss),
+])  # fmt: skip
+def test_healthy_nets_are_silent(make) -> None:
+    assert findings(make(), RULE) == []
+
+
+def test_a_stream_whose_first_dimension_is_time_is_silent() -> None:
+    class TimeFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.cell = nn.Embedding(12, 8), nn.GRU(8, 16)
+            self.head = nn.Linear(16, 12)
+
+        def forward(self, x):
+            return self.head(self.cell(self.embed(x))[0])
+
+    (X, y), _ = next_words()
+    stream = [(a.T.contiguous(), b.T.contiguous())
+              for a, b in zip(X.split(16), y.split(16), strict=True)]  # fmt: skip
+    exp = experiment(TimeFirst(), (stream, None), loss=words_loss)
+    assert findings(exp, RULE) == []
+    torch.manual_seed(0)

@@ -1,0 +1,76 @@
+"""Random weights that stand still are found; learned, declared and constant ones are not."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from tests.doctor.patients import blobs, experiment, findings, mlp
+from tests.doctor.rules.test_params_not_in_optimizer import learned, rings
+from tests.doctor.wired import cured, named
+from torch import nn
+
+from gipi.doctor.experiment import plain_step
+from gipi.doctor.rules.frozen_layer import RULE
+
+
+def narrow():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(8, 10), nn.Tanh(), nn.Linear(10, 10), nn.Tanh(), nn.Linear(10, 4)
+    )
+
+
+def frozen(model, *names):
+    for name, p in model.named_parameters():
+        if name.startswith(names):
+            p.requires_grad_(requires_grad=False)
+    return model
+
+
+def test_a_random_layer_that_stands_still() -> None:
+    exp = experiment(frozen(narrow(), "0."), blobs(apart=1.0), epochs=4)
+    assert set(named(exp, RULE).findings[0].where) == {"0.weight", "0.bias"}
+    cured(exp, RULE)
+
+
+def test_layers_that_the_optimizer_does_not_have_either() -> None:
+    model = frozen(narrow(), "0.", "2.")
+    exp = experiment(model, blobs(apart=1.0), epochs=4)
+    exp.optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.01)
+    cured(exp, RULE)
+
+
+def test_a_model_without_any_trainable_weight() -> None:
+    exp = experiment(frozen(narrow(), ""), blobs(), epochs=2)
+    assert "every weight" in named(exp, RULE).findings[0].message
+
+
+def test_learned_and_declared_weights_may_stand_still() -> None:
+    data = rings()
+    torch.manual_seed(0)
+    model = learned(mlp(out=2), data)
+    assert findings(experiment(frozen(model, "0."), data), RULE) == []
+    exp = experiment(frozen(narrow(), "0."), data, declared={"frozen": ["0.*"]})
+    assert findings(exp, RULE) == []
+    assert findings(experiment(mlp(), data), RULE) == []
+
+
+def test_tables_of_positions_and_running_means_of_weights_are_silent() -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.place = nn.Parameter(torch.randn(1, 8), requires_grad=False)
+            self.net = mlp()
+            self.slow = copy.deepcopy(self.net).requires_grad_(requires_grad=False)
+
+        def forward(self, x):
+            return (self.net if self.training else self.slow)(x + self.place)
+
+    def step(exp, xb, yb):
+        loss = plain_step(exp, xb, yb)
+        for s, p in zip(exp.model.slow.parameters(), exp.model.net.parameters(), strict=True):
+            s.data.lerp_(p.data, 0.1)
+        return loss
+
+    assert findings(experiment(Placed(), blobs(), step=step), RULE) == []

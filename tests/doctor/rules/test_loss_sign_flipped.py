@@ -1,0 +1,66 @@
+"""A turned sign is found in the loss, the optimizer and the step; two of them make none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.doctor.patients import blobs, experiment, findings, mlp, regression
+from tests.doctor.wired import cured, named
+
+from gipi.doctor.experiment import call
+from gipi.doctor.rules.loss_sign_flipped import RULE
+
+
+def focal(o, y):
+    told = F.log_softmax(o, -1).gather(-1, y[:, None])[:, 0]
+    return -((1 - told.exp()) ** 2 * told).mean()
+
+
+@pytest.mark.parametrize("loss", [
+    lambda o, y: -F.cross_entropy(o, y),
+    lambda o, y: o.log_softmax(-1).gather(1, y[:, None]).mean(),
+    lambda o, y: -F.cross_entropy(o, y, label_smoothing=0.1),
+    lambda o, y: -focal(o, y),
+])  # fmt: skip
+def test_losses_with_the_wrong_sign(loss) -> None:
+    treatment = cured(experiment(mlp(), blobs(), loss=loss, epochs=3), RULE, apply=[RULE.code])
+    assert treatment.after["loss"] < 1
+
+
+def test_it_is_not_turned_without_a_yes() -> None:
+    exp = experiment(mlp(out=1), regression(), loss=lambda o, y: -F.mse_loss(o, y))
+    diagnosis = named(exp, RULE)
+    assert diagnosis.repair() is None
+    assert "loss = -loss" in diagnosis.why_not
+
+
+def test_an_optimizer_that_climbs_and_a_step_that_turns() -> None:
+    exp = experiment(mlp(), blobs())
+    exp.optimizer = torch.optim.SGD(exp.model.parameters(), 0.1, maximize=True)
+    named(exp, RULE)
+
+    def step(exp, xb, yb):
+        exp.optimizer.zero_grad()
+        loss = exp.loss(call(exp.model, xb), yb)
+        (-loss).backward()
+        exp.optimizer.step()
+        return loss.detach()
+
+    named(experiment(mlp(), blobs(), step=step), RULE)
+    both = experiment(mlp(), blobs(), step=step)
+    both.optimizer = torch.optim.SGD(both.model.parameters(), 0.1, maximize=True)
+    assert findings(both, RULE) == []
+
+
+def test_usual_and_unusual_losses_are_silent() -> None:
+    for loss in (F.cross_entropy, focal, F.multi_margin_loss):
+        assert findings(experiment(mlp(), blobs(), loss=loss), RULE) == []
+
+    def gaussian(o, y):
+        return 0.5 * ((y - o[:, :1]) ** 2 * (-o[:, 1:]).exp() + o[:, 1:]).mean() - 3
+
+    assert findings(experiment(mlp(out=2), regression(), loss=gaussian), RULE) == []
+    likeness = experiment(mlp(out=8), [(X, X) for X, _ in blobs()],
+                          loss=lambda o, y: -F.cosine_similarity(o, y).mean())  # fmt: skip
+    assert findings(likeness, RULE) == []

@@ -1,0 +1,49 @@
+"""Linear layers in a row are found where a ReLU helps; bottlenecks and linear questions are not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp
+from tests.doctor.wired import Attention, cured, next_words, words_loss
+from torch import nn
+
+from gipi.doctor.rules.missing_nonlinearity import RULE
+
+
+def rings(rows=500, seed=0):
+    """Return two classes that differ in their distance from the origin."""
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(rows, 2, generator=g)
+    y = (X.norm(dim=1) > 1.2).long()
+    n = rows * 3 // 5
+    return (X[:n], y[:n]), (X[n:], y[n:])
+
+
+def linear(*widths):
+    torch.manual_seed(0)
+    return nn.Sequential(*[nn.Linear(a, b) for a, b in pairwise(widths)])
+
+
+def test_a_deep_linear_net_is_named_and_changed_on_request() -> None:
+    exp = experiment(linear(2, 24, 24, 2), rings(), epochs=10)
+    treatment = cured(exp, RULE, apply=[RULE.code])
+    assert treatment.proof.gain > 0
+    assert treatment.changes == ["a ReLU stands behind 0, 1"]
+
+
+def test_flattening_and_dropout_do_not_hide_it() -> None:
+    model = nn.Sequential(nn.Unflatten(1, (2, 1)), nn.Linear(1, 8), nn.Flatten(), nn.Dropout(0.1),
+                          nn.Linear(16, 2))  # fmt: skip
+    assert findings(experiment(model, rings(), epochs=10), RULE) == [RULE.code]
+
+
+def test_nets_with_activations_bottlenecks_and_linear_questions_are_silent() -> None:
+    assert findings(experiment(mlp(), blobs()), RULE) == []
+    assert findings(experiment(cnn(), images()), RULE) == []
+    assert findings(experiment(Attention(), next_words(), loss=words_loss), RULE) == []
+    code = nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 8))
+    assert findings(experiment(code, [(X, X) for X, _ in blobs()]), RULE) == []
+    lines = [(X, X @ torch.ones(8, 1)) for X, _ in blobs()]
+    assert findings(experiment(linear(8, 16, 1), lines), RULE) == []

@@ -1,0 +1,73 @@
+"""Gradients that are left over are found; accumulation, clipping and L-BFGS are silent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import blobs, experiment, findings, mlp
+from tests.doctor.wired import cured
+from torch import nn
+
+from gipi.doctor.experiment import call
+from gipi.doctor.rules.missing_zero_grad import RULE
+
+
+def stepping(*, zero="", clip=0.0, noise=0.0, every=1):
+    """Return a step that sets gradients to zero "before", "after" or never."""
+    count = [0]
+
+    def step(exp, xb, yb):
+        if zero == "before":
+            exp.optimizer.zero_grad()
+        xb = xb + noise * torch.randn_like(xb)
+        loss = exp.loss(call(exp.model, xb), yb)
+        (loss / every).backward()
+        count[0] += 1
+        if clip:
+            nn.utils.clip_grad_norm_(exp.model.parameters(), clip)
+        if count[0] % every == 0:
+            exp.optimizer.step()
+            if zero == "after":
+                exp.optimizer.zero_grad()
+        return loss.detach()
+
+    return step
+
+
+@pytest.mark.parametrize("lr", [1e-6, 0.3])
+def test_it_is_named_and_cured(lr) -> None:
+    exp = experiment(mlp(), blobs(), step=stepping(), lr=lr, optimizer="sgd", epochs=3)
+    cured(exp, RULE)
+
+
+@pytest.mark.parametrize("how", [
+    {"zero": "before"}, {"zero": "after"}, {"zero": "before", "clip": 0.01},
+    {"zero": "after", "every": 2}, {"zero": "after", "every": 3}, {"zero": "before", "noise": 2.0},
+])  # fmt: skip
+def test_steps_that_are_right_are_silent(how) -> None:
+    assert findings(experiment(mlp(), blobs(), step=stepping(**how)), RULE) == []
+    assert findings(experiment(mlp(), blobs(), transform=lambda x: x * 1.1), RULE) == []
+
+
+def test_an_optimizer_that_evaluates_the_loss_itself_is_silent() -> None:
+    exp = experiment(mlp(), blobs())
+    exp.optimizer = torch.optim.LBFGS(exp.model.parameters(), max_iter=3)
+
+    def step(exp, xb, yb):
+        def closure():
+            exp.optimizer.zero_grad()
+            loss = exp.loss(call(exp.model, xb), yb)
+            loss.backward()
+            return loss
+
+        return exp.optimizer.step(closure).detach()
+
+    exp.step = step
+    assert findings(exp, RULE) == []
+
+
+def test_weights_that_the_optimizer_lacks_do_not_count() -> None:
+    model = mlp()
+    exp = experiment(model, blobs())
+    exp.optimizer = torch.optim.SGD(model[0].parameters(), 0.1)
+    assert findings(exp, RULE) == []

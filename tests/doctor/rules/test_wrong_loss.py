@@ -1,0 +1,74 @@
+"""Losses that do not fit targets or outputs are named; odd ones that fit are not."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen
+from tests.doctor.wired import cured, named
+from torch import nn
+
+from gipi.doctor.rules.wrong_loss import RULE
+
+
+def test_class_numbers_fitted_by_square_are_named_and_changed_on_request() -> None:
+    data = [(X, y) for X, y in blobs(classes=5, apart=1.5)]
+    exp = experiment(mlp(out=1), data, loss=lambda o, y: F.mse_loss(o[:, 0], y.float()))
+    diagnosis = named(exp, RULE)
+    evidence = diagnosis.findings[0].evidence
+    assert evidence["right_as_classes"] > evidence["right_as_numbers"] + 0.1
+    assert diagnosis.repair() is None
+    assert "nn.Linear(..., 5)" in diagnosis.why_not
+    assert cured(exp, RULE, apply=["wrong_loss"]).after["loss"] < 1
+
+
+def test_counts_fitted_by_square_are_numbers() -> None:
+    data = [(X, (2 * y + 4).round().clamp(0, 9)) for X, y in regression()]
+    assert findings(experiment(mlp(out=1), data), RULE) == []
+
+
+def test_scores_and_probabilities_given_to_the_loss_of_log_probabilities() -> None:
+    cured(experiment(mlp(), blobs(), loss=nn.NLLLoss(), epochs=4), RULE)
+    spoken = nn.Sequential(*mlp(), nn.Softmax(-1))
+    cured(experiment(spoken, blobs(), loss=F.nll_loss, epochs=4), RULE)
+    right = nn.Sequential(*mlp(), nn.LogSoftmax(-1))
+    assert findings(experiment(right, blobs(), loss=nn.NLLLoss()), RULE) == []
+
+
+def test_cross_entropy_over_one_output() -> None:
+    data = [(X, (y == 0).float()[:, None]) for X, y in blobs(classes=2)]
+    exp = experiment(mlp(out=1), data, loss=nn.CrossEntropyLoss(), epochs=4)
+    assert "always zero" in named(exp, RULE).findings[0].message
+    assert cured(exp, RULE, apply=["wrong_loss"]).after["loss"] < 0.5
+
+
+def test_cross_entropy_of_several_answers_or_of_numbers() -> None:
+    data = [(X, (X[:, :4] > 0).float()) for X, _ in blobs()]
+    exp = experiment(mlp(), data, loss=nn.CrossEntropyLoss(), epochs=4)
+    assert "BCEWithLogitsLoss" in named(exp, RULE).findings[0].advice
+    numbers = [(X, X[:, :4]) for X, _ in blobs()]
+    named(experiment(mlp(), numbers, loss=nn.CrossEntropyLoss()), RULE)
+    soft = [(X, F.one_hot(y, 4) * 0.9 + 0.025) for X, y in blobs()]
+    assert findings(experiment(mlp(), soft, loss=nn.CrossEntropyLoss()), RULE) == []
+
+
+def test_yes_or_no_of_class_numbers() -> None:
+    data = [(X, y.float()[:, None]) for X, y in blobs()]
+    named(experiment(mlp(out=1), data, loss=nn.BCEWithLogitsLoss()), RULE)
+    one_hot = [(X, F.one_hot(y, 4).float()) for X, y in blobs()]
+    hint = seen(experiment(mlp(), one_hot, loss=nn.BCEWithLogitsLoss()), RULE)
+    assert [f.severity for f in hint.findings] == ["hint"]
+
+
+def test_losses_that_fit_are_silent() -> None:
+    assert findings(experiment(mlp(), blobs()), RULE) == []
+    assert findings(experiment(mlp(out=1), regression()), RULE) == []
+    binary = [(X, (y == 0).float()[:, None]) for X, y in blobs(classes=2)]
+    assert findings(experiment(mlp(out=1), binary, loss=nn.BCEWithLogitsLoss()), RULE) == []
+    assert findings(experiment(mlp(out=1), binary, loss=nn.MSELoss()), RULE) == []  # Brier's score
+    several = [(X, (X[:, :4] > 0).float()) for X, _ in blobs()]
+    assert findings(experiment(mlp(), several, loss=nn.BCEWithLogitsLoss()), RULE) == []
+    rated = experiment(mlp(out=1), [(X, torch.poisson(y.exp())) for X, y in regression()],
+                       loss=nn.PoissonNLLLoss())  # fmt: skip
+    assert findings(rated, RULE) == []
+    assert findings(experiment(mlp(), blobs(), loss=F.multi_margin_loss), RULE) == []

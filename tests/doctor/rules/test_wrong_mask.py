@@ -1,0 +1,96 @@
+"""Masks in the wrong sense are found and turned; right ones, and none, are silent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import experiment, findings, token_rows
+from tests.doctor.wired import Attention, Reading, named, next_words, words_loss
+from torch import nn
+
+from gipi.doctor.rules.wrong_mask import RULE
+
+
+class Upside(nn.Module):
+    """Multi-head attention whose mask of keys, or of time, is in the wrong sense."""
+
+    def __init__(
+        self, *, pads: str = "", time: str = "", out: int = 2, vocabulary: int = 40
+    ) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(vocabulary, 16), nn.Linear(16, out)
+        self.look = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.pads, self.time = pads, time
+
+    def forward(self, x):
+        h, T = self.embed(x), x.shape[1]
+        pads = {"": None, "right": x == 0, "wrong": x != 0}[self.pads]
+        later = torch.ones(T, T).triu(1).bool()
+        time = {"": None, "right": later, "wrong": torch.ones(T, T).tril(-1).bool()}[self.time]
+        h = h + self.look(h, h, h, key_padding_mask=pads, attn_mask=time, need_weights=False)[0]
+        if self.time:
+            return self.head(h)
+        real = (x != 0)[..., None].float()
+        return self.head((h * real).sum(1) / real.sum(1).clamp_min(1))
+
+
+def padded():
+    """Return rows of which every one ends in padding, so that no query is without a key."""
+    return [(nn.functional.pad(X, (0, 2)), y) for X, y in token_rows(400)]
+
+
+@pytest.mark.parametrize("model", [
+    lambda: Upside(pads="wrong"),
+    lambda: Attention(40, 2, causal=False, every=False, mask="inverted"),
+    lambda: Attention(40, 2, causal=False, every=False, mask="inverted", how="torch"),
+])  # fmt: skip
+def test_a_mask_of_keys_upside_down_is_named(model) -> None:
+    torch.manual_seed(0)
+    diagnosis = named(experiment(model(), padded(), epochs=2), RULE)
+    assert "upside down" in diagnosis.findings[0].message
+
+
+def test_it_is_turned() -> None:
+    torch.manual_seed(0)
+    change = named(experiment(Upside(pads="wrong"), padded()), RULE).findings[0].repair.change
+    exp = experiment(Upside(pads="wrong"), padded())
+    change(exp)
+    assert findings(exp, RULE) == []
+    assert torch.isfinite(exp.model(padded()[0][0])).all()
+
+
+def test_a_causal_mask_upside_down_is_named_and_turned() -> None:
+    torch.manual_seed(0)
+    net = Upside(time="wrong", out=12, vocabulary=12)
+    exp = experiment(net, next_words(), loss=words_loss, epochs=2)
+    diagnosis = named(exp, RULE)
+    diagnosis.findings[0].repair.change(exp)
+    assert findings(exp, RULE) == []
+
+
+def test_a_mean_over_padding_alone_is_named() -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(40, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            pads = (x == 0)[..., None].float()
+            mean = (self.embed(x) * pads).sum(1) / pads.sum(1).clamp_min(1)
+            return self.head(mean + 0.01 * pads.sum(1))
+
+    torch.manual_seed(0)
+    named(experiment(Bag(), padded()), RULE)
+
+
+def test_masks_that_are_right_and_nets_without_one_are_silent() -> None:
+    torch.manual_seed(0)
+    right = Attention(40, 2, causal=False, every=False, mask="right", how="torch")
+    for net in (Upside(pads="right"), Upside(), Reading(), Reading(lengths=False), right):
+        assert findings(experiment(net, token_rows()), RULE) == []
+        assert findings(experiment(net, padded()), RULE) == []
+    right = Upside(time="right", out=12, vocabulary=12)
+    assert findings(experiment(right, next_words(), loss=words_loss), RULE) == []
+    blank = Attention()
+    nn.init.zeros_(blank.head.weight)
+    assert findings(experiment(blank, next_words(), loss=words_loss), RULE) == []
