@@ -310,10 +310,9 @@ class Facts:
             first, again = self.shown(self.few), self.shown(self.few)
         except (RuntimeError, ValueError, IndexError):
             return None
-        fit = isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 0
-        if not fit or not bool(torch.isfinite(first).all()) or not torch.equal(first, again):
+        if not isinstance(first, Tensor) or not first.is_floating_point() or not first.ndim:
             return None
-        return first
+        return first if bool(first.isfinite().all()) and torch.equal(first, again) else None
 
     def differ(self, one: Tensor, other: Tensor) -> float:
         """Return the largest difference of outputs, in standard deviations of `base`."""

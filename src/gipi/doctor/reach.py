@@ -11,6 +11,10 @@ from gipi.doctor.copies import untouched
 from gipi.doctor.experiment import call
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from gipi.doctor.facts import Facts
 
 GROUPS = 6
@@ -41,7 +45,8 @@ def unreached(facts: Facts) -> Unreached:
 
 
 def _found(facts: Facts) -> Unreached:
-    gradients = [m.fresh for m in facts.moves] or [facts.gradients]
+    gradients: list[Mapping[str, Tensor | None]] = [m.fresh for m in facts.moves]
+    gradients = gradients or [facts.gradients]
     names = [
         n for n, p in facts.exp.model.named_parameters()
         if p.requires_grad and p.numel() and not facts.meant_to_stay(n)

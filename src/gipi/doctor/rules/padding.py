@@ -191,7 +191,8 @@ class Ignoring:
     def __call__(self, said: Any, y: Any) -> Tensor:
         """Return the loss of what is real."""
         hole = nothing_asked(y, y, self.pad, shifted=self.shifted)
-        return self.loss(said, y.masked_fill(hole, -100))
+        value: Tensor = self.loss(said, y.masked_fill(hole, -100))
+        return value
 
 
 def ignoring(pad: int, *, shifted: bool) -> Change:
