@@ -177,7 +177,8 @@ def nothing_asked(y: Tensor, x: Any, pad: int, *, shifted: bool) -> Tensor:
         run = (y == pad).flip(1).long().cumprod(1).bool().flip(1)
         first = run & ~torch.nn.functional.pad(run[:, :-1], (1, 0))
         return run & ~first
-    return (x == pad).flip(1).long().cumprod(1).bool().flip(1) & (y >= 0)
+    behind: Tensor = (x == pad).flip(1).long().cumprod(1).bool().flip(1)
+    return behind & (y >= 0)
 
 
 @dataclass(frozen=True)
