@@ -23,7 +23,7 @@ GROUPS = 6
 
 @dataclass(frozen=True)
 class Unreached:
-    """Names of trainable parameters without a gradient in two batches, which no step moved.
+    """Names of trainable parameters without a gradient in the first batches, which no step moved.
 
     cut     the loss depends on them: the graph is cut between them and the loss
     unused  it does not

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect weights that matter for the loss and get no gradient in two batches."""
+    """Suspect weights that matter for the loss and get no gradient in the first batches."""
     names = unreached(facts).cut
     if not names:
         return
