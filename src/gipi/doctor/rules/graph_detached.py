@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gipi.doctor.edits import Edited, KeepGraph
 from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.reach import unreached
+from gipi.doctor.rewire import Edited, KeepGraph
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:
