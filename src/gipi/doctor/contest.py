@@ -88,7 +88,7 @@ def contest(
     """
     exp = facts.exp
     count = steps or max(LEAST, min(MOST, exp.total_steps // 4))
-    key = ("plain", count, adam, id(judge) if judge is not None else 0)
+    key = f"plain, {count} steps, adam {adam}, judge {id(judge) if judge is not None else 0}"
     try:
         if key not in facts.notes:
             facts.notes[key] = side(facts, None, count, adam=adam, judge=judge)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from gipi.doctor.edits import Edited, Ended, Skip, replace_module
+from gipi.doctor.rewire import Edited, Ended, Skip, replace_module
 from gipi.doctor.tape import same_numbers
 
 if TYPE_CHECKING:

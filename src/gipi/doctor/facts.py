@@ -32,6 +32,8 @@ ROWS = 10_000
 """Rows of a split that are looked at."""
 BATCH = 512
 """Rows of a batch that probes use, at most."""
+STEPS = 3
+"""Steps that are looked at one by one."""
 FEW = 16
 """Rows for questions about structure."""
 
@@ -238,7 +240,7 @@ class Facts:
 
     @cached_property
     def moves(self) -> list[Moved]:
-        """What two steps on the first two batches did, one after the other, from no gradient.
+        """What three steps on the first three batches did, in turn, from no gradient.
 
         Empty where a step fails: a net without a trainable weight cannot take one.
         """
@@ -248,17 +250,17 @@ class Facts:
             for p in exp.model.parameters():
                 p.grad = None
             try:
-                for xb, yb in self.two_batches:
+                for xb, yb in self.first_batches:
                     seen.append(self._moved(xb, yb))
             except (RuntimeError, ValueError):
                 return []
         return seen
 
     @cached_property
-    def two_batches(self) -> list[tuple[Any, Any]]:
-        """The first two batches of the first epoch, the first one twice where there is no other."""
-        found = [(_cut(xb), _cut(yb)) for xb, yb in islice(batches(self.exp, 0), 2)]
-        return (found * 2)[:2]
+    def first_batches(self) -> list[tuple[Any, Any]]:
+        """The first three batches of the first epoch, repeated where there are fewer."""
+        found = [(_cut(xb), _cut(yb)) for xb, yb in islice(batches(self.exp, 0), STEPS)]
+        return (found * STEPS)[:STEPS]
 
     def _moved(self, xb: Any, yb: Any) -> Moved:
         exp = self.exp
@@ -310,10 +312,9 @@ class Facts:
             first, again = self.shown(self.few), self.shown(self.few)
         except (RuntimeError, ValueError, IndexError):
             return None
-        fit = isinstance(first, Tensor) and first.is_floating_point() and first.ndim > 0
-        if not fit or not bool(torch.isfinite(first).all()) or not torch.equal(first, again):
+        if not isinstance(first, Tensor) or not first.is_floating_point() or not first.ndim:
             return None
-        return first
+        return first if bool(first.isfinite().all()) and torch.equal(first, again) else None
 
     def differ(self, one: Tensor, other: Tensor) -> float:
         """Return the largest difference of outputs, in standard deviations of `base`."""
@@ -344,7 +345,7 @@ class Facts:
         return {id(p) for g in self.exp.optimizer.param_groups for p in g["params"]}
 
     def still(self, name: str) -> bool:
-        """Whether neither of two steps moved a parameter."""
+        """Whether none of the first steps moved a parameter."""
         return bool(self.moves) and all(m.moved.get(name, 0.0) == 0 for m in self.moves)
 
     def says(self, xb: Any, *, training: bool = False) -> Any:

@@ -11,6 +11,10 @@ from gipi.doctor.copies import untouched
 from gipi.doctor.experiment import call
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from gipi.doctor.facts import Facts
 
 GROUPS = 6
@@ -19,7 +23,7 @@ GROUPS = 6
 
 @dataclass(frozen=True)
 class Unreached:
-    """Names of trainable parameters without a gradient in two batches, which no step moved.
+    """Names of trainable parameters without a gradient in the first batches, which no step moved.
 
     cut     the loss depends on them: the graph is cut between them and the loss
     unused  it does not
@@ -41,7 +45,8 @@ def unreached(facts: Facts) -> Unreached:
 
 
 def _found(facts: Facts) -> Unreached:
-    gradients = [m.fresh for m in facts.moves] or [facts.gradients]
+    gradients: list[Mapping[str, Tensor | None]] = [m.fresh for m in facts.moves]
+    gradients = gradients or [facts.gradients]
     names = [
         n for n, p in facts.exp.model.named_parameters()
         if p.requires_grad and p.numel() and not facts.meant_to_stay(n)

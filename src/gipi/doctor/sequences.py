@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gipi.doctor.edits import Around
+from gipi.doctor.rewire import Around
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts

@@ -8,6 +8,7 @@ from tests.doctor.patients import blobs, experiment, findings, mlp
 from tests.doctor.wired import cured
 from torch import nn
 
+from gipi.doctor import watch
 from gipi.doctor.experiment import call
 from gipi.doctor.rules.missing_zero_grad import RULE
 
@@ -47,6 +48,33 @@ def test_it_is_named_and_cured(lr) -> None:
 def test_steps_that_are_right_are_silent(how) -> None:
     assert findings(experiment(mlp(), blobs(), step=stepping(**how)), RULE) == []
     assert findings(experiment(mlp(), blobs(), transform=lambda x: x * 1.1), RULE) == []
+
+
+@pytest.mark.parametrize("zero", ["before", ""])
+def test_noise_of_ones_own_does_not_feign_it_and_torchs_dropout_does_not_hide_it(zero) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4))
+    found = findings(experiment(net, blobs(), step=stepping(zero=zero)), RULE)
+    assert found == ([] if zero else [RULE.code])
+    for noise in (0.3, 1.0):
+        step = stepping(zero="before", noise=noise)
+        assert findings(experiment(net, blobs(), step=step), RULE) == []
+
+
+@pytest.mark.parametrize("zero", ["before", ""])
+def test_a_plain_loop_with_dropout(zero) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4))
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    (X, y), _ = blobs()
+    with watch(net, optimizer, nn.functional.cross_entropy) as doctor:
+        for rows in torch.randperm(len(X)).split(32):
+            loss = nn.functional.cross_entropy(net(X[rows]), y[rows])
+            if zero:
+                optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert (RULE.code in [f.code for f in doctor.findings]) is not bool(zero)
 
 
 def test_an_optimizer_that_evaluates_the_loss_itself_is_silent() -> None:

@@ -92,7 +92,7 @@ def gain_of(weight: Tensor, layer: nn.Module) -> float:
     """Return RMS of the weights times sqrt(inputs of a unit)."""
     if isinstance(layer, nn.Embedding):
         return float(weight.float().square().mean().sqrt())
-    inputs = weight[0].numel()
+    inputs = layer.hidden_size if isinstance(layer, nn.RNNBase) else weight[0].numel()
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):  # noqa: SLF001  its inputs come first
         inputs = weight.shape[0] * weight[0, 0].numel() // layer.groups
     return float(weight.float().square().mean().sqrt()) * math.sqrt(max(1, inputs))

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gipi.doctor.copies import untouched
-from gipi.doctor.edits import Edited
 from gipi.doctor.experiment import batches, call, tensors
 from gipi.doctor.facts import FEW, first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rewire import Edited
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:

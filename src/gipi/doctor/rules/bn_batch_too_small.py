@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 
 from gipi.doctor.contest import contest
 from gipi.doctor.copies import renewed_optimizer
-from gipi.doctor.edits import replace_module
 from gipi.doctor.experiment import tensors
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:

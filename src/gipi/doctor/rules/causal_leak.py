@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.copies import renewed_optimizer
-from gipi.doctor.edits import Edited, NoFuture, replace_module
 from gipi.doctor.facts import Facts, first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rewire import Edited, NoFuture, replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import asks_for_next, by_place
 

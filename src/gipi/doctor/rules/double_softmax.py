@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from gipi.doctor.edits import Log
 from gipi.doctor.ends import class_width, ended, last_call, take_out, within_loss, words_of
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.rewire import Log
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:

@@ -59,7 +59,7 @@ def unfreeze(names: Sequence[str]) -> Change:
     def change(exp: Experiment) -> str:
         for name, p in exp.model.named_parameters():
             if name in names:
-                p.requires_grad_(requires_grad=True)
+                p.requires_grad = True
         join(exp, names)
         return f"{len(names)} parameters learn, from {names[0]} on"
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gipi.doctor.edits import Edited, KeepGraph
 from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.reach import unreached
+from gipi.doctor.rewire import Edited, KeepGraph
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect weights that matter for the loss and get no gradient in two batches."""
+    """Suspect weights that matter for the loss and get no gradient in the first batches."""
     names = unreached(facts).cut
     if not names:
         return

@@ -87,7 +87,7 @@ def _step_turns(facts: Facts) -> bool:
         g = torch.cat([move.grads[n].flatten() for n in names])  # type: ignore[union-attr]
         f = torch.cat([move.fresh[n].flatten() for n in names])  # type: ignore[union-attr]
         seen.append(float(F.cosine_similarity(g, f, 0)))
-    return len(seen) == 2 and max(seen) < AGAINST
+    return len(seen) > 1 and max(seen) < AGAINST
 
 
 def _prefers_wrong(facts: Facts) -> bool:

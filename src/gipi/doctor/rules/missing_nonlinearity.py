@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from gipi.doctor.contest import contest
-from gipi.doctor.edits import replace_module
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import Rule
 from gipi.doctor.tape import VIEWS
 

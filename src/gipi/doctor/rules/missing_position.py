@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
-from gipi.doctor.edits import replace_module
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import at_every_place, by_place, has_attention, padding_of, sequence_of
 

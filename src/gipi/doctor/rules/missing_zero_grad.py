@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment, Step
     from gipi.doctor.facts import Facts, Moved
 
-PART = 0.3
+PART = 0.4
 """Share of the old gradient in the new one, from which it is called left over."""
-ODD = 0.3
-"""A gradient that neither the old nor the new one explains up to this share is something else."""
+ODD, NOISY = 0.3, 0.75
+"""A gradient that old and new do not explain but for this share is something else, or has noise in
+it (dropout that was drawn anew): then three steps must show it, and its growing length with it."""
+LONGER = 1.3, 1.6
 ALIKE = 0.98
 RATIO = 1.5
 
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Compare what the optimizer saw at two steps with the gradients of both batches alone."""
-    if len(facts.moves) != 2:
+    if len(facts.moves) < 2:
         return
-    one, two = facts.moves
+    one, two = facts.moves[:2]
     steered = {n for n, p in facts.exp.model.named_parameters() if id(p) in facts.in_optimizer}
     names = [
         n for n in two.grads
@@ -40,8 +43,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     ]  # fmt: skip
     if not names:  # the optimizer does not step at each call, or evaluates the loss itself
         return
-    part, ratio = _left(one, two, names)
-    if part < PART:
+    part, ratio, odd = _left(one, two, names)
+    if part < PART or odd > NOISY:
+        return
+    if odd > ODD and not (ratio > LONGER[0] and _grows(facts.moves, names)):
         return
     yield Finding(
         "missing_zero_grad",
@@ -58,24 +63,41 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _left(one: Moved, two: Moved, names: list[str]) -> tuple[float, float]:
-    """Return the share of the first gradient in the second, and the length over what is right."""
+def _left(one: Moved, two: Moved, names: list[str]) -> tuple[float, float, float]:
+    """Return what the second gradient holds of the first.
+
+    The share of the first in it, its length over what is right, and the share of either gradient
+    that nothing explains.
+    """
     g1, f1 = _flat(one.grads, names), _flat(one.fresh, names)
     g2, f2 = _flat(two.grads, names), _flat(two.fresh, names)
     sizes = [float(v.norm()) for v in (g1, f1, g2, f2)]
-    if min(sizes) <= 0 or not all(map(torch.isfinite, map(torch.tensor, sizes))):
-        return 0.0, 1.0
+    if min(sizes) <= 0 or not all(math.isfinite(v) for v in sizes):
+        return 0.0, 1.0, 1.0
     scale = float(g1 @ f1) / sizes[1] ** 2
-    if scale <= 0 or float((g1 - scale * f1).norm()) > ODD * sizes[0]:
-        return 0.0, 1.0  # the step adds something of its own to the gradient
+    if scale <= 0:
+        return 0.0, 1.0, 1.0
+    odd = float((g1 - scale * f1).norm()) / sizes[0]
     ratio = (sizes[2] / sizes[3]) / (sizes[0] / sizes[1])
     if float(F.cosine_similarity(f1, f2, 0)) > ALIKE:
-        return (ratio - 1 if ratio > RATIO else 0.0), ratio
+        return (ratio - 1 if ratio > RATIO else 0.0), ratio, odd
     basis = torch.stack([f2, f1], 1)
     a, b = torch.linalg.lstsq(basis, g2[:, None]).solution.flatten().tolist()
-    if a <= 0 or float((g2 - basis @ torch.tensor([a, b]).to(g2)).norm()) > ODD * sizes[2]:
-        return 0.0, ratio
-    return b / a, ratio
+    if a <= 0:
+        return 0.0, ratio, 1.0
+    rest = float((g2 - a * f2 - b * f1).norm()) / sizes[2]
+    return b / a, ratio, max(odd, rest)
+
+
+def _grows(moves: list[Moved], names: list[str]) -> bool:
+    """Whether the gradient of a third step is longer still."""
+    if len(moves) < 3 or any(moves[2].grads.get(n) is None for n in names):
+        return False
+    first, third = (
+        float(_flat(m.grads, names).norm()) / (float(_flat(m.fresh, names).norm()) + 1e-30)
+        for m in (moves[0], moves[2])
+    )
+    return third > LONGER[1] * first
 
 
 def _flat(grads: dict[str, Tensor | None], names: list[str]) -> Tensor:

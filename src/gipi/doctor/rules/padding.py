@@ -177,7 +177,8 @@ def nothing_asked(y: Tensor, x: Any, pad: int, *, shifted: bool) -> Tensor:
         run = (y == pad).flip(1).long().cumprod(1).bool().flip(1)
         first = run & ~torch.nn.functional.pad(run[:, :-1], (1, 0))
         return run & ~first
-    return (x == pad).flip(1).long().cumprod(1).bool().flip(1) & (y >= 0)
+    behind: Tensor = (x == pad).flip(1).long().cumprod(1).bool().flip(1)
+    return behind & (y >= 0)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ class Ignoring:
     def __call__(self, said: Any, y: Any) -> Tensor:
         """Return the loss of what is real."""
         hole = nothing_asked(y, y, self.pad, shifted=self.shifted)
-        return self.loss(said, y.masked_fill(hole, -100))
+        value: Tensor = self.loss(said, y.masked_fill(hole, -100))
+        return value
 
 
 def ignoring(pad: int, *, shifted: bool) -> Change:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gipi.doctor.edits import Around
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.probes import after_steps, end_of
@@ -69,7 +68,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     return finding.but(severity="hint")
 
 
-class Standardise(Around):
+class Standardise(nn.Module):
     """(x - mean) / std by the training rows, in front of the model that it is given."""
 
     def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:

@@ -62,12 +62,12 @@ def leave_out(names: Sequence[str]) -> Change:
         gone = set()
         for name, p in exp.model.named_parameters():
             if name in names:
-                p.requires_grad_(requires_grad=False)
+                p.requires_grad = False
                 gone.add(id(p))
         for group in exp.optimizer.param_groups:
             group["params"] = [p for p in group["params"] if id(p) not in gone]
-        for p in [p for p in exp.optimizer.state if id(p) in gone]:
-            del exp.optimizer.state[p]
+        for held in [t for t in exp.optimizer.state if id(t) in gone]:
+            del exp.optimizer.state[held]
         return f"{len(names)} unused parameters are not trained"
 
     return change

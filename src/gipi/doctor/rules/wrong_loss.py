@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gipi.doctor.copies import renewed_optimizer
-from gipi.doctor.edits import Log, replace_module
 from gipi.doctor.ends import class_width, ended, last_call
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.probes import after_steps
+from gipi.doctor.rewire import Log, replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.double_softmax import are_probabilities
 

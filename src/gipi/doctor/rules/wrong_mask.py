@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import Edited, OtherSense
 from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.rewire import Edited, OtherSense
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import Padding, Seen, asks_for_next, attentions, padding_of, sequence_of
 
