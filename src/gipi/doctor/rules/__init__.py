@@ -4,14 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gipi.doctor.rules import double_softmax, lr_too_high, overfit, unnormalised_input
+from gipi.doctor.rules import (
+    bn_stats_mismatch,
+    dead_relu,
+    double_softmax,
+    dropout_too_high,
+    eval_in_train_mode,
+    exploding_gradient,
+    grad_clip_too_small,
+    lr_decay_too_fast,
+    lr_too_high,
+    lr_too_low,
+    missing_nonlinearity,
+    nan_inf,
+    oscillating_loss,
+    overfit,
+    plateau,
+    saturated_activation,
+    underfit,
+    unnormalised_input,
+    vanishing_gradient,
+    weight_decay_too_high,
+)
 
 if TYPE_CHECKING:
     from gipi.doctor.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     double_softmax.RULE,
+    eval_in_train_mode.RULE,
     unnormalised_input.RULE,
+    lr_decay_too_fast.RULE,
+    grad_clip_too_small.RULE,
+    dropout_too_high.RULE,
+    weight_decay_too_high.RULE,
+    bn_stats_mismatch.RULE,
+    missing_nonlinearity.RULE,
+    exploding_gradient.RULE,
+    saturated_activation.RULE,
+    dead_relu.RULE,
+    vanishing_gradient.RULE,
+    nan_inf.RULE,
     lr_too_high.RULE,
+    lr_too_low.RULE,
+    oscillating_loss.RULE,
+    plateau.RULE,
     overfit.RULE,
+    underfit.RULE,
 )

@@ -1,0 +1,63 @@
+"""How gradients come down through a net before its first step, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gipi.doctor.play import units_of
+from gipi.doctor.probes import Trial, compared, horizon
+from gipi.doctor.reinit import renew
+from gipi.doctor.tape import WEIGHTED
+
+if TYPE_CHECKING:
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import UnitLook
+
+
+def flow(facts: Facts) -> list[tuple[str, float]]:
+    """Return (name, RMS gradient / RMS weight) of every matrix, in the order of their calls.
+
+    Embeddings are left out: most of their rows get no gradient in a batch. Matrices that stand at
+    zero or get no gradient at all are left out as well.
+    """
+    model = dict(facts.exp.model.named_modules())
+    grads = facts.gradients
+    found: dict[str, float] = {}
+    for op in facts.tape.of(WEIGHTED - {"embedding"}):
+        module = model.get(op.module)
+        if module is None:
+            continue
+        for leaf, p in module.named_parameters(recurse=False):
+            name = f"{op.module}.{leaf}" if op.module else leaf
+            grad = grads.get(name)
+            if p.ndim < 2 or grad is None or name in found:
+                continue
+            size = float(p.detach().norm())
+            if size > 0:
+                found[name] = float(grad.norm()) / size
+    return [(n, v) for n, v in found.items() if math.isfinite(v)]
+
+
+def first_units(facts: Facts) -> dict[str, UnitLook]:
+    """Return a look at the activations before the first step on a few hundred rows."""
+    if "first_units" not in facts.notes:
+        rows = facts.train[0] if facts.train else facts.batch[0]
+        facts.passes += 1
+        facts.notes["first_units"] = units_of(facts.exp, rows) if rows is not None else {}
+    found: dict[str, UnitLook] = facts.notes["first_units"]
+    return found
+
+
+def renewed(facts: Facts) -> Trial:
+    """Return how the run goes at its beginning with weights drawn anew; asked once for all rules.
+
+    Raises `CannotRepair` where no layer can be drawn anew.
+    """
+    first = facts.start or facts
+    if "renewed" not in first.notes:
+        steps = horizon(first.exp)
+        first.notes["renewed"] = compared(first.exp, {"own": None, "renewed": renew}, steps=steps)
+        facts.passes += 2 * steps
+    found: Trial = first.notes["renewed"]
+    return found

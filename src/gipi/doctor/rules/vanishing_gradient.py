@@ -1,0 +1,136 @@
+"""Gradients shrink on their way down until the first layers learn nothing."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.flow import flow, renewed
+from gipi.doctor.probes import compared, horizon
+from gipi.doctor.reinit import rectified, renew
+from gipi.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+DEEP = 4
+"""Matrices on the way that a net must have."""
+AT_START, IN_RUN = 1e-4, 1e-2
+"""Relative gradient of the lower layers over that of the upper ones."""
+STUCK = 0.97
+"""Share of its first value above which a loss has not fallen."""
+MISSED = 0.5
+"""Share of the progress with new weights that must be missing."""
+MOVED = 0.15
+"""Share of the loss that a net which learns nothing may have come down all the same."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect where the relative gradient at the bottom is a ten-thousandth of that at the top."""
+    layers = flow(facts)
+    if len(layers) >= DEEP:
+        yield from _suspected(layers, AT_START, "before")
+
+
+def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where the loss has not moved and the gradient shrinks on its way down."""
+    if not trace.looks or not math.isfinite(trace.scale):
+        return
+    recent = trace.mean_loss(trace.step - max(5, trace.step // 3), trace.step)
+    if not recent > STUCK * trace.scale:
+        return
+    layers = [
+        (n, v.grad / v.weight) for n, v in trace.looks[-1].params.items()
+        if v.dims > 1 and v.weight > 0 and v.grad > 0
+    ]  # fmt: skip
+    if len(layers) >= DEEP:
+        yield from _suspected(layers, IN_RUN, "steps")
+
+
+def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iterator[Finding]:
+    third = max(1, len(layers) // 3)
+    low = median(v for _, v in layers[:third])
+    top = max(v for _, v in layers[-third:])
+    if not top > 0 or low >= edge * top:
+        return
+    ratio = low / top
+    yield Finding(
+        "vanishing_gradient",
+        f"relative to its weights the gradient of the first layers ({layers[0][0]}) is "
+        f"{ratio:.1e} of that of the last ({layers[-1][0]})",
+        "use ReLU or a relative, draw the weights so that signals keep their size, or add "
+        "normalisation or residual connections; in recurrent nets use an LSTM or GRU, or "
+        "orthogonal matrices",
+        where=(layers[0][0], layers[-1][0]),
+        evidence={"relative_gradient": {n: float(f"{v:.3g}") for n, v in layers}, "ratio": ratio},
+        phase="before" if phase == "before" else "steps",
+        strength=min(100.0, math.log10(edge / max(ratio, 1e-30)) + 1),
+        repairs=(
+            Repair("draw the weights anew", renew,
+                   edit="nn.init.orthogonal_(layer.weight, gain) for every layer, so that its "
+                   "outputs have standard deviation 1 (LSUV)"),
+            Repair("ReLU instead of sigmoid or tanh", rectified, mode="ask",
+                   edit="nn.ReLU() in place of nn.Sigmoid()/nn.Tanh() between the layers"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little as it is, and with weights drawn anew: one learns, the other does not."""
+    first = (facts.start or facts).exp
+    try:
+        trial = renewed(facts)
+    except CannotRepair:
+        return None
+    other = "renewed"
+    if not _learns(trial.begin, trial.end("own"), trial.end(other)):
+        try:
+            steps = horizon(first)
+            trial = compared(first, {"own": None, "relu": rectified}, steps=steps)
+            facts.passes += 2 * steps
+            other = "relu"
+        except CannotRepair:
+            return None
+    own, best = trial.end("own"), trial.end(other)
+    if not _learns(trial.begin, own, best):
+        return None
+    repairs = finding.repairs if other == "renewed" else finding.repairs[::-1]
+    return finding.but(
+        confirmed=True,
+        repairs=repairs,
+        evidence={**finding.evidence, "loss_before": trial.begin, "loss_as_is": own,
+                  f"loss_{other}": best},
+    )  # fmt: skip
+
+
+def _learns(begin: float, own: float, other: float) -> bool:
+    """Whether the other run learns in that time and our own does not."""
+    if not math.isfinite(begin) or not math.isfinite(other):
+        return False
+    fell = begin - other
+    return (
+        fell > MOVED * abs(begin)
+        and own - other > MISSED * fell
+        and begin - own < MOVED * abs(begin)
+    )
+
+
+RULE = Rule(
+    code="vanishing_gradient",
+    title="gradients vanish on their way to the first layers",
+    looks="the loss stays near its first value; only the last layers' weights move",
+    why="the gradient of a layer is a product over all layers above it; with slopes below one, as "
+    "a sigmoid's quarter, the product falls exponentially with depth",
+    do="ReLU family, weights that keep the size of signals, normalisation, residual connections",
+    source="Hochreiter 1991; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852",
+    before=before,
+    during=during,
+    confirm=confirm,
+    passes=240,
+    causes=("plateau", "underfit", "lr_too_low"),
+)
