@@ -25,8 +25,12 @@ JUDGED = 10_000
 BETTER_SE, WORSE_SE = 2.0, 1.0
 TRIAL = 0.15
 """Where there is a choice of repairs each is tried for this share of the run first."""
+LEAST = 20
+"""Steps of such a trial, at least."""
 OPTIONS = 3
 """Repairs of one finding that are tried, at most."""
+UNKNOWN = 0.05
+"""Where the noise cannot be told, this share of the score stands for its standard error."""
 
 
 @dataclass(frozen=True)
@@ -82,63 +86,110 @@ class Treatment:
 
 
 def treat(diagnosis: Diagnosis, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
-    """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``."""
+    """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``.
+
+    Exact repairs are made together, first; then one finding after the other, roots in their order,
+    each on top of what was kept so far. Of several repairs for one finding those that do best in a
+    short trial are run first. A change stays only where its run proved better than the one before.
+    """
     exp = diagnosis.experiment
     chosen = candidates(diagnosis, apply)
     if not chosen:
         diagnosis.why_not = _why_not(diagnosis)
         return None
-    spent, allowed = 0, int(budget * exp.total_steps)
+    course = _Course(exp, int(budget * exp.total_steps))
     if diagnosis.trained is None:
         diagnosis.trained = duplicate(exp)
         diagnosis.trace = play(diagnosis.trained)
-        spent += diagnosis.trace.step
-    old = diagnosis.trained
-    best: tuple[Experiment, Proof] | None = None
-    changes: list[str] = []
-    cured: list[str] = []
-    rejected: list[str] = []
-    accepted: list[Repair] = []
-
+        course.spent += diagnosis.trace.step
+    old = course.best = diagnosis.trained
     exact = [(f, r) for f, rs in chosen for r in rs[:1] if r.proof == "exact"]
-    rounds: list[tuple[list[Finding], list[list[Repair]]]] = []
     if exact:
-        rounds.append(([f for f, _ in exact], [[r for _, r in exact]]))
-    rounds += [([f], [[r] for r in rs]) for f, rs in chosen if rs[0].proof != "exact"]
-    for findings, options in rounds:
-        if spent >= allowed and best is not None:
-            rejected.append(f"{findings[0].code}: not tried, the budget is used up")
-            continue
-        picked, cost = _promising(exp, accepted, options)
-        spent += cost
-        for repairs in picked:
-            twin = duplicate(exp)
-            try:
-                said = [_made(r, twin) for r in (*accepted, *repairs)][len(accepted) :]
-            except CannotRepair as why:
-                rejected.append(f"{repairs[0].name}: {why}")
-                continue
-            spent += play(twin).step
-            proof = compare(best[0] if best is not None else old, twin)
-            wanted = "exact" if any(r.proof == "exact" for r in repairs) else repairs[0].proof
-            if proof.holds(wanted):
-                best, accepted = (twin, proof), [*accepted, *repairs]
-                changes += said
-                cured += [f.code for f in findings]
+        course.take([f for f, _ in exact], [[r for _, r in exact]])
+    for finding, repairs in chosen:
+        if repairs[0].proof != "exact":
+            course.take([finding], [[r] for r in repairs])
+    if not course.accepted:
+        diagnosis.why_not = "no repair proved better: " + "; ".join(course.rejected)
+        return None
+    twin = course.best
+    return Treatment(
+        twin, course.changes, course.cured, scores(old), scores(twin), compare(old, twin),
+        course.rejected, course.spent, exp,
+    )  # fmt: skip
+
+
+@dataclass
+class _Course:
+    """A treatment under way: what was kept, what it cost, and the run that is best so far."""
+
+    exp: Experiment
+    allowed: int
+    spent: int = 0
+    accepted: list[Repair] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    cured: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    best: Experiment = field(init=False)
+
+    def take(self, findings: list[Finding], options: list[list[Repair]]) -> None:
+        """Run the options, the most promising first; keep the first that proves better.
+
+        What shows only late in a run cannot be tried in short: there every option that the budget
+        allows is run, and the best is kept.
+        """
+        code = findings[0].code
+        if self.spent >= self.allowed and self.accepted:
+            self.rejected.append(f"{code}: not tried, the budget is used up")
+            return
+        late = findings[0].phase == "epoch"
+        kept: tuple[float, Experiment, list[Repair], list[str]] | None = None
+        for number, repairs in enumerate(options if late else self._promising(options)):
+            if number and self.spent >= self.allowed:
                 break
-            rejected.append(
+            twin = duplicate(self.exp)
+            try:
+                said = [_made(r, twin) for r in (*self.accepted, *repairs)][len(self.accepted) :]
+            except CannotRepair as why:
+                self.rejected.append(f"{repairs[0].name}: {why}")
+                continue
+            self.spent += play(twin, quiet=True).step
+            proof = compare(self.best, twin)
+            wanted = "exact" if any(r.proof == "exact" for r in repairs) else repairs[0].proof
+            figures = (
                 f"{', '.join(said)}: {proof.before:.4g} -> {proof.after:.4g}, "
                 f"gain {proof.gain:.3g} with a standard error of {proof.se:.3g}"
             )
-            if spent >= allowed:
+            if not proof.holds(wanted) or (kept is not None and proof.after <= kept[0]):
+                self.rejected.append(figures)
+                continue
+            kept = proof.after, twin, repairs, said
+            if not late:
                 break
-    if best is None:
-        diagnosis.why_not = "no repair proved better: " + "; ".join(rejected)
-        return None
-    twin = best[0]
-    return Treatment(
-        twin, changes, cured, scores(old), scores(twin), compare(old, twin), rejected, spent, exp
-    )
+        if kept is not None:
+            _, self.best, repairs, said = kept
+            self.accepted += repairs
+            self.changes += said
+            self.cured += [f.code for f in findings]
+
+    def _promising(self, options: list[list[Repair]]) -> list[list[Repair]]:
+        """Return the options, the one first that is best after a short trial."""
+        if len(options) == 1:
+            return options
+        steps = max(LEAST, round(TRIAL * self.exp.total_steps))
+        scored = []
+        for number, repairs in enumerate(options):
+            twin = duplicate(self.exp)
+            try:
+                for r in (*self.accepted, *repairs):
+                    _made(r, twin)
+            except CannotRepair as why:
+                self.rejected.append(f"{repairs[0].name}: {why}")
+                continue
+            self.spent += play(twin, steps=steps, quiet=True).step
+            score = scores(twin)["score"]
+            scored.append((-score if math.isfinite(score) else math.inf, number))
+        return [options[number] for _, number in sorted(scored)]
 
 
 def candidates(diagnosis: Diagnosis, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:
@@ -171,27 +222,6 @@ def _made(repair: Repair, twin: Experiment) -> str:
     return repair.change(twin)
 
 
-def _promising(
-    exp: Experiment, accepted: list[Repair], options: list[list[Repair]]
-) -> tuple[list[list[Repair]], int]:
-    """Return the options, the one first that is best after a short trial, and the trial's steps."""
-    if len(options) == 1:
-        return options, 0
-    steps = max(1, round(TRIAL * exp.total_steps))
-    spent, scored = 0, []
-    for number, repairs in enumerate(options):
-        twin = duplicate(exp)
-        try:
-            for r in (*accepted, *repairs):
-                _made(r, twin)
-        except CannotRepair:
-            continue
-        spent += play(twin, steps=steps).step
-        score = scores(twin)["score"]
-        scored.append((-score if math.isfinite(score) else math.inf, number))
-    return [options[number] for _, number in sorted(scored)], spent
-
-
 def scores(exp: Experiment) -> dict[str, float]:
     """Return score and loss, as asked, of the validation rows (training rows where none are)."""
     X, y = _rows(exp)
@@ -202,17 +232,25 @@ def scores(exp: Experiment) -> dict[str, float]:
 
 
 def compare(old: Experiment, new: Experiment) -> Proof:
-    """Return how two trained experiments compare on the same validation rows."""
+    """Return how two trained experiments compare on the same validation rows.
+
+    Both answer the same rows, so that what is hard about a row is hard for both: the noise is that
+    of the differences between parts of the rows, not of the scores.
+    """
     X, y = _rows(old)
     said_old, said_new = outputs(old, X), outputs(new, X)
     before, after = judged(old, said_old, y), judged(new, said_new, y)
+    unknown = Proof(before, after, after - before, UNKNOWN * abs(before))
     parts = _parts(y)
     if parts is None or not isinstance(said_old, Tensor) or not isinstance(said_new, Tensor):
-        return Proof(before, after, after - before, 0.0)
-    gains = [judged(new, said_new[p], y[p]) - judged(old, said_old[p], y[p]) for p in parts]
+        return unknown
+    try:
+        gains = [judged(new, said_new[p], y[p]) - judged(old, said_old[p], y[p]) for p in parts]
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return unknown
     values = torch.tensor([g for g in gains if math.isfinite(g)], dtype=torch.float64)
-    if len(values) < 2:
-        return Proof(before, after, after - before, 0.0)
+    if len(values) < 3:
+        return unknown
     se = float(values.std() / math.sqrt(len(values)))
     return Proof(before, after, float(values.mean()), se)
 
@@ -224,7 +262,8 @@ def _rows(exp: Experiment) -> tuple[Any, Any]:
 
 
 def _parts(y: Any) -> list[Tensor] | None:
-    if not isinstance(y, Tensor) or len(y) < 2 * PARTS:
+    """Return the numbers of rows of up to `PARTS` parts of two rows or more."""
+    if not isinstance(y, Tensor) or len(y) < 8:
         return None
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    return list(order.to(y.device).tensor_split(PARTS))
+    return list(order.to(y.device).tensor_split(min(PARTS, len(y) // 2)))
