@@ -185,6 +185,20 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     return torch.cat(xs)[:rows], torch.cat(ys)[:rows]
 
 
+def some_rows(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
+    """Return rows of a split as one (X, y), drawn at random from tensors, the first ones elsewhere.
+
+    The same rows come every time.
+    """
+    pair = tensors(data)
+    if pair is None and isinstance(data, DataLoader):
+        pair = tensors(getattr(data.dataset, "tensors", None))
+    if pair is None or len(pair[0]) <= rows:
+        return whole(data, rows, device)
+    order = torch.randperm(len(pair[0]), generator=torch.Generator().manual_seed(0))[:rows]
+    return moved(pair[0][order], device), moved(pair[1][order], device)
+
+
 def moved(value: Any, device: torch.device) -> Any:
     """Return tensors within tuples, lists and mappings on the device."""
     if isinstance(value, Tensor):

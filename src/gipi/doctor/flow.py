@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from torch import Tensor, nn
+
+from gipi.doctor.copies import untouched
+from gipi.doctor.experiment import call
 from gipi.doctor.play import units_of
 from gipi.doctor.probes import Trial, compared, horizon
 from gipi.doctor.reinit import renew
@@ -37,6 +41,42 @@ def flow(facts: Facts) -> list[tuple[str, float]]:
             if size > 0:
                 found[name] = float(grad.norm()) / size
     return [(n, v) for n, v in found.items() if math.isfinite(v)]
+
+
+def places(facts: Facts) -> list[float]:
+    """Return the size of the loss's gradient at every place of the rows of the first batch.
+
+    Where rows are tokens it is taken at their embeddings. Empty where rows have no places.
+    """
+    xb, yb = facts.batch
+    if not isinstance(xb, Tensor) or facts.inputs not in ("sequence", "tokens"):
+        return []
+    exp, seen = facts.exp, list[Tensor]()
+
+    def keep(_: nn.Module, __: object, said: Tensor) -> None:
+        if said.requires_grad and said.ndim == 3 and not seen:
+            said.retain_grad()
+            seen.append(said)
+
+    facts.passes += 1
+    with untouched(exp):
+        exp.model.train()
+        hooks = []
+        if facts.inputs == "sequence":
+            xb = xb.clone().requires_grad_()
+            seen.append(xb)
+        else:
+            embeddings = [m for m in exp.model.modules() if isinstance(m, nn.Embedding)]
+            hooks = [m.register_forward_hook(keep) for m in embeddings]
+        try:
+            exp.loss(call(exp.model, xb), yb).mean().backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not seen or seen[0].grad is None or seen[0].shape[:2] != xb.shape[:2]:
+        return []
+    sizes: list[float] = seen[0].grad.float().square().mean((0, 2)).sqrt().tolist()
+    return sizes
 
 
 def first_units(facts: Facts) -> dict[str, UnitLook]:

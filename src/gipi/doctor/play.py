@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.copies import save
-from gipi.doctor.experiment import batches, call, judged, outputs, take_step, whole
+from gipi.doctor.experiment import batches, call, judged, outputs, some_rows, take_step
 from gipi.doctor.tape import recording
 from gipi.doctor.trace import CHECKS, Kept, LayerLook, Look, Trace
 from gipi.doctor.units import looks_at
@@ -26,15 +26,15 @@ from gipi.doctor.units import looks_at
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
 
-JUDGED = 1024
-"""Rows of each split that are judged after an epoch."""
-JUDGEMENTS = 24
+JUDGED, JUDGED_TRAIN = 1024, 256
+"""Rows of validation and of training that are judged after an epoch."""
+JUDGEMENTS = 16
 """Epochs after which rows are judged, at most: spread evenly where a run has more."""
 PARTS = 10
 """Parts of the validation rows whose losses are noted: their differences tell the noise."""
-UNIT_ROWS = 512
+UNIT_ROWS = 256
 """Rows that a look at the units takes."""
-LOOKS = 16
+LOOKS = 10
 """Looks at the layers during a run, about: more often in its first tenth."""
 KEPT = 64
 """Steps after which the state is kept anew: what broke after it can be replayed."""
@@ -156,7 +156,7 @@ def seeded(exp: Experiment) -> Iterator[None]:
 
 def look_steps(planned: int) -> set[int]:
     """Return the steps at which layers are looked at: close at first, then evenly spread."""
-    early = {0, 1, 2, 4, 8, 16, 32}
+    early = {0, 1, 3, 8, 20}
     return {s for s in early if s < planned} | {
         round(i * (planned - 1) / LOOKS) for i in range(LOOKS + 1)
     }
@@ -194,8 +194,8 @@ class Judge:
 
     def __init__(self, exp: Experiment) -> None:
         self.exp = exp
-        self.train = whole(exp.train, JUDGED, exp.device)
-        self.val = whole(exp.val, JUDGED, exp.device)
+        self.train = some_rows(exp.train, JUDGED_TRAIN, exp.device)
+        self.val = some_rows(exp.val, JUDGED, exp.device)
 
     def __call__(self) -> dict[str, Any]:
         """Return loss and score of both splits, and the losses of parts of validation."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.copies import duplicate, untouched
-from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step, tensors, whole
+from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step
 from gipi.doctor.play import right, seeded
 
 if TYPE_CHECKING:
@@ -98,11 +98,12 @@ class Trial:
     """Short trainings of one state, on the same batches, that differ by one change each.
 
     begin  loss at the state they start from, on the batches of their ends
-    tails  name -> losses of the last steps
+    tails  name -> losses of the last steps; firsts: their first losses
     """
 
     begin: float
     tails: dict[Any, list[float]]
+    firsts: dict[Any, float]
     twins: dict[Any, Experiment]
 
     def end(self, name: Any) -> float:
@@ -117,12 +118,14 @@ class Trial:
     def missed(self, own: Any, other: Any, *, begin: float = math.nan) -> float:
         """Return the share of the progress made by `other` that `own` lacks; infinite if it broke.
 
-        begin  loss that counts as no progress; default: that of the state they started from
+        begin  loss that counts as no progress; default: that of the state they started from, or
+               of the changed one where the change alone made it lower
         """
         mine, better = self.end(own), self.end(other)
         if not math.isfinite(better):
             return -math.inf if math.isfinite(mine) else 0.0
-        start = begin if math.isfinite(begin) else self.begin
+        known = [v for v in (self.begin, self.firsts[other]) if math.isfinite(v)]
+        start = begin if math.isfinite(begin) else min(known, default=math.nan)
         if not math.isfinite(start):
             start = better
         return (mine - better) / max(start - better, FLOOR * abs(start), 1e-12)
@@ -139,7 +142,12 @@ class Trial:
 
     def and_also(self, other: Trial) -> Trial:
         """Return both trials as one: of the same state and steps."""
-        return Trial(self.begin, {**self.tails, **other.tails}, {**self.twins, **other.twins})
+        return Trial(
+            self.begin,
+            {**self.tails, **other.tails},
+            {**self.firsts, **other.firsts},
+            {**self.twins, **other.twins},
+        )
 
     def best(self, *names: Any) -> Any:
         """Return the name among `names` (all by default) whose end is lowest."""
@@ -159,12 +167,13 @@ def compared(
     left to the caller.
     """
     tails: dict[Any, list[float]] = {}
+    firsts: dict[Any, float] = {}
     twins: dict[Any, Experiment] = {}
     size = max(1, round(TAIL * steps))
     for name, change in changes.items():
         losses, twins[name] = after_steps(exp, steps, change=change, own_step=own_step)
-        tails[name] = losses[-size:]
-    return Trial(level(exp, steps, size), tails, twins)
+        tails[name], firsts[name] = losses[-size:], losses[0]
+    return Trial(level(exp, steps, size), tails, firsts, twins)
 
 
 def level(exp: Experiment, steps: int, last: int, *, most: int = 8) -> float:
@@ -219,6 +228,11 @@ def lr_probe(
     The state is the one that `exp` is in; nothing of it changes.
     """
     return {f: after_steps(exp, steps, change=times_lr(f))[0] for f in factors}
+
+
+def soon(exp: Experiment) -> int:
+    """Return steps within which another rate shows from where a run is, the same for all rules."""
+    return horizon(exp, 0.12, low=20, high=40)
 
 
 def lr_trial(facts: Facts, factors: Sequence[float], *, steps: int, now: bool = False) -> Trial:
@@ -342,15 +356,6 @@ def one_batch(
     found = losses[0], min(losses[-5:])
     facts.notes[key] = found
     return found
-
-
-def some_rows(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
-    """Return some rows of a split, drawn at random from tensors, the first ones elsewhere."""
-    pair = tensors(data)
-    if pair is None or len(pair[0]) <= rows:
-        return whole(data, rows, device)
-    order = torch.randperm(len(pair[0]), generator=torch.Generator().manual_seed(0))[:rows]
-    return pair[0][order].to(device), pair[1][order].to(device)
 
 
 def loss_on(exp: Experiment, xb: Any, yb: Any, *, training: bool = False) -> float:

@@ -7,14 +7,14 @@ the few thousand rows that they are given, and are judged on rows that they were
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gipi.doctor.experiment import outputs
-from gipi.doctor.probes import accuracy_on, some_rows
+from gipi.doctor.experiment import outputs, some_rows
+from gipi.doctor.probes import accuracy_on
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
@@ -51,8 +51,16 @@ def bar(facts: Facts) -> Bar | None:
 
 
 def reached(exp: Experiment, facts: Facts) -> float:
-    """Return what a net reaches on its own training rows, in the measure of the bar; or NaN."""
-    rows = some_rows(exp.train, ROWS, exp.device)
+    """Return what a net reaches, in the measure of the bar: on training or validation rows.
+
+    The better of the two counts: rows of one split may be harder than those of the other.
+    """
+    found = [_reached(exp, facts, data) for data in (exp.train, exp.val) if data is not None]
+    return max((f for f in found if f == f), default=float("nan"))  # noqa: PLR0124  NaN
+
+
+def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
+    rows = some_rows(data, ROWS, exp.device)
     if rows is None:
         return float("nan")
     if facts.kind != "numbers":

@@ -142,11 +142,8 @@ def _scaled(exp: Experiment, layers: list[Any], last: nn.Module | None, X: Any) 
         if centred:
             layer.bias.copy_(-mean.flatten() * gain)
             return moved * gain
-        return (
-            said * gain
-            if layer.bias is None
-            else (said - _bias(layer, said)) * gain + _bias(layer, said)
-        )
+        bias = 0.0 if layer.bias is None else _bias(layer)
+        return (said - bias) * gain + bias
 
     handles = [layer.register_forward_hook(hook) for layer in layers]
     mode = exp.model.training

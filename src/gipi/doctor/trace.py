@@ -42,6 +42,7 @@ class UnitLook:
     saturated  share of units whose mean |f'(x)| is below a twentieth of its largest value
     std        standard deviation over rows and units
     rows       rows that were looked at
+    units      units of the layer
     """
 
     kind: str
@@ -49,6 +50,7 @@ class UnitLook:
     saturated: float
     std: float
     rows: int
+    units: int = 0
 
 
 @dataclass(frozen=True)

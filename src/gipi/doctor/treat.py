@@ -12,7 +12,7 @@ from torch import Tensor
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import judged, outputs, whole
 from gipi.doctor.finding import CannotRepair
-from gipi.doctor.play import play
+from gipi.doctor.play import play, right
 
 if TYPE_CHECKING:
     from gipi.doctor.diagnose import Diagnosis
@@ -228,7 +228,18 @@ def scores(exp: Experiment) -> dict[str, float]:
     said = outputs(exp, X)
     with torch.no_grad():
         loss = float((exp.judge or exp.loss)(said, y))
-    return {"score": judged(exp, said, y), "loss": loss}
+    return {"score": _score(exp, said, y), "loss": loss}
+
+
+def _score(exp: Experiment, said: Any, y: Any) -> float:
+    """Return the score of outputs; where the loss itself is not finite the share of right classes.
+
+    So a net is judged whose answers are sound and whose loss takes the logarithm of a zero.
+    """
+    score = judged(exp, said, y)
+    if math.isfinite(score) or not isinstance(said, Tensor) or not bool(said.isfinite().all()):
+        return score
+    return right(said, y)
 
 
 def compare(old: Experiment, new: Experiment) -> Proof:
@@ -239,7 +250,7 @@ def compare(old: Experiment, new: Experiment) -> Proof:
     """
     X, y = _rows(old)
     said_old, said_new = outputs(old, X), outputs(new, X)
-    before, after = judged(old, said_old, y), judged(new, said_new, y)
+    before, after = _score(old, said_old, y), _score(new, said_new, y)
     unknown = Proof(before, after, after - before, UNKNOWN * abs(before))
     parts = _parts(y)
     if parts is None or not isinstance(said_old, Tensor) or not isinstance(said_new, Tensor):

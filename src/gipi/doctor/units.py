@@ -50,7 +50,7 @@ def look_at(op: Op) -> UnitLook:
         if x.shape == y.shape:
             saturated = float((slope(x, y).mean(0) < FLAT).float().mean())
     std = float(y.std()) if y.numel() > 1 else 0.0
-    return UnitLook(op.kind, dead, saturated, std, len(op.output))
+    return UnitLook(op.kind, dead, saturated, std, len(op.output), y.shape[1])
 
 
 def looks_at(tape: Tape) -> dict[str, UnitLook]:

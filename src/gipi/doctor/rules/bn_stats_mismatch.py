@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from gipi.doctor.copies import duplicate
-from gipi.doctor.experiment import batches, call
+from gipi.doctor.experiment import batches, call, some_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.play import seeded
-from gipi.doctor.probes import compared, horizon, loss_on, some_rows
+from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -185,6 +185,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("underfit",),
 )

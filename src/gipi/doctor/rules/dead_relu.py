@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from gipi.doctor.tape import Op, Tape
     from gipi.doctor.trace import Trace, UnitLook
 
+CLEARED = "dead units that do no harm"
 SHARE = 0.4
 """Dead share of a layer's units from which it is looked at closer."""
+LEAST = 4
+"""Units of a layer, at least: narrower ones fail for being narrow."""
 MISSED = 0.2
+LOW = 0.2
+"""Share of the first loss below which a net has what it needs."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -38,18 +43,20 @@ def before(facts: Facts) -> Iterator[Finding]:
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect a layer with many dead units, more than the run began with."""
     looks = [look for look in trace.looks if look.units]
-    if not looks:
+    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
+    if not looks or recent < LOW * trace.scale:
         return
-    began = first_units(facts.start) if facts.start is not None else {}
+    began = facts.notes.get(CLEARED) or (first_units(facts.start) if facts.start else {})
     grown = {
         n: u for n, u in looks[-1].units.items()
-        if n not in began or u.dead > began[n].dead + 0.1
+        if n not in began or u.dead > began[n].dead + 0.2
     }  # fmt: skip
+    facts.notes["seen"] = looks[-1].units
     yield from _suspected(grown, "steps")
 
 
 def _suspected(units: Mapping[str, UnitLook], phase: str) -> Iterator[Finding]:
-    dead = {n: u.dead for n, u in units.items() if u.dead > SHARE}
+    dead = {n: u.dead for n, u in units.items() if u.dead > SHARE and u.units >= LEAST}
     if not dead:
         return
     worst = max(dead, key=lambda n: dead[n])
@@ -82,6 +89,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     facts.passes += 2 * steps
     begin = facts.start.first_loss if facts.start is not None else trial.begin
     if not trial.sure("own", "revived") or trial.missed("own", "revived", begin=begin) < MISSED:
+        facts.notes[CLEARED] = facts.notes.get("seen", {})
         return None
     return finding.but(
         confirmed=True,
@@ -193,6 +201,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("vanishing_gradient", "plateau", "underfit", "lr_too_low"),
 )

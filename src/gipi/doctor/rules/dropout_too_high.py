@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from gipi.doctor.experiment import some_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import compared, horizon, loss_on, some_rows
+from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -125,6 +126,6 @@ RULE = Rule(
     source="Srivastava et al. 2014, Dropout, JMLR 15, figure 9",
     before=before,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("underfit", "plateau", "lr_too_low"),
 )

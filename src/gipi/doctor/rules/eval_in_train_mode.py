@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.copies import untouched
-from gipi.doctor.experiment import call, outputs
+from gipi.doctor.experiment import call, outputs, some_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import some_rows
 from gipi.doctor.rule import Rule
 from gipi.doctor.tape import recording
 

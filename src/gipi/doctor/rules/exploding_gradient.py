@@ -25,34 +25,51 @@ if TYPE_CHECKING:
 
 LARGE = 100.0
 """Norm of the gradient over that of the weights, at the start, for outputs of size one."""
+GROWN = 20.0
+"""Spread of the last hidden layer, or place, over that of the first."""
 SPIKE = 100.0
 """A norm this many times the running median is a spike."""
 MISSED = 0.3
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect where the gradient is a hundred times the weights and outputs are far too large."""
+    """Suspect outputs far too large: by a gradient beyond the weights, or layers that each grow."""
     grads = [g for g in facts.gradients.values() if g is not None]
     weights = [p.detach() for p in facts.exp.model.parameters() if p.requires_grad]
     said = facts.outputs
-    if not grads or not weights or not isinstance(said, Tensor):
+    if not grads or not weights or not isinstance(said, Tensor) or said.numel() < 2:
         return
-    norm, size = _norm(grads), _norm(weights)
-    unit = _unit(facts)
-    if not math.isfinite(norm) or size <= 0:
+    norm, size, unit = _norm(grads), _norm(weights), _unit(facts)
+    spread = float(said.float().std())
+    if size <= 0 or not spread > 10 * max(1.0, unit):
         return
-    spread = float(said.float().std()) if said.numel() > 1 else 0.0
     ratio = norm / size / max(1.0, unit**2)
-    if ratio < LARGE or spread < 10 * max(1.0, unit):
+    grown = growth(facts)
+    if ratio < LARGE and grown < GROWN:
         return
     yield _finding(
-        f"the first gradient has norm {norm:.3g}, {norm / size:.3g} times the weights; outputs "
-        f"spread by {spread:.3g}",
+        f"outputs spread by {spread:.3g} before the first step; from the first layer to the last "
+        f"but one signals grow {grown:.3g} times, and the gradient's norm is {norm:.3g}, "
+        f"{norm / size:.3g} times that of the weights",
         "before",
-        {"norm": norm, "weights": size, "outputs": spread},
-        ratio / LARGE,
+        {"norm": norm, "weights": size, "outputs": spread, "growth": grown},
+        max(ratio / LARGE, grown / GROWN) if math.isfinite(norm) else 10.0,
         clip=size,
     )
+
+
+def growth(facts: Facts) -> float:
+    """Return how much signals grow: over layers but for the last, or over the places of a row."""
+    ops = facts.tape.of({"linear", "conv", "rnn", "lstm", "gru"})
+    spreads = [float(op.output.detach().float().std()) for op in ops if op.output.numel() > 1]
+    layers = max(spreads[:-1], default=0.0) / spreads[0] if spreads and spreads[0] > 0 else 0.0
+    places = 0.0
+    for op in ops:
+        if op.kind == "rnn" and op.output.ndim == 3 and min(op.output.shape) > 1:
+            for h in (op.output.detach(), op.output.detach().transpose(0, 1)):
+                first = float(h[0].float().std())
+                places = max(places, float(h[-1].float().std()) / first if first > 0 else 0.0)
+    return max(layers, places)
 
 
 def during(_: Facts, trace: Trace) -> Iterator[Finding]:
@@ -119,9 +136,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         else:
             repair = finding.repairs[0].change
             assert repair is not None
-            steps = min(horizon(first, low=60, high=200), finding.step + 40)
-            if steps <= finding.step + 5:
-                return finding.but(severity="hint")
+            steps = finding.step + 20
+            if steps > horizon(first, 0.5, low=60, high=200):
+                return None
             other = "clipped"
             trial = compared(first, {"own": None, other: repair}, steps=steps)
             facts.passes += 2 * steps
@@ -182,6 +199,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("nan_inf", "plateau", "underfit"),
 )

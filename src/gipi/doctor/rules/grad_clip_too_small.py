@@ -117,6 +117,6 @@ RULE = Rule(
     source="Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063",
     before=before,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("lr_too_low", "plateau", "underfit"),
 )

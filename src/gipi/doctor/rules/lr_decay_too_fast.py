@@ -76,6 +76,6 @@ RULE = Rule(
     source="Loshchilov and Hutter 2017, arXiv:1608.03983; Li et al. 2020, arXiv:1905.04753",
     before=before,
     confirm=confirm,
-    passes=200,
+    passes=120,
     causes=("lr_too_low", "plateau", "underfit"),
 )

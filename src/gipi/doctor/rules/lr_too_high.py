@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gipi.doctor.experiment import some_rows
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import Trial, best_rate, horizon, loss_on, lr_trial, some_rows, times_lr
+from gipi.doctor.probes import Trial, best_rate, loss_on, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ HIGH = 0.3
 LATE_RATIO = 0.02
 MISSED, LATE_MISSED = 0.3, 0.25
 """Share of the progress at a lower rate that must be missing."""
+EARLY, EARLY_MISSED = 0.2, 0.5
+"""Share of the run that counts as its beginning, and what must be missing there."""
+FIRST = (0.1, 0.01)
+SOUND = "highest loss at a rate that lower ones do not beat"
 LOWER = (1 / 3, 0.1, 1 / 30, 0.01)
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect the rate where steps change weights much, or the loss has risen or never fell."""
     first = trace.scale
     smooth = trace.smooth(max(3, min(10, trace.step // 5)))
@@ -47,6 +52,9 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     )
     if trace.broken is not None:
         early = trace.diverged
+    sound = facts.notes.get(SOUND)
+    if sound is not None and peak <= 1.2 * sound:
+        early = False  # lower rates were tried before, and nothing worse has come since
     late = trace.broken is None and trace.done >= 0.5 and ratio > LATE_RATIO
     late = late and recent > HIGH * first
     if not early and not late:
@@ -78,24 +86,32 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
 
 def _from_start(facts: Facts, finding: Finding) -> Finding | None:
-    steps = max(20, min(80, int(finding.evidence["steps"])))
-    factors = list(LOWER)
+    exp = (facts.start or facts).exp
+    taken = int(finding.evidence["steps"])
+    steps = max(20, min(80, taken))
+    trial = lr_trial(facts, FIRST, steps=steps)
+    first = trial.best(*FIRST)
+    # At the very beginning a run at its best rate may still be on its way back down.
+    early = taken < EARLY * exp.total_steps and math.isfinite(trial.end(1.0))
+    edge = EARLY_MISSED if early else MISSED
+    missed = trial.missed(1.0, first)
+    if missed <= edge or not trial.sure(1.0, first):
+        if missed <= MISSED / 2:
+            facts.notes[SOUND] = finding.evidence["highest_loss"]
+        return None
+    factors = [*LOWER]
     trial = lr_trial(facts, factors, steps=steps)
     while trial.best() == factors[-1] and factors[-1] > 1e-6:  # the best one lies lower still
         factors.append(factors[-1] / 10)
         trial = lr_trial(facts, factors, steps=steps)
-    best = trial.best(*factors)
-    if trial.missed(1.0, best) > MISSED and trial.sure(1.0, best):
-        order = sorted(factors, key=trial.end)[:3]
-        return _sure(finding, trial, tuple(order))
-    return None
+    return _sure(finding, trial, tuple(sorted(factors, key=trial.end)[:3]))
 
 
 def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     """Go on at a tenth of the rate: where that gains much at once, steps were too large."""
     if finding.evidence["update_ratio"] < LATE_RATIO:
         return None
-    trial = lr_trial(facts, (0.1,), steps=horizon(facts.exp, low=24, high=60), now=True)
+    trial = lr_trial(facts, (0.1,), steps=soon(facts.exp), now=True)
     first = float(finding.evidence["first_loss"])
     if trial.missed(1.0, 0.1, begin=first) < LATE_MISSED or not trial.sure(1.0, 0.1):
         return None
@@ -134,7 +150,7 @@ RULE = Rule(
     source="Bengio 2012, arXiv:1206.5533, section 3.1.1; Smith 2017, arXiv:1506.01186",
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("nan_inf", "dead_relu", "oscillating_loss", "exploding_gradient", "plateau",
             "saturated_activation", "underfit"),
 )  # fmt: skip

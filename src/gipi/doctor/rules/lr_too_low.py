@@ -6,8 +6,9 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from gipi.doctor.experiment import some_rows
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates, some_rows, times_lr
+from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.lr_too_high import from_range
 
@@ -102,6 +103,6 @@ RULE = Rule(
     source="Smith 2017, arXiv:1506.01186; Bengio 2012, arXiv:1206.5533, section 3.1.1",
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("underfit", "plateau"),
 )

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.copies import untouched
-from gipi.doctor.experiment import call
+from gipi.doctor.experiment import call, some_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import compared, horizon, loss_on, some_rows
+from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.reinit import LAYERS
 from gipi.doctor.rule import Rule
 
@@ -128,6 +128,6 @@ RULE = Rule(
     source="Minsky and Papert 1969; Goodfellow, Bengio and Courville 2016, section 6.1",
     before=before,
     confirm=confirm,
-    passes=300,
+    passes=120,
     causes=("underfit", "plateau"),
 )

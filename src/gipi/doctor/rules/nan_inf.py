@@ -19,6 +19,7 @@ from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.probes import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.exploding_gradient import clipped_at
+from gipi.doctor.tape import entered, left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,8 +176,8 @@ class _Finder(TorchFunctionMode):
         return result
 
     def _culprit(self, name: str, given: list[Tensor]) -> Culprit:
-        first = next((a for a in given if a.numel()), None)
-        low, high = (float(first.min()), float(first.max())) if first is not None else (0.0, 0.0)
+        first = next((a.detach() for a in given if a.numel()), None)
+        low, high = (0.0, 0.0) if first is None else (float(first.min()), float(first.max()))
         return Culprit(name, self.place(), low, high)
 
 
@@ -206,8 +207,8 @@ def _searched(exp: Experiment, xb: Any, yb: Any) -> Culprit:
     handles = []
     for name, module in exp.model.named_modules():
         handles += [
-            module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)),
-            module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True),
+            module.register_forward_pre_hook(entered(stack, name or "the model")),
+            module.register_forward_hook(left(stack), always_call=True),
         ]
     finder = _Finder(lambda: stack[-1] if stack else "")
     try:

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
-RISE = 0.2
-"""Rise of the validation loss over its lowest value."""
+RISE, LEARNED = 0.2, 0.08
+"""Rise of the validation loss over its lowest value; where training rows are known by heart."""
+BY_HEART = 0.1
+"""Loss of training rows over that of validation rows that says so."""
 OF_SCALE = 0.05
 """The rise over the loss before the first step: what is tiny may double."""
 CHECKS = 3
-SURE = 3.0
+SURE = 2.0
 """Standard errors of the rise, by parts of the validation rows."""
 GREAT = 0.5
 """A rise that is a problem even where as many rows are right as before."""
@@ -44,11 +46,13 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     last = sum(r["val"] for r in after[-CHECKS:]) / CHECKS
     rise, low = last - best["val"], abs(best["val"])
     scale = abs(trace.start.get("val", trace.scale))
-    if rise < RISE * low or rise < OF_SCALE * scale:
+    by_heart = after[-1]["train_eval"] < BY_HEART * last
+    edge = LEARNED if by_heart else RISE
+    if rise < edge * low or rise < OF_SCALE * scale:
         return
     if after[-1]["train_eval"] >= best["train_eval"]:
         return
-    if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + RISE / 2 * low:
+    if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + edge / 2 * low:
         return
     if not _sure(best, after[-CHECKS:]):
         return
@@ -69,7 +73,7 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
                   "train_then": best["train_eval"], "train_now": after[-1]["train_eval"]},
         confirmed=True,
         phase="epoch",
-        strength=rise / (RISE * low + 1e-12),
+        strength=rise / (edge * low + 1e-12),
         repairs=(
             Repair(f"keep the weights of epoch {epoch}", _keep(best["epoch"]),
                    edit=f"epochs={epoch}, or keep a copy of the best weights"),

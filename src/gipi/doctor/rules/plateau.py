@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gipi.doctor.experiment import some_rows
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import horizon, loss_on, lr_trial, some_rows, times_lr
+from gipi.doctor.probes import loss_on, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -23,7 +24,7 @@ FLAT = 0.01
 OPEN = 0.15
 """Share of the first loss above which a loss that stands still is worth a look."""
 MISSED = 0.2
-FACTORS = (0.1, 4.0, 16.0)
+FACTORS = (0.1, 8.0)
 
 
 def during(_: Facts, trace: Trace) -> Iterator[Finding]:
@@ -51,8 +52,8 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on from here at a tenth, four and sixteen times the rate."""
-    steps = horizon(facts.exp, low=24, high=60)
+    """Go on from here at a tenth and at eight times the rate."""
+    steps = soon(facts.exp)
     trial = lr_trial(facts, FACTORS, steps=steps, now=True)
     best = trial.best(*FACTORS)
     first = float(finding.evidence["first_loss"])
@@ -70,7 +71,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     repairs = (
         (falls, Repair("lr / 3", times_lr(1 / 3)))
         if best < 1
-        else (Repair(f"lr x {best:g}", times_lr(best)), Repair("lr x 4", times_lr(4.0)))
+        else (Repair(f"lr x {best:g}", times_lr(best)), Repair("lr x 3", times_lr(3.0)))
     )
     return finding.but(
         confirmed=True, repairs=repairs, evidence={**finding.evidence, "loss_at": trial.ends}
@@ -87,6 +88,6 @@ RULE = Rule(
     source="Smith 2017, arXiv:1506.01186; Dauphin et al. 2014, arXiv:1406.2572",
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("underfit",),
 )

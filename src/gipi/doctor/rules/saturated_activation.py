@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import Trace, UnitLook
 
 SHARE = 0.5
-MISSED = 0.25
+MISSED = 0.12
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -84,6 +84,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("vanishing_gradient", "plateau", "underfit", "lr_too_low"),
 )

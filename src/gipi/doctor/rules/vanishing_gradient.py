@@ -6,8 +6,10 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.flow import flow, renewed
+from gipi.doctor.flow import flow, places, renewed
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
@@ -18,10 +20,16 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
+OVER_TIME = 1e-4
+"""Gradient at the first quarter of a row over the largest."""
+FORGETS = 0.2
+"""Size of recurrent matrices, 1 for an orthogonal one, below which a gated net is suspected."""
 DEEP = 4
 """Matrices on the way that a net must have."""
-AT_START, IN_RUN = 1e-4, 1e-2
+AT_START, IN_RUN = 1e-4, 1e-3
 """Relative gradient of the lower layers over that of the upper ones."""
+FROM = 0.2
+"""Share of the run before which a slow beginning is only that."""
 STUCK = 0.97
 """Share of its first value above which a loss has not fallen."""
 MISSED = 0.5
@@ -35,11 +43,12 @@ def before(facts: Facts) -> Iterator[Finding]:
     layers = flow(facts)
     if len(layers) >= DEEP:
         yield from _suspected(layers, AT_START, "before")
+    yield from _over_time(facts)
 
 
 def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where the loss has not moved and the gradient shrinks on its way down."""
-    if not trace.looks or not math.isfinite(trace.scale):
+    if not trace.looks or not math.isfinite(trace.scale) or trace.done < FROM:
         return
     recent = trace.mean_loss(trace.step - max(5, trace.step // 3), trace.step)
     if not recent > STUCK * trace.scale:
@@ -50,6 +59,44 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     ]  # fmt: skip
     if len(layers) >= DEEP:
         yield from _suspected(layers, IN_RUN, "steps")
+
+
+def _over_time(facts: Facts) -> Iterator[Finding]:
+    """Suspect a recurrent net whose first places get no gradient to speak of.
+
+    Gated nets forget by design: they are only suspected where their recurrent weights are next to
+    nothing.
+    """
+    cells = [m for m in facts.exp.model.modules() if isinstance(m, nn.RNNBase)]
+    if not cells:
+        return
+    plain = any(isinstance(m, nn.RNN) for m in cells)
+    radius = max(
+        float(p.detach().norm()) / p.shape[1] ** 0.5 * (p.shape[1] / p.shape[0]) ** 0.5
+        for m in cells
+        for n, p in m.named_parameters()
+        if "weight_hh" in n
+    )
+    if not plain and radius > FORGETS:
+        return
+    sizes = places(facts)
+    if len(sizes) < DEEP or max(sizes) <= 0:
+        return
+    early, top = max(sizes[: max(1, len(sizes) // 4)]), max(sizes)
+    if early >= OVER_TIME * top:
+        return
+    yield Finding(
+        "vanishing_gradient",
+        f"the gradient at the first places of a row is {early / top:.1e} of the largest one: what "
+        "stands there cannot be learned",
+        "an LSTM or GRU, or orthogonal recurrent matrices; shorter rows",
+        evidence={"gradient_by_place": [float(f"{v:.3g}") for v in sizes[:64]], "radius": radius},
+        strength=min(100.0, math.log10(OVER_TIME * top / max(early, 1e-30)) + 1),
+        repairs=(
+            Repair("draw the weights anew, orthogonal", renew,
+                   edit="nn.init.orthogonal_(rnn.weight_hh_l0)"),
+        ),
+    )  # fmt: skip
 
 
 def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iterator[Finding]:
@@ -88,7 +135,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     except CannotRepair:
         return None
     other = "renewed"
-    if not _learns(trial.begin, trial.end("own"), trial.end(other)):
+    begin = min(trial.begin, trial.firsts[other])
+    if not _learns(begin, trial.end("own"), trial.end(other)):
         try:
             steps = horizon(first)
             trial = compared(first, {"own": None, "relu": rectified}, steps=steps)
@@ -97,7 +145,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         except CannotRepair:
             return None
     own, best = trial.end("own"), trial.end(other)
-    if not _learns(trial.begin, own, best):
+    if not _learns(begin, own, best):
         return None
     repairs = finding.repairs if other == "renewed" else finding.repairs[::-1]
     return finding.but(
@@ -131,6 +179,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("plateau", "underfit", "lr_too_low"),
 )

@@ -6,8 +6,9 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from gipi.doctor.experiment import some_rows
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.probes import compared, horizon, loss_on, paper_rates, some_rows
+from gipi.doctor.probes import compared, horizon, loss_on, paper_rates
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ PULL = 0.5
 """Decay over gradient, both as they stand in the update."""
 LEAST = 5e-3
 """Decay below which nothing is looked at."""
-MISSED = 0.3
+MISSED = 0.2
 DECOUPLED = ("AdamW", "NAdamW", "SGDW", "Lion", "Muon", "Adafactor")
 
 
@@ -145,6 +146,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=300,
+    passes=120,
     causes=("underfit", "plateau", "vanishing_gradient", "lr_too_low"),
 )
