@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.copies import save
-from gipi.doctor.experiment import batches, call, judged, outputs, some_rows, take_step
+from gipi.doctor.experiment import batches, call, judged, outputs, take_step, whole
 from gipi.doctor.tape import recording
 from gipi.doctor.trace import CHECKS, Kept, LayerLook, Look, Trace
 from gipi.doctor.units import looks_at
@@ -194,8 +194,8 @@ class Judge:
 
     def __init__(self, exp: Experiment) -> None:
         self.exp = exp
-        self.train = some_rows(exp.train, JUDGED_TRAIN, exp.device)
-        self.val = some_rows(exp.val, JUDGED, exp.device)
+        self.train = whole(exp.train, JUDGED_TRAIN, exp.device)
+        self.val = whole(exp.val, JUDGED, exp.device)
 
     def __call__(self) -> dict[str, Any]:
         """Return loss and score of both splits, and the losses of parts of validation."""

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gipi.doctor.experiment import outputs, some_rows
+from gipi.doctor.copies import untouched
+from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.probes import accuracy_on
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ WIDTH = 400
 COLUMNS = 2000
 """Inputs of more columns are left alone."""
 NEAR = 7
+PAIRS, CLOSE = 32, 1e-3
+"""Pairs of rows by which a net is seen to be linear, and how far it may be off."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def reached(exp: Experiment, facts: Facts) -> float:
 
 
 def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
-    rows = some_rows(data, ROWS, exp.device)
+    rows = whole(data, ROWS, exp.device)
     if rows is None:
         return float("nan")
     if facts.kind != "numbers":
@@ -77,8 +80,8 @@ def _bar(facts: Facts) -> Bar | None:
         return None
     if facts.kind not in ("classes", "binary", "numbers"):
         return None
-    seen = some_rows(exp.train, ROWS, exp.device)
-    unseen = some_rows(exp.val, UNSEEN, exp.device)
+    seen = whole(exp.train, ROWS, exp.device)
+    unseen = whole(exp.val, UNSEEN, exp.device)
     if seen is None or not isinstance(seen[0], Tensor) or not isinstance(seen[1], Tensor):
         return None
     if unseen is None:
@@ -145,3 +148,19 @@ def _explained(told: Tensor, y: Tensor) -> float:
     y, told = y.double().cpu(), told.double().cpu()
     total = float((y - y.mean(0)).square().sum())
     return 1 - float((y - told).square().sum()) / total if total > 0 else float("nan")
+
+
+def is_linear(facts: Facts, xb: Tensor) -> bool:
+    """Whether f(a + b) - f(a) - f(b) + f(0) is zero for rows a, b: one pass in evaluation mode."""
+    half = min(PAIRS, len(xb) // 2)
+    a, b = xb[:half], xb[half : 2 * half]
+    facts.passes += 1
+    with untouched(facts.exp), torch.no_grad():
+        facts.exp.model.eval()
+        said = call(facts.exp.model, torch.cat([a, b, a + b, torch.zeros_like(a[:1])]))
+    if not isinstance(said, Tensor) or len(said) != 3 * half + 1:
+        return False
+    said = said.double()
+    fa, fb, fab, f0 = said[:half], said[half : 2 * half], said[2 * half : 3 * half], said[-1:]
+    size = float((fa - f0).abs().max() + (fb - f0).abs().max())
+    return size > 0 and float((fab - fa - fb + f0).abs().max()) < CLOSE * size

@@ -245,10 +245,11 @@ def _score(exp: Experiment, said: Any, y: Any) -> float:
 def compare(old: Experiment, new: Experiment) -> Proof:
     """Return how two trained experiments compare on the same validation rows.
 
-    Both answer the same rows, so that what is hard about a row is hard for both: the noise is that
-    of the differences between parts of the rows, not of the scores.
+    Those of the changed one: a repair may have taken rows out that nobody can be judged by. Both
+    answer the same rows, so that what is hard about a row is hard for both: the noise is that of
+    the differences between parts of the rows, not of the scores.
     """
-    X, y = _rows(old)
+    X, y = _rows(new)
     said_old, said_new = outputs(old, X), outputs(new, X)
     before, after = _score(old, said_old, y), _score(new, said_new, y)
     unknown = Proof(before, after, after - before, UNKNOWN * abs(before))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gipi.doctor.copies import duplicate
-from gipi.doctor.experiment import batches, call, some_rows
+from gipi.doctor.experiment import batches, call, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.play import seeded
 from gipi.doctor.probes import compared, horizon, loss_on
@@ -102,7 +102,7 @@ def _finding(
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Judge with the statistics as they are, and with those of usual momentum or taken anew."""
     exp = facts.exp
-    rows = some_rows(exp.train, 512, exp.device)
+    rows = whole(exp.train, 512, exp.device)
     if rows is None:
         return None
     if finding.phase == "before":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from gipi.doctor.experiment import some_rows
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
@@ -54,7 +54,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with dropout as it is, and usual; compare losses without any dropout."""
     exp = facts.exp
     steps = horizon(exp, low=40)
-    rows = some_rows(exp.val if exp.val is not None else exp.train, 512, exp.device)
+    rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     if rows is None:
         return None
     begin = loss_on(exp, *rows)

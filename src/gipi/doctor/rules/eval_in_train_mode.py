@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.copies import untouched
-from gipi.doctor.experiment import call, outputs, some_rows
+from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.tape import recording
@@ -26,7 +26,7 @@ DROPS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 def before(facts: Facts) -> Iterator[Finding]:
     """Yield the finding where modules are in training mode, or functions drop, in evaluation."""
     exp = facts.exp
-    rows = some_rows(exp.val if exp.val is not None else exp.train, ROWS, exp.device)
+    rows = whole(exp.val if exp.val is not None else exp.train, ROWS, exp.device)
     if rows is None:
         return
     facts.passes += 1
@@ -92,7 +92,7 @@ def in_eval_mode(exp: Experiment) -> str:
     Raises `CannotRepair` where a function drops whatever the mode is.
     """
     own = exp.evaluate
-    rows = some_rows(exp.val if exp.val is not None else exp.train, ROWS, exp.device)
+    rows = whole(exp.val if exp.val is not None else exp.train, ROWS, exp.device)
     assert rows is not None
 
     def evaluate(model: nn.Module, X: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gipi.doctor.experiment import some_rows
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import Trial, best_rate, loss_on, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
@@ -115,7 +115,7 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     first = float(finding.evidence["first_loss"])
     if trial.missed(1.0, 0.1, begin=first) < LATE_MISSED or not trial.sure(1.0, 0.1):
         return None
-    rows = some_rows(facts.exp.val, 1024, facts.exp.device)
+    rows = whole(facts.exp.val, 1024, facts.exp.device)
     if rows is not None and loss_on(trial.twins[0.1], *rows) > loss_on(trial.twins[1.0], *rows):
         return None
     return _sure(finding, trial, (0.1, 1 / 3, 1 / 30))

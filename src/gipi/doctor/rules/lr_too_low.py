@@ -6,7 +6,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from gipi.doctor.experiment import some_rows
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates, times_lr
 from gipi.doctor.rule import Rule
@@ -77,7 +77,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     best = trial.best(*factors)
     if trial.missed(whole_run, best) < MISSED or not trial.sure(whole_run, best):
         return None
-    rows = some_rows(exp.val if exp.val is not None else exp.train, 1024, exp.device)
+    rows = whole(exp.val if exp.val is not None else exp.train, 1024, exp.device)
     if rows is not None:
         gain = accuracy_on(trial.twins[best], *rows) - accuracy_on(trial.twins[whole_run], *rows)
         if math.isfinite(gain) and gain < CLEARER:

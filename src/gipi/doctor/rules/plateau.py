@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gipi.doctor.experiment import some_rows
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import loss_on, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
@@ -59,7 +59,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     first = float(finding.evidence["first_loss"])
     if trial.missed(1.0, best, begin=first) < MISSED or not trial.sure(1.0, best):
         return None
-    rows = some_rows(facts.exp.val, 1024, facts.exp.device)
+    rows = whole(facts.exp.val, 1024, facts.exp.device)
     if rows is not None and loss_on(trial.twins[best], *rows) > loss_on(trial.twins[1.0], *rows):
         return None  # what is gained is learned by heart
     start = (facts.start or facts).exp.optimizer.param_groups[0]["lr"]

@@ -6,9 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.reference import Bar, bar, reached
+from gipi.doctor.reference import Bar, bar, is_linear, reached
 from gipi.doctor.rule import Rule
-from gipi.doctor.rules.missing_nonlinearity import is_linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

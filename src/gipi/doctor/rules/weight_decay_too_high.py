@@ -6,7 +6,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from gipi.doctor.experiment import some_rows
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.probes import compared, horizon, loss_on, paper_rates
 from gipi.doctor.rule import Rule
@@ -86,7 +86,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     late = finding.phase == "steps"
     exp = facts.exp
     steps = horizon(exp, 0.3, low=40, high=150)
-    rows = some_rows(exp.val if exp.val is not None else exp.train, 512, exp.device)
+    rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
     trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps)
