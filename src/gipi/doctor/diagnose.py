@@ -46,6 +46,8 @@ class Diagnosis:
     passes: int = 0
     seconds: float = 0.0
     broken: dict[str, str] = field(default_factory=dict)
+    unlooked: list[str] = field(default_factory=list)
+    """Rules for which there was no time."""
     why_not: str = ""
     """Why `repair` returned None."""
 
@@ -108,10 +110,18 @@ def diagnose(
     return result
 
 
-def look_before(facts: Facts, rules: tuple[Rule, ...], result: Diagnosis) -> Iterable[Finding]:
-    """Yield what the rules find before the first step, confirmed or turned into hints."""
+def look_before(
+    facts: Facts, rules: tuple[Rule, ...], result: Diagnosis, *, until: float | None = None
+) -> Iterable[Finding]:
+    """Yield what the rules find before the first step, confirmed or turned into hints.
+
+    until  moment (`time.perf_counter`) after which no further rule looks
+    """
     for rule in rules:
         if rule.before is None:
+            continue
+        if until is not None and time.perf_counter() > until:
+            result.unlooked.append(rule.code)
             continue
         for finding in _tried(rule, rule.before, facts, result=result):
             sure = _confirmed(rule, facts, finding, LEAST_PASSES, result)

@@ -378,7 +378,7 @@ def accuracy_on(exp: Experiment, xb: Any, yb: Any) -> float:
 
 def _head(value: Any, rows: int) -> Any:
     if isinstance(value, Tensor):
-        return value[:rows]
+        return value[:rows] if value.ndim else value
     if isinstance(value, (tuple, list)):
         return type(value)(_head(v, rows) for v in value)
     if isinstance(value, dict):

@@ -59,7 +59,7 @@ class Heard:
 
 
 class Watch:
-    """What `watch` gives: `findings` is known when the block ends, and asked any time before.
+    """What `watch` gives: `findings` says what came of the steps, when it is asked.
 
     passes  forward and backward passes that looking and confirming cost
     """
@@ -73,13 +73,13 @@ class Watch:
         val: Any = None,
         declared: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.model, self.optimizer, self.loss = model, optimizer, loss or carried
         self.val, self.declared = val, dict(declared or {})
         self.losses: list[Tensor | float] = []
         self.rates: list[float] = []
         self.norms: dict[int, Tensor] = {}
         self.heard: dict[int, Heard] = {}
-        self.looks: list[Look] = []
+        self.looks: list[tuple[int, list[str], Tensor]] = []
         self.moves: list[Moved] = []
         self.step = 0
         self.next_look = 0
@@ -91,6 +91,7 @@ class Watch:
         self._grads: dict[str, Tensor | None] = {}
         self._backward = torch.Tensor.backward
         self._start: Experiment | None = None
+        self._end: dict[str, Tensor] = {}
         self._result: Diagnosis | None = None
 
     # ------------------------------------------------------------------ the loop goes on within
@@ -120,7 +121,7 @@ class Watch:
             handle.remove()
         self._handles = []
         if error is None:
-            self.diagnosis  # noqa: B018  the work is done while the model is as the loop left it
+            self._end = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
 
     def _listen(self) -> None:
         self.heard[self.step] = heard = Heard()
@@ -155,6 +156,7 @@ class Watch:
     def _stepped(self, *_: Any) -> None:
         if self._before:
             self._look()
+            self._before, self._grads = {}, {}
         self.step += 1
         self._loss_now = None
         if self.step < EARLY or self.step >= self.next_look:
@@ -165,47 +167,56 @@ class Watch:
     def _look(self) -> None:
         """Note what the step changed; of the first steps also whether the gradient was fresh."""
         now = {n: p.detach() for n, p in self.model.named_parameters()}
-        rows = {}
+        columns = []
         for name, old in self._before.items():
-            size = math.sqrt(max(old.numel(), 1))
             grad = self._grads[name]
-            rows[name] = LayerLook(
-                0.0 if grad is None else float(grad.float().norm()) / size,
-                float(old.float().norm()) / size,
-                float((now[name] - old).float().norm()) / size,
-            )
-        self.looks.append(Look(self.step, rows, {}))
+            norms = (old.new_zeros(()) if grad is None else grad.norm(), old.norm(),
+                     (now[name] - old).norm())  # fmt: skip
+            columns.append(torch.stack([n.float() for n in norms]) / math.sqrt(max(old.numel(), 1)))
+        if columns:
+            self.looks.append((self.step, list(self._before), torch.stack(columns)))
         heard = self.heard.get(self.step)
         if heard is not None and heard.whole and len(self.moves) < EARLY:
+            fresh = self._fresh(heard)
+            if fresh is None:
+                return
             self.moves.append(
                 Moved(
                     math.nan if heard.loss is None else float(heard.loss),
                     dict(self._grads),
-                    self._fresh(heard),
+                    fresh,
                     {n: float((now[n] - old).abs().max()) if old.numel() else 0.0
                      for n, old in self._before.items()},
                 )
             )  # fmt: skip
-        self._before, self._grads = {}, {}
 
-    def _fresh(self, heard: Heard) -> dict[str, Tensor | None]:
-        """Return the gradient of the step's own rows from zero, at the weights it was taken at."""
+    def _fresh(self, heard: Heard) -> dict[str, Tensor | None] | None:
+        """Return the gradient of the step's own rows from zero, at the weights it was taken at.
+
+        None where the model cannot be called again in that way: the loop must go on.
+        """
         assert self._start is not None
         twin = duplicate(self._start)
         with torch.no_grad():
             for name, p in twin.model.named_parameters():
                 p.copy_(self._before[name])
         exp = _experiment(twin, [heard], self.val, self.declared)
-        return Facts(exp).gradients
+        try:
+            return Facts(exp).gradients
+        except Exception:  # noqa: BLE001  a doctor must not kill the patient
+            return None
 
     # ------------------------------------------------------------------ what it comes to
 
     @property
     def diagnosis(self) -> Diagnosis:
-        """What the rules make of it; computed once, with counter-experiments on copies."""
-        if self._result is None:
-            self._result = self._judge()
-        return self._result
+        """What the rules make of it, with counter-experiments on copies; the last word is kept."""
+        if self._result is not None:
+            return self._result
+        result = self._judge()
+        if self._end:
+            self._result = result
+        return result
 
     @property
     def findings(self) -> list[Finding]:
@@ -225,7 +236,7 @@ class Watch:
         result = Diagnosis(exp, [])
         found = list(look_before(facts, RULES, result))
         live = duplicate(exp)
-        live.model.load_state_dict(self.model.state_dict())
+        live.model.load_state_dict(self._end or self.model.state_dict())
         result.trace = self.trace
         found += look_during(Facts(live, start=facts), RULES, result.trace, result)
         result.findings = ranked(found, RULES)
@@ -242,7 +253,11 @@ class Watch:
         for step in range(self.step):
             last = float(self.norms[step]) if step in self.norms else last
             trace.norms.append(last)
-        trace.looks = list(self.looks)
+        trace.looks = [
+            Look(step, {n: LayerLook(*row) for n, row in zip(names, table.tolist(), strict=True)},
+                 {})
+            for step, names, table in self.looks
+        ]  # fmt: skip
         bad = [i for i, v in enumerate(trace.losses) if not math.isfinite(v)]
         trace.broken = bad[0] if bad else None
         return trace
@@ -251,20 +266,27 @@ class Watch:
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Any,
+    loss: Any = None,
     *,
     val: Any = None,
     declared: Mapping[str, Any] | None = None,
 ) -> Watch:
     """Return a context in which a training loop of your own is watched.
 
-    loss      the function or module that the loop calls with (outputs, target)
+    loss      the function or module that the loop calls with (outputs, target); None where the
+              model is called with `labels` and its outputs carry the loss
     val       (X, y) that the findings may be judged by
     declared  what you know and the doctor cannot see, see `Experiment`
 
     The loop is not changed, nor what it computes; `findings` of what it gives are ranked.
     """
     return Watch(model, optimizer, loss, val=val, declared=declared)
+
+
+def carried(said: Any, _: Any) -> Tensor:
+    """Return the loss that a model's outputs carry, as those of `transformers` do."""
+    loss: Tensor = said.loss
+    return loss
 
 
 def _experiment(
@@ -320,6 +342,9 @@ class _Ear(TorchFunctionMode):
         self.within = False
         if self.heard.outputs is None:
             self.heard.outputs = said
+            labels = self.heard.named.get("labels")
+            if isinstance(labels, Tensor) and isinstance(getattr(said, "loss", None), Tensor):
+                self.heard.target = labels
             first = said[0] if isinstance(said, tuple) else getattr(said, "logits", said)
             if isinstance(first, Tensor):
                 self.made[id(first)] = first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gipi.core.registry import Record, Registry
 from gipi.doctor.rules import (
     bn_stats_mismatch,
     dead_relu,
@@ -50,3 +51,12 @@ RULES: tuple[Rule, ...] = (
     overfit.RULE,
     underfit.RULE,
 )
+
+
+def _record(rule: Rule) -> Record:
+    facts = {"looks": rule.looks, "why": rule.why, "do": rule.do, "causes": ", ".join(rule.causes)}
+    return Record(rule.code, lambda: rule, rule.title, rule.source, facts=facts)
+
+
+REGISTRY = Registry("rules", tuple(_record(rule) for rule in RULES))
+"""The same rules as records, for `gipi list rules` and `gipi show`."""
