@@ -27,6 +27,8 @@ WIDTH = 400
 COLUMNS = 2000
 """Inputs of more columns are left alone."""
 NEAR = 7
+LEAST = 20
+"""New rows, at least."""
 PAIRS, CLOSE = 32, 1e-3
 """Pairs of rows by which a net is seen to be linear, and how far it may be off."""
 
@@ -89,12 +91,17 @@ def _bar(facts: Facts) -> Bar | None:
         order = torch.randperm(len(seen[0]), generator=torch.Generator().manual_seed(0))
         X, y = seen[0][order], seen[1][order]
         seen, unseen = (X[:cut], y[:cut]), (X[cut:], y[cut:])
-    if len(seen[0]) < 50 or len(unseen[0]) < 20 or seen[0][0].numel() > COLUMNS:
+    if len(seen[0]) < 50 or len(unseen[0]) < LEAST or seen[0][0].numel() > COLUMNS:
         return None
     A, B = _columns(seen[0], unseen[0])
     if not (bool(torch.isfinite(A).all()) and bool(torch.isfinite(B).all())):
         return None
-    ya, yb = seen[1].reshape(len(A), -1), unseen[1].reshape(len(B), -1)
+    far = torch.cdist(B, A)
+    fresh = far.min(1).values > CLOSE  # a row that was seen is no new one
+    if int(fresh.sum()) < LEAST:
+        return None
+    B, far = B[fresh], far[fresh]
+    ya, yb = seen[1].cpu().reshape(len(A), -1), unseen[1].cpu()[fresh].reshape(len(B), -1)
     numbers = facts.kind == "numbers"
     if not numbers and ya.shape[1] > 1:
         return None
@@ -117,7 +124,6 @@ def _bar(facts: Facts) -> Bar | None:
     b = torch.rand(WIDTH, generator=generator, dtype=torch.float64) - 0.5
     features = [torch.cat([M, (M @ W + b).relu()], 1) for M in (A, B)]
     wide = max(score(_ridge(features[0], T, features[1], p), yb) for p in (1e-2, 1e-1))
-    far = torch.cdist(B, A)
     near = far.topk(min(NEAR, len(A)), largest=False).indices
     close = score(T[near].mean(1), yb)
     linear = score(_ridge(A, T, A, 1e-4), ya)
