@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.copies import duplicate, untouched
-from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step
+from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step, whole
 from gipi.doctor.play import right, seeded
 
 if TYPE_CHECKING:
@@ -253,6 +253,21 @@ def lr_trial(facts: Facts, factors: Sequence[float], *, steps: int, now: bool = 
         facts.notes[key] = known
     assert known is not None
     return known
+
+
+def gains(facts: Facts, trial: Trial, other: Any, *, begin: float, share: float) -> bool:
+    """Whether the changed run of a trial gains on validation rows too, by a share of all progress.
+
+    True where there are no validation rows: then nothing can be held against it.
+    """
+    rows = whole(facts.exp.val, 1024, facts.exp.device)
+    if rows is None:
+        return True
+    facts.passes += 2
+    own, better = loss_on(trial.twins[1.0], *rows), loss_on(trial.twins[other], *rows)
+    if not math.isfinite(own):
+        return math.isfinite(better)
+    return own - better > share * max(begin - better, FLOOR * abs(begin), 1e-12)
 
 
 def end_of(losses: Sequence[float], share: float = TAIL) -> float:

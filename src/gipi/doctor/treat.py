@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PARTS = 20
 """Parts of the validation rows by whose differences the noise of a comparison is told."""
 JUDGED = 10_000
-BETTER_SE, WORSE_SE = 2.0, 1.0
+BETTER_SE, WORSE_SE, WON_SE = 2.0, 1.0, 3.0
 TRIAL = 0.15
 """Where there is a choice of repairs each is tried for this share of the run first."""
 LEAST = 20
@@ -38,12 +38,15 @@ class Proof:
     """How a changed run compares with the one before, on validation rows; more is better.
 
     gain   mean difference of scores over parts of the rows, and its standard error `se`
+    won    standard errors by which more than half of the parts gained: a run that failed has losses
+           so wild that their mean says little
     """
 
     before: float
     after: float
     gain: float
     se: float
+    won: float = 0.0
 
     def holds(self, wanted: str) -> bool:
         """Whether a repair with that kind of proof is kept."""
@@ -53,7 +56,7 @@ class Proof:
             return True
         if wanted == "not worse":
             return self.gain >= -WORSE_SE * self.se
-        return self.gain > BETTER_SE * self.se and self.gain > 0
+        return self.gain > 0 and (self.gain > BETTER_SE * self.se or self.won >= WON_SE)
 
 
 @dataclass
@@ -177,7 +180,8 @@ class _Course:
         if len(options) == 1:
             return options
         steps = max(LEAST, round(TRIAL * self.exp.total_steps))
-        scored = []
+        tried: list[int] = []
+        said: list[tuple[Experiment, Any, Any]] = []
         for number, repairs in enumerate(options):
             twin = duplicate(self.exp)
             try:
@@ -187,8 +191,13 @@ class _Course:
                 self.rejected.append(f"{repairs[0].name}: {why}")
                 continue
             self.spent += play(twin, steps=steps, quiet=True).step
-            score = scores(twin)["score"]
-            scored.append((-score if math.isfinite(score) else math.inf, number))
+            X, y = _rows(twin)
+            tried.append(number)
+            said.append((twin, outputs(twin, X), y))
+        scored = [
+            (-score if math.isfinite(score) else math.inf, number)
+            for score, number in zip(_scores(*said), tried, strict=True)
+        ]
         return [options[number] for _, number in sorted(scored)]
 
 
@@ -228,18 +237,21 @@ def scores(exp: Experiment) -> dict[str, float]:
     said = outputs(exp, X)
     with torch.no_grad():
         loss = float((exp.judge or exp.loss)(said, y))
-    return {"score": _score(exp, said, y), "loss": loss}
+    return {"score": _scores((exp, said, y))[0], "loss": loss}
 
 
-def _score(exp: Experiment, said: Any, y: Any) -> float:
-    """Return the score of outputs; where the loss itself is not finite the share of right classes.
+def _scores(*said: tuple[Experiment, Any, Any]) -> list[float]:
+    """Return comparable scores of (experiment, outputs, targets).
 
-    So a net is judged whose answers are sound and whose loss takes the logarithm of a zero.
+    Where a loss is not finite though the outputs are, as the logarithm of a zero, all are judged by
+    their share of right classes; outputs that are not finite have no score.
     """
-    score = judged(exp, said, y)
-    if math.isfinite(score) or not isinstance(said, Tensor) or not bool(said.isfinite().all()):
-        return score
-    return right(said, y)
+    found = [judged(exp, o, y) for exp, o, y in said]
+    sound = [isinstance(o, Tensor) and bool(o.isfinite().all()) for _, o, _ in said]
+    if not any(s and not math.isfinite(v) for s, v in zip(sound, found, strict=True)):
+        return found
+    shares = [right(o, y) if s else math.nan for s, (_, o, y) in zip(sound, said, strict=True)]
+    return shares if any(math.isfinite(v) for v in shares) else found
 
 
 def compare(old: Experiment, new: Experiment) -> Proof:
@@ -251,7 +263,7 @@ def compare(old: Experiment, new: Experiment) -> Proof:
     """
     X, y = _rows(new)
     said_old, said_new = outputs(old, X), outputs(new, X)
-    before, after = _score(old, said_old, y), _score(new, said_new, y)
+    before, after = _scores((old, said_old, y), (new, said_new, y))
     unknown = Proof(before, after, after - before, UNKNOWN * abs(before))
     parts = _parts(y)
     if parts is None or not isinstance(said_old, Tensor) or not isinstance(said_new, Tensor):
@@ -263,8 +275,10 @@ def compare(old: Experiment, new: Experiment) -> Proof:
     values = torch.tensor([g for g in gains if math.isfinite(g)], dtype=torch.float64)
     if len(values) < 3:
         return unknown
-    se = float(values.std() / math.sqrt(len(values)))
-    return Proof(before, after, float(values.mean()), se)
+    n = len(values)
+    se = float(values.std() / math.sqrt(n))
+    won = (int((values > 0).sum()) - n / 2) / math.sqrt(n / 4)
+    return Proof(before, after, float(values.mean()), se, won)
 
 
 def _rows(exp: Experiment) -> tuple[Any, Any]:

@@ -30,6 +30,7 @@ GROWN = 20.0
 SPIKE = 100.0
 """A norm this many times the running median is a spike."""
 MISSED = 0.3
+SEEN = "steps whose gradients were looked at"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -72,12 +73,12 @@ def growth(facts: Facts) -> float:
     return max(layers, places)
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect a gradient a hundred times the median of those before, after which the loss rose."""
     norms = [n for n in trace.norms if math.isfinite(n) and n > 0]
     if len(norms) < 10:
         return
-    for step in range(8, len(trace.norms)):
+    for step in range(max(8, facts.notes.get(SEEN, 0)), len(trace.norms)):
         past = [n for n in trace.norms[max(0, step - 50) : step] if math.isfinite(n) and n > 0]
         if len(past) < 8:
             continue
@@ -88,6 +89,7 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
         before_it = trace.mean_loss(step - 8, step)
         if ahead and max(ahead) < 1.5 * before_it + 0.1 * abs(trace.scale):
             continue  # it passed without harm
+        facts.notes[SEEN] = step + 1
         clip = sorted(past)[int(0.9 * (len(past) - 1))]
         yield _finding(
             f"at step {step} the gradient's norm was {now:.3g}, {now / usual:.3g} times the "

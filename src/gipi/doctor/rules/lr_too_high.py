@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import Trial, best_rate, loss_on, lr_trial, soon, times_lr
+from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -115,8 +114,7 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     first = float(finding.evidence["first_loss"])
     if trial.missed(1.0, 0.1, begin=first) < LATE_MISSED or not trial.sure(1.0, 0.1):
         return None
-    rows = whole(facts.exp.val, 1024, facts.exp.device)
-    if rows is not None and loss_on(trial.twins[0.1], *rows) > loss_on(trial.twins[1.0], *rows):
+    if not gains(facts, trial, 0.1, begin=first, share=LATE_MISSED / 2):
         return None
     return _sure(finding, trial, (0.1, 1 / 3, 1 / 30))
 

@@ -23,6 +23,7 @@ REACH = 0.3
 TARGETS = (3e-3, 1e-2, 3e-2)
 """Update over weight of the rates that are tried instead."""
 MISSED = 0.4
+FINE = "higher rates bring no more"
 CLEARER = 0.05
 """Share of rows that a higher rate must get right beyond the others, where rows have classes."""
 
@@ -35,7 +36,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         if look.step > 0 and trace.rates
     ]
     speeds = [r / lr for r, lr in pairs if math.isfinite(r) and lr > 0]
-    if not speeds or trace.broken is not None:
+    if not speeds or trace.broken is not None or facts.notes.get(FINE):
         return
     recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
     if trace.done >= 0.5 and recent < 0.5 * trace.scale:
@@ -75,6 +76,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     trial = lr_trial(facts, (whole_run, *factors), steps=steps)
     best = trial.best(*factors)
+    facts.notes[FINE] = True
     if trial.missed(whole_run, best) < MISSED or not trial.sure(whole_run, best):
         return None
     rows = whole(exp.val if exp.val is not None else exp.train, 1024, exp.device)

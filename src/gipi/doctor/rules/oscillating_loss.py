@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import Trial, compared, lr_trial, soon, times_lr
+from gipi.doctor.probes import Trial, compared, gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -81,6 +81,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             pass
     best = trial.best(*names)
     if trial.missed(1.0, best, begin=first) < MISSED or not trial.sure(1.0, best):
+        return None
+    if not gains(facts, trial, best, begin=first, share=MISSED):
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, "loss_at": trial.ends})
 

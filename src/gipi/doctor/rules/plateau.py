@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import loss_on, lr_trial, soon, times_lr
+from gipi.doctor.probes import gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -17,19 +16,22 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
-FROM = 0.2
+FROM = 0.45
 """Share of the run that must be done, and half of which must have brought nothing."""
 FLAT = 0.01
 """Fall over the last half of the steps, as a share of the first loss, that counts as nothing."""
 OPEN = 0.15
 """Share of the first loss above which a loss that stands still is worth a look."""
 MISSED = 0.2
-FACTORS = (0.1, 8.0)
+DECAYED = 0.2
+"""Share of the first rate below which that one is tried instead."""
+LIVELY, TIRED = 1e-2, 1e-3
+"""Update over weight from which a lower rate is tried, and below which only higher ones are."""
 
 
 def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where the last half of the steps brought nothing and the loss is not low."""
-    if trace.done < FROM or trace.step < 20 or trace.broken is not None:
+    if trace.done < FROM or trace.step < 20 or trace.broken is not None or trace.rates[-1] <= 0:
         return
     half, quarter = trace.step // 2, trace.step // 4
     parts = [trace.mean_loss(i, i + quarter) for i in (half, trace.step - quarter)]
@@ -45,24 +47,34 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
         f"{trace.step - half} steps, at a learning rate of {lr:.3g}",
         "change the learning rate: lower where steps are too long for what is left, higher where "
         "they are too short to leave the flat place",
-        evidence={"before": parts[0], "now": parts[1], "first_loss": trace.scale, "lr": lr},
+        evidence={
+            "before": parts[0],
+            "now": parts[1],
+            "first_loss": trace.scale,
+            "lr": lr,
+            "update_ratio": trace.ratio(),
+            "first_lr": max(trace.rates),
+        },
         phase="steps",
         strength=parts[1] / (OPEN * scale),
     )
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on from here at a tenth and at eight times the rate."""
+    """Go on from here at a tenth of the rate, or at eight or more times."""
     steps = soon(facts.exp)
-    trial = lr_trial(facts, FACTORS, steps=steps, now=True)
-    best = trial.best(*FACTORS)
+    ratio = float(finding.evidence["update_ratio"])
+    lr, start = float(finding.evidence["lr"]), float(finding.evidence["first_lr"])
+    factors = (8.0, 64.0) if ratio < TIRED else (0.1, 8.0) if ratio < LIVELY else (0.1,)
+    if lr < DECAYED * start:
+        factors = (start / lr,)
+    trial = lr_trial(facts, factors, steps=steps, now=True)
+    best = trial.best(*factors)
     first = float(finding.evidence["first_loss"])
     if trial.missed(1.0, best, begin=first) < MISSED or not trial.sure(1.0, best):
         return None
-    rows = whole(facts.exp.val, 1024, facts.exp.device)
-    if rows is not None and loss_on(trial.twins[best], *rows) > loss_on(trial.twins[1.0], *rows):
+    if not gains(facts, trial, best, begin=first, share=MISSED / 2):
         return None  # what is gained is learned by heart
-    start = (facts.start or facts).exp.optimizer.param_groups[0]["lr"]
     falls = Repair(
         "cosine over the whole run",
         cosine(start),
@@ -70,7 +82,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     )
     repairs = (
         (falls, Repair("lr / 3", times_lr(1 / 3)))
-        if best < 1
+        if best < 1 or lr < DECAYED * start
         else (Repair(f"lr x {best:g}", times_lr(best)), Repair("lr x 3", times_lr(3.0)))
     )
     return finding.but(
