@@ -52,7 +52,7 @@ def after_steps(
     losses: list[float] = []
     with seeded(twin), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
-        given = list(islice(on, steps)) if on is not None else list(_first(twin, steps))
+        given = list(islice(on if on is not None else _first(twin, steps), steps))
         twin.model.train()
         each = 1 if twin.scheduler_every == "step" else twin.steps_per_epoch
         for xb, yb in islice(cycle(given), steps):
@@ -179,7 +179,7 @@ def compared(
 def level(exp: Experiment, steps: int, last: int, *, most: int = 8) -> float:
     """Return the present mean loss of the last of the first `steps` batches, in training mode."""
     with seeded(exp):
-        given = list(_first(exp, steps))
+        given = list(islice(_first(exp, steps), steps))
     given = given[-last:][:most]
     with untouched(exp), seeded(exp), torch.no_grad():
         exp.model.train()
