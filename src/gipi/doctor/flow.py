@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import UnitLook
 
 
+ROWS = 1024
+"""Rows on which a unit must be closed to be called dead."""
+
+
 def flow(facts: Facts) -> list[tuple[str, float]]:
     """Return (name, RMS gradient / RMS weight) of every matrix, in the order of their calls.
 
@@ -80,11 +84,13 @@ def places(facts: Facts) -> list[float]:
 
 
 def first_units(facts: Facts) -> dict[str, UnitLook]:
-    """Return a look at the activations before the first step on a few hundred rows."""
+    """Return a look at the activations before the first step on up to `ROWS` rows."""
     if "first_units" not in facts.notes:
         rows = facts.train[0] if facts.train else facts.batch[0]
         facts.passes += 1
-        facts.notes["first_units"] = units_of(facts.exp, rows) if rows is not None else {}
+        facts.notes["first_units"] = (
+            units_of(facts.exp, rows, rows=ROWS) if rows is not None else {}
+        )
     found: dict[str, UnitLook] = facts.notes["first_units"]
     return found
 

@@ -20,15 +20,15 @@ from torch import Tensor
 from gipi.doctor.copies import save
 from gipi.doctor.experiment import batches, call, judged, outputs, take_step, whole
 from gipi.doctor.tape import recording
-from gipi.doctor.trace import CHECKS, Kept, LayerLook, Look, Trace
+from gipi.doctor.trace import CHECKS, Kept, LayerLook, Look, Trace, UnitLook
 from gipi.doctor.units import looks_at
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
 
-JUDGED, JUDGED_TRAIN = 1024, 256
+JUDGED, JUDGED_TRAIN = 512, 256
 """Rows of validation and of training that are judged after an epoch."""
-JUDGEMENTS = 16
+JUDGEMENTS = 12
 """Epochs after which rows are judged, at most: spread evenly where a run has more."""
 PARTS = 10
 """Parts of the validation rows whose losses are noted: their differences tell the noise."""
@@ -298,14 +298,14 @@ class Eye:
         return Look(step, params, {} if X is None else units_of(self.exp, X))
 
 
-def units_of(exp: Experiment, X: Any) -> dict[str, Any]:
-    """Return a look at the activations of `exp` on up to `UNIT_ROWS` rows of X."""
+def units_of(exp: Experiment, X: Any, *, rows: int = UNIT_ROWS) -> dict[str, UnitLook]:
+    """Return a look at the activations of `exp` on up to `rows` rows of X."""
     model = exp.model
     training = model.training
     model.eval()
     try:
         with seeded(exp), torch.no_grad(), recording(model) as tape:
-            tape.outputs = call(model, X[:UNIT_ROWS] if isinstance(X, Tensor) else X)
+            tape.outputs = call(model, X[:rows] if isinstance(X, Tensor) else X)
     finally:
         model.train(training)
     return looks_at(tape)

@@ -30,8 +30,12 @@ SHARE = 0.4
 """Dead share of a layer's units from which it is looked at closer."""
 LEAST = 4
 """Units of a layer, at least: narrower ones fail for being narrow."""
-MISSED = 0.2
-LOW = 0.2
+MISSED, MISSED_SOME = 0.2, 0.5
+"""Progress that must be missing where nearly all units of a layer are dead, and where some are."""
+ALL = 0.95
+LEARNS = 0.3
+"""Share of the first loss by which a net that learns may have come down."""
+LOW = 0.5
 """Share of the first loss below which a net has what it needs."""
 
 
@@ -88,7 +92,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     facts.passes += 2 * steps
     begin = facts.start.first_loss if facts.start is not None else trial.begin
-    if not trial.sure("own", "revived") or trial.missed("own", "revived", begin=begin) < MISSED:
+    if begin - trial.end("own") > LEARNS * abs(begin):
+        return None  # sparse, and learning
+    edge = MISSED if max(finding.evidence["dead_units"].values()) > ALL else MISSED_SOME
+    if not trial.sure("own", "revived") or trial.missed("own", "revived", begin=begin) < edge:
         facts.notes[CLEARED] = facts.notes.get("seen", {})
         return None
     return finding.but(

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
-REACH = 0.3
+REACH = 0.5
 """Sum of update over weight along the whole run below which it is looked at closer."""
 TARGETS = (3e-3, 1e-2, 3e-2)
 """Update over weight of the rates that are tried instead."""
+SHARE = 0.125
+"""Share of the run that a trial takes at first."""
+STUCK = 0.95
 MISSED = 0.4
 FINE = "higher rates bring no more"
 CLEARER = 0.05
@@ -36,10 +39,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         if look.step > 0 and trace.rates
     ]
     speeds = [r / lr for r, lr in pairs if math.isfinite(r) and lr > 0]
-    if not speeds or trace.broken is not None or facts.notes.get(FINE):
+    if not speeds or trace.broken is not None:
         return
     recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
     if trace.done >= 0.5 and recent < 0.5 * trace.scale:
+        return
+    if facts.notes.get(FINE) and recent < STUCK * trace.scale:
         return
     planned = paper_rates(facts.start.exp if facts.start is not None else facts.exp)
     if planned is None or trace.planned != len(planned):
@@ -54,7 +59,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         f"{trace.planned} steps in one direction would change it by {reach:.1%}",
         "raise the learning rate tenfold or more, or take it from a range test",
         evidence={"lr": lr, "update_ratio": ratio, "reach": reach, "loss": recent,
-                  "first_loss": trace.scale},
+                  "first_loss": trace.scale, "done": trace.done},
         phase="steps",
         strength=REACH / reach,
         repairs=(Repair("lr from a range test", from_range),),
@@ -68,10 +73,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     slow where a rate higher still gets much lower in the same few steps.
     """
     exp = (facts.start or facts).exp
-    steps = max(30, min(120, exp.total_steps // 8))
+    part = max(SHARE, float(finding.evidence["done"]))  # what has stood still so long needs time
+    steps = max(30, min(150, round(part * exp.total_steps)))
     whole_run = max(1.0, exp.total_steps / steps)
     ratio = float(finding.evidence["update_ratio"])
-    factors = [t / ratio for t in TARGETS if t / ratio > 2 * whole_run]
+    factors = [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
     if not factors:
         return None
     trial = lr_trial(facts, (whole_run, *factors), steps=steps)

@@ -91,8 +91,10 @@ class Culprit:
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Yield the finding where a loss or a gradient was not finite."""
-    if trace.broken is None or not trace.kept:
+    if trace.broken is None:
         return
+    if trace.kept is None and all(math.isnan(v) for v in trace.losses):
+        return  # seen from beside, and no loss was ever heard
     facts.notes["broken"] = trace
     usual = [n for n in trace.norms[: trace.broken] if math.isfinite(n)]
     yield Finding(
@@ -111,7 +113,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Replay the last whole steps and look for the first operation that breaks."""
     trace: Trace = facts.notes["broken"]
-    found = culprit(facts.exp, trace)
+    found = culprit(facts.exp, trace) if trace.kept is not None else Culprit()
     facts.passes += 8
     rows = _numbers(facts, trace, found.rows)
     grown = trace.diverged
@@ -128,10 +130,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     ]  # fmt: skip
     stable = _stable(facts) if not found.place else None
     first = [stable] if stable is not None else []
+    grew = [abs(v) for v in trace.losses[: trace.broken + 1] if math.isfinite(v)]
     return finding.but(
         message=f"{finding.message}: {found}"
-        + (f"; the loss had grown to {max(abs(v) for v in trace.losses[: trace.broken + 1] if math.isfinite(v)):.3g} before"  # noqa: E501
-           if grown and any(math.isfinite(v) for v in trace.losses[: trace.broken + 1]) else ""),
+        + (f"; the loss had grown to {max(grew):.3g} before" if grown and grew else ""),
         confirmed=True,
         where=(found.place,) if found.place else (),
         rows=rows,

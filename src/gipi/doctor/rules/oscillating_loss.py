@@ -22,7 +22,7 @@ PARTS = 8
 """Stretches of the run, at least, whose mean losses are compared."""
 BACK = -0.3
 """Autocorrelation of differences below which a rise tends to follow a fall."""
-SWING = 0.08
+SWING = 0.12
 """Swings over the whole progress that are worth a look."""
 HEAVY = 0.97
 """Momentum at which a net swings by itself."""

@@ -23,6 +23,8 @@ BY_HEART = 0.1
 """Loss of training rows over that of validation rows that says so."""
 OF_SCALE = 0.05
 """The rise over the loss before the first step: what is tiny may double."""
+OF_FALL = 0.1
+"""The rise over the fall before it: a loss that may be negative has no scale of its own."""
 CHECKS = 3
 SURE = 2.0
 """Standard errors of the rise, by parts of the validation rows."""
@@ -48,7 +50,8 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     scale = abs(trace.start.get("val", trace.scale))
     by_heart = after[-1]["train_eval"] < BY_HEART * last
     edge = LEARNED if by_heart else RISE
-    if rise < edge * low or rise < OF_SCALE * scale:
+    fell = abs(trace.start.get("val", trace.scale) - best["val"])
+    if rise < edge * low or rise < OF_SCALE * scale or rise < OF_FALL * fell:
         return
     if after[-1]["train_eval"] >= best["train_eval"]:
         return
@@ -60,6 +63,8 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     lost = max((s for s in shares if math.isfinite(s)), default=math.nan) - shares[-1]
     great = rise > GREAT * low and rise > 2 * OF_SCALE * scale
     sick = great or not lost <= RIGHT  # NaN: there are no classes, and the loss is what counts
+    if not sick and rise < GREAT * low:
+        return
     epoch = max(1, round(best["epoch"]))
     yield Finding(
         "overfit",

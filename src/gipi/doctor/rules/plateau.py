@@ -22,17 +22,20 @@ FLAT = 0.01
 """Fall over the last half of the steps, as a share of the first loss, that counts as nothing."""
 OPEN = 0.15
 """Share of the first loss above which a loss that stands still is worth a look."""
-MISSED = 0.2
+MISSED, MISSED_ABOVE = 0.2, 0.4
+"""Share of all progress that a lower, or a higher, rate must gain at once."""
 DECAYED = 0.2
 """Share of the first rate below which that one is tried instead."""
 LIVELY, TIRED = 1e-2, 1e-3
 """Update over weight from which a lower rate is tried, and below which only higher ones are."""
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where the last half of the steps brought nothing and the loss is not low."""
     if trace.done < FROM or trace.step < 20 or trace.broken is not None or trace.rates[-1] <= 0:
         return
+    if facts.exp.declared.get("frozen"):
+        return  # what is kept as it is limits what can be reached
     half, quarter = trace.step // 2, trace.step // 4
     parts = [trace.mean_loss(i, i + quarter) for i in (half, trace.step - quarter)]
     scale = abs(trace.scale)
@@ -71,7 +74,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     trial = lr_trial(facts, factors, steps=steps, now=True)
     best = trial.best(*factors)
     first = float(finding.evidence["first_loss"])
-    if trial.missed(1.0, best, begin=first) < MISSED or not trial.sure(1.0, best):
+    edge = MISSED if best < 1 else MISSED_ABOVE
+    if trial.missed(1.0, best, begin=first) < edge or not trial.sure(1.0, best):
         return None
     if not gains(facts, trial, best, begin=first, share=MISSED / 2):
         return None  # what is gained is learned by heart

@@ -51,12 +51,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     )
     if trace.done < 1 and falls > FLAT * abs(trace.scale):
         return
-    found = bar(first)
-    if found is None:
-        return
     now = reached(facts.exp, first)
-    times = 1.0 if trace.done >= 1 else 2.0
-    if not math.isfinite(now) or not _beaten(found, now, first, times=times):
+    margin = EXPLAINED if first.kind == "numbers" else ACCURACY
+    if not math.isfinite(now) or now > 1 - margin:
+        return  # nobody can be better by the margin
+    found = bar(first)
+    if found is None or not _beaten(found, now, first, times=1.0 if trace.done >= 1 else 2.0):
         return
     yield _finding(found, now, first, "the net reaches", phase="epoch", confirmed=True)
 
