@@ -24,7 +24,10 @@ PULL = 0.5
 """Decay over gradient, both as they stand in the update."""
 LEAST = 5e-3
 """Decay below which nothing is looked at."""
-MISSED = 0.2
+MISSED = 0.12
+FROM, KEPT, HIGH = 0.2, 0.7, 0.2
+"""Share of the run from which weights that kept less than this are looked at, and of the loss."""
+FINE = "less decay brings nothing"
 DECOUPLED = ("AdamW", "NAdamW", "SGDW", "Lion", "Muon", "Adafactor")
 
 
@@ -48,15 +51,18 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     wd = max(
         (float(g.get("weight_decay") or 0.0) for g in facts.exp.optimizer.param_groups), default=0.0
     )
-    if wd < LEAST or len(trace.looks) < 2:
+    if wd < LEAST or len(trace.looks) < 2 or facts.notes.get(FINE) or trace.done < FROM:
         return
     first, last = trace.looks[0].params, trace.looks[-1].params
     kept = [last[n].weight / v.weight for n, v in first.items()
             if n in last and v.dims > 1 and v.weight > 0]  # fmt: skip
     recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
-    if not kept or median(kept) > 0.7 or not recent > 0.5 * trace.scale:
-        return
     shrinks = wd * sum(trace.rates)
+    shrunk = bool(kept) and median(kept) < KEPT
+    if not shrunk and shrinks < 2 * SHRINKS:
+        return
+    if not recent > HIGH * trace.scale:
+        return
     yield from _finding(wd, shrinks, math.nan, "steps", 1 / max(median(kept), 1e-3))
 
 
@@ -85,12 +91,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train with the decay and with a hundredth of it: rows that were not trained on must gain."""
     late = finding.phase == "steps"
     exp = facts.exp
-    steps = horizon(exp, 0.3, low=40, high=150)
+    steps = horizon(exp, 0.25 if late else 0.3, low=40, high=150)
     rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
     trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps)
     facts.passes += 2 * steps + 4
+    facts.notes[FINE] = late
     missed = trial.missed("own", "less", begin=begin if late else math.nan)
     if missed < MISSED or not trial.sure("own", "less"):
         return None
