@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from gipi.doctor.copies import untouched
@@ -93,6 +94,27 @@ def first_units(facts: Facts) -> dict[str, UnitLook]:
         )
     found: dict[str, UnitLook] = facts.notes["first_units"]
     return found
+
+
+def know_nothing(facts: Facts) -> float:
+    """Return the loss of the best answer that is the same for every row; NaN where it is unknown.
+
+    A net that learns nothing of its inputs comes down to this, however high it began.
+    """
+    first = facts.start or facts
+    y, name = first.y, first.loss.name
+    if y is None or not y.numel():
+        return math.nan
+    if name == "mse":
+        return float(y.float().var(0, unbiased=False).mean())
+    if name in ("bce", "bce_logits"):
+        p = y.float().mean(0).clamp(1e-6, 1 - 1e-6)
+        return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean())
+    if name in ("cross_entropy", "nll") and not y.is_floating_point():
+        p = torch.bincount(y[y >= 0].flatten()).float()
+        p = p[p > 0] / p.sum()
+        return float(-(p * p.log()).sum())
+    return math.nan
 
 
 def renewed(facts: Facts) -> Trial:

@@ -138,7 +138,8 @@ class _Best:
 def seeded(exp: Experiment) -> Iterator[None]:
     """Draw within from the experiment's seed; all generators are afterwards what they were."""
     own = getattr(exp.train, "generator", None)
-    order = own.get_state() if isinstance(own, torch.Generator) else None
+    mine = own if isinstance(own, torch.Generator) else None
+    order = mine.get_state() if mine is not None else None
     old = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [exp.device] if exp.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -150,8 +151,8 @@ def seeded(exp: Experiment) -> Iterator[None]:
         finally:
             random.setstate(old[0])
             np.random.set_state(old[1])  # noqa: NPY002
-            if order is not None:
-                own.set_state(order)
+            if mine is not None and order is not None:
+                mine.set_state(order)
 
 
 def look_steps(planned: int) -> set[int]:

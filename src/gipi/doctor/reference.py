@@ -149,7 +149,8 @@ def _ridge(A: Tensor, T: Tensor, B: Tensor, penalty: float) -> Tensor:
     G += penalty * G.diagonal().mean() * torch.eye(len(G), dtype=G.dtype) + 1e-9 * torch.eye(
         len(G), dtype=G.dtype
     )
-    return B @ torch.linalg.solve(G, A.T @ (T - mean)) + mean
+    told: Tensor = B @ torch.linalg.solve(G, A.T @ (T - mean)) + mean
+    return told
 
 
 def _explained(told: Tensor, y: Tensor) -> float:

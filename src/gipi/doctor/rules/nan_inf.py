@@ -113,6 +113,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Replay the last whole steps and look for the first operation that breaks."""
     trace: Trace = facts.notes["broken"]
+    assert trace.broken is not None
     found = culprit(facts.exp, trace) if trace.kept is not None else Culprit()
     facts.passes += 8
     rows = _numbers(facts, trace, found.rows)
@@ -307,7 +308,7 @@ def finite_steps(exp: Experiment) -> str:
     def step(now: Experiment, xb: Any, yb: Any) -> Tensor:
         def guard(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-            if not all(bool(torch.isfinite(p.grad).all()) for p in params):  # type: ignore[arg-type]
+            if not all(bool(torch.isfinite(p.grad).all()) for p in params):
                 for p in params:
                     p.grad = None
 

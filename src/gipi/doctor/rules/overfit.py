@@ -93,11 +93,11 @@ def _sure(best: Mapping[str, Any], after: list[dict[str, Any]]) -> bool:
     old = best.get("val_parts") or []
     new = [r.get("val_parts") or [] for r in after]
     if not old or any(len(n) != len(old) for n in new):
-        return min(r["val"] for r in after) > best["val"] * (1 + GREAT)
+        return bool(min(r["val"] for r in after) > best["val"] * (1 + GREAT))
     gains = [sum(n[i] for n in new) / len(new) - old[i] for i in range(len(old))]
     mean = sum(gains) / len(gains)
     spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1))
-    return mean > SURE * spread / math.sqrt(len(gains))
+    return bool(mean > SURE * spread / math.sqrt(len(gains)))
 
 
 def _keep(epoch: float) -> Change:

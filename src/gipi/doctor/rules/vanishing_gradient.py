@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.flow import flow, places, renewed
-from gipi.doctor.probes import compared, horizon
+from gipi.doctor.flow import flow, know_nothing, places, renewed
+from gipi.doctor.probes import Trial, compared, horizon
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
 
@@ -34,8 +34,8 @@ STUCK = 0.97
 """Share of its first value above which a loss has not fallen."""
 MISSED = 0.5
 """Share of the progress with new weights that must be missing."""
-MOVED = 0.15
-"""Share of the loss that a net which learns nothing may have come down all the same."""
+FELL = 0.15
+"""Share of the loss of a net that knows nothing by which the other must have come down."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -103,7 +103,7 @@ def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iter
     third = max(1, len(layers) // 3)
     low = median(v for _, v in layers[:third])
     top = max(v for _, v in layers[-third:])
-    if not top > 0 or low >= edge * top:
+    if not 0 < low < edge * top:
         return
     ratio = low / top
     yield Finding(
@@ -130,42 +130,35 @@ def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iter
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little as it is, and with weights drawn anew: one learns, the other does not."""
     first = (facts.start or facts).exp
+    nothing = know_nothing(facts)
+    other = "renewed"
     try:
         trial = renewed(facts)
+        if not _learns(trial, other, nothing):
+            other, steps = "relu", horizon(first)
+            trial = compared(first, {"own": None, other: rectified}, steps=steps)
+            facts.passes += 2 * steps
     except CannotRepair:
         return None
-    other = "renewed"
-    begin = min(trial.begin, trial.firsts[other])
-    if not _learns(begin, trial.end("own"), trial.end(other)):
-        try:
-            steps = horizon(first)
-            trial = compared(first, {"own": None, "relu": rectified}, steps=steps)
-            facts.passes += 2 * steps
-            other = "relu"
-        except CannotRepair:
-            return None
-    own, best = trial.end("own"), trial.end(other)
-    if not _learns(begin, own, best):
+    if not _learns(trial, other, nothing):
         return None
     repairs = finding.repairs if other == "renewed" else finding.repairs[::-1]
     return finding.but(
         confirmed=True,
         repairs=repairs,
-        evidence={**finding.evidence, "loss_before": trial.begin, "loss_as_is": own,
-                  f"loss_{other}": best},
+        evidence={**finding.evidence, "loss_before": trial.begin, "loss_as_is": trial.end("own"),
+                  f"loss_{other}": trial.end(other), "loss_knowing_nothing": nothing},
     )  # fmt: skip
 
 
-def _learns(begin: float, own: float, other: float) -> bool:
+def _learns(trial: Trial, other: str, nothing: float) -> bool:
     """Whether the other run learns in that time and our own does not."""
-    if not math.isfinite(begin) or not math.isfinite(other):
+    known = [v for v in (trial.begin, trial.firsts[other], nothing) if math.isfinite(v)]
+    own, end = trial.end("own"), trial.end(other)
+    if not known or not math.isfinite(end):
         return False
-    fell = begin - other
-    return (
-        fell > MOVED * abs(begin)
-        and own - other > MISSED * fell
-        and begin - own < MOVED * abs(begin)
-    )
+    fell = min(known) - end
+    return fell > FELL * abs(min(known)) and own - end > MISSED * fell
 
 
 RULE = Rule(
