@@ -53,7 +53,7 @@ def renew(exp: Experiment) -> str:
                 module._reset_parameters()  # noqa: SLF001
         for layer in layers:
             _drawn(layer.weight)
-            if layer.bias is not None and layer is not last:
+            if layer.bias is not None and (layer is not last or not _numbers(rows[1])):
                 layer.bias.zero_()
         _scaled(exp, layers, last, rows[0])
     for param in exp.model.parameters():
@@ -62,6 +62,11 @@ def renew(exp: Experiment) -> str:
             message = "what passes through the net is not finite"
             raise CannotRepair(message)
     return f"{len(layers) + len(cells)} layers drawn anew, scaled by what passes through them"
+
+
+def _numbers(y: Any) -> bool:
+    """Whether targets are numbers: the head's bias may then stand at their mean, as was meant."""
+    return isinstance(y, Tensor) and y.is_floating_point() and not bool(((y == 0) | (y == 1)).all())
 
 
 def _free(module: nn.Module) -> bool:

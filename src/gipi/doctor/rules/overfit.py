@@ -29,14 +29,14 @@ CHECKS = 3
 SURE = 2.0
 """Standard errors of the rise, by parts of the validation rows."""
 GREAT = 0.5
-"""A rise that is a problem even where as many rows are right as before."""
+"""A rise that is worth a word even where as many rows are right as before."""
 RIGHT = 0.02
-"""Share of rows right that must be lost for a smaller rise to be one."""
+"""Share of right rows that must be lost where rows have classes."""
 LAST = 0.5
 """A rise seen earlier than this share of the run may still be a bump of the schedule."""
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where validation loss has risen for three epochs while training loss fell."""
     rows = [r for r in trace.epochs if math.isfinite(r.get("val", math.nan))]
     if len(rows) <= CHECKS or trace.done < LAST:
@@ -59,11 +59,14 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if not _sure(best, after[-CHECKS:]):
         return
-    shares = [r.get("val_right", math.nan) for r in rows]
-    lost = max((s for s in shares if math.isfinite(s)), default=math.nan) - shares[-1]
     great = rise > GREAT * low and rise > 2 * OF_SCALE * scale
-    sick = great or not lost <= RIGHT  # NaN: there are no classes, and the loss is what counts
-    if not sick and rise < GREAT * low:
+    lost = (
+        best.get("val_right", math.nan)
+        - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
+    )
+    # Where rows have a class, surer answers that are as often right are worth a word, no more.
+    sick = lost > RIGHT if _are_classes(facts) and math.isfinite(lost) else True
+    if not sick and not great:
         return
     epoch = max(1, round(best["epoch"]))
     yield Finding(
@@ -86,6 +89,10 @@ def during(_: Facts, trace: Trace) -> Iterator[Finding]:
             Repair("dropout 0.3, and keep the best weights", _dropout(best["epoch"])),
         ),
     )  # fmt: skip
+
+
+def _are_classes(facts: Facts) -> bool:
+    return (facts.start or facts).kind in ("classes", "binary", "multilabel")
 
 
 def _sure(best: Mapping[str, Any], after: list[dict[str, Any]]) -> bool:
