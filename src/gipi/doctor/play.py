@@ -30,6 +30,8 @@ JUDGED, JUDGED_TRAIN = 512, 256
 """Rows of validation and of training that are judged after an epoch."""
 JUDGEMENTS = 12
 """Epochs after which rows are judged, at most: spread evenly where a run has more."""
+FIRST = 4
+"""Epochs that are all judged, however many there are: what is best may be early."""
 PARTS = 10
 """Parts of the validation rows whose losses are noted: their differences tell the noise."""
 UNIT_ROWS = 256
@@ -103,7 +105,8 @@ def play(
             if not number:
                 break
             epoch += 1
-            if epoch % max(1, round(planned / per_epoch / JUDGEMENTS)) == 0 or trace.step >= last:
+            every = max(1, round(planned / per_epoch / JUDGEMENTS))
+            if epoch <= FIRST or epoch % every == 0 or trace.step >= last:
                 _judged(trace, judge, epoch)
                 best.see(trace)
             if exp.scheduler is not None and exp.scheduler_every == "epoch":

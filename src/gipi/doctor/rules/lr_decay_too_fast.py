@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from gipi.doctor.facts import Facts
 
-AREA = 0.15
+AREA = 0.2
 """Mean rate over the highest one: half of it is a cosine, a hundredth is hardly a run."""
 GONE = 0.02
 """Share of the highest rate below which steps do next to nothing."""
-MISSED = 0.15
+MISSED = 0.1
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train until the schedule's rate is used up, and as long with a schedule of full length."""
     exp = facts.exp
     total, gone = exp.total_steps, int(finding.evidence["gone_at"])
-    steps = max(30, min(160, round(0.3 * total), 2 * gone))
+    steps = min(total, max(30, min(160, max(round(0.3 * total), 2 * gone))))
     change = finding.repairs[0].change
     trial = compared(exp, {"own": None, "stretched": change}, steps=steps)
     facts.passes += 2 * steps

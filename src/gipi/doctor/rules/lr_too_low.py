@@ -26,7 +26,7 @@ SHARE = 0.125
 """Share of the run that a trial takes at first."""
 STUCK = 0.95
 MISSED = 0.4
-FINE = "higher rates bring no more"
+TRIED, TRIES = "trials of higher rates", 2
 CLEARER = 0.05
 """Share of rows that a higher rate must get right beyond the others, where rows have classes."""
 
@@ -44,7 +44,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
     if trace.done >= 0.5 and recent < 0.5 * trace.scale:
         return
-    if facts.notes.get(FINE) and recent < STUCK * trace.scale:
+    tried = facts.notes.get(TRIED, 0)
+    if tried >= TRIES or (tried and recent < STUCK * trace.scale):
         return
     planned = paper_rates(facts.start.exp if facts.start is not None else facts.exp)
     if planned is None or trace.planned != len(planned):
@@ -82,7 +83,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     trial = lr_trial(facts, (whole_run, *factors), steps=steps)
     best = trial.best(*factors)
-    facts.notes[FINE] = True
+    facts.notes[TRIED] = facts.notes.get(TRIED, 0) + 1
     if trial.missed(whole_run, best) < MISSED or not trial.sure(whole_run, best):
         return None
     rows = whole(exp.val if exp.val is not None else exp.train, 1024, exp.device)

@@ -74,7 +74,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     trial = lr_trial(facts, factors, steps=steps, now=True)
     best = trial.best(*factors)
     first = float(finding.evidence["first_loss"])
-    edge = MISSED if best < 1 else MISSED_ABOVE
+    edge = MISSED if best < 1 or lr < DECAYED * start else MISSED_ABOVE
     if trial.missed(1.0, best, begin=first) < edge or not trial.sure(1.0, best):
         return None
     if not gains(facts, trial, best, begin=first, share=MISSED / 2):
