@@ -6,6 +6,7 @@ into them. Nothing here knows of gipi's own models, tasks or streams.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,6 +52,7 @@ class Experiment:
     transform        xb -> xb, applied to training batches only (augmentation)
     evaluate         (model, X) -> outputs, in place of one pass in evaluation mode
     declared         what you know and the doctor cannot see: the keys of `DECLARED`
+    keep_best        the run ends with the weights of the epoch whose validation loss was lowest
 
     Raises `ConfigError` for what cannot be trained and `DataError` for data of unequal length.
     """
@@ -72,6 +74,7 @@ class Experiment:
     evaluate: Callable[[nn.Module, Any], Any] | None = field(default=None, kw_only=True)
     declared: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     seed: int = field(default=0, kw_only=True)
+    keep_best: bool = field(default=False, kw_only=True)
     judge: LossFunction | None = field(default=None, init=False, repr=False)
     """The loss of the question as it was asked: a repair that changes `loss` leaves it here."""
 
@@ -157,17 +160,19 @@ def batches(exp: Experiment, epoch: int) -> Iterator[tuple[Any, Any]]:
 def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     """Return up to `rows` rows of a split as one (X, y), in the order of the data; None for none.
 
-    Batches of a loader that are not tensors, or differ in shape, come back as their first batch.
+    Of more rows, those at even distances: the first ones of sorted data are of one kind. Batches
+    of a loader that are not tensors, or differ in shape, come back as their first batch.
     """
     if data is None:
         return None
     pair = tensors(data)
-    if pair is not None:
-        return moved(pair[0][:rows], device), moved(pair[1][:rows], device)
-    if isinstance(data, DataLoader):
+    if pair is None and isinstance(data, DataLoader):
         pair = tensors(getattr(data.dataset, "tensors", None))
-        if pair is not None:
-            return moved(pair[0][:rows], device), moved(pair[1][:rows], device)
+    if pair is not None:
+        if len(pair[0]) > rows:
+            kept = torch.arange(rows) * len(pair[0]) // rows
+            pair = pair[0][kept], pair[1][kept]
+        return moved(pair[0], device), moved(pair[1], device)
     xs, ys, seen = [], [], 0
     for xb, yb in data:
         xs.append(moved(xb, device))
@@ -238,6 +243,9 @@ def outputs(exp: Experiment, X: Any, *, rows: int = 1024) -> Any:
 def judged(exp: Experiment, said: Any, y: Any) -> float:
     """Return how good outputs are, more is better: the metric, or minus the loss as asked."""
     if exp.metric is not None:
-        return float(exp.metric(said, y))
+        try:
+            return float(exp.metric(said, y))
+        except (ValueError, ZeroDivisionError):  # outputs that are not finite, a part of one class
+            return math.nan
     with torch.no_grad():
         return -float((exp.judge or exp.loss)(said, y))

@@ -153,8 +153,8 @@ def recording(model: nn.Module) -> Iterator[Tape]:
     tape, stack = Tape(), list[str]()
     handles = []
     for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(_entered(stack, name)))
-        handles.append(module.register_forward_hook(_left(stack), always_call=True))
+        handles.append(module.register_forward_pre_hook(entered(stack, name)))
+        handles.append(module.register_forward_hook(left(stack), always_call=True))
     try:
         with _Recorder(tape, stack):
             yield tape
@@ -163,14 +163,18 @@ def recording(model: nn.Module) -> Iterator[Tape]:
             handle.remove()
 
 
-def _entered(stack: list[str], name: str) -> Callable[..., None]:
+def entered(stack: list[str], name: str) -> Callable[..., None]:
+    """Return the hook that notes that a module is entered."""
+
     def hook(*_: Any) -> None:
         stack.append(name)
 
     return hook
 
 
-def _left(stack: list[str]) -> Callable[..., None]:
+def left(stack: list[str]) -> Callable[..., None]:
+    """Return the hook that notes that it is left again."""
+
     def hook(*_: Any) -> None:
         if stack:
             stack.pop()

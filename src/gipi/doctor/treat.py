@@ -13,7 +13,7 @@ from gipi.doctor.attempt import attempt
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import judged, outputs, whole
 from gipi.doctor.finding import CannotRepair
-from gipi.doctor.play import play
+from gipi.doctor.play import play, right
 
 if TYPE_CHECKING:
     from gipi.doctor.diagnose import Diagnosis
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 PARTS = 20
 """Parts of the validation rows by whose differences the noise of a comparison is told."""
 JUDGED = 10_000
-BETTER_SE, WORSE_SE = 2.0, 1.0
+BETTER_SE, WORSE_SE, WON_SE = 2.0, 1.0, 3.0
 TRIAL = 0.15
 """Where there is a choice of repairs each is tried for this share of the run first."""
+LEAST = 20
+"""Steps of such a trial, at least."""
 OPTIONS = 3
 """Repairs of one finding that are tried, at most."""
+UNKNOWN = 0.05
+"""Where the noise cannot be told, this share of the score stands for its standard error."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class Proof:
     """How a changed run compares with the one before, on validation rows; more is better.
 
     gain   mean difference of scores over parts of the rows, and its standard error `se`
+    won    standard errors by which more than half of the parts gained: a run that failed has losses
+           so wild that their mean says little
     """
 
     before: float
     after: float
     gain: float
     se: float
+    won: float = 0.0
 
     def holds(self, wanted: str) -> bool:
         """Whether a repair with that kind of proof is kept."""
@@ -50,7 +57,7 @@ class Proof:
             return True
         if wanted == "not worse":
             return self.gain >= -WORSE_SE * self.se
-        return self.gain > BETTER_SE * self.se and self.gain > 0
+        return self.gain > 0 and (self.gain > BETTER_SE * self.se or self.won >= WON_SE)
 
 
 @dataclass
@@ -83,63 +90,116 @@ class Treatment:
 
 
 def treat(diagnosis: Diagnosis, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
-    """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``."""
+    """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``.
+
+    Exact repairs are made together, first; then one finding after the other, roots in their order,
+    each on top of what was kept so far. Of several repairs for one finding those that do best in a
+    short trial are run first. A change stays only where its run proved better than the one before.
+    """
     exp = diagnosis.experiment
     chosen = candidates(diagnosis, apply)
     if not chosen:
         diagnosis.why_not = _why_not(diagnosis)
         return None
-    spent, allowed = 0, int(budget * exp.total_steps)
+    course = _Course(exp, int(budget * exp.total_steps))
     if diagnosis.trained is None:
         diagnosis.trained = duplicate(exp)
         diagnosis.trace = attempt(diagnosis.trained)
-        spent += diagnosis.trace.step
-    old = diagnosis.trained
-    best: tuple[Experiment, Proof] | None = None
-    changes: list[str] = []
-    cured: list[str] = []
-    rejected: list[str] = []
-    accepted: list[Repair] = []
-
+        course.spent += diagnosis.trace.step
+    old = course.best = diagnosis.trained
     exact = [(f, r) for f, rs in chosen for r in rs[:1] if r.proof == "exact"]
-    rounds: list[tuple[list[Finding], list[list[Repair]]]] = []
     if exact:
-        rounds.append(([f for f, _ in exact], [[r for _, r in exact]]))
-    rounds += [([f], [[r] for r in rs]) for f, rs in chosen if rs[0].proof != "exact"]
-    for findings, options in rounds:
-        if spent >= allowed and best is not None:
-            rejected.append(f"{findings[0].code}: not tried, the budget is used up")
-            continue
-        picked, cost = _promising(exp, accepted, options)
-        spent += cost
-        for repairs in picked:
-            twin = duplicate(exp)
-            try:
-                said = [_made(r, twin) for r in (*accepted, *repairs)][len(accepted) :]
-            except CannotRepair as why:
-                rejected.append(f"{repairs[0].name}: {why}")
-                continue
-            spent += play(twin).step
-            proof = compare(best[0] if best is not None else old, twin)
-            wanted = "exact" if any(r.proof == "exact" for r in repairs) else repairs[0].proof
-            if proof.holds(wanted):
-                best, accepted = (twin, proof), [*accepted, *repairs]
-                changes += said
-                cured += [f.code for f in findings]
+        course.take([f for f, _ in exact], [[r for _, r in exact]])
+    for finding, repairs in chosen:
+        if repairs[0].proof != "exact":
+            course.take([finding], [[r] for r in repairs])
+    if not course.accepted:
+        diagnosis.why_not = "no repair proved better: " + "; ".join(course.rejected)
+        return None
+    twin = course.best
+    return Treatment(
+        twin, course.changes, course.cured, scores(old), scores(twin), compare(old, twin),
+        course.rejected, course.spent, exp,
+    )  # fmt: skip
+
+
+@dataclass
+class _Course:
+    """A treatment under way: what was kept, what it cost, and the run that is best so far."""
+
+    exp: Experiment
+    allowed: int
+    spent: int = 0
+    accepted: list[Repair] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    cured: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    best: Experiment = field(init=False)
+
+    def take(self, findings: list[Finding], options: list[list[Repair]]) -> None:
+        """Run the options, the most promising first; keep the first that proves better.
+
+        What shows only late in a run cannot be tried in short: there every option that the budget
+        allows is run, and the best is kept.
+        """
+        code = findings[0].code
+        if self.spent >= self.allowed and self.accepted:
+            self.rejected.append(f"{code}: not tried, the budget is used up")
+            return
+        late = findings[0].phase == "epoch"
+        kept: tuple[float, Experiment, list[Repair], list[str]] | None = None
+        for number, repairs in enumerate(options if late else self._promising(options)):
+            if number and self.spent >= self.allowed:
                 break
-            rejected.append(
+            twin = duplicate(self.exp)
+            try:
+                said = [_made(r, twin) for r in (*self.accepted, *repairs)][len(self.accepted) :]
+            except CannotRepair as why:
+                self.rejected.append(f"{repairs[0].name}: {why}")
+                continue
+            self.spent += play(twin, quiet=True).step
+            proof = compare(self.best, twin)
+            wanted = "exact" if any(r.proof == "exact" for r in repairs) else repairs[0].proof
+            figures = (
                 f"{', '.join(said)}: {proof.before:.4g} -> {proof.after:.4g}, "
                 f"gain {proof.gain:.3g} with a standard error of {proof.se:.3g}"
             )
-            if spent >= allowed:
+            if not proof.holds(wanted) or (kept is not None and proof.after <= kept[0]):
+                self.rejected.append(figures)
+                continue
+            kept = proof.after, twin, repairs, said
+            if not late:
                 break
-    if best is None:
-        diagnosis.why_not = "no repair proved better: " + "; ".join(rejected)
-        return None
-    twin = best[0]
-    return Treatment(
-        twin, changes, cured, scores(old), scores(twin), compare(old, twin), rejected, spent, exp
-    )
+        if kept is not None:
+            _, self.best, repairs, said = kept
+            self.accepted += repairs
+            self.changes += said
+            self.cured += [f.code for f in findings]
+
+    def _promising(self, options: list[list[Repair]]) -> list[list[Repair]]:
+        """Return the options, the one first that is best after a short trial."""
+        if len(options) == 1:
+            return options
+        steps = max(LEAST, round(TRIAL * self.exp.total_steps))
+        tried: list[int] = []
+        said: list[tuple[Experiment, Any, Any]] = []
+        for number, repairs in enumerate(options):
+            twin = duplicate(self.exp)
+            try:
+                for r in (*self.accepted, *repairs):
+                    _made(r, twin)
+            except CannotRepair as why:
+                self.rejected.append(f"{repairs[0].name}: {why}")
+                continue
+            self.spent += play(twin, steps=steps, quiet=True).step
+            X, y = _rows(twin)
+            tried.append(number)
+            said.append((twin, outputs(twin, X), y))
+        scored = [
+            (-score if math.isfinite(score) else math.inf, number)
+            for score, number in zip(_scores(*said), tried, strict=True)
+        ]
+        return [options[number] for _, number in sorted(scored)]
 
 
 def candidates(diagnosis: Diagnosis, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:
@@ -172,50 +232,54 @@ def _made(repair: Repair, twin: Experiment) -> str:
     return repair.change(twin)
 
 
-def _promising(
-    exp: Experiment, accepted: list[Repair], options: list[list[Repair]]
-) -> tuple[list[list[Repair]], int]:
-    """Return the options, the one first that is best after a short trial, and the trial's steps."""
-    if len(options) == 1:
-        return options, 0
-    steps = max(1, round(TRIAL * exp.total_steps))
-    spent, scored = 0, []
-    for number, repairs in enumerate(options):
-        twin = duplicate(exp)
-        try:
-            for r in (*accepted, *repairs):
-                _made(r, twin)
-        except CannotRepair:
-            continue
-        spent += play(twin, steps=steps).step
-        score = scores(twin)["score"]
-        scored.append((-score if math.isfinite(score) else math.inf, number))
-    return [options[number] for _, number in sorted(scored)], spent
-
-
 def scores(exp: Experiment) -> dict[str, float]:
     """Return score and loss, as asked, of the validation rows (training rows where none are)."""
     X, y = _rows(exp)
     said = outputs(exp, X)
     with torch.no_grad():
         loss = float((exp.judge or exp.loss)(said, y))
-    return {"score": judged(exp, said, y), "loss": loss}
+    return {"score": _scores((exp, said, y))[0], "loss": loss}
+
+
+def _scores(*said: tuple[Experiment, Any, Any]) -> list[float]:
+    """Return comparable scores of (experiment, outputs, targets).
+
+    Where a loss is not finite though the outputs are, as the logarithm of a zero, all are judged by
+    their share of right classes; outputs that are not finite have no score.
+    """
+    found = [judged(exp, o, y) for exp, o, y in said]
+    sound = [isinstance(o, Tensor) and bool(o.isfinite().all()) for _, o, _ in said]
+    if not any(s and not math.isfinite(v) for s, v in zip(sound, found, strict=True)):
+        return found
+    shares = [right(o, y) if s else math.nan for s, (_, o, y) in zip(sound, said, strict=True)]
+    return shares if any(math.isfinite(v) for v in shares) else found
 
 
 def compare(old: Experiment, new: Experiment) -> Proof:
-    """Return how two trained experiments compare on the same validation rows."""
-    X, y = _rows(old)
+    """Return how two trained experiments compare on the same validation rows.
+
+    Those of the changed one: a repair may have taken rows out that nobody can be judged by. Both
+    answer the same rows, so that what is hard about a row is hard for both: the noise is that of
+    the differences between parts of the rows, not of the scores.
+    """
+    X, y = _rows(new)
     said_old, said_new = outputs(old, X), outputs(new, X)
-    before, after = judged(old, said_old, y), judged(new, said_new, y)
+    before, after = _scores((old, said_old, y), (new, said_new, y))
+    unknown = Proof(before, after, after - before, UNKNOWN * abs(before))
     parts = _parts(y)
     if parts is None or not isinstance(said_old, Tensor) or not isinstance(said_new, Tensor):
-        return Proof(before, after, after - before, 0.0)
-    gains = [judged(new, said_new[p], y[p]) - judged(old, said_old[p], y[p]) for p in parts]
+        return unknown
+    try:
+        gains = [judged(new, said_new[p], y[p]) - judged(old, said_old[p], y[p]) for p in parts]
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return unknown
     values = torch.tensor([g for g in gains if math.isfinite(g)], dtype=torch.float64)
-    if len(values) < 2:
-        return Proof(before, after, after - before, 0.0)
-    se = float(values.std() / math.sqrt(len(values)))
-    return Proof(before, after, float(values.mean()), se)
+    if len(values) < 3:
+        return unknown
+    n = len(values)
+    se = float(values.std() / math.sqrt(n))
+    won = (int((values > 0).sum()) - n / 2) / math.sqrt(n / 4)
+    return Proof(before, after, float(values.mean()), se, won)
 
 
 def _rows(exp: Experiment) -> tuple[Any, Any]:
@@ -225,7 +289,8 @@ def _rows(exp: Experiment) -> tuple[Any, Any]:
 
 
 def _parts(y: Any) -> list[Tensor] | None:
-    if not isinstance(y, Tensor) or len(y) < 2 * PARTS:
+    """Return the numbers of rows of up to `PARTS` parts of two rows or more."""
+    if not isinstance(y, Tensor) or len(y) < 8:
         return None
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    return list(order.to(y.device).tensor_split(PARTS))
+    return list(order.to(y.device).tensor_split(min(PARTS, len(y) // 2)))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from gipi.doctor.trace import UnitLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import Tensor
 
     from gipi.doctor.tape import Op, Tape
 
@@ -51,10 +50,19 @@ def look_at(op: Op) -> UnitLook:
         if x.shape == y.shape:
             saturated = float((slope(x, y).mean(0) < FLAT).float().mean())
     std = float(y.std()) if y.numel() > 1 else 0.0
-    return UnitLook(op.kind, dead, saturated, std, len(op.output))
+    return UnitLook(op.kind, dead, saturated, std, len(op.output), y.shape[1])
 
 
 def looks_at(tape: Tape) -> dict[str, UnitLook]:
-    """Return a look at every activation function on a tape, in order of execution."""
+    """Return a look at every activation function on a tape, in order of execution.
+
+    One that makes the outputs themselves is left out: a sure probability is flat, and right so.
+    """
+    said = tape.outputs if isinstance(tape.outputs, Tensor) else None
+    last = tape.maker_of(said) if said is not None else None
     with torch.no_grad():
-        return {op.place: look_at(op) for op in tape.ops if op.kind in RECTIFIERS | SLOPES.keys()}
+        return {
+            op.place: look_at(op)
+            for op in tape.ops
+            if op.kind in RECTIFIERS | SLOPES.keys() and op is not last and op.output.numel()
+        }

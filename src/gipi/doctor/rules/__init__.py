@@ -30,6 +30,25 @@ from gipi.doctor.rules import (
     wrong_loss,
     wrong_mask,
     wrong_output_activation,
+    bn_stats_mismatch,
+    dead_relu,
+    double_softmax,
+    dropout_too_high,
+    eval_in_train_mode,
+    exploding_gradient,
+    grad_clip_too_small,
+    lr_decay_too_fast,
+    lr_too_high,
+    lr_too_low,
+    nan_inf,
+    oscillating_loss,
+    overfit,
+    plateau,
+    saturated_activation,
+    underfit,
+    unnormalised_input,
+    vanishing_gradient,
+    weight_decay_too_high,
 )
 
 if TYPE_CHECKING:
@@ -61,8 +80,24 @@ RULES: tuple[Rule, ...] = (
     # data
     unnormalised_input.RULE,
     # dynamics
+    eval_in_train_mode.RULE,
+    unnormalised_input.RULE,
+    lr_decay_too_fast.RULE,
+    grad_clip_too_small.RULE,
+    dropout_too_high.RULE,
+    weight_decay_too_high.RULE,
+    bn_stats_mismatch.RULE,
+    nan_inf.RULE,
     lr_too_high.RULE,
+    lr_too_low.RULE,
+    exploding_gradient.RULE,
+    saturated_activation.RULE,
+    dead_relu.RULE,
+    vanishing_gradient.RULE,
+    oscillating_loss.RULE,
+    plateau.RULE,
     overfit.RULE,
+    underfit.RULE,
 )
 
 

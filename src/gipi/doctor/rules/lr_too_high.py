@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from statistics import median
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import best_rate, end_of, lr_probe, times_lr
+from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -18,50 +17,120 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import Trace
 
 RATIO = 0.1
-RISE = 1.5
-WINS = 0.85
-"""A tenth or a third of the rate must bring the loss below this share of it to be called better."""
+"""Update over weight from which a rate is suspected."""
+PEAK = 1.5
+"""Loss over the first loss from which a rate is suspected."""
+STUCK = 0.95
+HIGH = 0.3
+"""Share of the first loss below which a run late in its plan is not suspected any more."""
+LATE_RATIO = 0.02
+MISSED, LATE_MISSED = 0.3, 0.25
+"""Share of the progress at a lower rate that must be missing."""
+EARLY, EARLY_MISSED = 0.2, 0.5
+"""Share of the run that counts as its beginning, and what must be missing there."""
+FIRST = (0.1, 0.01)
+SOUND = "highest loss at a rate that lower ones do not beat"
+LOWER = (1 / 3, 0.1, 1 / 30, 0.01)
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
-    """Suspect the rate where a step changes a tenth of a weight, or the loss has risen."""
-    ratios = [v.ratio for look in trace.looks for v in look.params.values() if v.weight > 0]
-    ratio = median(ratios) if ratios else 0.0
-    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
-    lowest = min((v for v in trace.losses if math.isfinite(v)), default=math.nan)
-    first = trace.losses[0] if trace.losses else math.nan
-    rises = recent > RISE * abs(lowest) + 0.05 * abs(first) and recent > 0.9 * first
-    if ratio <= RATIO and not rises and trace.broken is None:
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect the rate where steps change weights much, or the loss has risen or never fell."""
+    first = trace.scale
+    smooth = trace.smooth(max(3, min(10, trace.step // 5)))
+    if not smooth or not math.isfinite(first):
+        return
+    ratio = trace.ratio()
+    moves = math.isfinite(ratio) and ratio > 1e-3
+    low, recent, peak = min(smooth), smooth[-1], max(smooth)
+    early = (
+        ratio > RATIO
+        or peak > PEAK * abs(first)
+        or recent > low + 0.25 * abs(first)
+        or (moves and recent > STUCK * first)
+        or not trace.looks
+    )
+    if trace.broken is not None:
+        early = trace.diverged
+    sound = facts.notes.get(SOUND)
+    if sound is not None and peak <= 1.2 * sound:
+        early = False  # lower rates were tried before, and nothing worse has come since
+    late = trace.broken is None and trace.done >= 0.5 and ratio > LATE_RATIO
+    late = late and recent > HIGH * first
+    if not early and not late:
         return
     lr = trace.rates[-1] if trace.rates else math.nan
     yield Finding(
         "lr_too_high",
-        f"at a learning rate of {lr:.3g} a step changes a weight by {ratio:.1%} in the median and "
+        f"at a learning rate of {lr:.3g} a step changes a matrix by {ratio:.1%} in the median, and "
         f"the loss is {recent:.3g} after {trace.step} steps, {first:.3g} before the first",
         "lower the learning rate tenfold, or warm it up",
-        evidence={"lr": lr, "update_ratio": ratio, "loss": recent, "first_loss": first},
+        evidence={"lr": lr, "update_ratio": ratio, "loss": recent, "first_loss": first,
+                  "highest_loss": peak, "steps": trace.step, "late": not early},
         phase="steps",
-        strength=max(ratio / RATIO, recent / max(first, 1e-12) if math.isfinite(recent) else 10.0),
-        repairs=(
-            Repair("lr / 10", times_lr(0.1), edit=f"lr={lr / 10:.3g}"),
-            Repair("lr from a range test", from_range),
-            Repair("lr / 100", times_lr(0.01), edit=f"lr={lr / 100:.3g}"),
-        ),
-    )
+        strength=max(ratio / RATIO if math.isfinite(ratio) else 0.0,
+                     recent / max(abs(first), 1e-12) if math.isfinite(recent) else 10.0),
+        repairs=_repairs((0.1, 0.01)),
+    )  # fmt: skip
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train from the start at 1, 1/3, 1/10 and 1/100 of the rate, on the same batches."""
-    start = facts.start or facts
-    steps = max(20, min(60, start.exp.total_steps // 5))
-    curves = lr_probe(start.exp, (1.0, 1 / 3, 0.1, 0.01), steps=steps)
-    facts.passes += 4 * steps
-    ends = {f: end_of(c) for f, c in curves.items()}
-    own, best = ends[1.0], min(ends[1 / 3], ends[0.1], ends[0.01])
-    if not best < WINS * own:
+    """Train from the start at the rate and at lower ones; late in a run, go on from where it is."""
+    if not finding.evidence["late"]:
+        sure = _from_start(facts, finding)
+        if sure is not None:
+            return sure
+    if facts.start is None or not math.isfinite(finding.evidence["loss"]):
         return None
-    return finding.but(confirmed=True, evidence={**finding.evidence, "loss_at": {
-        f"lr x {f:.3g}": v for f, v in ends.items()}})  # fmt: skip
+    return _from_here(facts, finding)
+
+
+def _from_start(facts: Facts, finding: Finding) -> Finding | None:
+    exp = (facts.start or facts).exp
+    taken = int(finding.evidence["steps"])
+    steps = max(20, min(80, taken))
+    trial = lr_trial(facts, FIRST, steps=steps)
+    first = trial.best(*FIRST)
+    # At the very beginning a run at its best rate may still be on its way back down.
+    early = taken < EARLY * exp.total_steps and math.isfinite(trial.end(1.0))
+    edge = EARLY_MISSED if early else MISSED
+    missed = trial.missed(1.0, first)
+    if missed <= edge or not trial.sure(1.0, first):
+        if missed <= MISSED / 2:
+            facts.notes[SOUND] = finding.evidence["highest_loss"]
+        return None
+    factors = [*LOWER]
+    trial = lr_trial(facts, factors, steps=steps)
+    while trial.best() == factors[-1] and factors[-1] > 1e-6:  # the best one lies lower still
+        factors.append(factors[-1] / 10)
+        trial = lr_trial(facts, factors, steps=steps)
+    return _sure(finding, trial, tuple(sorted(factors, key=trial.end)[:3]))
+
+
+def _from_here(facts: Facts, finding: Finding) -> Finding | None:
+    """Go on at a tenth of the rate: where that gains much at once, steps were too large."""
+    if finding.evidence["update_ratio"] < LATE_RATIO:
+        return None
+    trial = lr_trial(facts, (0.1,), steps=soon(facts.exp), now=True)
+    first = float(finding.evidence["first_loss"])
+    if trial.missed(1.0, 0.1, begin=first) < LATE_MISSED or not trial.sure(1.0, 0.1):
+        return None
+    if not gains(facts, trial, 0.1, begin=first, share=LATE_MISSED / 2):
+        return None
+    return _sure(finding, trial, (0.1, 1 / 3, 1 / 30))
+
+
+def _sure(finding: Finding, trial: Trial, order: tuple[float, ...]) -> Finding:
+    curves = {f"lr x {f:.3g}": trial.end(f) for f in trial.tails}
+    return finding.but(
+        confirmed=True,
+        evidence={**finding.evidence, "loss_at": curves},
+        repairs=_repairs(order),
+    )
+
+
+def _repairs(factors: tuple[float, ...]) -> tuple[Repair, ...]:
+    found = [Repair(f"lr x {f:.3g}", times_lr(f), edit=f"multiply lr by {f:.3g}") for f in factors]
+    return (*found, Repair("lr from a range test", from_range))
 
 
 def from_range(exp: Experiment) -> str:
@@ -79,7 +148,7 @@ RULE = Rule(
     source="Bengio 2012, arXiv:1206.5533, section 3.1.1; Smith 2017, arXiv:1506.01186",
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=120,
     causes=("nan_inf", "dead_relu", "oscillating_loss", "exploding_gradient", "plateau",
             "saturated_activation", "underfit"),
 )  # fmt: skip

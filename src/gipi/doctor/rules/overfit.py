@@ -3,71 +3,151 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gipi.doctor.finding import Change, Finding, Repair
+from torch import nn
+
+from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
-RISE = 0.10
+RISE, LEARNED = 0.2, 0.08
+"""Rise of the validation loss over its lowest value; where training rows are known by heart."""
+BY_HEART = 0.1
+"""Loss of training rows over that of validation rows that says so."""
+OF_SCALE = 0.05
+"""The rise over the loss before the first step: what is tiny may double."""
+OF_FALL = 0.1
+"""The rise over the fall before it: a loss that may be negative has no scale of its own."""
 CHECKS = 3
+SURE = 2.0
+"""Standard errors of the rise, by parts of the validation rows."""
+GREAT = 0.5
+"""A rise that is worth a word even where as many rows are right as before."""
+RIGHT = 0.02
+"""Share of right rows that must be lost where rows have classes."""
 LAST = 0.5
 """A rise seen earlier than this share of the run may still be a bump of the schedule."""
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where validation loss has risen for three epochs while training loss fell."""
-    rows = [r for r in trace.epochs if "val" in r and math.isfinite(r["val"])]
+    rows = [r for r in trace.epochs if math.isfinite(r.get("val", math.nan))]
     if len(rows) <= CHECKS or trace.done < LAST:
         return
     best = min(rows, key=lambda r: r["val"])
     after = [r for r in rows if r["step"] > best["step"]]
     if len(after) < CHECKS:
         return
-    rise = after[-1]["val"] - best["val"]
-    if rise < RISE * abs(best["val"]) or after[-1]["train_eval"] >= best["train_eval"]:
+    last = sum(r["val"] for r in after[-CHECKS:]) / CHECKS
+    rise, low = last - best["val"], abs(best["val"])
+    scale = abs(trace.start.get("val", trace.scale))
+    by_heart = after[-1]["train_eval"] < BY_HEART * last
+    edge = LEARNED if by_heart else RISE
+    fell = abs(trace.start.get("val", trace.scale) - best["val"])
+    if rise < edge * low or rise < OF_SCALE * scale or rise < OF_FALL * fell:
         return
-    if min(r["val"] for r in after[-CHECKS:]) <= best["val"] * (1 + RISE / 2):
+    if after[-1]["train_eval"] >= best["train_eval"]:
         return
+    if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + edge / 2 * low:
+        return
+    if not _sure(best, after[-CHECKS:]):
+        return
+    great = rise > GREAT * low and rise > 2 * OF_SCALE * scale
+    lost = (
+        best.get("val_right", math.nan)
+        - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
+    )
+    # Where rows have a class, surer answers that are as often right are worth a word, no more.
+    sick = lost > RIGHT if _are_classes(facts) and math.isfinite(lost) else True
+    if not sick and not great:
+        return
+    epoch = max(1, round(best["epoch"]))
     yield Finding(
         "overfit",
-        f"validation loss was lowest ({best['val']:.4g}) after epoch {best['epoch']} and is "
-        f"{after[-1]['val']:.4g} now, while that of training rows fell from "
+        f"validation loss was lowest ({best['val']:.4g}) after epoch {best['epoch']:.3g} and is "
+        f"{last:.4g} now, while that of training rows fell from "
         f"{best['train_eval']:.4g} to {after[-1]['train_eval']:.4g}",
-        f"stop after epoch {best['epoch']}, or keep its weights; then more data, augmentation, "
-        "weight decay or a smaller net",
-        evidence={"best_epoch": best["epoch"], "best": best["val"], "last": after[-1]["val"]},
+        f"stop after epoch {epoch}, or keep its weights; then more data, augmentation, weight "
+        "decay, dropout or a smaller net",
+        severity="problem" if sick else "hint",
+        evidence={"best_epoch": best["epoch"], "best": best["val"], "last": last,
+                  "train_then": best["train_eval"], "train_now": after[-1]["train_eval"]},
         confirmed=True,
         phase="epoch",
-        strength=rise / (RISE * abs(best["val"]) + 1e-12),
+        strength=rise / (edge * low + 1e-12),
         repairs=(
-            Repair(f"stop after epoch {best['epoch']}", _stop_after(best["epoch"]),
-                   edit=f"epochs={best['epoch']}"),
-            Repair("weight decay 0.01 and stop early", _decay(best["epoch"] + CHECKS)),
+            Repair(f"keep the weights of epoch {epoch}", _keep(best["epoch"]),
+                   edit=f"epochs={epoch}, or keep a copy of the best weights"),
+            Repair("weight decay, and keep the best weights", _decay(best["epoch"])),
+            Repair("dropout 0.3, and keep the best weights", _dropout(best["epoch"])),
         ),
     )  # fmt: skip
 
 
-def _stop_after(epochs: int) -> Change:
+def _are_classes(facts: Facts) -> bool:
+    return (facts.start or facts).kind in ("classes", "binary", "multilabel")
+
+
+def _sure(best: Mapping[str, Any], after: list[dict[str, Any]]) -> bool:
+    """Whether the rise is more than its noise: the same parts of the rows are compared."""
+    old = best.get("val_parts") or []
+    new = [r.get("val_parts") or [] for r in after]
+    if not old or any(len(n) != len(old) for n in new):
+        return bool(min(r["val"] for r in after) > best["val"] * (1 + GREAT))
+    gains = [sum(n[i] for n in new) / len(new) - old[i] for i in range(len(old))]
+    mean = sum(gains) / len(gains)
+    spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / (len(gains) - 1))
+    return bool(mean > SURE * spread / math.sqrt(len(gains)))
+
+
+def _keep(epoch: float) -> Change:
     def change(exp: Experiment) -> str:
-        old, exp.epochs = exp.epochs, epochs
-        return f"epochs {old:g} -> {epochs}: the weights of the best epoch"
+        old, exp.keep_best = exp.epochs, True
+        exp.epochs = min(old, epoch + 2)
+        return f"epochs {old:g} -> {exp.epochs:g}, and the weights of the best one are kept"
 
     return change
 
 
-def _decay(epochs: int) -> Change:
+def _decay(epoch: float) -> Change:
     def change(exp: Experiment) -> str:
         for group in exp.optimizer.param_groups:
-            group["weight_decay"] = max(group.get("weight_decay", 0.0), 0.01)
-        exp.epochs = min(exp.epochs, epochs)
-        return f"weight decay 0.01, at most {epochs} epochs"
+            least = 0.1 if type(exp.optimizer).__name__ == "AdamW" else 3e-3
+            group["weight_decay"] = max(group.get("weight_decay", 0.0), least)
+        exp.keep_best, exp.epochs = True, min(exp.epochs, 2 * epoch + 2)
+        wd = exp.optimizer.param_groups[0]["weight_decay"]
+        return f"weight decay {wd:g}, at most {exp.epochs:g} epochs, best weights kept"
+
+    return change
+
+
+def _dropout(epoch: float) -> Change:
+    def change(exp: Experiment) -> str:
+        found = 0
+        for m in exp.model.modules():
+            if isinstance(m, nn.Dropout) and m.p < 0.3:
+                m.p, found = 0.3, found + 1
+        for parent in list(exp.model.modules()):
+            if not isinstance(parent, nn.Sequential) or any(
+                isinstance(c, nn.Dropout) for c in parent
+            ):
+                continue
+            for leaf, child in list(parent.named_children()):
+                if isinstance(child, (nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.ELU)):
+                    setattr(parent, leaf, nn.Sequential(child, nn.Dropout(0.3)))
+                    found += 1
+        if not found:
+            message = "there is no place for dropout that can be seen from outside"
+            raise CannotRepair(message)
+        exp.keep_best, exp.epochs = True, min(exp.epochs, 2 * epoch + 2)
+        return f"dropout 0.3 at {found} places, best weights kept"
 
     return change
 

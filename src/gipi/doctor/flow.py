@@ -1,0 +1,131 @@
+"""How gradients come down through a net before its first step, layer by layer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.copies import untouched
+from gipi.doctor.experiment import call
+from gipi.doctor.play import units_of
+from gipi.doctor.probes import Trial, compared, horizon
+from gipi.doctor.reinit import renew
+from gipi.doctor.tape import WEIGHTED
+
+if TYPE_CHECKING:
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import UnitLook
+
+
+ROWS = 1024
+"""Rows on which a unit must be closed to be called dead."""
+
+
+def flow(facts: Facts) -> list[tuple[str, float]]:
+    """Return (name, RMS gradient / RMS weight) of every matrix, in the order of their calls.
+
+    Embeddings are left out: most of their rows get no gradient in a batch. Matrices that stand at
+    zero or get no gradient at all are left out as well.
+    """
+    model = dict(facts.exp.model.named_modules())
+    grads = facts.gradients
+    found: dict[str, float] = {}
+    for op in facts.tape.of(WEIGHTED - {"embedding"}):
+        module = model.get(op.module)
+        if module is None:
+            continue
+        for leaf, p in module.named_parameters(recurse=False):
+            name = f"{op.module}.{leaf}" if op.module else leaf
+            grad = grads.get(name)
+            if p.ndim < 2 or grad is None or name in found:
+                continue
+            size = float(p.detach().norm())
+            if size > 0:
+                found[name] = float(grad.norm()) / size
+    return [(n, v) for n, v in found.items() if math.isfinite(v)]
+
+
+def places(facts: Facts) -> list[float]:
+    """Return the size of the loss's gradient at every place of the rows of the first batch.
+
+    Where rows are tokens it is taken at their embeddings. Empty where rows have no places.
+    """
+    xb, yb = facts.batch
+    if not isinstance(xb, Tensor) or facts.inputs not in ("sequence", "tokens"):
+        return []
+    exp, seen = facts.exp, list[Tensor]()
+
+    def keep(_: nn.Module, __: object, said: Tensor) -> None:
+        if said.requires_grad and said.ndim == 3 and not seen:
+            said.retain_grad()
+            seen.append(said)
+
+    facts.passes += 1
+    with untouched(exp):
+        exp.model.train()
+        hooks = []
+        if facts.inputs == "sequence":
+            xb = xb.clone().requires_grad_()
+            seen.append(xb)
+        else:
+            embeddings = [m for m in exp.model.modules() if isinstance(m, nn.Embedding)]
+            hooks = [m.register_forward_hook(keep) for m in embeddings]
+        try:
+            exp.loss(call(exp.model, xb), yb).mean().backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+    if not seen or seen[0].grad is None or seen[0].shape[:2] != xb.shape[:2]:
+        return []
+    sizes: list[float] = seen[0].grad.float().square().mean((0, 2)).sqrt().tolist()
+    return sizes
+
+
+def first_units(facts: Facts) -> dict[str, UnitLook]:
+    """Return a look at the activations before the first step on up to `ROWS` rows."""
+    if "first_units" not in facts.notes:
+        rows = facts.train[0] if facts.train else facts.batch[0]
+        facts.passes += 1
+        facts.notes["first_units"] = (
+            units_of(facts.exp, rows, rows=ROWS) if rows is not None else {}
+        )
+    found: dict[str, UnitLook] = facts.notes["first_units"]
+    return found
+
+
+def know_nothing(facts: Facts) -> float:
+    """Return the loss of the best answer that is the same for every row; NaN where it is unknown.
+
+    A net that learns nothing of its inputs comes down to this, however high it began.
+    """
+    first = facts.start or facts
+    y, name = first.y, first.loss.name
+    if y is None or not y.numel():
+        return math.nan
+    if name == "mse":
+        return float(y.float().var(0, unbiased=False).mean())
+    if name in ("bce", "bce_logits"):
+        p = y.float().mean(0).clamp(1e-6, 1 - 1e-6)
+        return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean())
+    if name in ("cross_entropy", "nll") and not y.is_floating_point():
+        p = torch.bincount(y[y >= 0].flatten()).float()
+        p = p[p > 0] / p.sum()
+        return float(-(p * p.log()).sum())
+    return math.nan
+
+
+def renewed(facts: Facts) -> Trial:
+    """Return how the run goes at its beginning with weights drawn anew; asked once for all rules.
+
+    Raises `CannotRepair` where no layer can be drawn anew.
+    """
+    first = facts.start or facts
+    if "renewed" not in first.notes:
+        steps = horizon(first.exp)
+        first.notes["renewed"] = compared(first.exp, {"own": None, "renewed": renew}, steps=steps)
+        facts.passes += 2 * steps
+    found: Trial = first.notes["renewed"]
+    return found

@@ -1,0 +1,175 @@
+"""What simple learners get out of the same rows: a bar that a net should reach at least.
+
+The nearest neighbours, and ridge regression on random ReLU features; both take milliseconds on
+the few thousand rows that they are given, and are judged on rows that they were not fitted on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gipi.doctor.copies import untouched
+from gipi.doctor.experiment import call, outputs, whole
+from gipi.doctor.probes import accuracy_on
+
+if TYPE_CHECKING:
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+
+ROWS, UNSEEN = 1000, 1000
+WIDTH = 256
+"""Random features."""
+COLUMNS = 2000
+"""Inputs of more columns are left alone."""
+NEAR = 7
+LEAST = 20
+"""New rows, at least."""
+PAIRS, CLOSE = 32, 1e-3
+"""Pairs of rows by which a net is seen to be linear, and how far it may be off."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What simple learners reach: accuracy, or the explained share of the variance.
+
+    best    of the better of the two, on rows unseen; se: its standard error
+    linear  of the best linear function, on the rows that it was fitted on
+    """
+
+    best: float
+    se: float
+    linear: float
+
+
+def bar(facts: Facts) -> Bar | None:
+    """Return the bar for the training rows of `facts`; None where they are no plain numbers."""
+    first = facts.start or facts
+    if "bar" not in first.notes:
+        first.notes["bar"] = _bar(first)
+    found: Bar | None = first.notes["bar"]
+    return found
+
+
+def reached(exp: Experiment, facts: Facts) -> float:
+    """Return what a net reaches, in the measure of the bar: on training or validation rows.
+
+    The better of the two counts: rows of one split may be harder than those of the other.
+    """
+    found = [_reached(exp, facts, data) for data in (exp.train, exp.val) if data is not None]
+    return max((f for f in found if f == f), default=float("nan"))  # noqa: PLR0124  NaN
+
+
+def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
+    rows = whole(data, ROWS, exp.device)
+    if rows is None:
+        return float("nan")
+    if facts.kind != "numbers":
+        return accuracy_on(exp, *rows)
+    said = outputs(exp, rows[0])
+    if not isinstance(said, Tensor) or said.numel() != rows[1].numel():
+        return float("nan")
+    return _explained(said.reshape(len(said), -1), rows[1].reshape(len(said), -1))
+
+
+def _bar(facts: Facts) -> Bar | None:
+    exp = facts.exp
+    if facts.inputs not in ("table", "image", "sequence"):
+        return None
+    if facts.kind not in ("classes", "binary", "numbers"):
+        return None
+    if facts.kind == "numbers" and facts.loss.name not in ("mse", "mae", "huber"):
+        return None  # outputs may be logarithms, quantiles or spreads
+    seen = whole(exp.train, ROWS, exp.device)
+    unseen = whole(exp.val, UNSEEN, exp.device)
+    if seen is None or not isinstance(seen[0], Tensor) or not isinstance(seen[1], Tensor):
+        return None
+    if unseen is None:
+        cut = len(seen[0]) * 3 // 4
+        order = torch.randperm(len(seen[0]), generator=torch.Generator().manual_seed(0))
+        X, y = seen[0][order], seen[1][order]
+        seen, unseen = (X[:cut], y[:cut]), (X[cut:], y[cut:])
+    if len(seen[0]) < 50 or len(unseen[0]) < LEAST or seen[0][0].numel() > COLUMNS:
+        return None
+    A, B = _columns(seen[0], unseen[0])
+    if not (bool(torch.isfinite(A).all()) and bool(torch.isfinite(B).all())):
+        return None
+    far = torch.cdist(B, A)
+    fresh = far.min(1).values > CLOSE  # a row that was seen is no new one
+    if int(fresh.sum()) < LEAST:
+        return None
+    B, far = B[fresh], far[fresh]
+    ya, yb = seen[1].cpu().reshape(len(A), -1), unseen[1].cpu()[fresh].reshape(len(B), -1)
+    numbers = facts.kind == "numbers"
+    if not numbers and ya.shape[1] > 1:
+        return None
+    if numbers:
+        T = ya.double()
+    else:
+        classes = int(max(ya.max(), yb.max())) + 1
+        if classes > 100:
+            return None
+        T = F.one_hot(ya.long().clamp_min(0).flatten(), classes).double()
+
+    def score(told: Tensor, y: Tensor) -> float:
+        if numbers:
+            return _explained(told, y.double())
+        return float((told.argmax(1) == y.flatten().long()).double().mean())
+
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(A.shape[1], WIDTH, generator=generator, dtype=torch.float64)
+    W = W * (2 / A.shape[1]) ** 0.5
+    b = torch.rand(WIDTH, generator=generator, dtype=torch.float64) - 0.5
+    features = [torch.cat([M, (M @ W + b).relu()], 1) for M in (A, B)]
+    wide = score(_ridge(features[0], T, features[1], 3e-2), yb)
+    near = far.topk(min(NEAR, len(A)), largest=False).indices
+    close = score(T[near].mean(1), yb)
+    linear = score(_ridge(A, T, A, 1e-4), ya)
+    best = max(wide, close)
+    spread = (best * (1 - best)) ** 0.5 if not numbers and 0 < best < 1 else 0.5
+    return Bar(best, spread / len(B) ** 0.5, linear)
+
+
+def _columns(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    A, B = (M.reshape(len(M), -1).double().cpu() for M in (A, B))
+    mean, std = A.mean(0), A.std(0)
+    std = torch.where(std > 1e-12, std, torch.ones_like(std))
+    return (A - mean) / std, ((B - mean) / std).clamp(-10, 10)
+
+
+def _ridge(A: Tensor, T: Tensor, B: Tensor, penalty: float) -> Tensor:
+    """Return what ridge regression of T on A says of B; penalty times the mean of the diagonal."""
+    centre, mean = A.mean(0), T.mean(0)
+    A, B = A - centre, B - centre
+    G = A.T @ A
+    G += penalty * G.diagonal().mean() * torch.eye(len(G), dtype=G.dtype) + 1e-9 * torch.eye(
+        len(G), dtype=G.dtype
+    )
+    told: Tensor = B @ torch.linalg.solve(G, A.T @ (T - mean)) + mean
+    return told
+
+
+def _explained(told: Tensor, y: Tensor) -> float:
+    y, told = y.double().cpu(), told.double().cpu()
+    total = float((y - y.mean(0)).square().sum())
+    return 1 - float((y - told).square().sum()) / total if total > 0 else float("nan")
+
+
+def is_linear(facts: Facts, xb: Tensor) -> bool:
+    """Whether f(a + b) - f(a) - f(b) + f(0) is zero for rows a, b: one pass in evaluation mode."""
+    half = min(PAIRS, len(xb) // 2)
+    a, b = xb[:half], xb[half : 2 * half]
+    facts.passes += 1
+    with untouched(facts.exp), torch.no_grad():
+        facts.exp.model.eval()
+        said = call(facts.exp.model, torch.cat([a, b, a + b, torch.zeros_like(a[:1])]))
+    if not isinstance(said, Tensor) or len(said) != 3 * half + 1:
+        return False
+    said = said.double()
+    fa, fb, fab, f0 = said[:half], said[half : 2 * half], said[2 * half : 3 * half], said[-1:]
+    size = float((fa - f0).abs().max() + (fb - f0).abs().max())
+    return size > 0 and float((fab - fa - fb + f0).abs().max()) < CLOSE * size

@@ -1,0 +1,190 @@
+"""The running statistics of a batch norm are not those of the batches it is trained on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from gipi.doctor.copies import duplicate
+from gipi.doctor.experiment import batches, call, whole
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.play import seeded
+from gipi.doctor.probes import compared, horizon, loss_on
+from gipi.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+OLD = 0.05
+"""Share of a running mean that may still be its first value when the run ends."""
+FAST = 0.8
+"""Momentum at which a running mean is hardly more than the last batch."""
+USUAL = 0.1
+TIMES = 1.5
+MISSED, LATE_MISSED = 0.3, 0.3
+RENEWED = 16
+"""Batches from which statistics are taken anew."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect a momentum so small that the run ends first, or so large that nothing is averaged."""
+    total = facts.exp.total_steps
+    odd = {}
+    for name, m in norms(facts.exp.model).items():
+        if m.momentum is None:
+            continue
+        old = (1 - m.momentum) ** total
+        if old > OLD or m.momentum > FAST:
+            odd[name] = float(m.momentum)
+    if not odd or not facts.tape.of({"batch_norm"}):
+        return
+    worst = next(iter(odd.values()))
+    old = (1 - worst) ** total
+    yield _finding(
+        tuple(odd),
+        f"the momentum of {len(odd)} batch norms is {worst:g}: after {total} steps "
+        + (f"{old:.0%} of their running means is still what they began with" if old > OLD
+           else "they remember the last batch alone"),
+        "before",
+        {"momentum": worst, "steps": total, "old": old},
+        strength=max(old / OLD / 10, worst),
+    )  # fmt: skip
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where training rows are judged much worse in evaluation than in training mode."""
+    found = norms(facts.exp.model)
+    rows = [r for r in trace.epochs if math.isfinite(r.get("train_eval", math.nan))][-2:]
+    if not found or len(rows) < 2 or trace.done < 0.2 or trace.broken is not None:
+        return
+    slow = min((m.momentum for m in found.values() if m.momentum is not None), default=1.0)
+    if slow * trace.step < 10:
+        return
+    if any(r["train_eval"] < TIMES * r["train"] + 0.1 * abs(trace.scale) for r in rows):
+        return
+    last = rows[-1]
+    yield _finding(
+        tuple(found),
+        f"training rows have loss {last['train']:.4g} in training mode and "
+        f"{last['train_eval']:.4g} in evaluation mode",
+        "epoch",
+        {"training_mode": last["train"], "evaluation_mode": last["train_eval"], "momentum": slow,
+         "first_loss": trace.scale},
+        strength=last["train_eval"] / max(last["train"], 1e-9) / TIMES,
+    )  # fmt: skip
+
+
+def _finding(
+    where: tuple[str, ...], message: str, phase: str, evidence: dict[str, float], *, strength: float
+) -> Finding:
+    return Finding(
+        "bn_stats_mismatch",
+        message,
+        "momentum 0.1, batches of 16 rows or more, and statistics taken anew before evaluation",
+        where=where,
+        evidence=evidence,
+        phase="before" if phase == "before" else "epoch",
+        strength=strength,
+        repairs=(
+            Repair("momentum 0.1", usual, edit="nn.BatchNorm2d(channels, momentum=0.1)"),
+            Repair("momentum 0.03", slower, edit="momentum=0.03"),
+        ),
+    )
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Judge with the statistics as they are, and with those of usual momentum or taken anew."""
+    exp = facts.exp
+    rows = whole(exp.train, 512, exp.device)
+    if rows is None:
+        return None
+    if finding.phase == "before":
+        begin = loss_on(exp, *rows)
+        steps = horizon(exp, low=50)
+        try:
+            trial = compared(exp, {"own": None, "usual": usual}, steps=steps)
+        except CannotRepair:
+            return None
+        facts.passes += 2 * steps + 3
+        own, other = (loss_on(trial.twins[n], *rows) for n in ("own", "usual"))
+    else:
+        begin = float(finding.evidence["first_loss"])
+        own, other = loss_on(exp, *rows), loss_on(renewed_statistics(exp), *rows)
+        facts.passes += RENEWED + 2
+    if not math.isfinite(other):
+        return None
+    missed = (own - other) / max(begin - other, 0.2 * abs(begin), 1e-12)
+    if not missed > MISSED:
+        return None
+    return finding.but(
+        confirmed=True,
+        evidence={**finding.evidence, "loss_as_is": own, "loss_right_statistics": other},
+    )
+
+
+def norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    """Return the batch norms that keep running statistics and may change."""
+    return {
+        n: m for n, m in model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
+        and m.track_running_stats and all(p.requires_grad for p in m.parameters(recurse=False))
+    }  # fmt: skip
+
+
+def renewed_statistics(exp: Experiment) -> Experiment:
+    """Return a copy whose batch norms have the mean statistics of the first batches."""
+    twin = duplicate(exp)
+    for m in norms(twin.model).values():
+        m.reset_running_stats()
+        m.momentum = None
+    with seeded(twin), torch.no_grad():
+        twin.model.train()
+        for number, (xb, _) in enumerate(batches(twin, 0)):
+            if number >= RENEWED:
+                break
+            call(twin.model, twin.transform(xb) if twin.transform is not None else xb)
+    return twin
+
+
+def usual(exp: Experiment) -> str:
+    """Set the momentum of all batch norms to 0.1."""
+    return _set(exp, USUAL)
+
+
+def slower(exp: Experiment) -> str:
+    """Set the momentum of all batch norms to 0.03: smoother statistics."""
+    return _set(exp, 0.03)
+
+
+def _set(exp: Experiment, momentum: float) -> str:
+    found = norms(exp.model)
+    old = next((m.momentum for m in found.values()), momentum)
+    if all(m.momentum == momentum for m in found.values()):
+        message = f"momentum is {momentum:g} already"
+        raise CannotRepair(message)
+    for m in found.values():
+        m.momentum = momentum
+    return f"momentum of {len(found)} batch norms {old} -> {momentum:g}"
+
+
+RULE = Rule(
+    code="bn_stats_mismatch",
+    title="running statistics of batch norms are off",
+    looks="training goes well, evaluation is far worse, on the training rows as well",
+    why="in evaluation a batch norm uses running means; where they have not caught up with the "
+    "net, or are those of one odd batch, it computes another function than the trained one",
+    do="momentum 0.1, larger batches, statistics taken anew before evaluation",
+    source="Ioffe and Szegedy 2015, arXiv:1502.03167; Wu and Johnson 2021, arXiv:2105.07576",
+    before=before,
+    during=during,
+    confirm=confirm,
+    passes=120,
+    causes=("underfit",),
+)

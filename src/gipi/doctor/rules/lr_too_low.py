@@ -1,0 +1,117 @@
+"""The learning rate is so low that the whole run goes hardly anywhere."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from gipi.doctor.experiment import whole
+from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates, times_lr
+from gipi.doctor.rule import Rule
+from gipi.doctor.rules.lr_too_high import from_range
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+REACH = 0.5
+"""Sum of update over weight along the whole run below which it is looked at closer."""
+TARGETS = (3e-3, 1e-2, 3e-2)
+"""Update over weight of the rates that are tried instead."""
+SHARE = 0.125
+"""Share of the run that a trial takes at first."""
+STUCK = 0.95
+MISSED = 0.4
+TRIED, TRIES = "trials of higher rates", 2
+CLEARER = 0.05
+"""Share of rows that a higher rate must get right beyond the others, where rows have classes."""
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where all steps together could not move a matrix by a third of its size."""
+    pairs = [
+        (trace.ratio_of(look), trace.rates[min(look.step, trace.step) - 1])
+        for look in trace.looks[-8:]
+        if look.step > 0 and trace.rates
+    ]
+    speeds = [r / lr for r, lr in pairs if math.isfinite(r) and lr > 0]
+    if not speeds or trace.broken is not None:
+        return
+    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
+    if trace.done >= 0.5 and recent < 0.5 * trace.scale:
+        return
+    tried = facts.notes.get(TRIED, 0)
+    if tried >= TRIES or (tried and recent < STUCK * trace.scale):
+        return
+    planned = paper_rates(facts.start.exp if facts.start is not None else facts.exp)
+    if planned is None or trace.planned != len(planned):
+        planned = [sum(trace.rates) / len(trace.rates)] * trace.planned
+    reach = median(speeds) * sum(planned)
+    if not 0 < reach < REACH:
+        return
+    lr, ratio = max(planned), median(speeds) * max(planned)
+    yield Finding(
+        "lr_too_low",
+        f"at a learning rate of {lr:.3g} a step changes a matrix by {ratio:.1e} of its size: all "
+        f"{trace.planned} steps in one direction would change it by {reach:.1%}",
+        "raise the learning rate tenfold or more, or take it from a range test",
+        evidence={"lr": lr, "update_ratio": ratio, "reach": reach, "loss": recent,
+                  "first_loss": trace.scale, "done": trace.done},
+        phase="steps",
+        strength=REACH / reach,
+        repairs=(Repair("lr from a range test", from_range),),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Stand in for the whole run by few steps at a rate so much higher; compare with higher ones.
+
+    At low rates weights go as far in n steps at rate r as in n/k steps at rate k r. A run is too
+    slow where a rate higher still gets much lower in the same few steps.
+    """
+    exp = (facts.start or facts).exp
+    part = max(SHARE, float(finding.evidence["done"]))  # what has stood still so long needs time
+    steps = max(30, min(150, round(part * exp.total_steps)))
+    whole_run = max(1.0, exp.total_steps / steps)
+    ratio = float(finding.evidence["update_ratio"])
+    factors = [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
+    if not factors:
+        return None
+    trial = lr_trial(facts, (whole_run, *factors), steps=steps)
+    best = trial.best(*factors)
+    facts.notes[TRIED] = facts.notes.get(TRIED, 0) + 1
+    if trial.missed(whole_run, best) < MISSED or not trial.sure(whole_run, best):
+        return None
+    rows = whole(exp.val if exp.val is not None else exp.train, 1024, exp.device)
+    if rows is not None:
+        gain = accuracy_on(trial.twins[best], *rows) - accuracy_on(trial.twins[whole_run], *rows)
+        if math.isfinite(gain) and gain < CLEARER:
+            return None
+    order = sorted(factors, key=trial.end)[:2]
+    lr = float(finding.evidence["lr"])
+    return finding.but(
+        confirmed=True,
+        evidence={**finding.evidence, "loss_as_is": trial.end(whole_run),
+                  "loss_at": {f"lr x {f:.3g}": trial.end(f) for f in factors}},
+        repairs=(*[Repair(f"lr x {f:.3g}", times_lr(f), edit=f"lr={lr * f:.2g}") for f in order],
+                 *finding.repairs),
+    )  # fmt: skip
+
+
+RULE = Rule(
+    code="lr_too_low",
+    title="the learning rate is too low",
+    looks="the loss falls evenly and very slowly; the run ends long before it is down",
+    why="how far weights can go is the sum of all steps; where that is a small part of their size "
+    "the net ends where it began",
+    do="raise the rate tenfold, or take it from a range test",
+    source="Smith 2017, arXiv:1506.01186; Bengio 2012, arXiv:1206.5533, section 3.1.1",
+    during=during,
+    confirm=confirm,
+    passes=120,
+    causes=("underfit", "plateau"),
+)

@@ -1,0 +1,109 @@
+"""The loss stands still, though the net could go on from here."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.probes import gains, lr_trial, soon, times_lr
+from gipi.doctor.rule import Rule
+from gipi.doctor.schedules import cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+FROM = 0.45
+"""Share of the run that must be done, and half of which must have brought nothing."""
+FLAT = 0.01
+"""Fall over the last half of the steps, as a share of the first loss, that counts as nothing."""
+OPEN = 0.15
+"""Share of the first loss above which a loss that stands still is worth a look."""
+MISSED, MISSED_ABOVE = 0.2, 0.4
+"""Share of all progress that a lower, or a higher, rate must gain at once."""
+DECAYED = 0.2
+"""Share of the first rate below which that one is tried instead."""
+LIVELY, TIRED = 1e-2, 1e-3
+"""Update over weight from which a lower rate is tried, and below which only higher ones are."""
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where the last half of the steps brought nothing and the loss is not low."""
+    if trace.done < FROM or trace.step < 20 or trace.broken is not None or trace.rates[-1] <= 0:
+        return
+    if facts.exp.declared.get("frozen"):
+        return  # what is kept as it is limits what can be reached
+    half, quarter = trace.step // 2, trace.step // 4
+    parts = [trace.mean_loss(i, i + quarter) for i in (half, trace.step - quarter)]
+    scale = abs(trace.scale)
+    if not all(math.isfinite(p) for p in parts) or not scale > 0:
+        return
+    if parts[0] - parts[1] > FLAT * scale or parts[1] < OPEN * scale:
+        return
+    lr = trace.rates[-1]
+    yield Finding(
+        "plateau",
+        f"the mean loss was {parts[0]:.4g} and {parts[1]:.4g} in the two halves of the last "
+        f"{trace.step - half} steps, at a learning rate of {lr:.3g}",
+        "change the learning rate: lower where steps are too long for what is left, higher where "
+        "they are too short to leave the flat place",
+        evidence={
+            "before": parts[0],
+            "now": parts[1],
+            "first_loss": trace.scale,
+            "lr": lr,
+            "update_ratio": trace.ratio(),
+            "first_lr": max(trace.rates),
+        },
+        phase="steps",
+        strength=parts[1] / (OPEN * scale),
+    )
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Go on from here at a tenth of the rate, or at eight or more times."""
+    steps = soon(facts.exp)
+    ratio = float(finding.evidence["update_ratio"])
+    lr, start = float(finding.evidence["lr"]), float(finding.evidence["first_lr"])
+    factors = (8.0, 64.0) if ratio < TIRED else (0.1, 8.0) if ratio < LIVELY else (0.1,)
+    if lr < DECAYED * start:
+        factors = (start / lr,)
+    trial = lr_trial(facts, factors, steps=steps, now=True)
+    best = trial.best(*factors)
+    first = float(finding.evidence["first_loss"])
+    edge = MISSED if best < 1 or lr < DECAYED * start else MISSED_ABOVE
+    if trial.missed(1.0, best, begin=first) < edge or not trial.sure(1.0, best):
+        return None
+    if not gains(facts, trial, best, begin=first, share=MISSED / 2):
+        return None  # what is gained is learned by heart
+    falls = Repair(
+        "cosine over the whole run",
+        cosine(start),
+        edit="CosineAnnealingLR(optimizer, total steps), stepped after every batch",
+    )
+    repairs = (
+        (falls, Repair("lr / 3", times_lr(1 / 3)))
+        if best < 1 or lr < DECAYED * start
+        else (Repair(f"lr x {best:g}", times_lr(best)), Repair("lr x 3", times_lr(3.0)))
+    )
+    return finding.but(
+        confirmed=True, repairs=repairs, evidence={**finding.evidence, "loss_at": trial.ends}
+    )
+
+
+RULE = Rule(
+    code="plateau",
+    title="the loss stands still",
+    looks="for a large part of the run the loss does not fall, and it is not low",
+    why="steps are too long for the valley that is left, or too short to leave a flat place; what "
+    "is trained further changes nothing",
+    do="find the cause among the other findings first; else let the rate fall, or raise it",
+    source="Smith 2017, arXiv:1506.01186; Dauphin et al. 2014, arXiv:1406.2572",
+    during=during,
+    confirm=confirm,
+    passes=120,
+    causes=("underfit",),
+)

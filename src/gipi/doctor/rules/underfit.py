@@ -1,0 +1,104 @@
+"""The net does not even learn its training rows as well as a simple learner tells new ones."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.reference import Bar, bar, is_linear, reached
+from gipi.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+ACCURACY, EXPLAINED = 0.08, 0.12
+"""How much better a simple learner must be, on rows that it never saw, than the net on its own."""
+SURE = 3.0
+FLAT = 0.03
+"""Fall of the loss over the last quarter of the steps, as a share of the first, that is nothing."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where the net is linear and the best linear function is not enough."""
+    xb = facts.batch[0]
+    if facts.inputs not in ("table", "image", "sequence") or len(xb) < 4:
+        return
+    if len(facts.tape.of({"relu", "tanh", "sigmoid", "gelu", "silu", "attention", "lstm", "gru",
+                          "rnn"})):  # fmt: skip
+        return
+    if not is_linear(facts, xb):
+        return
+    found = bar(facts)
+    if found is None or not _beaten(found, found.linear, facts, times=1.5):
+        return
+    yield _finding(found, found.linear, facts, "the best linear function of the inputs reaches",
+                   phase="before", confirmed=True)  # fmt: skip
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where a simple learner tells new rows better than the net its own."""
+    if trace.done < 0.5 or trace.broken is not None or facts.exp.declared.get("frozen"):
+        return
+    first = facts.start or facts
+    quarter = trace.step // 4
+    falls = trace.mean_loss(trace.step - 2 * quarter, trace.step - quarter) - trace.mean_loss(
+        trace.step - quarter, trace.step
+    )
+    if trace.done < 1 and falls > FLAT * abs(trace.scale):
+        return
+    now = reached(facts.exp, first)
+    margin = EXPLAINED if first.kind == "numbers" else ACCURACY
+    if not math.isfinite(now) or now > 1 - margin:
+        return  # nobody can be better by the margin
+    found = bar(first)
+    if found is None or not _beaten(found, now, first, times=1.0 if trace.done >= 1 else 2.0):
+        return
+    yield _finding(found, now, first, "the net reaches", phase="epoch", confirmed=True)
+
+
+def _beaten(found: Bar, now: float, facts: Facts, *, times: float = 1.0) -> bool:
+    margin = EXPLAINED if facts.kind == "numbers" else ACCURACY
+    return found.best - now > max(times * margin, SURE * found.se)
+
+
+def _finding(
+    found: Bar, now: float, facts: Facts, what: str, *, phase: str, confirmed: bool
+) -> Finding:
+    measure = "of the variance" if facts.kind == "numbers" else "of the rows"
+    return Finding(
+        "underfit",
+        f"{what} {now:.1%} {measure} of its own training data; neighbours or random features reach "
+        f"{found.best:.1%} on rows they never saw",
+        "a wider or deeper net with activations between its layers, and a longer run",
+        evidence={"net_on_training_rows": now, "simple_on_new_rows": found.best,
+                  "linear_on_training_rows": found.linear},
+        confirmed=confirmed,
+        phase="before" if phase == "before" else "epoch",
+        strength=(found.best - now) / ACCURACY,
+        repairs=(
+            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3"),
+        ),
+    )  # fmt: skip
+
+
+def _longer(exp: Experiment) -> str:
+    old, exp.epochs = exp.epochs, exp.epochs * 3
+    return f"epochs {old:g} -> {exp.epochs:g}"
+
+
+RULE = Rule(
+    code="underfit",
+    title="the net learns less than the data hold",
+    looks="training loss and validation loss are alike, and both are high",
+    why="a net that tells its own rows worse than a simple learner tells new ones is too small, "
+    "linear where the data are not, or was stopped too early",
+    do="activations, width, depth, more steps; first the other findings, which may be the cause",
+    source="Goodfellow, Bengio and Courville 2016, section 5.2; Karpathy 2019 (a recipe)",
+    before=before,
+    during=during,
+)

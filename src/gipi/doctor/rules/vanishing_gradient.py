@@ -1,0 +1,177 @@
+"""Gradients shrink on their way down until the first layers learn nothing."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.flow import flow, know_nothing, places, renewed
+from gipi.doctor.probes import Trial, compared, horizon
+from gipi.doctor.reinit import rectified, renew
+from gipi.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+OVER_TIME = 1e-4
+"""Gradient at the first quarter of a row over the largest."""
+FORGETS = 0.2
+"""Size of recurrent matrices, 1 for an orthogonal one, below which a gated net is suspected."""
+DEEP = 4
+"""Matrices on the way that a net must have."""
+AT_START, IN_RUN = 1e-4, 1e-3
+"""Relative gradient of the lower layers over that of the upper ones."""
+FROM = 0.2
+"""Share of the run before which a slow beginning is only that."""
+STUCK = 0.97
+"""Share of its first value above which a loss has not fallen."""
+MISSED = 0.5
+"""Share of the progress with new weights that must be missing."""
+FELL = 0.15
+"""Share of the loss of a net that knows nothing by which the other must have come down."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect where the relative gradient at the bottom is a ten-thousandth of that at the top."""
+    layers = flow(facts)
+    if len(layers) >= DEEP:
+        yield from _suspected(layers, AT_START, "before")
+    yield from _over_time(facts)
+
+
+def during(_: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where the loss has not moved and the gradient shrinks on its way down."""
+    if not trace.looks or not math.isfinite(trace.scale) or trace.done < FROM:
+        return
+    recent = trace.mean_loss(trace.step - max(5, trace.step // 3), trace.step)
+    if not recent > STUCK * trace.scale:
+        return
+    layers = [
+        (n, v.grad / v.weight) for n, v in trace.looks[-1].params.items()
+        if v.dims > 1 and v.weight > 0 and v.grad > 0
+    ]  # fmt: skip
+    if len(layers) >= DEEP:
+        yield from _suspected(layers, IN_RUN, "steps")
+
+
+def _over_time(facts: Facts) -> Iterator[Finding]:
+    """Suspect a recurrent net whose first places get no gradient to speak of.
+
+    Gated nets forget by design: they are only suspected where their recurrent weights are next to
+    nothing.
+    """
+    cells = [m for m in facts.exp.model.modules() if isinstance(m, nn.RNNBase)]
+    if not cells:
+        return
+    plain = any(isinstance(m, nn.RNN) for m in cells)
+    radius = max(
+        float(p.detach().norm()) / p.shape[1] ** 0.5 * (p.shape[1] / p.shape[0]) ** 0.5
+        for m in cells
+        for n, p in m.named_parameters()
+        if "weight_hh" in n
+    )
+    if not plain and radius > FORGETS:
+        return
+    sizes = places(facts)
+    if len(sizes) < DEEP or max(sizes) <= 0:
+        return
+    early, top = max(sizes[: max(1, len(sizes) // 4)]), max(sizes)
+    if early >= OVER_TIME * top:
+        return
+    yield Finding(
+        "vanishing_gradient",
+        f"the gradient at the first places of a row is {early / top:.1e} of the largest one: what "
+        "stands there cannot be learned",
+        "an LSTM or GRU, or orthogonal recurrent matrices; shorter rows",
+        evidence={"gradient_by_place": [float(f"{v:.3g}") for v in sizes[:64]], "radius": radius},
+        strength=min(100.0, math.log10(OVER_TIME * top / max(early, 1e-30)) + 1),
+        repairs=(
+            Repair("draw the weights anew, orthogonal", renew,
+                   edit="nn.init.orthogonal_(rnn.weight_hh_l0)"),
+        ),
+    )  # fmt: skip
+
+
+def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iterator[Finding]:
+    third = max(1, len(layers) // 3)
+    low = median(v for _, v in layers[:third])
+    top = max(v for _, v in layers[-third:])
+    if not 0 < low < edge * top:
+        return
+    ratio = low / top
+    yield Finding(
+        "vanishing_gradient",
+        f"relative to its weights the gradient of the first layers ({layers[0][0]}) is "
+        f"{ratio:.1e} of that of the last ({layers[-1][0]})",
+        "use ReLU or a relative, draw the weights so that signals keep their size, or add "
+        "normalisation or residual connections; in recurrent nets use an LSTM or GRU, or "
+        "orthogonal matrices",
+        where=(layers[0][0], layers[-1][0]),
+        evidence={"relative_gradient": {n: float(f"{v:.3g}") for n, v in layers}, "ratio": ratio},
+        phase="before" if phase == "before" else "steps",
+        strength=min(100.0, math.log10(edge / max(ratio, 1e-30)) + 1),
+        repairs=(
+            Repair("draw the weights anew", renew,
+                   edit="nn.init.orthogonal_(layer.weight, gain) for every layer, so that its "
+                   "outputs have standard deviation 1 (LSUV)"),
+            Repair("ReLU instead of sigmoid or tanh", rectified, mode="ask",
+                   edit="nn.ReLU() in place of nn.Sigmoid()/nn.Tanh() between the layers"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little as it is, and with weights drawn anew: one learns, the other does not."""
+    first = (facts.start or facts).exp
+    nothing = know_nothing(facts)
+    other = "renewed"
+    try:
+        trial = renewed(facts)
+        if not _learns(trial, other, nothing):
+            other, steps = "relu", horizon(first)
+            trial = compared(first, {"own": None, other: rectified}, steps=steps)
+            facts.passes += 2 * steps
+    except CannotRepair:
+        return None
+    if not _learns(trial, other, nothing):
+        return None
+    repairs = finding.repairs if other == "renewed" else finding.repairs[::-1]
+    return finding.but(
+        confirmed=True,
+        repairs=repairs,
+        evidence={**finding.evidence, "loss_before": trial.begin, "loss_as_is": trial.end("own"),
+                  f"loss_{other}": trial.end(other), "loss_knowing_nothing": nothing},
+    )  # fmt: skip
+
+
+def _learns(trial: Trial, other: str, nothing: float) -> bool:
+    """Whether the other run learns in that time and our own does not."""
+    known = [v for v in (trial.begin, trial.firsts[other], nothing) if math.isfinite(v)]
+    own, end = trial.end("own"), trial.end(other)
+    if not known or not math.isfinite(end):
+        return False
+    fell = min(known) - end
+    return fell > FELL * abs(min(known)) and own - end > MISSED * fell
+
+
+RULE = Rule(
+    code="vanishing_gradient",
+    title="gradients vanish on their way to the first layers",
+    looks="the loss stays near its first value; only the last layers' weights move",
+    why="the gradient of a layer is a product over all layers above it; with slopes below one, as "
+    "a sigmoid's quarter, the product falls exponentially with depth",
+    do="ReLU family, weights that keep the size of signals, normalisation, residual connections",
+    source="Hochreiter 1991; Glorot and Bengio 2010; He et al. 2015, arXiv:1502.01852",
+    before=before,
+    during=during,
+    confirm=confirm,
+    passes=120,
+    causes=("plateau", "underfit", "lr_too_low"),
+)

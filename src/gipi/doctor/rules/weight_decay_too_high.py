@@ -1,0 +1,158 @@
+"""Weight decay pulls weights to zero faster than the loss can push them away."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+from typing import TYPE_CHECKING
+
+from gipi.doctor.experiment import whole
+from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.probes import compared, horizon, loss_on, paper_rates
+from gipi.doctor.rule import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+SHRINKS = 0.5
+"""Sum of lr x decay along the run: weights that nothing pushes would be e^-0.5 of their size."""
+PULL = 0.5
+"""Decay over gradient, both as they stand in the update."""
+LEAST = 5e-3
+"""Decay below which nothing is looked at."""
+MISSED = 0.12
+FROM, KEPT, HIGH = 0.2, 0.7, 0.2
+"""Share of the run from which weights that kept less than this are looked at, and of the loss."""
+FINE = "less decay brings nothing"
+DECOUPLED = ("AdamW", "NAdamW", "SGDW", "Lion", "Muon", "Adafactor")
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect a decay that shrinks weights within the run, or outweighs the first gradient."""
+    exp = facts.exp
+    wd = max((float(g.get("weight_decay") or 0.0) for g in exp.optimizer.param_groups), default=0.0)
+    if wd < LEAST:
+        return
+    rates = paper_rates(exp) or [exp.optimizer.param_groups[0]["lr"]] * exp.total_steps
+    shrinks = wd * sum(rates)
+    pull = _pull(facts, wd)
+    apart = is_decoupled(exp)
+    if (shrinks < SHRINKS) if apart else (pull < PULL and shrinks < SHRINKS):
+        return
+    yield from _finding(wd, shrinks, pull, "before", max(shrinks / SHRINKS, pull / PULL))
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect a decay once matrices have lost a third of their size while the loss stayed high."""
+    wd = max(
+        (float(g.get("weight_decay") or 0.0) for g in facts.exp.optimizer.param_groups), default=0.0
+    )
+    if wd < LEAST or len(trace.looks) < 2 or facts.notes.get(FINE) or trace.done < FROM:
+        return
+    first, last = trace.looks[0].params, trace.looks[-1].params
+    kept = [last[n].weight / v.weight for n, v in first.items()
+            if n in last and v.dims > 1 and v.weight > 0]  # fmt: skip
+    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
+    shrinks = wd * sum(trace.rates)
+    shrunk = bool(kept) and median(kept) < KEPT
+    if not shrunk and shrinks < 2 * SHRINKS:
+        return
+    if not recent > HIGH * trace.scale:
+        return
+    yield from _finding(wd, shrinks, math.nan, "steps", 1 / max(median(kept), 1e-3))
+
+
+def _finding(
+    wd: float, shrinks: float, pull: float, phase: str, strength: float
+) -> Iterator[Finding]:
+    yield Finding(
+        "weight_decay_too_high",
+        f"weight decay is {wd:g}: over the run it takes {1 - math.exp(-shrinks):.0%} of every "
+        "weight that no gradient pushes"
+        + (f", and at first it pulls {pull:.2g} times as hard as the gradient"
+           if math.isfinite(pull) else ""),
+        f"weight decay {min(wd / 10, 0.01):.2g} or less, in AdamW where the optimizer is Adam",
+        evidence={"weight_decay": wd, "shrinks": shrinks, "pull": pull},
+        phase="before" if phase == "before" else "steps",
+        strength=min(strength, 100.0),
+        repairs=(
+            Repair("weight decay / 100", less(0.01), edit=f"weight_decay={wd / 100:.2g}"),
+            Repair("weight decay / 10", less(0.1), edit=f"weight_decay={wd / 10:.2g}"),
+            Repair("no weight decay", less(0.0), edit="weight_decay=0"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train with the decay and with a hundredth of it: rows that were not trained on must gain."""
+    late = finding.phase == "steps"
+    exp = facts.exp
+    steps = horizon(exp, 0.25 if late else 0.3, low=40, high=150)
+    rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
+    first = (facts.start or facts).exp
+    begin = loss_on(first, *rows) if rows is not None else math.nan
+    trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps)
+    facts.passes += 2 * steps + 4
+    facts.notes[FINE] = late
+    missed = trial.missed("own", "less", begin=begin if late else math.nan)
+    if missed < MISSED or not trial.sure("own", "less"):
+        return None
+    evidence = {**finding.evidence, "loss_as_is": trial.end("own"), "loss_less": trial.end("less")}
+    if rows is not None:
+        own, other = loss_on(trial.twins["own"], *rows), loss_on(trial.twins["less"], *rows)
+        gain = (own - other) / max(begin - other, 0.2 * abs(begin), 1e-12)
+        if not gain > MISSED:
+            return None
+    return finding.but(confirmed=True, evidence=evidence)
+
+
+def is_decoupled(exp: Experiment) -> bool:
+    """Whether decay acts on weights beside the gradient and not through it."""
+    group = exp.optimizer.param_groups[0]
+    return type(exp.optimizer).__name__ in DECOUPLED or bool(group.get("decoupled_weight_decay"))
+
+
+def _pull(facts: Facts, wd: float) -> float:
+    """Return the median over matrices of |decay x weight| / |gradient| at the start."""
+    grads, found = facts.gradients, []
+    for name, p in facts.exp.model.named_parameters():
+        grad = grads.get(name)
+        if p.ndim < 2 or grad is None:
+            continue
+        size = float(grad.norm())
+        if size > 0:
+            found.append(wd * float(p.detach().norm()) / size)
+    return median(found) if found else 0.0
+
+
+def less(factor: float) -> Change:
+    """Return the change that multiplies every weight decay."""
+
+    def change(exp: Experiment) -> str:
+        old = max(float(g.get("weight_decay") or 0.0) for g in exp.optimizer.param_groups)
+        for group in exp.optimizer.param_groups:
+            if "weight_decay" in group:
+                group["weight_decay"] *= factor
+        return f"weight decay {old:g} -> {old * factor:g}"
+
+    return change
+
+
+RULE = Rule(
+    code="weight_decay_too_high",
+    title="weight decay is too high",
+    looks="weights shrink from step to step; the loss stays high, for training rows too",
+    why="decay multiplies every weight by less than one at each step; where that outweighs the "
+    "gradient the net is pulled to saying the same of every row",
+    do="a tenth or a hundredth of it; with Adam use AdamW, where it does not mix with the gradient",
+    source="Loshchilov and Hutter 2019, arXiv:1711.05101; Krogh and Hertz 1992",
+    before=before,
+    during=during,
+    confirm=confirm,
+    passes=120,
+    causes=("underfit", "plateau", "vanishing_gradient", "lr_too_low"),
+)

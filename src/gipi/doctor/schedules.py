@@ -1,0 +1,45 @@
+"""Learning-rate schedules that a repair may put in the place of one that fails."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.finding import Change
+
+WARM = 0.03
+"""Share of the run in which the rate rises."""
+
+
+def cosine(peak: float | None = None) -> Change:
+    """Return the change to a short warm-up and half a cosine over the whole run.
+
+    peak  highest rate of the first group, others in proportion; None: the rates as they are
+    """
+
+    def change(exp: Experiment) -> str:
+        total, groups = exp.total_steps, exp.optimizer.param_groups
+        factor = 1.0 if peak is None else peak / groups[0]["lr"] if groups[0]["lr"] else None
+        for group in groups:
+            group["lr"] = peak if factor is None else group["lr"] * factor
+            for key in ("initial_lr", "max_lr", "min_lr"):
+                group.pop(key, None)
+        highest = groups[0]["lr"]
+        exp.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            exp.optimizer, partial(_cosine, total=total, warm=max(1, round(WARM * total)))
+        )
+        exp.scheduler_every = "step"
+        return f"the learning rate falls from {highest:.3g} to 0 as a cosine over {total} steps"
+
+    return change
+
+
+def _cosine(step: int, *, total: int, warm: int) -> float:
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))

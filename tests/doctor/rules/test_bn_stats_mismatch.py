@@ -1,0 +1,40 @@
+"""Running statistics that never arrive are named before the first step; usual momentum is not."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, seen
+from torch import nn
+
+from gipi.doctor.rules.bn_stats_mismatch import RULE
+
+
+def normed(momentum: float | None, shift: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(32, momentum=momentum)
+    norm.running_mean.add_(shift)
+    return nn.Sequential(nn.Linear(8, 32), norm, nn.ReLU(), nn.Linear(32, 4))
+
+
+def test_a_momentum_that_is_too_small_is_named_and_cured() -> None:
+    exp = experiment(normed(1e-4, shift=3.0), blobs(), lr=0.01)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.where) == ("bn_stats_mismatch", "problem", ("1",))
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
+    assert treatment.experiment.model[1].momentum == 0.1
+    assert treatment.undo() is exp
+
+
+def test_usual_momentum_is_left_alone() -> None:
+    for momentum in (0.1, 0.03, 0.3, None):
+        exp = experiment(normed(momentum), blobs(), lr=0.01, epochs=15)
+        assert seen(exp, RULE, train=True).findings == []
+
+
+def test_statistics_that_are_frozen_on_purpose_are_healthy() -> None:
+    net = normed(1e-5)
+    net[1].requires_grad_(requires_grad=False)
+    assert seen(experiment(net, blobs(), lr=0.01), RULE).findings == []

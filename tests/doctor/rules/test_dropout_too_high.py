@@ -1,0 +1,55 @@
+"""Dropout that leaves next to nothing is named; usual dropout is not."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from tests.doctor.patients import blobs, experiment, seen
+from torch import nn
+
+from gipi.doctor.rules.dropout_too_high import RULE
+
+
+def dropping(p: float, hidden: int = 32) -> nn.Module:
+    return nn.Sequential(nn.Linear(8, hidden), nn.ReLU(), nn.Dropout(p), nn.Linear(hidden, 4))
+
+
+class Called(nn.Module):
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.one, self.two, self.p = nn.Linear(8, 32), nn.Linear(32, 4), p
+
+    def forward(self, x):
+        return self.two(F.dropout(self.one(x).relu(), self.p, self.training))
+
+
+def test_dropout_of_most_is_named_and_lowered() -> None:
+    torch.manual_seed(0)
+    exp = experiment(dropping(0.96), blobs(), lr=3e-3)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.where) == ("dropout_too_high", "problem", ("2",))
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < treatment.before["loss"]
+    assert treatment.experiment.model[2].p == 0.2
+    assert exp.model[2].p == 0.96
+    assert treatment.undo() is exp
+
+
+def test_usual_dropout_is_left_alone() -> None:
+    torch.manual_seed(0)
+    for p in (0.0, 0.2, 0.5):
+        assert seen(experiment(dropping(p), blobs(), lr=0.01), RULE).findings == []
+
+
+def test_much_dropout_of_a_wide_layer_may_do_no_harm() -> None:
+    torch.manual_seed(0)
+    exp = experiment(dropping(0.7, hidden=256), blobs(), lr=0.01)
+    assert seen(exp, RULE).problems == []
+
+
+def test_dropout_called_as_a_function_is_seen_and_left_to_a_person() -> None:
+    torch.manual_seed(0)
+    found = seen(experiment(Called(0.96), blobs(), lr=3e-3), RULE).findings
+    assert [(f.code, f.severity) for f in found] == [("dropout_too_high", "hint")]

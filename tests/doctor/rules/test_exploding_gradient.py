@@ -1,0 +1,39 @@
+"""Signals that grow from layer to layer are named before the first step; large numbers are not."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.rules.test_vanishing_gradient import deep
+from torch import nn
+
+from gipi.doctor.rules.exploding_gradient import RULE
+
+
+def loud(gain: float) -> nn.Module:
+    net = deep(nn.ReLU, 6)
+    with torch.no_grad():
+        for m in net[:-1]:
+            if isinstance(m, nn.Linear):
+                m.weight.mul_(gain)
+    return net
+
+
+def test_layers_that_each_grow_are_named_and_drawn_anew() -> None:
+    torch.manual_seed(0)
+    exp = experiment(loud(8.0), blobs(), lr=5e-3)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("exploding_gradient", "problem", "before")
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.5
+    assert treatment.undo() is exp
+
+
+def test_usual_nets_and_large_targets_are_left_alone() -> None:
+    torch.manual_seed(0)
+    assert seen(experiment(loud(1.0), blobs(), lr=5e-3), RULE, train=True).findings == []
+    (X, y), (Xv, yv) = regression()
+    exp = experiment(mlp(out=1), ((X, 100 * y), (Xv, 100 * yv)), lr=0.01)
+    assert seen(exp, RULE, train=True).findings == []

@@ -1,0 +1,60 @@
+"""A schedule that is used up in a tenth of the run is seen on paper; usual ones are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import blobs, experiment, mlp, seen
+from torch.optim import lr_scheduler
+
+from gipi.doctor.probes import paper_rates
+from gipi.doctor.rules.lr_decay_too_fast import RULE
+
+
+def scheduled(make, every="step", lr=3e-3):
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=lr)
+    exp.scheduler, exp.scheduler_every = make(exp.optimizer), every
+    return exp
+
+
+def test_an_epochs_decay_made_every_step_is_named_before_the_first() -> None:
+    exp = scheduled(lambda o: lr_scheduler.ExponentialLR(o, 0.8))
+    before = exp.scheduler.state_dict()
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "before")
+    assert exp.scheduler.state_dict() == before
+    assert exp.optimizer.param_groups[0]["lr"] == 3e-3
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
+    assert treatment.undo() is exp
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda o: lr_scheduler.CosineAnnealingLR(o, 120),
+        lambda o: lr_scheduler.OneCycleLR(o, 0.01, total_steps=200),
+        lambda o: lr_scheduler.StepLR(o, 60, 0.1),
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 30),
+        lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=2),
+    ],
+)
+def test_usual_schedules_are_left_alone(make) -> None:
+    assert seen(scheduled(make), RULE).findings == []
+
+
+def test_a_fast_decay_that_sufficed_is_healthy() -> None:
+    exp = scheduled(lambda o: lr_scheduler.ExponentialLR(o, 0.4), "epoch", lr=0.05)
+    assert seen(exp, RULE).findings == []
+
+
+def test_rates_on_paper_are_those_of_the_run() -> None:
+    exp = scheduled(lambda o: lr_scheduler.StepLR(o, 1, 0.5), "epoch")
+    rates = paper_rates(exp)
+    assert rates is not None
+    assert len(rates) == exp.total_steps
+    assert rates[0] == 3e-3
+    assert rates[exp.steps_per_epoch] == 1.5e-3

@@ -1,0 +1,57 @@
+"""Rates far too high are named at a tenth of the run, repaired, and undone; high ones that do no
+harm are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import blobs, experiment, mlp, problems, regression, seen
+
+from gipi.doctor.rules.lr_too_high import RULE
+
+
+@pytest.mark.parametrize("lr", [3.0, 30.0])
+def test_a_rate_far_too_high_is_named_early_and_cured(lr: float) -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=lr, optimizer="adam")
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("lr_too_high", "problem", True)
+    assert first.step <= 0.1 * exp.total_steps + 1
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.cured == ["lr_too_high"]
+    assert treatment.after["loss"] < 0.3
+    assert treatment.experiment.optimizer.param_groups[0]["lr"] < lr / 5
+    assert treatment.undo() is exp
+
+
+def test_a_loss_that_grows_beyond_numbers_is_named() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(out=1), regression(), lr=3.0, optimizer="sgd")
+    assert problems(exp, RULE, train=True) == ["lr_too_high"]
+
+
+@pytest.mark.parametrize("lr", [0.03, 0.3])
+def test_rates_that_learn_are_left_alone(lr: float) -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=lr, optimizer="sgd" if lr > 0.1 else "adam")
+    assert seen(exp, RULE, train=True).findings == []
+
+
+def test_the_bump_of_one_cycle_is_healthy() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=0.01)
+    exp.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        exp.optimizer, 0.1, total_steps=exp.total_steps + 1
+    )
+    exp.scheduler_every = "step"
+    assert seen(exp, RULE, train=True).findings == []
+
+
+def test_targets_without_any_pattern_are_no_matter_of_the_rate() -> None:
+    torch.manual_seed(0)
+    (X, _), (Xv, _) = blobs()
+    noise = (X, torch.randint(4, (len(X),))), (Xv, torch.randint(4, (len(Xv),)))
+    exp = experiment(mlp(), noise, lr=3e-3)
+    assert problems(exp, RULE, train=True) == []

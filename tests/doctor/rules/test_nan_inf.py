@@ -1,0 +1,93 @@
+"""What first was no number is named: the operation, the place, the row."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, halves, mlp, seen
+from torch import nn
+
+from gipi.doctor.rules.nan_inf import RULE
+
+
+def yes_or_no(rows: int = 500):
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, 8, generator=g)
+    return halves(X, (X[:, :1] > 0).float())
+
+
+def by_hand(said, y):
+    """Binary cross-entropy as people write it."""
+    return -(y * torch.log(said) + (1 - y) * torch.log(1 - said)).mean()
+
+
+class Scaled(nn.Module):
+    """Every row over its own deviation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x):
+        return self.net(x / x.std(1, keepdim=True))
+
+
+def test_a_logarithm_of_zero_is_named_and_the_loss_made_stable() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1), nn.Sigmoid())
+    exp = experiment(net, yes_or_no(), loss=by_hand, lr=0.3, epochs=20)
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("nan_inf", "problem", True)
+    assert "log" in first.message
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.changes[0].startswith("the loss is computed as F.binary_cross_entropy")
+    assert treatment.after["loss"] < 3.0
+    assert treatment.undo() is exp
+
+
+def test_a_division_by_zero_names_the_row() -> None:
+    torch.manual_seed(0)
+    (X, y), val = blobs()
+    X[17] = 1.0
+    exp = experiment(Scaled(), ((X, y), val))
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert first.rows == (17,)
+    assert first.evidence["made_by"] in {"div", "__truediv__"}
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 1.0
+
+
+def test_a_gradient_that_breaks_where_the_loss_does_not_is_named() -> None:
+    torch.manual_seed(0)
+
+    class Length(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp(out=8)
+            self.head = nn.Linear(1, 4)
+
+        def forward(self, x):
+            return self.head((self.net(x) * 0).square().sum(1, keepdim=True).sqrt())
+
+    first = seen(experiment(Length(), blobs()), RULE, train=True).findings[0]
+    assert first.evidence["in_gradient"]
+    assert first.evidence["made_by"] in {"sqrt", "pow"}
+
+
+def test_infinities_of_a_mask_are_healthy() -> None:
+    torch.manual_seed(0)
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x):
+            said = self.net(x)
+            hidden = torch.zeros_like(said, dtype=torch.bool)
+            return said + 0 * said.masked_fill(hidden, -torch.inf).softmax(-1)
+
+    assert seen(experiment(Masked(), blobs()), RULE, train=True).findings == []

@@ -1,0 +1,35 @@
+"""A loss that swings around what could be lower is named; noise around the lowest is not."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+
+from gipi.doctor.rules.oscillating_loss import RULE
+
+
+def heavy(momentum: float, lr: float):
+    torch.manual_seed(0)
+    exp = experiment(mlp(out=1), regression(), epochs=20)
+    exp.optimizer = torch.optim.SGD(exp.model.parameters(), lr=lr, momentum=momentum)
+    return exp
+
+
+def test_heavy_momentum_that_swings_is_named_and_cured() -> None:
+    exp = heavy(0.99, 0.03)
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity) == ("oscillating_loss", "problem")
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < treatment.before["loss"]
+    assert treatment.undo() is exp
+
+
+def test_usual_momentum_and_noise_are_left_alone() -> None:
+    assert seen(heavy(0.9, 0.02), RULE, train=True).findings == []
+    torch.manual_seed(0)
+    noisy = experiment(mlp(out=1, hidden=8), regression(noise=2.0), lr=0.01, batch_size=8)
+    assert seen(noisy, RULE, train=True).problems == []
+    easy = experiment(mlp(), blobs(), lr=0.03, batch_size=4)
+    assert seen(easy, RULE, train=True).problems == []

@@ -1,0 +1,33 @@
+"""Rows learned by heart are named when validation has turned for sure."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from torch import nn
+
+from gipi.doctor.rules.overfit import RULE
+
+
+def test_rows_learned_by_heart_are_named_and_the_best_weights_kept() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(out=1, hidden=96), regression(160, noise=1.0), lr=0.01, epochs=60)
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("overfit", "problem", "epoch")
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.8 * treatment.before["loss"]
+    assert treatment.undo() is exp
+
+
+def test_noise_easy_rows_and_dropout_are_healthy() -> None:
+    torch.manual_seed(0)
+    small = experiment(mlp(out=1, hidden=8), regression(noise=1.0), lr=0.003, epochs=15)
+    assert seen(small, RULE, train=True).findings == []
+    easy = experiment(mlp(), blobs(apart=6.0), lr=0.01, epochs=30)
+    assert seen(easy, RULE, train=True).findings == []
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 4))
+    assert seen(experiment(net, blobs(), lr=0.01, epochs=15), RULE, train=True).findings == []
+    alone = experiment(mlp(), (blobs()[0], None), lr=0.01)
+    assert seen(alone, RULE, train=True).findings == []

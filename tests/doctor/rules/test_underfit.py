@@ -1,0 +1,43 @@
+"""A net that tells its own rows worse than neighbours tell new ones is named."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
+from torch import nn
+
+from gipi.doctor.rules.underfit import RULE
+
+
+def rings(rows: int = 600):
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(2, (rows,), generator=g)
+    angle = 6.28 * torch.rand(rows, generator=g)
+    radius = 1.0 + y + 0.1 * torch.randn(rows, generator=g)
+    return halves(torch.stack([radius * angle.cos(), radius * angle.sin()], 1), y)
+
+
+def test_a_linear_net_on_rings_is_named_before_the_first_step() -> None:
+    torch.manual_seed(0)
+    diagnosis = seen(experiment(nn.Linear(2, 2), rings()), RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("underfit", "problem", "before")
+    assert diagnosis.repair() is None
+    assert "needs a person" in diagnosis.why_not
+
+
+def test_a_net_of_two_units_is_named_in_the_run() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(2, 2, hidden=2), rings(), lr=0.01, epochs=15)
+    assert [f.code for f in seen(exp, RULE, train=True).problems] == ["underfit"]
+
+
+def test_nets_that_fit_and_noise_that_nobody_can_are_left_alone() -> None:
+    torch.manual_seed(0)
+    for exp in (
+        experiment(mlp(2, 2, hidden=48), rings(), lr=0.02, epochs=20),
+        experiment(nn.Linear(8, 4), blobs(), lr=0.03),
+        experiment(mlp(out=1, hidden=8), regression(noise=2.0), lr=0.01),
+        experiment(mlp(out=1, hidden=48), regression(), lr=0.01, epochs=20),
+    ):
+        assert seen(exp, RULE, train=True).findings == []

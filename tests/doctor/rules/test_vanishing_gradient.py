@@ -1,0 +1,72 @@
+"""Ten sigmoids and a recurrent net that forgets are named before the first step."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, halves, mlp, seen
+from torch import nn
+
+from gipi.doctor.rules.vanishing_gradient import RULE
+
+
+def deep(act, depth: int = 10, width: int = 24) -> nn.Module:
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers += [nn.Linear(8 if i == 0 else width, width), act()]
+    return nn.Sequential(*layers, nn.Linear(width, 4))
+
+
+class Last(nn.Module):
+    def __init__(self, cell) -> None:
+        super().__init__()
+        self.cell = cell(2, 16, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.cell(x)[0][:, -1])
+
+
+def first_place(rows: int = 500, length: int = 30):
+    """The class stands at the first place alone."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (rows,), generator=g)
+    X = 0.3 * torch.randn(rows, length, 2, generator=g)
+    X[:, 0] += torch.stack([(y % 2) * 2.0 - 1, (y // 2) * 2.0 - 1], 1)
+    return halves(X, y)
+
+
+def test_ten_sigmoids_are_named_and_learn_with_other_weights() -> None:
+    torch.manual_seed(0)
+    exp = experiment(deep(nn.Sigmoid), blobs(), lr=5e-3)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("vanishing_gradient", "problem", "before")
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.7 * treatment.before["loss"]
+    assert treatment.undo() is exp
+
+
+def test_a_plain_recurrent_net_over_many_places_is_named() -> None:
+    torch.manual_seed(0)
+    found = seen(experiment(Last(nn.RNN), first_place(), lr=0.01), RULE).findings
+    assert [f.code for f in found] == ["vanishing_gradient"]
+
+
+def test_deep_nets_that_learn_are_left_alone() -> None:
+    torch.manual_seed(0)
+    for net in (deep(nn.ReLU, 6, 48), deep(nn.Tanh, 5, 48), deep(nn.ELU, 6, 48), mlp()):
+        assert seen(experiment(net, blobs(), lr=5e-3), RULE, train=True).findings == []
+
+
+def test_gated_nets_may_forget() -> None:
+    torch.manual_seed(0)
+    for cell in (nn.LSTM, nn.GRU):
+        assert seen(experiment(Last(cell), first_place(length=12), lr=0.01), RULE).findings == []
+
+
+def test_a_head_that_begins_at_zero_is_healthy() -> None:
+    torch.manual_seed(0)
+    net = deep(nn.ReLU, 4, 48)
+    nn.init.zeros_(net[-1].weight)
+    assert seen(experiment(net, blobs(), lr=5e-3), RULE).findings == []

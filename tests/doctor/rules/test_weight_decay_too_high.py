@@ -1,0 +1,49 @@
+"""Decay that outweighs the gradient is named; a little on everything is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+
+from gipi.doctor.rules.weight_decay_too_high import RULE
+
+
+def decayed(kind, decay: float, lr: float, splits=None):
+    torch.manual_seed(0)
+    exp = experiment(mlp(), splits or blobs(), lr=lr)
+    exp.optimizer = kind(exp.model.parameters(), lr=lr, weight_decay=decay)
+    return exp
+
+
+@pytest.mark.parametrize(
+    ("kind", "decay", "lr"),
+    [(torch.optim.SGD, 1.0, 0.1), (torch.optim.Adam, 0.5, 0.01), (torch.optim.AdamW, 20.0, 0.01)],
+)
+def test_decay_that_wins_is_named_and_lowered(kind, decay: float, lr: float) -> None:
+    exp = decayed(kind, decay, lr)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity) == ("weight_decay_too_high", "problem")
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
+    assert exp.optimizer.param_groups[0]["weight_decay"] == decay
+    assert treatment.undo() is exp
+
+
+def test_usual_decay_is_left_alone() -> None:
+    for kind, decay, lr in (
+        (torch.optim.SGD, 5e-4, 0.1),
+        (torch.optim.AdamW, 0.01, 0.01),
+        (torch.optim.AdamW, 0.1, 0.01),
+        (torch.optim.Adam, 1e-3, 0.01),
+    ):
+        assert seen(decayed(kind, decay, lr), RULE, train=True).findings == []
+
+
+def test_decay_that_noise_asks_for_is_healthy() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(out=1, hidden=64), regression(200, noise=1.0), lr=0.01)
+    exp.optimizer = torch.optim.AdamW(exp.model.parameters(), lr=0.01, weight_decay=1.0)
+    assert seen(exp, RULE, train=True).problems == []

@@ -1,0 +1,109 @@
+"""What proves a repair, and what does not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tests.doctor.patients import blobs, experiment, mlp
+
+from gipi.doctor.copies import duplicate
+from gipi.doctor.diagnose import Diagnosis
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.play import play
+from gipi.doctor.probes import times_lr
+from gipi.doctor.treat import Proof, compare
+
+
+def made(lr: float = 1e-4, rows: int = 600, **more):
+    torch.manual_seed(0)
+    return experiment(mlp(), blobs(rows), lr=lr, **more)
+
+
+def found(*repairs: Repair, **more) -> Finding:
+    return Finding("lr_too_low", "", "", confirmed=True, repairs=repairs, **more)
+
+
+def test_a_gain_must_be_more_than_its_noise() -> None:
+    assert Proof(-1.0, -0.5, 0.5, 0.1).holds("better")
+    assert not Proof(-1.0, -0.9, 0.1, 0.1).holds("better")
+    assert not Proof(-1.0, math.nan, math.nan, 0.1).holds("exact")
+    assert Proof(math.nan, -0.5, math.nan, 0.1).holds("better")
+    assert Proof(-1.0, -1.05, -0.05, 0.1).holds("not worse")
+    assert not Proof(-1.0, -1.2, -0.2, 0.1).holds("not worse")
+
+
+def test_losses_of_a_failed_run_may_be_wild_where_every_part_gains() -> None:
+    assert Proof(-90.0, -0.5, 89.5, 60.0, won=4.0).holds("better")
+    assert not Proof(-90.0, -0.5, 89.5, 60.0, won=2.0).holds("better")
+    assert not Proof(-0.5, -90.0, -89.5, 60.0, won=4.0).holds("better")
+
+
+def test_the_same_run_gains_nothing_over_itself() -> None:
+    one, two = made(), made()
+    play(one), play(two)
+    proof = compare(one, two)
+    assert (proof.gain, proof.won) == (0.0, -math.sqrt(20))
+    assert not proof.holds("better")
+
+
+def test_few_rows_have_noise_too() -> None:
+    one, two = made(rows=40), made(rows=40)
+    play(one), play(two, steps=5)
+    assert compare(one, two).se > 0
+
+
+def test_a_change_that_is_no_better_is_rolled_back() -> None:
+    exp = made(0.01)
+    diagnosis = Diagnosis(exp, [found(Repair("slower", times_lr(0.01)))])
+    assert diagnosis.repair() is None
+    assert "no repair proved better" in diagnosis.why_not
+    assert exp.optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_the_option_that_does_best_in_short_is_run_first() -> None:
+    exp = made(1e-5)
+    repairs = [Repair(f"x {f}", times_lr(f)) for f in (2.0, 1000.0)]
+    treatment = Diagnosis(exp, [found(*repairs)]).repair()
+    assert treatment is not None
+    assert treatment.experiment.optimizer.param_groups[0]["lr"] == 0.01
+    assert treatment.passes <= 2.5 * exp.total_steps
+
+
+def test_an_option_that_does_not_fit_is_passed_over_and_named() -> None:
+    def never(_):
+        message = "it does not fit"
+        raise CannotRepair(message)
+
+    treatment = Diagnosis(
+        made(1e-5), [found(Repair("no", never), Repair("yes", times_lr(1000.0)))]
+    ).repair()
+    assert treatment is not None
+    assert treatment.rejected == ["no: it does not fit"]
+
+
+def test_of_late_findings_the_best_option_is_kept() -> None:
+    repairs = [Repair(f"x {f}", times_lr(f)) for f in (30.0, 1000.0)]
+    treatment = Diagnosis(made(1e-5), [found(*repairs, phase="epoch")]).repair(budget=4)
+    assert treatment is not None
+    assert treatment.experiment.optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_a_copy_of_an_optimizer_keeps_what_it_has_beside_its_state() -> None:
+    exp = made()
+    exp.optimizer = torch.optim.LBFGS(exp.model.parameters(), lr=0.5, max_iter=4)
+
+    def step(now, xb, yb):
+        def closure():
+            now.optimizer.zero_grad()
+            loss = now.loss(now.model(xb), yb)
+            loss.backward()
+            return loss
+
+        return now.optimizer.step(closure).detach()
+
+    exp.step, exp.epochs, exp.batch_size = step, 5, 4096
+    twin = duplicate(exp)
+    trace = play(twin)
+    assert trace.losses[-1] < trace.losses[0]
+    assert not torch.equal(twin.model[0].weight, exp.model[0].weight)
