@@ -157,17 +157,19 @@ def batches(exp: Experiment, epoch: int) -> Iterator[tuple[Any, Any]]:
 def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     """Return up to `rows` rows of a split as one (X, y), in the order of the data; None for none.
 
-    Batches of a loader that are not tensors, or differ in shape, come back as their first batch.
+    Of more rows, those at even distances: the first ones of sorted data are of one kind. Batches
+    of a loader that are not tensors, or differ in shape, come back as their first batch.
     """
     if data is None:
         return None
     pair = tensors(data)
-    if pair is not None:
-        return moved(pair[0][:rows], device), moved(pair[1][:rows], device)
-    if isinstance(data, DataLoader):
+    if pair is None and isinstance(data, DataLoader):
         pair = tensors(getattr(data.dataset, "tensors", None))
-        if pair is not None:
-            return moved(pair[0][:rows], device), moved(pair[1][:rows], device)
+    if pair is not None:
+        if len(pair[0]) > rows:
+            kept = torch.arange(rows) * len(pair[0]) // rows
+            pair = pair[0][kept], pair[1][kept]
+        return moved(pair[0], device), moved(pair[1], device)
     xs, ys, seen = [], [], 0
     for xb, yb in data:
         xs.append(moved(xb, device))
