@@ -4,14 +4,53 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gipi.doctor.rules import double_softmax, lr_too_high, overfit, unnormalised_input
+from gipi.doctor.rules import (
+    augmentation_destroys_signal,
+    catastrophic_forgetting,
+    class_imbalance,
+    data_not_shuffled,
+    double_softmax,
+    duplicate_rows,
+    label_noise,
+    labels_misaligned,
+    lr_too_high,
+    nan_in_data,
+    overfit,
+    preprocessing_mismatch,
+    sentinel_values,
+    sequence_too_short,
+    target_leak,
+    target_unscaled,
+    tokenizer_mismatch,
+    tokenizer_oov,
+    train_val_overlap,
+    train_val_shift,
+    unnormalised_input,
+)
 
 if TYPE_CHECKING:
     from gipi.doctor.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     double_softmax.RULE,
+    nan_in_data.RULE,
+    tokenizer_mismatch.RULE,
+    tokenizer_oov.RULE,
+    train_val_overlap.RULE,
+    duplicate_rows.RULE,
+    target_leak.RULE,
+    sequence_too_short.RULE,
+    labels_misaligned.RULE,
+    preprocessing_mismatch.RULE,
+    train_val_shift.RULE,
+    sentinel_values.RULE,
     unnormalised_input.RULE,
+    target_unscaled.RULE,
+    data_not_shuffled.RULE,
+    augmentation_destroys_signal.RULE,
     lr_too_high.RULE,
+    class_imbalance.RULE,
+    label_noise.RULE,
+    catastrophic_forgetting.RULE,
     overfit.RULE,
 )
