@@ -135,9 +135,7 @@ def experiment(
         y = train[1] if isinstance(train, tuple) else next(iter(train))[1]
         loss = nn.MSELoss() if y.is_floating_point() else nn.CrossEntropyLoss()
     made = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer](model.parameters(), lr=lr)
-    return Experiment(
-        model, train=train, val=val, loss=loss, optimizer=made, epochs=epochs, **more
-    )
+    return Experiment(model, train=train, val=val, loss=loss, optimizer=made, epochs=epochs, **more)
 
 
 def seen(exp: Experiment, rule: Any, *, train: bool = False) -> Diagnosis:

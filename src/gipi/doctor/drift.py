@@ -211,7 +211,7 @@ def _like(a: Tensor, b: Tensor) -> float:
 
 
 def affine_to_training(facts: Facts) -> Any:
-    """Return the function that brings validation inputs to the training columns' mean and spread."""
+    """Return the function that brings validation inputs to training's means and spreads."""
     s = stats(facts)
     assert s is not None
     X = origin(facts).X

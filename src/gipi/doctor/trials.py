@@ -41,6 +41,20 @@ class Outcome:
         return self.first - end if math.isfinite(end) else -math.inf
 
 
+def lead(plain: Outcome, changed: Outcome) -> float:
+    """Return by how much lower the changed training's loss is, as a share of a fair start's.
+
+    A fault can make the first loss huge: the smaller of the two first ones counts. Infinite where
+    only the changed one is finite, minus infinity where it is not.
+    """
+    if not math.isfinite(changed.train) or not math.isfinite(changed.start):
+        return -math.inf
+    if not math.isfinite(plain.train):
+        return math.inf
+    base = max(min(abs(plain.first), abs(changed.start)), abs(changed.train), 1e-30)
+    return (plain.train - changed.train) / base
+
+
 def trial(
     facts: Facts,
     steps: int,

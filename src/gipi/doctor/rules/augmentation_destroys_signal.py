@@ -26,7 +26,7 @@ KEPT = 0.7
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
-HARM = 0.5
+HARM = 0.6
 
 
 def before(facts: Facts) -> Iterator[Finding]:

@@ -214,10 +214,10 @@ RULE = Rule(
     code="class_imbalance",
     title="a rare class is given up",
     looks="accuracy is high, and the confusion matrix has an empty column",
-    why="where one class fills nearly all rows, answering with it costs little: its gradient drowns "
-    "that of the rare ones",
-    do="weight classes by the inverse of their frequency or draw rare rows more often, and judge by "
-    "balanced accuracy or F1; say imbalance=True where life is like that and you accept it",
+    why="where one class fills nearly all rows, answering with it costs little: its gradient "
+    "drowns that of the rare ones",
+    do="weight classes by the inverse of their frequency or draw rare rows more often, and judge "
+    "by balanced accuracy or F1; say imbalance=True where life is like that and you accept it",
     source="Japkowicz and Stephen 2002, The class imbalance problem; King and Zeng 2001",
     during=during,
     confirm=confirm,

@@ -1,4 +1,4 @@
-"""The same training rows come again and again, though rows of this kind are never equal by chance."""
+"""Training rows come again and again, though rows that say so much are not equal by chance."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "duplicate_rows",
         f"{int(again.sum())} of {len(found.keys)} training rows ({found.share:.0%}) repeat an "
-        f"earlier one, the most frequent comes {int(counts.max())} times; rows that say as much are "
-        "not equal by chance",
+        f"earlier one, the most frequent comes {int(counts.max())} times; rows that say as much "
+        "are not equal by chance",
         "keep one of each: repeated rows weigh more than others, and land in both splits when rows "
         "are divided at random",
         severity="problem" if found.share >= SHARE else "hint",

@@ -15,7 +15,7 @@ from gipi.doctor.gaps import NEAR, Fill, add_marks
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import columns
 from gipi.doctor.tape import WEIGHTED, taped
-from gipi.doctor.trials import trial
+from gipi.doctor.trials import lead, trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,11 +147,11 @@ def sentinel(column: Tensor, number: int) -> Sentinel | None:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with the value and with it filled: the finding stands where filling wins."""
-    steps = max(20, min(STEPS, facts.exp.total_steps // 4))
+    steps = min(STEPS, max(20, facts.exp.total_steps // 2))
     plain = trial(facts, steps)
     filled = trial(facts, steps, change=fill)
     numbers = {"loss_as_is": plain.train, "loss_filled": filled.train}
-    if filled.gain() > plain.gain() + WINS * max(abs(plain.first), abs(plain.gain())):
+    if lead(plain, filled) > WINS:
         return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
     # Where the loss says nothing within so few steps, a customary code is still worth a look.
     values = [v["value"] for v in finding.evidence.values() if isinstance(v, dict)]
@@ -261,13 +261,13 @@ RULE = Rule(
     "hundred",
     why="the net takes it for a quantity: the column's spread is that of the code, what the column "
     "says is squeezed into a point, and gradients of these rows drown all others",
-    do="treat the value as a gap: fill it by the median of the training rows in every split, and add "
-    "a column that says where it was",
+    do="treat the value as a gap: fill it by the median of the training rows in every split, and "
+    "add a column that says where it was",
     source="Little and Rubin 2019, Statistical analysis with missing data, 3rd edition",
     before=before,
     confirm=confirm,
     passes=2 * STEPS + 4,
     causes=("unnormalised_input", "saturated_activation", "dead_relu", "exploding_gradient",
             "nan_inf", "lr_too_high", "plateau", "bad_init_scale", "oscillating_loss", "underfit",
-            "train_val_shift"),
+            "train_val_shift", "preprocessing_mismatch"),
 )  # fmt: skip

@@ -25,7 +25,8 @@ BUILT_IN = 0.02
 """Outputs that spread by this share of the target's spread, around its mean, are scaled already."""
 STEPS = 80
 TIMES = 2.0
-LEAST = 0.1
+LEAST, FAR = 0.1, 0.25
+"""Unexplained shares must differ by this where one is twice the other; by this in any case."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -71,7 +72,7 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little as it is and with a scaled target, both judged in the target's own units."""
-    steps = max(30, min(STEPS, facts.exp.total_steps // 4))
+    steps = min(STEPS, max(30, facts.exp.total_steps // 2))
     plain = trial(facts, steps)
     scaled = trial(facts, steps, change=scale)
     base = _constant(facts)
@@ -84,7 +85,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return sure
     if finding.evidence["bias_is_set"] and left < 1.5:
         return None
-    clear = left > TIMES * left_scaled and left - left_scaled > LEAST
+    clear = left - left_scaled > (LEAST if left > TIMES * left_scaled else FAR)
     if clear and (left_scaled < 0.9 or left > 2):
         return sure
     if left > 1.3 * left_scaled and left - left_scaled > LEAST:
@@ -142,7 +143,7 @@ def scale(exp: Experiment) -> str:
     exp.judge = exp.judge or exp.loss
     exp.loss = ScaledLoss(exp.loss, mean.clone(), std.clone()).to(exp.device)
     where = f"{float(mean.mean()):.4g}, standard deviation {float(std.mean()):.4g}"
-    return f"the target is learned in units of its own spread (mean {where}); outputs stay in its units"
+    return f"the target is learned in units of its spread (mean {where}), and told in its own"
 
 
 def _constant(facts: Facts) -> float:

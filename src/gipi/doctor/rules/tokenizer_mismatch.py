@@ -64,8 +64,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     order = (b / b.sum() - a / a.sum()).argsort(descending=True)[:5].tolist()
     yield Finding(
         "tokenizer_mismatch",
-        f"the token frequencies of training and validation are {apart:.2f} bits apart, those of two "
-        f"random parts of the training rows {chance:.2f}; most in excess in validation: "
+        f"the token frequencies of training and validation are {apart:.2f} bits apart, those of "
+        f"two random parts of the training rows {chance:.2f}; most in excess in validation: "
         f"{', '.join(map(str, order))}",
         "encode both splits by the same tokenizer with the same vocabulary",
         severity="problem" if apart >= max(APART, 4 * chance) else "hint",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import cpu, is_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from gipi.doctor.facts import Facts
 
@@ -56,8 +56,8 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def _share(X: Tensor, unknown: int, pad: object) -> float:
-    real = pad != X if isinstance(pad, int) else X == X
-    return float((unknown == X).sum()) / max(int(real.sum()), 1)
+    real = int((pad != X).sum()) if isinstance(pad, int) else X.numel()
+    return float((unknown == X).sum()) / max(real, 1)
 
 
 def _guessed(parts: dict[str, Tensor], pad: int) -> int | None:
@@ -77,7 +77,8 @@ RULE = Rule(
     code="tokenizer_oov",
     title="too many unknown tokens",
     looks="texts that differ in rare words get the same answer",
-    why="every unknown word is the same one to the net: what it meant is gone before the first layer",
+    why="every unknown word is the same one to the net: what it meant is gone before the first "
+    "layer",
     do="use subwords or bytes, or a vocabulary that is made from texts of this kind",
     source="Sennrich, Haddow and Birch 2016, arXiv:1508.07909",
     before=before,

@@ -23,29 +23,29 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
-AUC = 0.7
+AUC, FAR = 0.7, 0.9
 LEAST = 50
 DROP, PART = 0.15, 0.3
 """The explained share must fall by this, and by this part of itself."""
 STEPS = 80
-UNSEEN = 0.01
+UNSEEN, APART = 0.01, 0.5
+"""Share of validation rows of unknown classes; total variation of the shares of classes."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect splits that a simple classifier tells apart, and classes that only one of them has."""
+    """Suspect splits that a simple classifier tells apart, and classes that one of them lacks."""
     exp = facts.exp
     if facts.val is None or facts.train is None or exp.declared.get("time_ordered"):
         return
-    unseen = _unseen(facts)
-    if unseen is not None:
-        names, share, count = unseen
+    other = _classes_apart(facts)
+    if other is not None:
+        what, where, share = other
         yield Finding(
             "train_val_shift",
-            f"{count} validation rows ({share:.0%}) are of classes that no training row has: "
-            f"{', '.join(names[:6])}",
+            what,
             "divide the rows anew, with every class in both splits",
-            where=tuple(f"class {n}" for n in names[:6]),
-            evidence={"share": share, "rows": count},
+            where=where,
+            evidence={"share": share},
             confirmed=True,
             strength=share / UNSEEN,
             repairs=(RESPLIT,),
@@ -59,8 +59,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     where, numbers = _columns_apart(facts)
     yield Finding(
         "train_val_shift",
-        f"a simple classifier tells validation rows from training rows with an area under the curve "
-        f"of {told[0]:.2f} (0.5 where they come from the same place)"
+        f"a simple classifier tells validation rows from training rows with an area under the "
+        f"curve of {told[0]:.2f} (0.5 where they come from the same place)"
         + (f"; most apart: {', '.join(where[:4])}" if where else ""),
         "divide all rows anew at random (by groups, by classes), or judge by rows that are like "
         "those in use",
@@ -95,7 +95,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     evidence = {**finding.evidence, **numbers}
     if hurt and not in_time_order(facts) and not facts.exp.declared.get("groups"):
         return finding.but(confirmed=True, evidence=evidence)
-    if hurt:
+    apart = finding.evidence.get("auc", 0.0) > FAR
+    if (hurt or apart) and not in_time_order(facts):
         return finding.but(severity="hint", evidence=evidence)
     return None
 
@@ -123,22 +124,38 @@ RESPLIT = Repair(
 )  # fmt: skip
 
 
-def _unseen(facts: Facts) -> tuple[list[str], float, int] | None:
-    """Return classes of validation that training has not, the share of their rows, their number."""
+def _classes_apart(facts: Facts) -> tuple[str, tuple[str, ...], float] | None:
+    """Return what is wrong with the classes of validation, which, and the share of rows; or None.
+
+    Classes that training has not, or shares that have little to do with those of training, unless
+    validation was given all classes alike on purpose.
+    """
     if facts.val is None or facts.y is None or not isinstance(facts.val[1], Tensor):
         return None
-    a, b = classes_of(facts, cpu(facts.y)), classes_of(facts, cpu(facts.val[1]))
     pair = stored(facts.exp.train)
-    if pair is not None and pair[1].ndim == facts.y.ndim:
-        a = classes_of(facts, cpu(pair[1]))
+    y = pair[1] if pair is not None and pair[1].ndim == facts.y.ndim else facts.y
+    a, b = classes_of(facts, cpu(y)), classes_of(facts, cpu(facts.val[1]))
     if a is None or b is None:
         return None
-    b = b[b >= 0]
+    a, b = a[a >= 0], b[b >= 0]
     new = ~torch.isin(b, a)
     count = int(new.sum())
-    if count < 3 or count < UNSEEN * len(b):
+    if count >= max(3, UNSEEN * len(b)):
+        where = tuple(f"class {int(c)}" for c in torch.unique(b[new])[:6])
+        what = f"{count} validation rows ({count / len(b):.0%}) are of classes that no training row"
+        return f"{what} has: {', '.join(where)}", where, count / len(b)
+    if len(b) < LEAST or len(a) < LEAST:
         return None
-    return [str(int(c)) for c in torch.unique(b[new])], count / len(b), count
+    ids = torch.unique(torch.cat([a, b]))
+    p, q = ((x[:, None] == ids[None]).double().mean(0) for x in (a, b))
+    apart = float((p - q).abs().sum() / 2)
+    if apart <= APART or float(q.max()) < 1.5 * float(q.min()):
+        return None
+    worst = (p - q).abs().argsort(descending=True)[:3].tolist()
+    where = tuple(f"class {int(ids[i])}" for i in worst)
+    shares = ", ".join(f"{w}: {float(p[i]):.0%} and {float(q[i]):.0%}"
+                       for w, i in zip(where, worst, strict=True))  # fmt: skip
+    return f"classes have other shares in training and validation ({shares})", where, apart
 
 
 def _columns_apart(facts: Facts) -> tuple[list[str], dict[str, float]]:

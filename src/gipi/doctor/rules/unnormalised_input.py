@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +13,7 @@ from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import columns
 from gipi.doctor.tape import NORMS, WEIGHTED
-from gipi.doctor.trials import trial
+from gipi.doctor.trials import lead, trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,21 +65,15 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with and without a standardiser: the finding stands where it wins clearly."""
-    steps = max(30, min(STEPS, facts.exp.total_steps // 4))
+    steps = min(STEPS, max(30, facts.exp.total_steps // 2))
     plain = trial(facts, steps)
     better = trial(facts, steps, change=standardise)
     ends = {"loss_as_is": plain.train, "loss_standardised": better.train}
-    if not math.isfinite(better.train) or not math.isfinite(better.start):
-        return None
     sure = finding.but(confirmed=True, evidence={**finding.evidence, **ends})
-    if not math.isfinite(plain.train):
+    won = lead(plain, better)
+    if won > PROBLEM:
         return sure
-    # The first loss of raw inputs may be huge by itself: what counts is that of a fair start.
-    base = max(min(abs(plain.first), abs(better.start)), abs(better.train))
-    lead = plain.train - better.train
-    if lead > PROBLEM * base:
-        return sure
-    return sure.but(severity="hint", confirmed=False) if lead > HINT * base else None
+    return sure.but(severity="hint", confirmed=False) if won > HINT else None
 
 
 class Standardise(nn.Module):
