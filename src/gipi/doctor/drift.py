@@ -24,7 +24,7 @@ TURNS = {
     "channels in reverse order": lambda x: x.flip(1),
     "light and dark exchanged": lambda x: -x,
 }
-ALIKE, UNLIKE = 0.9, 0.5
+ALIKE, UNLIKE = 0.8, 0.5
 
 
 @dataclass(frozen=True)

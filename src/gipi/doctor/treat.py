@@ -202,8 +202,11 @@ def scores(exp: Experiment) -> dict[str, float]:
 
 
 def compare(old: Experiment, new: Experiment) -> Proof:
-    """Return how two trained experiments compare on the same validation rows."""
-    X, y = _rows(old)
+    """Return how two trained experiments compare on the same validation rows.
+
+    Those of the changed one: a repair may have taken rows out that nobody can be judged by.
+    """
+    X, y = _rows(new)
     said_old, said_new = outputs(old, X), outputs(new, X)
     before, after = judged(old, said_old, y), judged(new, said_new, y)
     parts = _parts(y)

@@ -29,7 +29,7 @@ RECALL = 0.5
 SEEN = 0.2
 """From this share of the run on the net should have found what it can find."""
 LEAST_ROWS = 5
-STEPS = 120
+STEPS = 60
 GAIN = 0.04
 
 

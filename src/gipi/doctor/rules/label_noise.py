@@ -61,20 +61,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < SEEN or train is None or train.label is None or len(train.F) < LEAST:
         return
     number = train.Y.shape[1]
-    told, best = None, None
-    for answer in answers(facts):
-        found = errors(answer.told_nk, train.Y)
-        if best is None or found.every < best.every:
-            told, best = answer.told_nk, found
-    assert told is not None
-    assert best is not None
+    heard = [(errors(a.told_nk, train.Y), a.told_nk) for a in answers(facts)]
+    # One learner's sure answers are enough; of two such the better one.
+    best, told = min(heard, key=lambda h: (not h[0].flat, h[0].every))
     val = sheet(facts, "val")
     if val is None or val.label is None or len(val.F) < LEAST_VAL:
         return
     chance = 1 - float(train.Y.mean(0).max())
     there = errors(predict(train.ridge, train.Y, val.F), val.Y)
     linear = errors(answers(facts)[0].told_nk, train.Y)
-    if best.every > 0.75 * chance or not best.flat or best.firm < FLOOR:
+    better = min(h[0].every for h in heard)
+    if best.every > min(0.75 * chance, 1.5 * better) or not best.flat or best.firm < FLOOR:
         return
     net_val, net_train = _net(facts, start.val), _net(facts, start.train)
     if net_val is None or net_train is None or net_val.every > 0.75 * chance:

@@ -151,8 +151,9 @@ def _reaches(facts: Facts, X: Any, bad: Tensor) -> bool:
 
 
 def _in_loss(facts: Facts, X: Any, y: Tensor, bad: Tensor) -> bool:
-    """Whether the loss of rows without a target is no number, be their inputs as they may."""
-    some = take(X, bad.nonzero().flatten()[:TRIED])
+    """Whether the loss of rows with and without a target is no number; it may leave some out."""
+    rows = torch.cat([bad.nonzero().flatten()[: TRIED // 2], (~bad).nonzero().flatten()[:TRIED]])
+    some = take(X, rows)
     if some is None:
         return False
     facts.passes += 1
@@ -160,7 +161,7 @@ def _in_loss(facts: Facts, X: Any, y: Tensor, bad: Tensor) -> bool:
         said = outputs(facts.exp, _clean(some))
         if not isinstance(said, Tensor):
             return False
-        loss = facts.exp.loss(said, y[bad.nonzero().flatten()[:TRIED]])
+        loss = facts.exp.loss(said, y[rows])
     return not bool(torch.as_tensor(loss).isfinite().all())
 
 

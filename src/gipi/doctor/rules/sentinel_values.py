@@ -84,7 +84,7 @@ def _of_inputs(facts: Facts, found: list[Sentinel]) -> Finding:
                   for n, s in zip(named, found, strict=True)},
         strength=min(worst.gap / GAP, 1e3),
         repairs=(
-            Repair("fill the value within the model", fill,
+            Repair("fill the value within the model", fill, proof="not worse",
                    edit=f"X[X == {worst.value:.6g}] = nan; then fill by the median of the "
                    "training rows, with a column that says where"),
         ),

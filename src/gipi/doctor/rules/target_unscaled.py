@@ -63,7 +63,7 @@ def before(facts: Facts) -> Iterator[Finding]:
                   "bias_is_set": set_already},
         strength=max(size / LARGE, SMALL / max(size, 1e-30)),
         repairs=(
-            Repair("scale the target", scale,
+            Repair("scale the target", scale, proof="not worse",
                    edit="y = (y - y_train.mean()) / y_train.std(); to predict: "
                    "outputs * y_train.std() + y_train.mean()"),
         ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.drift import as_trained
 from gipi.doctor.edits import put_in_front
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
@@ -37,8 +38,11 @@ def before(facts: Facts) -> Iterator[Finding]:
     X = facts.X
     if X is None or not X.is_floating_point() or facts.inputs not in KINDS or _is_normed(facts):
         return
-    seen = _scale(facts, X)
-    if seen is None or not _is_off(*seen[:2]) or not _arrives(facts):
+    fed = as_trained(facts, X)
+    seen = _scale(facts, fed) if fed is not None and fed.ndim == X.ndim else None
+    if seen is None or not _is_off(*seen[:2]):
+        return
+    if facts.exp.transform is None and not _arrives(facts):
         return
     spread, size, mean, std = seen
     worst = int((mean.abs() + std).argmax()) if size > SMALL else 0
@@ -57,7 +61,7 @@ def before(facts: Facts) -> Iterator[Finding]:
                   "std": std[:64].tolist()},
         strength=max(spread / SPREAD, size / SCALE, SMALL / max(size, 1e-30)),
         repairs=(
-            Repair("standardise within the model", standardise,
+            Repair("standardise within the model", standardise, proof="not worse",
                    edit="X = (X - X_train.mean(0)) / X_train.std(0), in every split"),
         ),
     )  # fmt: skip
