@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
 
-KEPT = 0.7
+KEPT = 0.6
 """Share of what a shallow learner finds that must be left after the transform."""
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
-HARM = 0.6
+HARM = 0.45
 
 
 def before(facts: Facts) -> Iterator[Finding]:

@@ -27,8 +27,9 @@ LEAST, LEAST_VAL = 300, 100
 FIRM = 0.25
 """Share of the rows that are placed most firmly."""
 FLOOR = 0.05
-FLAT = 0.6
-"""Errors among firm rows, as a share of all errors: natural errors dwell near the border."""
+FLAT, FLATTER = 0.6, 0.75
+"""Errors among firm rows, as a share of all errors: natural errors dwell near the border.
+The second where over two fifths of what guessing costs is wrong."""
 EXCESS = 0.06
 """Training rows must be told worse than validation rows by this where only they are noisy."""
 SEEN = 0.2
@@ -71,7 +72,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     there = errors(predict(train.ridge, train.Y, val.F), val.Y)
     linear = errors(answers(facts)[0].told_nk, train.Y)
     better = min(h[0].every for h in heard)
-    if best.every > min(0.75 * chance, 1.5 * better) or not best.flat or best.firm < FLOOR:
+    if best.every > min(0.65 * chance, 1.5 * better) or not best.flat or best.firm < FLOOR:
+        return
+    if best.every > 0.4 * chance and best.firm < FLATTER * best.every:
         return
     net_val, net_train = _net(facts, start.val), _net(facts, start.train)
     if net_val is None or net_train is None or net_val.every > 0.75 * chance:

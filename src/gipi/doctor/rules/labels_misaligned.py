@@ -76,7 +76,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if start.val is None or not isinstance(start.val[1], Tensor) or len(start.val[1]) < LEAST_VAL:
         return
     on_val, on_train = net_above_chance(facts, start.val), net_above_chance(facts, start.train)
-    if on_val is None or on_train is None or on_val > NET or on_train < NET:
+    if on_val is None or on_train is None or on_val > NET:
+        return
+    if on_train < (2 * NET if facts.kind == "numbers" else NET):
         return
     here, val = answers(facts), sheet(facts, "val")
     seen = [*(a.z for a in here), on_val]

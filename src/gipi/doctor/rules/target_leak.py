@@ -75,7 +75,7 @@ def _is_read(facts: Facts, X: Tensor, column: int) -> bool:
 def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     """Return for each column how nearly it is the target: (d,).
 
-    Numbers: the squared correlation of values or of ranks, whichever is larger. Classes: the share
+    Numbers: the squared correlation. Classes: the share
     of the column's variance that lies between classes, where each class is told apart by it; a
     column that parts classes widely but is spread within them is a good feature and no copy.
     """
@@ -84,13 +84,10 @@ def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     live = total > 0
     if label is None:
         best = torch.zeros(x.shape[1], dtype=torch.float64)
-        ranks = x.argsort(0).argsort(0).double()
         for y in Y_nk.T:
-            rank = y.argsort().argsort().double()
-            for a, b in ((x, y), (ranks, rank)):
-                a_, b_ = a - a.mean(0), b - b.mean()
-                norm = (a_.square().sum(0) * b_.square().sum()).clamp_min(1e-30)
-                best = torch.maximum(best, (a_ * b_[:, None]).sum(0).square() / norm)
+            y_ = y - y.mean()
+            norm = (total * y_.square().sum()).clamp_min(1e-30)
+            best = torch.maximum(best, (x * y_[:, None]).sum(0).square() / norm)
         return torch.where(live, best, torch.zeros_like(best))
     groups = Y_nk.T @ x  # (k, d)
     counts = Y_nk.sum(0).clamp_min(1)

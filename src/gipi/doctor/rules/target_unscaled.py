@@ -25,6 +25,7 @@ BUILT_IN = 0.02
 """Outputs that spread by this share of the target's spread, around its mean, are scaled already."""
 STEPS = 80
 TIMES = 2.0
+WORTH = 3.0
 LEAST, FAR = 0.1, 0.25
 """Unexplained shares must differ by this where one is twice the other; by this in any case."""
 
@@ -88,7 +89,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     clear = left - left_scaled > (LEAST if left > TIMES * left_scaled else FAR)
     if clear and (left_scaled < 0.9 or left > 2):
         return sure
-    if left > 1.3 * left_scaled and left - left_scaled > LEAST:
+    if left > 1.3 * left_scaled and left - left_scaled > LEAST and finding.strength > WORTH:
         return sure.but(severity="hint", confirmed=False)
     return None
 

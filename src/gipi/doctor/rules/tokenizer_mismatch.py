@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from gipi.doctor.facts import Facts
 
-APART, LIKELY = 0.3, 0.2
-"""Jensen-Shannon divergence of token frequencies, in bits, from which on a problem, a hint."""
+APART, LIKELY, LEAST_APART = 0.3, 0.2, 0.08
+"""Jensen-Shannon divergence of token frequencies, in bits, from which on a problem, a hint,
+and a problem where what is learned from training rows is worth nothing in validation."""
 LEAST = 400
 
 
@@ -57,12 +58,12 @@ def before(facts: Facts) -> Iterator[Finding]:
     if min(float(a.sum()), float(b.sum())) < LEAST:
         return
     apart = divergence(a, b)
-    if apart < LIKELY:
+    if apart < LEAST_APART:
         return
     chance = _chance(X, pads, len(V), size)
-    if apart < 3 * chance:
-        return
     sure = apart >= 4 * chance and (apart >= APART or _useless(facts))
+    if not sure and (apart < LIKELY or apart < 3 * chance):
+        return
     order = (b / b.sum() - a / a.sum()).argsort(descending=True)[:5].tolist()
     yield Finding(
         "tokenizer_mismatch",
