@@ -17,6 +17,7 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     Subset,
+    TensorDataset,
 )
 
 from gipi.doctor.copies import duplicate
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gipi.doctor.experiment import Experiment
+
+
+MOST = 200_000
+"""Rows of a loader that are read in order, at most."""
 
 
 @dataclass
@@ -70,10 +75,17 @@ def stored(data: Any) -> tuple[Tensor, Tensor] | None:
     pair = tensors(getattr(data.dataset, "tensors", None))
     if pair is not None:
         return pair
-    if isinstance(data.dataset, IterableDataset) or not isinstance(data.sampler, SequentialSampler):
+    if isinstance(data.dataset, IterableDataset) or len(data.dataset) > MOST:
+        return None
+    try:
+        in_order = reloaded(data, data.dataset, shuffle=False, drop_last=False)
+    except CannotRepair:
         return None
     xs, ys = [], []
-    for xb, yb in data:
+    for batch in in_order:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            return None
+        xb, yb = batch
         if not isinstance(xb, Tensor) or not isinstance(yb, Tensor):
             return None
         xs.append(xb)
@@ -99,12 +111,36 @@ def kept(data: Any, keep: Tensor) -> Any:
     rows: Any = Subset(data.dataset, chosen.tolist())
     pair = tensors(getattr(data.dataset, "tensors", None))
     if pair is not None:
-        rows = torch.utils.data.TensorDataset(pair[0][chosen], pair[1][chosen])
+        rows = TensorDataset(pair[0][chosen], pair[1][chosen])
     return reloaded(data, rows, shuffle=_shuffles(data))
 
 
-def reloaded(loader: DataLoader[Any], rows: Any, *, shuffle: bool) -> DataLoader[Any]:
-    """Return a loader over other rows, with the options of the one given."""
+def replaced(data: Any, X: Tensor, y: Tensor) -> Any:
+    """Return other rows in the form of the data: a pair for a pair, a loader for a loader.
+
+    Raises `CannotRepair` for streams.
+    """
+    if tensors(data) is not None:
+        return X, y
+    if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset):
+        message = "rows of a stream cannot be replaced"
+        raise CannotRepair(message)
+    rows = TensorDataset(X, y)
+    return reloaded(data, rows, shuffle=_shuffles(data), collate=False)
+
+
+def reloaded(
+    loader: DataLoader[Any],
+    rows: Any,
+    *,
+    shuffle: bool,
+    drop_last: bool | None = None,
+    collate: bool = True,
+) -> DataLoader[Any]:
+    """Return a loader over other rows, with the options of the one given.
+
+    collate  False: rows are tensors and need no function that makes batches of them
+    """
     if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
         message = "the loader makes its batches in a way of its own"
         raise CannotRepair(message)
@@ -113,9 +149,9 @@ def reloaded(loader: DataLoader[Any], rows: Any, *, shuffle: bool) -> DataLoader
         batch_size=loader.batch_size,
         shuffle=shuffle,
         num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
+        collate_fn=loader.collate_fn if collate else None,
         pin_memory=loader.pin_memory,
-        drop_last=loader.drop_last,
+        drop_last=loader.drop_last if drop_last is None else drop_last,
         worker_init_fn=loader.worker_init_fn,
         generator=loader.generator,
     )

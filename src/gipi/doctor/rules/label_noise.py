@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,8 +137,11 @@ def smooth(exp: Experiment) -> str:
 
 def leave_out(exp: Experiment) -> str:
     """Leave out rows whose label contradicts a firm answer of their neighbours."""
-    facts = Facts(exp)
-    train, pair = sheet(facts), stored(exp.train)
+    pair = stored(exp.train)
+    plain = copy.copy(exp)
+    plain.train = pair if pair is not None else exp.train
+    facts = Facts(plain)
+    train = sheet(facts)
     if train is None or pair is None or len(train.F) < len(pair[0]):
         message = "the rows are too many, or come from a stream"
         raise CannotRepair(message)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import mapped, stored
-from gipi.doctor.experiment import outputs, tensors
+from gipi.doctor.edits import replaced, stored
+from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import Answer, ask_ridge, predict
-from gipi.doctor.sheet import Sheet, answers, origin, sheet
+from gipi.doctor.sheet import Sheet, answers, cpu, origin, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if val is not None:
         seen.append(_agreement(predict(train.ridge, train.Y, val.F), val.Y)[0])
     # Weak signs of one direction add up: what is drowned in noise is not misaligned.
-    if sum(seen) / len(seen) ** 0.5 > TOGETHER:
+    if sum(seen) / len(seen) ** 0.5 > (TOGETHER if facts.kind == "numbers" else 2.0):
         return
     yield Finding(
         "labels_misaligned",
@@ -156,7 +156,9 @@ def _slip(facts: Facts) -> tuple[int, float]:
     if pair is None or found is None or len(pair[0]) < LEAST:
         return 0, 0.0
     n = len(found.F)
-    if len(pair[0]) != n:  # neighbours in the file are not neighbours on the sheet
+    # Neighbours in the file must be neighbours on the sheet.
+    X = facts.X if facts.start is None else facts.start.X
+    if len(pair[0]) != n or X is None or not torch.equal(cpu(X), cpu(pair[0])):
         return 0, 0.0
     shifts = [s for k in range(1, REACH + 1) for s in (k, -k)]
     _, scores = ask_ridge(found.ridge, found.Y, tuple(found.Y.roll(s, 0) for s in shifts))
@@ -191,10 +193,11 @@ def _moved(slip: int) -> Any:
             data = getattr(exp, split)
             if data is None:
                 continue
-            if tensors(data) is None:
-                message = f"rows of {split} are not in one tensor"
+            pair = stored(data)
+            if pair is None:
+                message = f"rows of {split} cannot be put in order"
                 raise CannotRepair(message)
-            setattr(exp, split, mapped(data, of_y=lambda y: y.roll(slip, 0)))
+            setattr(exp, split, replaced(data, pair[0], pair[1].roll(slip, 0)))
         return f"moved the targets by {slip} rows"
 
     return change

@@ -32,7 +32,7 @@ CUSTOMARY = frozenset(
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10)
 )  # fmt: skip
 STEPS = 60
-WINS = 0.05
+WINS = 0.03
 """The loss must fall by this share more where the value is filled."""
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.drift import domain, in_time_order, mismatch
-from gipi.doctor.edits import stored
-from gipi.doctor.experiment import outputs, tensors
+from gipi.doctor.edits import replaced, stored
+from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
@@ -105,7 +105,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 def resplit(exp: Experiment) -> str:
     """Put all rows together and divide them anew at random, in the same sizes."""
     train, val = stored(exp.train), stored(exp.val)
-    if train is None or val is None or tensors(exp.train) is None or tensors(exp.val) is None:
+    if train is None or val is None:
         message = "rows of a stream are divided elsewhere"
         raise CannotRepair(message)
     if train[0].shape[1:] != val[0].shape[1:] or exp.declared.get("groups"):
@@ -114,8 +114,8 @@ def resplit(exp: Experiment) -> str:
     X, y = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(exp.seed))
     n = len(train[0])
-    exp.train = X[order[:n]], y[order[:n]]
-    exp.val = X[order[n:]], y[order[n:]]
+    exp.train = replaced(exp.train, X[order[:n]], y[order[:n]])
+    exp.val = replaced(exp.val, X[order[n:]], y[order[n:]])
     return f"divided {len(X)} rows anew at random: {n} for training, {len(X) - n} for validation"
 
 
