@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gipi.doctor.edits import first_rows
 from gipi.doctor.shallow import Answer, ask_ridge, auc, ridge
-from gipi.doctor.sheet import columns, cpu, is_tokens, length, origin, take, the_lens
+from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origin, take, the_lens
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
@@ -165,16 +166,44 @@ def _domain(facts: Facts) -> tuple[float, Answer] | None:
     if lens is None or facts.train is None or facts.val is None:
         return None
     X, V = cpu(facts.train[0]), cpu(facts.val[0])
-    n = min(length(X), length(V), HALF)
-    if n < LEAST or is_tokens(X) != is_tokens(V):
+    n, m = length(X), length(V)
+    if min(n, m) < LEAST or is_tokens(X) != is_tokens(V):
         return None
     if isinstance(X, Tensor) and (not isinstance(V, Tensor) or X.shape[1:] != V.shape[1:]):
         return None
-    parts = [take(Z, torch.arange(n) * length(Z) // n) for Z in (X, V)]
-    features = torch.cat([lens(p) for p in parts])
-    side = torch.cat([torch.zeros(n), torch.ones(n)])
+    chosen = _alike(facts, n, m)
+    if min(len(c) for c in chosen) < LEAST:
+        return None
+    features = torch.cat([lens(take(Z, c)) for Z, c in zip((X, V), chosen, strict=True)])
+    side = torch.cat([torch.zeros(len(chosen[0])), torch.ones(len(chosen[1]))])
     answer, _ = ask_ridge(ridge(features), side[:, None])
     return auc(answer.told_nk[:, 0], side > 0.5), answer
+
+
+def _alike(facts: Facts, n: int, m: int) -> tuple[Tensor, Tensor]:
+    """Return equally many rows of training and of validation, of every class where there are any.
+
+    Splits whose classes have other shares may still come from one place.
+    """
+    assert facts.train is not None
+    assert facts.val is not None
+    y, v = facts.train[1], facts.val[1]
+    a = classes_of(facts, cpu(y)) if isinstance(y, Tensor) else None
+    b = classes_of(facts, cpu(v)) if isinstance(v, Tensor) else None
+    if a is None or b is None or len(a) != n or len(b) != m or len(torch.unique(a)) > 50:
+        k = min(n, m, HALF)
+        return torch.arange(k) * n // k, torch.arange(k) * m // k
+    share = min(1.0, HALF / min(n, m))
+    ones, others = [], []
+    for kind in torch.unique(a):
+        i, j = (a == kind).nonzero().flatten(), (b == kind).nonzero().flatten()
+        k = int(share * min(len(i), len(j)))
+        if k:
+            ones.append(i[torch.arange(k) * len(i) // k])
+            others.append(j[torch.arange(k) * len(j) // k])
+    if not ones:
+        return torch.arange(0), torch.arange(0)
+    return torch.cat(ones), torch.cat(others)
 
 
 def in_time_order(facts: Facts) -> bool:
@@ -182,10 +211,10 @@ def in_time_order(facts: Facts) -> bool:
     facts = origin(facts)
     if facts.exp.declared.get("time_ordered"):
         return True
-    lens, X = the_lens(facts), facts.X
-    if lens is None or X is None or len(X) < 50:
+    lens, X = the_lens(facts), first_rows(facts.exp.train, 400)
+    if lens is None or not isinstance(X, Tensor) or len(X) < 50:
         return False
-    flat = lens.straight(cpu(X)[:2000]).double()
+    flat = lens.straight(cpu(X)).double()
     flat = flat - flat.mean(0)
     lag = (flat[1:] * flat[:-1]).sum(0) / flat.square().sum(0).clamp_min(1e-12)
     return float(lag.topk(min(3, len(lag))).values.mean()) > 0.3

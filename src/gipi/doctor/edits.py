@@ -65,15 +65,34 @@ def mapped(
     return of_x(pair[0]) if of_x else pair[0], of_y(pair[1]) if of_y else pair[1]
 
 
+def at_hand(data: Any) -> tuple[Tensor, Tensor] | None:
+    """Return every row as (X, y) where they lie in two tensors; None where reading them costs."""
+    pair = tensors(data)
+    if pair is None and isinstance(data, DataLoader):
+        pair = tensors(getattr(data.dataset, "tensors", None))
+    return pair
+
+
+def first_rows(data: Any, rows: int) -> Any:
+    """Return the inputs of the first rows in the order in which they are stored; None for none."""
+    pair = at_hand(data)
+    if pair is not None:
+        return pair[0][:rows]
+    if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset):
+        return None
+    part = Subset(data.dataset, range(min(rows, len(data.dataset))))
+    try:
+        xs = [xb for xb, _ in reloaded(data, part, shuffle=False, drop_last=False)]
+    except (CannotRepair, ValueError, TypeError):
+        return None
+    whole = xs and all(isinstance(x, Tensor) and x.shape[1:] == xs[0].shape[1:] for x in xs)
+    return torch.cat(xs) if whole else None
+
+
 def stored(data: Any) -> tuple[Tensor, Tensor] | None:
     """Return every row as (X, y), in the order in which `kept` counts them; None for a stream."""
-    pair = tensors(data)
-    if pair is not None:
-        return pair
-    if not isinstance(data, DataLoader):
-        return None
-    pair = tensors(getattr(data.dataset, "tensors", None))
-    if pair is not None:
+    pair = at_hand(data)
+    if pair is not None or not isinstance(data, DataLoader):
         return pair
     if isinstance(data.dataset, IterableDataset) or len(data.dataset) > MOST:
         return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.experiment import tensors
+from gipi.doctor.edits import at_hand
 from gipi.doctor.sheet import cpu
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def first_of(keys: Tensor) -> Tensor:
 
 def inputs_of(data: Any, looked: tuple[Any, Any]) -> Any:
     """Return all inputs of a split where they lie in one tensor, else those that are looked at."""
-    pair = tensors(data) or tensors(getattr(getattr(data, "dataset", None), "tensors", None))
+    pair = at_hand(data)
     if pair is not None and pair[0].numel() <= NUMBERS and len(pair[0]) <= MOST:
         return cpu(pair[0])
     return cpu(looked[0])

@@ -26,7 +26,7 @@ KEPT = 0.6
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
-HARM = 0.45
+HARM = 0.3
 
 
 def before(facts: Facts) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gipi.doctor.edits import kept, stored
+from gipi.doctor.edits import at_hand, kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, cpu, origin
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHARE, HINT = 0.2, 0.05
 LEAST = 20
-BALANCED = 1.5
+BALANCED, ONCE = 1.5, 1.3
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -67,7 +67,7 @@ def dedupe(exp: Experiment) -> str:
 
 def _drawn(facts: Facts, found: Copies) -> bool:
     """Whether rare classes were repeated on purpose, until classes are about equal."""
-    pair = stored(facts.exp.train)
+    pair = at_hand(facts.exp.train)
     y = pair[1] if pair is not None and len(pair[1]) == len(found.first) else facts.y
     label = None if y is None else classes_of(facts, cpu(y))
     if label is None or len(label) != len(found.first):
@@ -75,7 +75,9 @@ def _drawn(facts: Facts, found: Copies) -> bool:
     _, inverse = torch.unique(label, return_inverse=True)
     now = torch.bincount(inverse).double()
     once = torch.bincount(inverse[found.first], minlength=len(now)).double().clamp_min(1)
-    return float(now.max() / now.min()) < BALANCED < float(once.max() / once.min())
+    times = now / once
+    even = float(now.max() / now.min()) < BALANCED < float(once.max() / once.min())
+    return even and float(times.min()) < ONCE and float(times.max()) > BALANCED
 
 
 RULE = Rule(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.drift import domain, in_time_order, mismatch
-from gipi.doctor.edits import replaced, stored
+from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
@@ -133,7 +133,7 @@ def _classes_apart(facts: Facts) -> tuple[str, tuple[str, ...], float] | None:
     """
     if facts.val is None or facts.y is None or not isinstance(facts.val[1], Tensor):
         return None
-    pair = stored(facts.exp.train)
+    pair = at_hand(facts.exp.train)
     y = pair[1] if pair is not None and pair[1].ndim == facts.y.ndim else facts.y
     a, b = classes_of(facts, cpu(y)), classes_of(facts, cpu(facts.val[1]))
     if a is None or b is None:
