@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gipi.core.registry import Record, Registry
 from gipi.doctor.rules import (
     augmentation_destroys_signal,
     catastrophic_forgetting,
@@ -54,3 +55,12 @@ RULES: tuple[Rule, ...] = (
     catastrophic_forgetting.RULE,
     overfit.RULE,
 )
+
+
+def _record(rule: Rule) -> Record:
+    facts = {"looks": rule.looks, "why": rule.why, "do": rule.do, "causes": ", ".join(rule.causes)}
+    return Record(rule.code, lambda: rule, rule.title, rule.source, facts=facts)
+
+
+REGISTRY = Registry("rules", tuple(_record(rule) for rule in RULES))
+"""The same rules as records, for `gipi list rules` and `gipi show`."""
