@@ -200,7 +200,7 @@ def shuffled(exp: Experiment) -> str:
     return "the training loader shuffles its rows"
 
 
-class Front(nn.Module):
+class _Front(nn.Module):
     """A model with a step before it, a step after it, or both; its other attributes stay its own.
 
     before  inputs -> inputs: a tuple of positional ones; None for none
@@ -231,14 +231,14 @@ class Front(nn.Module):
 
 
 def put_in_front(
-    exp: Experiment, before: nn.Module | None = None, after: nn.Module | None = None
+    exp: Experiment, before: nn.Module | None = None, *, after: nn.Module | None = None
 ) -> None:
-    """Make the model a `Front`; names that were declared go on meaning the same parameters.
+    """Let the model see inputs through a step before it, and be seen through one after it; names that were declared go on meaning the same parameters.
 
     Raises `CannotRepair` where the user's own step does not get along with it.
     """
     old, declared = exp.model, exp.declared
-    exp.model = Front(exp.model, before, after).to(exp.device)
+    exp.model = _Front(exp.model, before, after).to(exp.device)
     exp.model.train(old.training)
     frozen = exp.declared.get("frozen")
     if isinstance(frozen, (list, tuple, set, frozenset)):

@@ -116,7 +116,7 @@ def versions(Y_nk: Tensor, more: tuple[Tensor, ...] = (), *, seed: int = 0) -> T
     return torch.cat([Y_nk, *more, *mixed], 1)
 
 
-def ask_ridge(r: Ridge, Y_nk: Tensor, more: tuple[Tensor, ...] = ()) -> tuple[Answer, Tensor]:
+def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple[Answer, Tensor]:
     """Return the answer of ridge regression, and the scores of further versions of the targets.
 
     Every version chooses its best penalty, so that chance may choose as well.

@@ -82,7 +82,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     return None
 
 
-def plainly(facts: Facts, train: Sheet, transform: Any = None) -> tuple[float, float] | None:
+def plainly(facts: Facts, train: Sheet, *, transform: Any = None) -> tuple[float, float] | None:
     """Return the explained share of rows left out, learned from raw and from transformed rows."""
     X = origin(facts).X
     if X is None or len(train.F) < LEAST:
@@ -90,10 +90,7 @@ def plainly(facts: Facts, train: Sheet, transform: Any = None) -> tuple[float, f
     rows = train.rows
     fit = torch.arange(len(rows)) % 3 != 0
     given = X[rows[fit].to(X.device)]
-    probe = facts
-    if transform is not None:
-        probe = Facts(facts.exp)
-    made = as_trained(probe, given, rows=len(given)) if transform is None else _made(
+    made = as_trained(facts, given, rows=len(given)) if transform is None else _made(
         transform, given, facts.exp.batch_size)  # fmt: skip
     if made is None or made.shape[1:] != X.shape[1:] or len(made) != len(given):
         return None
@@ -125,7 +122,7 @@ def without_worst(exp: Experiment) -> str:
     scored = []
     for number in range(len(steps)):
         rest = Chain([s for i, s in enumerate(steps) if i != number])
-        told = plainly(facts, train, rest)
+        told = plainly(facts, train, transform=rest)
         scored.append((told[1] if told is not None else -math.inf, number))
     best, number = max(scored)
     if not math.isfinite(best):

@@ -161,7 +161,7 @@ def _slip(facts: Facts) -> tuple[int, float]:
     if len(pair[0]) != n or X is None or not torch.equal(cpu(X), cpu(pair[0])):
         return 0, 0.0
     shifts = [s for k in range(1, REACH + 1) for s in (k, -k)]
-    _, scores = ask_ridge(found.ridge, found.Y, tuple(found.Y.roll(s, 0) for s in shifts))
+    _, scores = ask_ridge(found.ridge, found.Y, more=tuple(found.Y.roll(s, 0) for s in shifts))
     answer = answers(facts)[0]
     best = int(scores.argmax())
     spread = max(float(answer.chance.std()), 1e-3)
