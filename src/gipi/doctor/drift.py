@@ -117,6 +117,14 @@ def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
         off = torch.where(wide, (s.val_mean - s.mean).abs() / s.std.clamp_min(1e-300), 0.0)
         lost = wide & (s.val_std <= 1e-9 * (1 + s.val_mean.abs())) & (s.rows >= 50)
         usual = float(factor[wide].median())
+        if _standard(s.mean, s.std, wide) != _standard(s.val_mean, s.val_std, wide) and (
+            usual > 1.5 or float(off[wide].median()) > 1
+        ):
+            return (
+                "every column is standardised in one split alone",
+                _worst(off + factor, 1.0),
+                usual,
+            )
         if usual > 3:
             return "every column is on another scale", _worst(factor, 3.0), usual
         if float(factor.max()) > 5:
@@ -127,6 +135,11 @@ def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
             return "a column is constant in validation", _worst(lost.double(), 0.5), 5.0
     turned = turn(facts)
     return (f"images are {turned}", [], 5.0) if turned else None
+
+
+def _standard(mean: Tensor, std: Tensor, live: Tensor) -> bool:
+    """Whether columns have mean 0 and deviation 1 as exactly as only computing makes them."""
+    return bool((mean[live].abs() < 0.01).all() and ((std[live] - 1).abs() < 0.01).all())
 
 
 def turn(facts: Facts) -> str | None:

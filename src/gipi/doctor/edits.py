@@ -233,8 +233,9 @@ class _Front(nn.Module):
 def put_in_front(
     exp: Experiment, before: nn.Module | None = None, *, after: nn.Module | None = None
 ) -> None:
-    """Let the model see inputs through a step before it, and be seen through one after it; names that were declared go on meaning the same parameters.
+    """Let the model see inputs through a step before it, or be seen through one after it.
 
+    Names of parameters that were declared frozen go on meaning the same ones.
     Raises `CannotRepair` where the user's own step does not get along with it.
     """
     old, declared = exp.model, exp.declared

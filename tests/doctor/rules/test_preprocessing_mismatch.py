@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
 from torch import Tensor
 
@@ -43,6 +44,16 @@ def test_inverted_images_are_named() -> None:
     assert findings(experiment(cnn(), (train, (1 - V, v)), lr=0.003), RULE) == [
         "preprocessing_mismatch"
     ]
+
+
+def test_columns_that_were_standardised_in_one_split_alone_are_named() -> None:
+    scale = torch.linspace(1.5, 3.0, 8)
+    (X, y), (V, v) = ((X * scale - 4, y) for X, y in blobs())
+    mean, std = X.mean(0), X.std(0)
+    exp = experiment(mlp(), (((X - mean) / std, y), (V, v)))
+    assert findings(exp, RULE) == ["preprocessing_mismatch"]
+    exp = experiment(mlp(), (((X - mean) / std, y), ((V - mean) / std, v)))
+    assert findings(exp, RULE) == []
 
 
 def test_healthy_twins_are_left_alone() -> None:

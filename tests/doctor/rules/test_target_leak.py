@@ -6,12 +6,15 @@ import torch
 from tests.doctor.patients import (
     Recurrent,
     blobs,
+    cnn,
     experiment,
     findings,
     halves,
+    images,
     mlp,
     regression,
     seen,
+    waves,
 )
 
 from gipi.doctor.rules.target_leak import RULE
@@ -41,6 +44,28 @@ def test_numbers_and_the_target_itself_are_found() -> None:
     X = torch.randn(300, 12, 1, generator=torch.Generator().manual_seed(0))
     exp = experiment(Recurrent(1, 1), halves(X, X[:, 11]))
     assert seen(exp, RULE).findings[0].where == ("column 0 at place 11",)
+
+
+def test_a_pixel_and_a_last_place_are_found() -> None:
+    spotted = []
+    for X, y in images():
+        X = X.clone()
+        X[:, 0, 0, 0] = y / 4
+        spotted.append((X, y))
+    exp = experiment(cnn(), tuple(spotted))
+    assert seen(exp, RULE).findings[0].where == ("pixel 0 of channel 0",)
+    ended = []
+    for X, y in waves():
+        X = X.clone()
+        X[:, -1, 0] = y.float()
+        ended.append((X, y))
+    exp = experiment(Recurrent(), tuple(ended))
+    assert seen(exp, RULE).findings[0].where == ("column 0 at place 19",)
+
+
+def test_what_is_to_be_remembered_is_no_leak() -> None:
+    X = torch.randn(300, 12, 1, generator=torch.Generator().manual_seed(0))
+    assert findings(experiment(Recurrent(1, 1), halves(X, X[:, 0])), RULE) == []
 
 
 def test_easy_data_are_left_alone() -> None:

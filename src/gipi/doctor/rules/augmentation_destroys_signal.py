@@ -31,7 +31,7 @@ HARM = 0.3
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Suspect a transform after which a shallow learner finds far less than before it."""
-    if facts.exp.transform is None or facts.X is None or not facts.X.is_floating_point():
+    if facts.exp.transform is None or facts.X is None:
         return
     train = sheet(facts)
     plain = plainly(facts, train) if train is not None else None
@@ -164,7 +164,7 @@ def _made(transform: Any, given: Tensor, size: int) -> Tensor | None:
 def _likeness(facts: Facts) -> float | None:
     """Return the median correlation of an input with what the transform makes of it."""
     X = origin(facts).X
-    if X is None:
+    if X is None or not X.is_floating_point():
         return None
     n = min(128, len(X))
     chosen = torch.arange(n, device=X.device) * len(X) // n

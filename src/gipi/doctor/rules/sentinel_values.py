@@ -28,7 +28,7 @@ GAP = 5.0
 """Distance to the nearest other value, in interquartile ranges of the others."""
 DISTINCT = 10
 CUSTOMARY = frozenset(
-    (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0,
+    (0.0, -1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0,
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10)
 )  # fmt: skip
 STEPS = 60
@@ -135,9 +135,9 @@ def sentinel(column: Tensor, number: int) -> Sentinel | None:
             continue
         gap = float((others - value).abs().min())
         wanted = 0.5 if value in CUSTOMARY else 1.5
-        if value == 0 or gap < GAP * spread * (0.6 if value in CUSTOMARY else 1.0):
+        if gap < GAP * spread * (0.6 if value in CUSTOMARY else 1.0) or gap < wanted * reach:
             continue
-        if gap < wanted * reach:
+        if value == 0 and count > 0.4 * n:  # where most are zero it is the rest that is special
             continue
         if best is None or gap / spread > best.gap:
             best = Sentinel(number, value, count / n, gap / spread, mid, float(others.mean()),

@@ -24,7 +24,9 @@ LEAST = 60
 SURE = 0.99
 """Explained share from which on one column is the target under another name."""
 NEXT = 0.85
-REST = 0.9
+REST, COPY = 0.9, 0.999
+"""What all others may explain together, unless the column is a copy of the class."""
+MOST = 5000
 SAME = 1e-6
 
 
@@ -33,7 +35,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     X, y = facts.X, facts.y
     if X is None or y is None or facts.kind not in ("classes", "binary", "numbers"):
         return
-    if facts.inputs not in ("table", "sequence") or len(X) < LEAST:
+    if facts.inputs not in ("table", "sequence", "image") or len(X) < LEAST:
         return
     names = facts.exp.declared.get("columns") or []
     same = _same(cpu(X), cpu(y)) if facts.kind == "numbers" else []
@@ -42,33 +44,41 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield _finding(where, same if X.ndim == 2 else [], 1.0, 0.0, 0.0, sure=True)
         return
     train = sheet(facts)
-    if X.ndim != 2 or train is None or X.shape[1] < 3 or X.shape[1] > 2000:
+    if train is None or not 3 <= X[0].numel() <= MOST:
         return
-    x = torch.nan_to_num(cpu(X)[train.rows].double())
+    x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
-    leaks = [int(j) for j in (single >= SURE).nonzero().flatten() if _is_read(facts, X, int(j))]
-    if not leaks or len(leaks) > max(1, X.shape[1] // 8):
+    leaks = [int(j) for j in (single >= SURE).nonzero().flatten()]
+    if X.ndim == 3:
+        leaks = [j for j in leaks if _is_late(X, j)]
+    if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, X, leaks):
         return
-    others = torch.ones(X.shape[1], dtype=torch.bool)
+    others = torch.ones(x.shape[1], dtype=torch.bool)
     others[leaks] = False
     left = x[:, others]
     left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
-    rest = max(0.0, ask_ridge(ridge(_bent(left)), train.Y)[0].score)
     best, following = float(single[leaks].max()), float(single[others].max())
-    if following > NEXT or rest > REST or (1 - rest) < 5 * (1 - best):
+    rest = max(0.0, ask_ridge(ridge(_bent(left)), train.Y)[0].score)
+    copied = train.label is not None and best >= COPY
+    if following > NEXT or (rest > REST and not copied) or (1 - rest) < 5 * (1 - best):
         return
-    yield _finding([_name(names, X, j) for j in leaks], leaks, best, following, rest,
-                   sure=best > SURE)  # fmt: skip
+    yield _finding([_name(names, X, j) for j in leaks[:8]], leaks if X.ndim == 2 else [], best,
+                   following, rest, sure=best > SURE)  # fmt: skip
 
 
-def _is_read(facts: Facts, X: Tensor, column: int) -> bool:
-    """Whether the outputs depend on a column: a model may leave it out."""
+def _is_late(X: Tensor, number: int) -> bool:
+    """Whether a number stands in the last quarter of a sequence: earlier ones may be remembered."""
+    return number // X.shape[2] >= 3 * X.shape[1] // 4
+
+
+def _is_read(facts: Facts, X: Tensor, numbers: list[int]) -> bool:
+    """Whether the outputs depend on some numbers of a row: a model may leave them out."""
     some = X[: min(len(X), 256)]
-    other = some.clone()
-    other[:, column] = other[:, column].roll(1, 0) + other[:, column].std()
+    other = some.clone().flatten(1)
+    other[:, numbers] = other[:, numbers].roll(1, 0) + other[:, numbers].std()
     facts.passes += 2
     with torch.random.fork_rng(devices=[]):
-        one, two = outputs(facts.exp, some), outputs(facts.exp, other)
+        one, two = outputs(facts.exp, some), outputs(facts.exp, other.view_as(some))
     return not (isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two))
 
 
@@ -132,6 +142,8 @@ def _finding(
 def _name(names: list[str], X: Tensor, number: int) -> str:
     if X.ndim == 2:
         return str(names[number]) if number < len(names) else f"column {number}"
+    if X.ndim == 4:
+        return f"pixel {number % X[0, 0].numel()} of channel {number // X[0, 0].numel()}"
     step, column = divmod(number, X.shape[2])
     name = str(names[column]) if column < len(names) else f"column {column}"
     return f"{name} at place {step}"
@@ -139,6 +151,8 @@ def _name(names: list[str], X: Tensor, number: int) -> str:
 
 def _same(X: Tensor, y: Tensor) -> list[int]:
     """Return the numbers of columns that are the target, but for scale in tables."""
+    if X.ndim == 4:
+        return []
     flat = X.reshape(len(X), -1).double()
     target = y.reshape(len(y), -1).double()
     if flat.shape[1] > 20_000 or target.shape[1] > 4:
@@ -151,7 +165,7 @@ def _same(X: Tensor, y: Tensor) -> list[int]:
             continue
         near = (flat - column[:, None]).abs() <= SAME * column.std()
         found += (near.double().mean(0) > 0.99).nonzero().flatten().tolist()
-    return sorted(set(found))
+    return sorted({j for j in found if X.ndim == 2 or _is_late(X, j)})
 
 
 def _bent(x: Tensor, width: int = 120) -> Tensor:
