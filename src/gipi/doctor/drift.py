@@ -265,4 +265,4 @@ def affine_to_training(facts: Facts) -> Any:
     shape = [1] * X.ndim
     shape[1 if second else -1] = -1
     factor, shift = factor.view(shape), shift.view(shape)
-    return lambda x: (x.double() * factor.to(x.device) + shift.to(x.device)).to(x.dtype)
+    return lambda x: x * factor.to(x.device, x.dtype) + shift.to(x.device, x.dtype)

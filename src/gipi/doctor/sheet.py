@@ -199,10 +199,10 @@ def _raw(X: Any, words: Tensor | None) -> Tensor:
     if x.ndim == 4:
         if x.shape[2] * x.shape[3] > SIDE * SIDE:
             parts = [F.adaptive_avg_pool2d(x, SIDE)]
-        parts += [x.mean((2, 3)), x.std((2, 3)), x.diff(dim=2).abs().mean((2, 3)),
+        parts += [x.mean((2, 3)), x.std((2, 3), correction=0), x.diff(dim=2).abs().mean((2, 3)),
                   x.diff(dim=3).abs().mean((2, 3))]  # fmt: skip
     elif x.ndim == 3 and x.shape[1] > 1:
-        parts += [x.mean(1), x.std(1), x.diff(dim=1).abs().mean(1)]
+        parts += [x.mean(1), x.std(1, correction=0), x.diff(dim=1).abs().mean(1)]
     return torch.cat([torch.nan_to_num(p).flatten(1) if p.ndim > 1 else p[:, None] for p in parts],
                      1)  # fmt: skip
 
@@ -296,7 +296,8 @@ def columns(facts: Facts, X: Tensor, *, most: int = 400_000) -> Tensor:
     """Return (places, columns): numbers that share a meaning stand in one column.
 
     The last dimension of tables and sequences, the channels of images; of a sequence whose first
-    layer is a convolution over it as it comes, the channels too. At most `most` numbers.
+    layer is a convolution over it as it comes, the channels too. At most `most` numbers, as float64
+    on the CPU: not every device has it.
     """
     if X.ndim == 4 or (X.ndim == 3 and channels_first(facts)):
         X = X.transpose(1, -1)
@@ -304,7 +305,7 @@ def columns(facts: Facts, X: Tensor, *, most: int = 400_000) -> Tensor:
     limit = max(1, most // max(flat.shape[1], 1))
     if len(flat) > limit:
         flat = flat[torch.arange(limit, device=flat.device) * len(flat) // limit]
-    return flat.double()
+    return flat.detach().cpu().double()
 
 
 def channels_first(facts: Facts) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 64
 """Columns whose frequencies are counted; fewer columns can only lower the bits."""
 MARGIN = 3.0
+DISTINCT = 10
 MORE = 10.0
 MOST, NUMBERS = 200_000, 50_000_000
 """Rows, and numbers in them, up to which all of a split are compared."""
@@ -63,8 +64,7 @@ def bits_of(X: Any, first: Tensor) -> Tensor:
         width = flat.shape[1]
         if width > LOOKED_AT:
             flat = flat[:, torch.arange(LOOKED_AT) * width // LOOKED_AT]
-        if flat.is_floating_point():
-            flat = torch.nan_to_num(flat)
+        flat = torch.nan_to_num(flat.float()) if flat.is_floating_point() else flat.long()
         if total is None:
             total = torch.zeros(len(flat), dtype=torch.float64)
         for column in flat.T:
@@ -72,7 +72,7 @@ def bits_of(X: Any, first: Tensor) -> Tensor:
             at = torch.searchsorted(values, column.contiguous()).clamp_max(len(values) - 1)
             count = torch.where(values[at] == column, counts[at], 1).double()
             bits = -(count / len(first)).log2()
-            if len(values) > 0.5 * len(first):  # a column that hardly ever repeats
+            if len(values) > max(DISTINCT, 0.5 * len(first)):  # a column that hardly ever repeats
                 bits = torch.where(count <= 1, plenty, bits)
             total += bits
     return torch.zeros(0, dtype=torch.float64) if total is None else total

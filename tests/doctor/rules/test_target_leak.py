@@ -49,16 +49,16 @@ def test_numbers_and_the_target_itself_are_found() -> None:
 def test_a_pixel_and_a_last_place_are_found() -> None:
     spotted = []
     for X, y in images():
-        X = X.clone()
-        X[:, 0, 0, 0] = y / 4
-        spotted.append((X, y))
+        marked = X.clone()
+        marked[:, 0, 0, 0] = y / 4
+        spotted.append((marked, y))
     exp = experiment(cnn(), tuple(spotted))
     assert seen(exp, RULE).findings[0].where == ("pixel 0 of channel 0",)
     ended = []
     for X, y in waves():
-        X = X.clone()
-        X[:, -1, 0] = y.float()
-        ended.append((X, y))
+        marked = X.clone()
+        marked[:, -1, 0] = y.float()
+        ended.append((marked, y))
     exp = experiment(Recurrent(), tuple(ended))
     assert seen(exp, RULE).findings[0].where == ("column 0 at place 19",)
 

@@ -81,7 +81,7 @@ def score(exp: Experiment, rows: Any) -> tuple[float, float, bool] | None:
             if isinstance(y, Tensor) and not y.is_floating_point() and isinstance(said, Tensor):
                 if said.ndim == y.ndim + 1:
                     right = said.argmax(1 if said.shape[2:] == y.shape[1:] else -1) == y
-                    share = float(right.double().mean())
+                    share = float(right.float().mean())
                     return share, math.sqrt(share * (1 - share) / len(y)), True
                 return None
             value = float((exp.judge or exp.loss)(said, y))

@@ -114,10 +114,11 @@ def recalls(facts: Facts, exp: Experiment) -> tuple[str, Tensor, Tensor] | None:
             told = answers(outputs(exp, X), y, facts)
         if told is None or told.shape != label.shape:
             return None
-        hit, ids = (told == label).double(), counts[0].to(label.device)
+        hit, ids = (told == label).float(), counts[0].to(label.device)
         there = label[:, None] == ids[None]
-        rows = there.double().sum(0)
-        return split, ((there * hit[:, None]).sum(0) / rows).cpu(), rows.cpu()
+        rows = there.float().sum(0)
+        recall = (there * hit[:, None]).sum(0) / rows
+        return split, recall.cpu().double(), rows.cpu().double()
     return None
 
 

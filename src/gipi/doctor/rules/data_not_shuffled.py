@@ -94,6 +94,7 @@ def runs(facts: Facts, y: Tensor) -> tuple[float, float, float]:
 
     Numbers are cut at their median first (Wald and Wolfowitz 1940).
     """
+    y = y.detach().cpu()
     kind = classes_of(facts, y)
     if kind is None:
         flat = y.reshape(len(y), -1)[:, 0].double()

@@ -179,7 +179,7 @@ def _net(facts: Facts, data: tuple[Any, Any] | None) -> Errors | None:
     good = label >= 0
     if said.ndim != 2 or int(label.max()) >= said.shape[1] or not bool(good.any()):
         return None
-    wrong = (said.argmax(1) != label)[good].double().cpu()
+    wrong = (said.argmax(1) != label)[good].cpu().double()
     firm = _margin(said)[good].cpu().argsort(descending=True)
     firm = firm[: max(1, round(FIRM * len(wrong)))]
     return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong))

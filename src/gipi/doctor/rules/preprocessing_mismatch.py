@@ -158,7 +158,7 @@ def _fix(facts: Facts) -> Callable[[Tensor], Tensor] | None:
         if turned is None:
             return fix
         middle = s.val_mean.view(1, -1, 1, 1)
-        return lambda x: fix((2 * middle.to(x.device) - x.double()).to(x.dtype))
+        return lambda x: fix(2 * middle.to(x.device, x.dtype) - x)
     return TURNS[turned]
 
 

@@ -62,7 +62,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             yield _of_inputs(facts, found)
     y = facts.y
     if y is not None and facts.kind == "numbers" and y.ndim <= 2 and len(y) >= 20:
-        flat = y.reshape(len(y), -1).double()
+        flat = y.reshape(len(y), -1).detach().cpu().double()
         if flat.shape[1] <= 16:
             found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
             if found:
@@ -93,7 +93,8 @@ def _of_inputs(facts: Facts, found: list[Sentinel]) -> Finding:
 
 def _of_targets(found: list[Sentinel], y: Tensor) -> Finding:
     worst = max(found, key=lambda s: s.share)
-    rows = (y.reshape(len(y), -1)[:, worst.column] == worst.value).nonzero().flatten()
+    coded = y.reshape(len(y), -1)[:, worst.column].cpu().double() == worst.value
+    rows = coded.nonzero().flatten()
     return Finding(
         "sentinel_values",
         f"the target is {worst.value:.6g} in {worst.share:.1%} of the rows and never anything near "
@@ -129,7 +130,7 @@ def sentinel(column: Tensor, number: int) -> Sentinel | None:
             continue
         low, q1, mid, q3, high = torch.quantile(
             others[:100_000], torch.tensor([0.005, 0.25, 0.5, 0.75, 0.995], dtype=torch.float64)
-            .to(others.device)).tolist()  # fmt: skip
+            ).tolist()  # fmt: skip
         spread, reach = q3 - q1, high - low
         if spread <= 0:
             continue
@@ -179,8 +180,8 @@ def fill(exp: Experiment) -> str:
         median[s.column], code[s.column] = s.median, s.value
         mean[s.column], std[s.column] = s.mean, s.std or 1.0
     first = X.ndim == 3 and width == X.shape[1] != X.shape[2]
-    filled = Fill(median.to(X.dtype), code.double(), channels_first=first,
-                  mean=mean.double(), std=std.double())  # fmt: skip
+    filled = Fill(median.to(X.dtype), code.to(X.dtype), channels_first=first,
+                  mean=mean.to(X.dtype), std=std.to(X.dtype))  # fmt: skip
     marks = torch.tensor([s.column for s in found])
     marked = X.ndim == 2 and add_marks(exp, filled, marks, X)
     put_in_front(exp, filled)
@@ -195,7 +196,7 @@ def drop(exp: Experiment) -> str:
     if y is None:
         message = "the targets are not one tensor"
         raise CannotRepair(message)
-    flat = y.reshape(len(y), -1).double()
+    flat = y.reshape(len(y), -1).detach().cpu().double()
     found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
     taken = 0
     for split in ("train", "val"):
@@ -206,8 +207,8 @@ def drop(exp: Experiment) -> str:
         if pair is None:
             message = f"rows of {split} cannot be chosen by their number"
             raise CannotRepair(message)
-        rows = pair[1].reshape(len(pair[1]), -1).double()
-        bad = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        rows = pair[1].reshape(len(pair[1]), -1).cpu().double()
+        bad = torch.zeros(len(rows), dtype=torch.bool)
         for s in found:
             bad |= rows[:, s.column] == s.value
         taken += int(bad.sum())
@@ -232,7 +233,7 @@ def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
     where = X if X.ndim == 2 else X.amax(1) if s.value > 0 else X.amin(1)
     if where.shape[-1] <= s.column:
         return True
-    rows = (where[:, s.column].double() == s.value).nonzero().flatten()[:16]
+    rows = (where[:, s.column].cpu().double() == s.value).nonzero().flatten()[:16]
     if not len(rows):
         return True
     key = "rows with a sentinel at the first weights"
@@ -250,7 +251,7 @@ def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
     fed = seen.get(s.column)
     if fed is None or fed.ndim < 2 or fed.shape[-1] < X.shape[-1]:
         return True
-    there = fed[..., s.column].double()
+    there = fed[..., s.column].cpu().double()
     return bool(((there - s.value).abs() <= NEAR * (1 + abs(s.value))).any())
 
 

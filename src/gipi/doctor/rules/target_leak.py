@@ -44,7 +44,11 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield _finding(where, same if X.ndim == 2 else [], 1.0, 0.0, 0.0, sure=True)
         return
     train = sheet(facts)
-    if train is None or not 3 <= X[0].numel() <= MOST:
+    if (
+        train is None
+        or not 3 <= X[0].numel() <= MOST
+        or (train.label is not None and train.Y.shape[1] < 2)
+    ):
         return
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
@@ -197,7 +201,7 @@ def _without(leaks: list[int]) -> Change:
         if X is None or X.ndim != 2:
             message = "the input is not a table"
             raise CannotRepair(message)
-        mean = torch.nan_to_num(X.double()).mean(0).to(X.dtype)
+        mean = torch.nan_to_num(X).mean(0)
         put_in_front(exp, Without(torch.tensor(leaks), mean))
         return f"columns {leaks} are held at their mean within the model"
 

@@ -37,7 +37,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     if not y.is_floating_point() or not said.is_floating_point() or len(y) < 8:
         return
-    flat = y.double().reshape(len(y), -1)
+    flat = y.detach().cpu().double().reshape(len(y), -1)
     flat = flat[flat.isfinite().all(1)]
     if len(flat) < 8:
         return
@@ -48,8 +48,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     if not float(std.max()) > 0 or not bool(said.isfinite().all()):
         return
-    off = float((said.double().mean() - flat.mean()).abs())
-    spread = float(said.double().std()) if said.numel() > 1 else 0.0
+    off = float((said.cpu().double().mean() - flat.mean()).abs())
+    spread = float(said.cpu().double().std()) if said.numel() > 1 else 0.0
     set_already = off < float(std.max()) and far > 3
     if off < 0.5 * float(std.max()) and spread > BUILT_IN * float(std.max()):
         return
@@ -57,7 +57,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         "target_unscaled",
         f"the target has mean {float(flat.mean()):.4g} and standard deviation "
         f"{float(std.max()):.4g}; the outputs of the untrained net lie around "
-        f"{float(said.double().mean()):.3g} with {spread:.3g}",
+        f"{float(said.cpu().double().mean()):.3g} with {spread:.3g}",
         "learn (y - mean) / std of the training rows, and turn the outputs back to predict",
         where=("target",),
         evidence={"mean": float(flat.mean()), "std": float(std.max()), "output_std": spread,
@@ -133,7 +133,7 @@ def scale(exp: Experiment) -> str:
     if exp.step is not None:
         message = "the step is the user's own and may use another loss"
         raise CannotRepair(message)
-    y = rows[1].double()
+    y = rows[1].cpu().double()
     y = y[y.reshape(len(y), -1).isfinite().all(1)]
     mean, std = y.mean(), y.std()
     if y.ndim == 2 and 1 < y.shape[1] <= 64:

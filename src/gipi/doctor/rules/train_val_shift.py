@@ -141,7 +141,9 @@ def _classes_apart(facts: Facts) -> tuple[str, tuple[str, ...], float] | None:
     a, b = a[a >= 0], b[b >= 0]
     new = ~torch.isin(b, a)
     count = int(new.sum())
-    if count >= max(3, UNSEEN * len(b)):
+    # Classes that came once say how many were never met (Good 1953).
+    alone = float((torch.unique(a, return_counts=True)[1] == 1).sum()) / max(len(a), 1)
+    if count >= max(3, UNSEEN * len(b), 3 * alone * len(b)) and len(a) >= LEAST:
         where = tuple(f"class {int(c)}" for c in torch.unique(b[new])[:6])
         what = f"{count} validation rows ({count / len(b):.0%}) are of classes that no training row"
         return f"{what} has: {', '.join(where)}", where, count / len(b)
@@ -150,13 +152,23 @@ def _classes_apart(facts: Facts) -> tuple[str, tuple[str, ...], float] | None:
     ids = torch.unique(torch.cat([a, b]))
     p, q = ((x[:, None] == ids[None]).double().mean(0) for x in (a, b))
     apart = float((p - q).abs().sum() / 2)
-    if apart <= APART or float(q.max()) < 1.5 * float(q.min()):
+    if apart <= max(APART, 2 * _by_chance(a, b)) or float(q.max()) < 1.5 * float(q.min()):
         return None
     worst = (p - q).abs().argsort(descending=True)[:3].tolist()
     where = tuple(f"class {int(ids[i])}" for i in worst)
     shares = ", ".join(f"{w}: {float(p[i]):.0%} and {float(q[i]):.0%}"
                        for w, i in zip(where, worst, strict=True))  # fmt: skip
     return f"classes have other shares in training and validation ({shares})", where, apart
+
+
+def _by_chance(a: Tensor, b: Tensor) -> float:
+    """Return how far the shares of classes are apart where the rows are divided at random."""
+    both = torch.cat([a, b])
+    order = torch.randperm(len(both), generator=torch.Generator().manual_seed(0))
+    ids = torch.unique(both)
+    p, q = ((x[:, None] == ids[None]).double().mean(0)
+            for x in (both[order[: len(a)]], both[order[len(a) :]]))  # fmt: skip
+    return float((p - q).abs().sum() / 2)
 
 
 def _columns_apart(facts: Facts) -> tuple[list[str], dict[str, float]]:

@@ -154,7 +154,7 @@ def _arrives(facts: Facts) -> bool:
         return True
     if fed.ndim == 4 or (fed.ndim == 3 and first[0].kind == "conv"):
         fed = fed.transpose(1, -1)
-    flat = fed.reshape(-1, fed.shape[-1]).double()
+    flat = fed.reshape(-1, fed.shape[-1]).cpu().double()
     mean, std = flat.mean(0), flat.std(0)
     live = (std > 1e-9 * (1 + mean.abs())) & ~((flat == 0) | (flat == 1)).all(0)
     if len(flat) < 2 or not bool(live.any()):
