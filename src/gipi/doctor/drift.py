@@ -235,9 +235,8 @@ def in_time_order(facts: Facts) -> bool:
 
 def _scale(flat: Tensor) -> Tensor:
     rows = flat[:: max(1, len(flat) // 20_000)]
-    low, high = torch.quantile(
-        rows, torch.tensor([0.1, 0.9], dtype=rows.dtype, device=rows.device), dim=0
-    )
+    at = torch.tensor([0.1, 0.9], dtype=rows.dtype)
+    low, high = torch.quantile(rows, at, dim=0).unbind()
     return high - low
 
 

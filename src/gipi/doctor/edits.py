@@ -80,7 +80,7 @@ def first_rows(data: Any, rows: int) -> Any:
         return pair[0][:rows]
     if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset):
         return None
-    part = Subset(data.dataset, range(min(rows, len(data.dataset))))
+    part = Subset(data.dataset, range(min(rows, _rows_of(data))))
     try:
         xs = [xb for xb, _ in reloaded(data, part, shuffle=False, drop_last=False)]
     except (CannotRepair, ValueError, TypeError):
@@ -94,7 +94,7 @@ def stored(data: Any) -> tuple[Tensor, Tensor] | None:
     pair = at_hand(data)
     if pair is not None or not isinstance(data, DataLoader):
         return pair
-    if isinstance(data.dataset, IterableDataset) or len(data.dataset) > MOST:
+    if isinstance(data.dataset, IterableDataset) or _rows_of(data) > MOST:
         return None
     try:
         in_order = reloaded(data, data.dataset, shuffle=False, drop_last=False)
@@ -112,7 +112,7 @@ def stored(data: Any) -> tuple[Tensor, Tensor] | None:
     if not xs or any(x.shape[1:] != xs[0].shape[1:] for x in xs):
         return None
     X = torch.cat(xs)
-    return (X, torch.cat(ys)) if len(X) == len(data.dataset) else None
+    return (X, torch.cat(ys)) if len(X) == _rows_of(data) else None
 
 
 def kept(data: Any, keep: Tensor) -> Any:
@@ -183,6 +183,11 @@ def _shuffles(loader: DataLoader[Any]) -> bool:
         return False
     message = "the loader's sampler chooses rows in a way of its own"
     raise CannotRepair(message)
+
+
+def _rows_of(loader: DataLoader[Any]) -> int:
+    rows: Any = loader.dataset
+    return len(rows)
 
 
 def shuffled(exp: Experiment) -> str:

@@ -24,6 +24,12 @@ class Fill(nn.Module):
     mean, std       what is subtracted and divided by afterwards, where given
     """
 
+    fill: Tensor
+    code: Tensor
+    marked: Tensor
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(
         self,
         fill: Tensor,

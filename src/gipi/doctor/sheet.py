@@ -247,7 +247,8 @@ def _targets(facts: Facts, y: Tensor, label: Tensor | None) -> Tensor | None:
     if "scale of targets" not in facts.notes:
         facts.notes["scale of targets"] = flat.mean(0), flat.std(0).clamp_min(1e-12)
     mean, std = facts.notes["scale of targets"]
-    return ((flat - mean) / std).clamp(-5, 5)
+    scaled: Tensor = (flat - mean) / std
+    return scaled.clamp(-5, 5)
 
 
 def _known_classes(facts: Facts) -> Tensor | None:
@@ -258,7 +259,8 @@ def _known_classes(facts: Facts) -> Tensor | None:
     if label is None:
         return None
     ids, counts = torch.unique(label[label >= 0], return_counts=True)
-    return ids[counts.argsort(descending=True)[:MOST_CLASSES]]
+    known: Tensor = ids[counts.argsort(descending=True)[:MOST_CLASSES]]
+    return known
 
 
 def cpu(value: Any) -> Any:

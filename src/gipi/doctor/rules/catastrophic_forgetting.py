@@ -112,11 +112,12 @@ def replay(exp: Experiment) -> str:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         message = "rows cannot be mixed into a stream"
         raise CannotRepair(message)
-    count = min(len(old[0]), max(1, round(REPLAY * len(loader.dataset))))
+    rows: Any = loader.dataset
+    count = min(len(old[0]), max(1, round(REPLAY * len(rows))))
     chosen = torch.randperm(len(old[0]), generator=generator)[:count]
     both: Any = ConcatDataset([loader.dataset, TensorDataset(old[0][chosen], old[1][chosen])])
     exp.train = reloaded(loader, both, shuffle=True)
-    return f"{count} rows of the old task are trained on beside {len(loader.dataset)} new ones"
+    return f"{count} rows of the old task are trained on beside {len(rows)} new ones"
 
 
 RULE = Rule(

@@ -175,6 +175,9 @@ def weigh(exp: Experiment) -> str:
 class WeightedBinary(nn.Module):
     """Binary cross-entropy with a weight for each of the two classes."""
 
+    negative: Tensor
+    positive: Tensor
+
     def __init__(self, logits: bool, negative: Tensor, positive: Tensor) -> None:  # noqa: FBT001
         super().__init__()
         self.logits = logits

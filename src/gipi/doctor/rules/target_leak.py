@@ -183,6 +183,9 @@ def _bent(x: Tensor, width: int = 120) -> Tensor:
 class Without(nn.Module):
     """Some columns of a table held at their mean."""
 
+    columns: Tensor
+    mean: Tensor
+
     def __init__(self, columns: Tensor, mean: Tensor) -> None:
         super().__init__()
         self.register_buffer("columns", columns)

@@ -97,6 +97,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 class Unscale(nn.Module):
     """outputs * std + mean: outputs in the target's own units."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
@@ -111,6 +114,9 @@ class Unscale(nn.Module):
 
 class ScaledLoss(nn.Module):
     """The user's loss of outputs and targets that are both brought to mean 0 and deviation 1."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, loss: LossFunction, mean: Tensor, std: Tensor) -> None:
         super().__init__()

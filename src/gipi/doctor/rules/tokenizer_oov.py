@@ -27,13 +27,13 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     tokens = dict(facts.exp.declared.get("tokens") or {})
     unknown = next((tokens[n] for n in NAMES if n in tokens), None)
-    pad = tokens.get("pad")
+    pad = tokens["pad"] if isinstance(tokens.get("pad"), int) else None
     parts = {"train": cpu(facts.train[0])}
     if facts.val is not None and is_tokens(facts.val[0]):
         parts["val"] = cpu(facts.val[0])
     sure = unknown is not None
     if unknown is None:
-        unknown = _guessed(parts, pad if isinstance(pad, int) else 0)
+        unknown = _guessed(parts, pad or 0)
     if not isinstance(unknown, int):
         return
     shares = {k: _share(X, unknown, pad) for k, X in parts.items()}
@@ -55,8 +55,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _share(X: Tensor, unknown: int, pad: object) -> float:
-    real = int((pad != X).sum()) if isinstance(pad, int) else X.numel()
+def _share(X: Tensor, unknown: int, pad: int | None) -> float:
+    real = int((pad != X).sum()) if pad is not None else X.numel()
     return float((unknown == X).sum()) / max(real, 1)
 
 

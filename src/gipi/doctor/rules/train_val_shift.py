@@ -40,12 +40,12 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     other = _classes_apart(facts)
     if other is not None:
-        what, where, share = other
+        what, classes, share = other
         yield Finding(
             "train_val_shift",
             what,
             "divide the rows anew, with every class in both splits",
-            where=where,
+            where=classes,
             evidence={"share": share},
             confirmed=True,
             strength=share / UNSEEN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -83,13 +83,18 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 class Standardise(nn.Module):
     """(x - mean) / std by the training rows; what is no tensor of numbers passes as it is."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """Return the standardised input."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
         return (x - self.mean) / self.std
 
 
