@@ -56,8 +56,8 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def _share(X: Tensor, unknown: int, pad: int | None) -> float:
-    real = int((pad != X).sum()) if pad is not None else X.numel()
-    return float((unknown == X).sum()) / max(real, 1)
+    real = int(torch.ne(X, pad).sum()) if pad is not None else X.numel()
+    return float(torch.eq(X, unknown).sum()) / max(real, 1)
 
 
 def _guessed(parts: dict[str, Tensor], pad: int) -> int | None:
