@@ -59,7 +59,8 @@ def _stats(facts: Facts) -> Stats | None:
         return None
     if not V.is_floating_point() or X.shape[1:] != V.shape[1:] or len(V) < LEAST:
         return None
-    X = as_trained(facts, X)
+    if facts.exp.transform is not None and _prepares(facts, X):
+        X = as_trained(facts, X)
     if X is None or X.ndim != V.ndim:
         return None
     a, b = columns(facts, X), columns(facts, V)
@@ -84,6 +85,18 @@ def as_trained(facts: Facts, X: Tensor, *, rows: int = 512) -> Tensor | None:
     if not all(isinstance(m, Tensor) and m.shape[1:] == made[0].shape[1:] for m in made):
         return None
     return torch.cat(made)
+
+
+def _prepares(facts: Facts, X: Tensor) -> bool:
+    """Whether the transform leaves rows alike but for their scale: noise and masks do not."""
+    made = as_trained(facts, X, rows=128)
+    if made is None or made.shape[1:] != X.shape[1:] or not made.is_floating_point():
+        return False
+    chosen = torch.arange(len(made), device=X.device) * len(X) // len(made)
+    a, b = X[chosen].flatten(1).float(), made.flatten(1).float()
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    norm = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+    return float(((a * b).sum(1) / norm).median()) > ALIKE
 
 
 def is_repeatable(facts: Facts, X: Tensor) -> bool:

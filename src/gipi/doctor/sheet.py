@@ -1,9 +1,9 @@
 """Rows of any kind as a matrix of numbers of equal standing: what shallow learners look at.
 
 Tables as they are; images pooled; sequences with what does not depend on the order; tokens as
-counts of words and of pairs. Then standardised by the training rows, cut at five deviations,
-projected to a bounded width, and bent by random rectifiers so that a linear reader sees curves
-(Rahimi and Recht 2008; Huang et al. 2006).
+counts of words, of pairs, and of words at their places. Then standardised by the training rows, cut
+at five deviations, projected to a bounded width, and bent by random rectifiers so that a linear
+reader sees curves (Rahimi and Recht 2008; Huang et al. 2006).
 
 Shapes: n rows, p features, k columns of targets.
 """
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
 MOST_ROWS = 1200
-WIDTH = 160
-BENT = 160
-WORDS, PAIRS = 300, 128
+WIDTH = 256
+BENT = 128
+WORDS, PAIRS, PLACES = 300, 128, 256
 SIDE = 12
 MOST_CLASSES = 12
 
@@ -217,7 +217,9 @@ def _counts(X: Tensor, words: Tensor) -> Tensor:
         return single.log1p()
     pair = (X[:, :-1].long() * 1_000_003 + X[:, 1:].long() * 7919) % PAIRS
     double = torch.zeros(n, PAIRS).scatter_add_(1, pair, (hit[:, :-1] & hit[:, 1:]).float())
-    return torch.cat([single, double], 1).log1p()
+    at_place = (torch.arange(X.shape[1]) * 31 + X.long() * 1009) % PLACES
+    placed = torch.zeros(n, PLACES).scatter_add_(1, at_place, hit.float())
+    return torch.cat([single, double, placed], 1).log1p()
 
 
 def classes_of(facts: Facts, y: Tensor) -> Tensor | None:

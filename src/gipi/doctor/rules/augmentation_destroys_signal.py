@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
 
-KEPT = 0.6
+KEPT = 0.4
 """Share of what a shallow learner finds that must be left after the transform."""
 LEAST = 100
 SIGNAL = 0.05
@@ -70,7 +70,7 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with and without the transform and judge both on rows as they are."""
-    steps = max(20, min(STEPS, facts.exp.total_steps // 3))
+    steps = min(STEPS, max(20, facts.exp.total_steps // 2))
     with_it = trial(facts, steps)
     plain = trial(facts, steps, change=without)
     split = "val" if facts.val is not None else "train"

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 RATIO = 5.0
 RECALL = 0.5
 """Recall of the rare classes, as a share of that of the frequent ones, that is good enough."""
-SEEN = 0.2
-"""From this share of the run on the net should have found what it can find."""
+SEEN = 1.0
+"""Only at its end has the net found what it can find."""
 LEAST_ROWS = 5
 STEPS = 60
 GAIN = 0.04

@@ -80,6 +80,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if on_train < (2 * NET if facts.kind == "numbers" else NET):
         return
+    # Of images, sequences and texts shallow learners see little: the net must have had its chance.
+    if facts.inputs != "table" and (trace.done < 1 or on_val > 1 or on_train < 2 * NET):
+        return
     here, val = answers(facts), sheet(facts, "val")
     seen = [*(a.z for a in here), on_val]
     if val is not None:

@@ -90,7 +90,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not math.isfinite(better):
         return None
     # A net of rectifiers may answer rightly on any scale: then the outputs' scale tells.
-    told = finding.strength >= SURE and finding.message.startswith(EVERY)
+    sure = finding.strength >= SURE or "standardised" in finding.message
+    told = sure and finding.message.startswith(EVERY)
     told = told and _moves(as_is, in_line)
     if worse < WORSE * max(abs(seen.train), 0.1 * abs(seen.first)) and not told:
         return None

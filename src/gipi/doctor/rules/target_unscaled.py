@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment, LossFunction
     from gipi.doctor.facts import Facts
 
-LARGE, SMALL = 10.0, 0.02
+LARGE, SMALL = 15.0, 0.02
 BUILT_IN = 0.02
 """Outputs that spread by this share of the target's spread, around its mean, are scaled already."""
 STEPS = 80
@@ -31,7 +31,7 @@ LEAST, FAR = 0.1, 0.25
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect targets beyond ten, or all within a fiftieth, where outputs begin elsewhere."""
+    """Suspect targets beyond fifteen, or all within a fiftieth, where outputs begin elsewhere."""
     y, said = facts.y, facts.outputs
     if facts.kind != "numbers" or y is None or not isinstance(said, Tensor):
         return

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import cpu, is_tokens
