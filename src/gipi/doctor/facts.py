@@ -134,7 +134,11 @@ class Facts:
             return "other"
         if not yb.is_floating_point():
             return "classes" if yb.ndim == 1 else "tokens"
-        if isinstance(xb, Tensor) and xb.shape == yb.shape and torch.equal(xb, yb):
+        if (
+            isinstance(xb, Tensor)
+            and xb.shape == yb.shape
+            and torch.allclose(xb.to(yb.dtype), yb, rtol=0, atol=0, equal_nan=True)
+        ):
             return "reconstruct"
         if self.loss.of_probabilities or self.loss.of_logits:
             return "multilabel" if yb.ndim > 1 and yb.shape[-1] > 1 else "binary"

@@ -1,0 +1,280 @@
+"""How validation inputs differ from training inputs: by their preparation, or by where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.edits import first_rows
+from gipi.doctor.shallow import Answer, ask_ridge, auc, ridge
+from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origin, take, the_lens
+
+if TYPE_CHECKING:
+    from gipi.doctor.facts import Facts
+
+KINDS = ("table", "sequence", "image")
+LEAST = 30
+HALF = 600
+TURNS = {
+    "upside down": lambda x: x.flip(2),
+    "left and right exchanged": lambda x: x.flip(3),
+    "rows and columns exchanged": lambda x: x.transpose(2, 3),
+    "channels in reverse order": lambda x: x.flip(1),
+    "light and dark exchanged": lambda x: -x,
+}
+ALIKE, UNLIKE = 0.8, 0.5
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Columns of both splits: means and spreads, as training batches bring them and validation.
+
+    scale    distance of the 10th and 90th percentile where that is not 0, else 0
+    """
+
+    mean: Tensor
+    std: Tensor
+    scale: Tensor
+    val_mean: Tensor
+    val_std: Tensor
+    val_scale: Tensor
+    rows: int
+
+
+def stats(facts: Facts) -> Stats | None:
+    """Return the statistics of columns in both splits; None for what has no columns in common."""
+    facts = origin(facts)
+    if "statistics of columns" not in facts.notes:
+        facts.notes["statistics of columns"] = _stats(facts)
+    found: Stats | None = facts.notes["statistics of columns"]
+    return found
+
+
+def _stats(facts: Facts) -> Stats | None:
+    X, V = facts.X, facts.val[0] if facts.val is not None else None
+    if X is None or not isinstance(V, Tensor) or facts.inputs not in KINDS:
+        return None
+    if not V.is_floating_point() or X.shape[1:] != V.shape[1:] or len(V) < LEAST:
+        return None
+    if facts.exp.transform is not None and _prepares(facts, X):
+        X = as_trained(facts, X)
+    if X is None or X.ndim != V.ndim:
+        return None
+    a, b = columns(facts, X), columns(facts, V)
+    a, b = a[a.isfinite().all(1)], b[b.isfinite().all(1)]
+    if a.shape[1] != b.shape[1] or len(a) < LEAST or len(b) < LEAST:
+        return None
+    return Stats(a.mean(0), a.std(0), _scale(a), b.mean(0), b.std(0), _scale(b), len(V))
+
+
+def as_trained(facts: Facts, X: Tensor, *, rows: int = 512) -> Tensor | None:
+    """Return inputs as the training step gives them to the model: through the transform."""
+    transform = facts.exp.transform
+    if transform is None:
+        return X
+    chosen = torch.arange(min(rows, len(X)), device=X.device) * len(X) // min(rows, len(X))
+    given = X[chosen]
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            made = [transform(part) for part in given.clone().split(facts.exp.batch_size)]
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None
+    if not all(isinstance(m, Tensor) and m.shape[1:] == made[0].shape[1:] for m in made):
+        return None
+    return torch.cat(made)
+
+
+def _prepares(facts: Facts, X: Tensor) -> bool:
+    """Whether the transform leaves rows alike but for their scale: noise and masks do not."""
+    made = as_trained(facts, X, rows=128)
+    if made is None or made.shape[1:] != X.shape[1:] or not made.is_floating_point():
+        return False
+    chosen = torch.arange(len(made), device=X.device) * len(X) // len(made)
+    a, b = X[chosen].flatten(1).float(), made.flatten(1).float()
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    norm = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+    return float(((a * b).sum(1) / norm).median()) > ALIKE
+
+
+def is_repeatable(facts: Facts, X: Tensor) -> bool:
+    """Whether the transform makes the same of the same rows: it prepares and does not augment."""
+    transform = facts.exp.transform
+    if transform is None:
+        return False
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        one, two = transform(X[:16].clone()), transform(X[:16].clone())
+    return isinstance(one, Tensor) and one.shape == two.shape and bool(torch.equal(one, two))
+
+
+def mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
+    """Return what differs in the preparation, the columns where, and by how much; or None."""
+    facts = origin(facts)
+    if "mismatch" not in facts.notes:
+        facts.notes["mismatch"] = _mismatch(facts)
+    found: tuple[str, list[int], float] | None = facts.notes["mismatch"]
+    return found
+
+
+def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
+    s = stats(facts)
+    if s is None:
+        return None
+    wide = s.scale > 1e-9 * (1 + s.mean.abs())
+    if bool(wide.any()):
+        ratio = (s.val_scale / s.scale.clamp_min(1e-300)).clamp(1e-12, 1e12)
+        factor = torch.maximum(ratio, 1 / ratio)
+        factor = torch.where(wide & (s.val_scale > 0), factor, torch.ones_like(factor))
+        off = torch.where(wide, (s.val_mean - s.mean).abs() / s.std.clamp_min(1e-300), 0.0)
+        lost = wide & (s.val_std <= 1e-9 * (1 + s.val_mean.abs())) & (s.rows >= 50)
+        usual = float(factor[wide].median())
+        if _standard(s.mean, s.std, wide) != _standard(s.val_mean, s.val_std, wide) and (
+            usual > 1.5 or float(off[wide].median()) > 1
+        ):
+            return (
+                "every column is standardised in one split alone",
+                _worst(off + factor, 1.0),
+                usual,
+            )
+        if usual > 3:
+            return "every column is on another scale", _worst(factor, 3.0), usual
+        if float(factor.max()) > 5:
+            return "a column is on another scale", _worst(factor, 5.0), float(factor.max())
+        if float(off[wide].median()) > 5:
+            return "every column lies elsewhere", _worst(off, 5.0), float(off[wide].median())
+        if bool(lost.any()):
+            return "a column is constant in validation", _worst(lost.double(), 0.5), 5.0
+    turned = turn(facts)
+    return (f"images are {turned}", [], 5.0) if turned else None
+
+
+def _standard(mean: Tensor, std: Tensor, live: Tensor) -> bool:
+    """Whether columns have mean 0 and deviation 1 as exactly as only computing makes them."""
+    return bool((mean[live].abs() < 0.01).all() and ((std[live] - 1).abs() < 0.01).all())
+
+
+def turn(facts: Facts) -> str | None:
+    """Return how the mean image of validation is turned against that of training, None for not."""
+    facts = origin(facts)
+    X, V = facts.X, facts.val[0] if facts.val is not None else None
+    if facts.inputs != "image" or X is None or not isinstance(V, Tensor) or len(V) < LEAST:
+        return None
+    X = as_trained(facts, X)
+    if X is None or X.ndim != 4 or X.shape[1:] != V.shape[1:] or len(X) < 2 * LEAST:
+        return None
+    one, two, other = X[::2].mean(0), X[1::2].mean(0), V.mean(0)
+    if _like(one, two) < ALIKE or _like(X.mean(0), other) > UNLIKE:
+        return None
+    for name, made in TURNS.items():
+        turned = made(other[None])[0]
+        if turned.shape == one.shape and _like(X.mean(0), turned) > ALIKE:
+            return name
+    return None
+
+
+def domain(facts: Facts) -> tuple[float, Answer] | None:
+    """Return how well a ridge regression tells validation rows from training rows.
+
+    The area under its curve, 0.5 for not at all, and its answer beside chance; the same number of
+    rows of each split.
+    """
+    facts = origin(facts)
+    if "domain" not in facts.notes:
+        facts.notes["domain"] = _domain(facts)
+    found: tuple[float, Answer] | None = facts.notes["domain"]
+    return found
+
+
+def _domain(facts: Facts) -> tuple[float, Answer] | None:
+    lens = the_lens(facts)
+    if lens is None or facts.train is None or facts.val is None:
+        return None
+    X, V = cpu(facts.train[0]), cpu(facts.val[0])
+    n, m = length(X), length(V)
+    if min(n, m) < LEAST or is_tokens(X) != is_tokens(V):
+        return None
+    if isinstance(X, Tensor) and (not isinstance(V, Tensor) or X.shape[1:] != V.shape[1:]):
+        return None
+    chosen = _alike(facts, n, m)
+    if min(len(c) for c in chosen) < LEAST:
+        return None
+    features = torch.cat([lens(take(Z, c)) for Z, c in zip((X, V), chosen, strict=True)])
+    side = torch.cat([torch.zeros(len(chosen[0])), torch.ones(len(chosen[1]))])
+    answer, _ = ask_ridge(ridge(features), side[:, None])
+    return auc(answer.told_nk[:, 0], side > 0.5), answer
+
+
+def _alike(facts: Facts, n: int, m: int) -> tuple[Tensor, Tensor]:
+    """Return equally many rows of training and of validation, of every class where there are any.
+
+    Splits whose classes have other shares may still come from one place.
+    """
+    assert facts.train is not None
+    assert facts.val is not None
+    y, v = facts.train[1], facts.val[1]
+    a = classes_of(facts, cpu(y)) if isinstance(y, Tensor) else None
+    b = classes_of(facts, cpu(v)) if isinstance(v, Tensor) else None
+    if a is None or b is None or len(a) != n or len(b) != m or len(torch.unique(a)) > 50:
+        k = min(n, m, HALF)
+        return torch.arange(k) * n // k, torch.arange(k) * m // k
+    share = min(1.0, HALF / min(n, m))
+    ones, others = [], []
+    for kind in torch.unique(a):
+        i, j = (a == kind).nonzero().flatten(), (b == kind).nonzero().flatten()
+        k = int(share * min(len(i), len(j)))
+        if k:
+            ones.append(i[torch.arange(k) * len(i) // k])
+            others.append(j[torch.arange(k) * len(j) // k])
+    if not ones:
+        return torch.arange(0), torch.arange(0)
+    return torch.cat(ones), torch.cat(others)
+
+
+def in_time_order(facts: Facts) -> bool:
+    """Whether neighbouring training rows are alike: they seem to be stored in order of time."""
+    facts = origin(facts)
+    if facts.exp.declared.get("time_ordered"):
+        return True
+    lens, X = the_lens(facts), first_rows(facts.exp.train, 400)
+    if lens is None or not isinstance(X, Tensor) or len(X) < 50:
+        return False
+    flat = lens.straight(cpu(X)).double()
+    flat = flat - flat.mean(0)
+    lag = (flat[1:] * flat[:-1]).sum(0) / flat.square().sum(0).clamp_min(1e-12)
+    return float(lag.topk(min(3, len(lag))).values.mean()) > 0.3
+
+
+def _scale(flat: Tensor) -> Tensor:
+    rows = flat[:: max(1, len(flat) // 20_000)]
+    at = torch.tensor([0.1, 0.9], dtype=rows.dtype)
+    low, high = torch.quantile(rows, at, dim=0).unbind()
+    return high - low
+
+
+def _worst(value: Tensor, least: float) -> list[int]:
+    order: list[int] = value.argsort(descending=True)[:8].tolist()
+    return [i for i in order if float(value[i]) >= least]
+
+
+def _like(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(a.norm() * b.norm())
+    return float((a * b).sum()) / norm if norm > 0 else 1.0
+
+
+def affine_to_training(facts: Facts) -> Any:
+    """Return the function that brings validation inputs to training's means and spreads."""
+    s = stats(facts)
+    assert s is not None
+    X = origin(facts).X
+    assert X is not None
+    fits = (s.val_std > 0) & (s.std > 0)
+    factor = torch.where(fits, s.std / s.val_std.clamp_min(1e-300), torch.ones_like(s.std))
+    shift = s.mean - s.val_mean * factor
+    second = X.ndim == 4 or (X.ndim == 3 and len(factor) == X.shape[1] and X.shape[1] != X.shape[2])
+    shape = [1] * X.ndim
+    shape[1 if second else -1] = -1
+    factor, shift = factor.view(shape), shift.view(shape)
+    return lambda x: x * factor.to(x.device, x.dtype) + shift.to(x.device, x.dtype)

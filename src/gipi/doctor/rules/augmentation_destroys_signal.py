@@ -1,0 +1,193 @@
+"""The transform of training batches takes away what tells the target."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.drift import as_trained
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.shallow import predict, ridge
+from gipi.doctor.sheet import Sheet, origin, sheet
+from gipi.doctor.trials import trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gipi.doctor.experiment import Experiment
+
+KEPT = 0.4
+"""Share of what a shallow learner finds that must be left after the transform."""
+LEAST = 100
+SIGNAL = 0.05
+STEPS = 100
+HARM = 0.3
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect a transform after which a shallow learner finds far less than before it."""
+    if facts.exp.transform is None or facts.X is None:
+        return
+    train = sheet(facts)
+    plain = plainly(facts, train) if train is not None else None
+    numbers: dict[str, float] = {}
+    if plain is not None and plain[0] > SIGNAL:
+        numbers = {"explained_raw": plain[0], "explained_transformed": plain[1]}
+        if plain[1] > KEPT * plain[0]:
+            return
+        what = (
+            f"a linear learner explains {plain[0]:.0%} of the target from raw inputs and "
+            f"{max(plain[1], 0):.0%} from transformed ones"
+        )
+    else:
+        like = _likeness(facts)
+        if like is None or like > 0.3:
+            return
+        numbers = {"likeness": like}
+        what = (
+            f"an input and what the transform makes of it are hardly alike (correlation {like:.2f})"
+        )
+    yield Finding(
+        "augmentation_destroys_signal",
+        what,
+        "weaken the transform, or take its steps out one by one",
+        where=("transform",),
+        evidence=numbers,
+        strength=KEPT * plain[0] / max(plain[1], 0.01) if plain is not None and plain[0] > SIGNAL
+        else 1.0,
+        repairs=(
+            Repair("take the harmful step out", without_worst,
+                   edit="take out the step of the transform that destroys most"),
+            Repair("train without the transform", without, edit="transform=None"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little with and without the transform and judge both on rows as they are."""
+    steps = min(STEPS, max(20, facts.exp.total_steps // 2))
+    with_it = trial(facts, steps)
+    plain = trial(facts, steps, change=without)
+    split = "val" if facts.val is not None else "train"
+    gain, gain_plain = with_it.gain(split), plain.gain(split)
+    end = with_it.val if split == "val" else with_it.train
+    numbers = {"gain_with": gain if math.isfinite(gain) else None, "gain_without": gain_plain}
+    if gain_plain > 0.05 * abs(plain.first) and gain < HARM * gain_plain:
+        return finding.but(confirmed=True, evidence={**finding.evidence, **numbers, "loss": end})
+    return None
+
+
+def plainly(facts: Facts, train: Sheet, *, transform: Any = None) -> tuple[float, float] | None:
+    """Return the explained share of rows left out, learned from raw and from transformed rows."""
+    X = origin(facts).X
+    if X is None or len(train.F) < LEAST:
+        return None
+    rows = train.rows
+    fit = torch.arange(len(rows)) % 3 != 0
+    given = X[rows[fit].to(X.device)]
+    made = as_trained(facts, given, rows=len(given)) if transform is None else _made(
+        transform, given, facts.exp.batch_size)  # fmt: skip
+    if made is None or made.shape[1:] != X.shape[1:] or len(made) != len(given):
+        return None
+    Y, asked = train.Y[fit], train.Y[~fit].double()
+    raw = predict(ridge(train.F[fit]), Y, train.F[~fit])
+    bent = predict(ridge(train.lens(made.cpu().to(X.dtype))), Y, train.F[~fit])
+    base = (asked - Y.double().mean(0)).square().sum().clamp_min(1e-12)
+    return (float(1 - (asked - raw).square().sum() / base),
+            float(1 - (asked - bent).square().sum() / base))  # fmt: skip
+
+
+def without(exp: Experiment) -> str:
+    """Train on batches as they are."""
+    exp.transform = None
+    return "training batches are taken as they are"
+
+
+def without_worst(exp: Experiment) -> str:
+    """Take that step of a chain out without which a shallow learner finds most."""
+    steps = _steps(exp.transform)
+    if steps is None or len(steps) < 2:
+        message = "the transform is not a chain of steps"
+        raise CannotRepair(message)
+    facts = Facts(exp)
+    train = sheet(facts)
+    if train is None:
+        message = "a shallow learner cannot judge the steps"
+        raise CannotRepair(message)
+    scored = []
+    for number in range(len(steps)):
+        rest = Chain([s for i, s in enumerate(steps) if i != number])
+        told = plainly(facts, train, transform=rest)
+        scored.append((told[1] if told is not None else -math.inf, number))
+    best, number = max(scored)
+    if not math.isfinite(best):
+        message = "a shallow learner cannot judge the steps"
+        raise CannotRepair(message)
+    exp.transform = Chain([s for i, s in enumerate(steps) if i != number])
+    name = getattr(steps[number], "__name__", type(steps[number]).__name__)
+    return f"took step {number + 1} ({name}) out of the transform"
+
+
+class Chain:
+    """Functions over a batch, one after the other."""
+
+    def __init__(self, steps: list[Callable[[Any], Any]]) -> None:
+        self.transforms = steps
+
+    def __call__(self, xb: Any) -> Any:
+        """Return what the steps make of a batch."""
+        for step in self.transforms:
+            xb = step(xb)
+        return xb
+
+
+def _steps(transform: Any) -> list[Any] | None:
+    if isinstance(transform, nn.Sequential):
+        return list(transform)
+    found = getattr(transform, "transforms", None)
+    return list(found) if isinstance(found, (list, tuple)) else None
+
+
+def _made(transform: Any, given: Tensor, size: int) -> Tensor | None:
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return torch.cat([transform(p) for p in given.clone().split(size)])
+    except (RuntimeError, ValueError, TypeError, IndexError):
+        return None
+
+
+def _likeness(facts: Facts) -> float | None:
+    """Return the median correlation of an input with what the transform makes of it."""
+    X = origin(facts).X
+    if X is None or not X.is_floating_point():
+        return None
+    n = min(128, len(X))
+    chosen = torch.arange(n, device=X.device) * len(X) // n
+    made = as_trained(facts, X, rows=n)
+    if made is None or made.shape != X[chosen].shape or X[0].numel() < 8:
+        return None
+    a, b = X[chosen].flatten(1).float(), made.flatten(1).float()
+    a, b = a - a.mean(0), b - b.mean(0)
+    norm = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(1e-12)
+    return float(((a * b).sum(1) / norm).median())
+
+
+RULE = Rule(
+    code="augmentation_destroys_signal",
+    title="the augmentation destroys what tells the target",
+    looks="training stays at the level of guessing, and is good at once without the augmentation",
+    why="an augmentation must change what does not matter. Where it changes or hides what the "
+    "target depends on, inputs and targets no longer belong together",
+    do="weaken the transform, or take its steps out one by one until the signal is back",
+    source="Gontijo-Lopes et al. 2021, Tradeoffs in data augmentation, arXiv:2002.08973",
+    before=before,
+    confirm=confirm,
+    passes=2 * STEPS + 6,
+    causes=("underfit", "plateau", "train_val_shift", "preprocessing_mismatch", "lr_too_low",
+            "oscillating_loss", "bn_stats_mismatch"),
+)  # fmt: skip

@@ -1,0 +1,132 @@
+"""What the model could do before is lost while it learns the new."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, TensorDataset
+
+from gipi.doctor.edits import reloaded
+from gipi.doctor.experiment import moved, outputs, tensors
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.probes import times_lr
+from gipi.doctor.rule import Rule
+from gipi.doctor.sheet import take
+from gipi.doctor.trials import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+POINTS = 0.05
+RISE = 0.25
+REPLAY = 0.25
+"""Rows of the old task beside the new ones, as a share of these."""
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where the declared old task is done worse than before the first step."""
+    old = facts.exp.declared.get("old_task")
+    if old is None or facts.start is None:
+        return
+    pair = tensors(old) or (old if isinstance(old, (tuple, list)) and len(old) == 2 else None)
+    if pair is None:
+        return
+    rows = some(moved(tuple(pair), facts.exp.device), 2048)
+    then, now = score(facts.start.exp, rows), score(facts.exp, rows)
+    if then is None or now is None:
+        return
+    lost = then[0] - now[0]
+    noise = 2 * math.hypot(then[1], now[1])
+    if then[2]:
+        bad = lost > max(POINTS, noise)
+        what = f"{then[0]:.1%} of the old task's rows were answered rightly, {now[0]:.1%} now"
+    else:
+        bad = lost > RISE * abs(then[0]) and lost > noise
+        what = f"the old task's loss was {-then[0]:.4g} and is {-now[0]:.4g}"
+    if not bad:
+        return
+    yield Finding(
+        "catastrophic_forgetting",
+        f"{what}, after {trace.step} steps on the new one",
+        "mix rows of the old task into every epoch, or train with a tenth of the rate and keep the "
+        "weights near the old ones",
+        evidence={"before": then[0], "now": now[0], "step": trace.step},
+        confirmed=True,
+        phase="epoch",
+        strength=max(1.0, lost / POINTS) if then[2] else 2.0,
+        repairs=(
+            Repair("replay old rows", replay, proof="exact",
+                   edit="train on new rows and a quarter as many old ones"),
+            Repair("lr / 10", times_lr(0.1), proof="not worse", edit="lr = lr / 10"),
+        ),
+    )  # fmt: skip
+
+
+def score(exp: Experiment, rows: Any) -> tuple[float, float, bool] | None:
+    """Return how well rows are done, its standard error, and whether that is a share of rows.
+
+    The share of right answers where targets are classes, else minus the loss.
+    """
+    X, y = rows
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            said = outputs(exp, X)
+            if isinstance(y, Tensor) and not y.is_floating_point() and isinstance(said, Tensor):
+                if said.ndim == y.ndim + 1:
+                    right = said.argmax(1 if said.shape[2:] == y.shape[1:] else -1) == y
+                    share = float(right.float().mean())
+                    return share, math.sqrt(share * (1 - share) / len(y)), True
+                return None
+            value = float((exp.judge or exp.loss)(said, y))
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return None
+    return (-value, 0.0, False) if math.isfinite(value) else (-math.inf, 0.0, False)
+
+
+def replay(exp: Experiment) -> str:
+    """Mix rows of the old task into the training rows."""
+    old = tensors(exp.declared.get("old_task"))
+    if old is None:
+        message = "the old task's rows are not two tensors"
+        raise CannotRepair(message)
+    new = tensors(exp.train)
+    generator = torch.Generator().manual_seed(exp.seed)
+    if new is not None:
+        if new[0].shape[1:] != old[0].shape[1:] or new[1].shape[1:] != old[1].shape[1:]:
+            message = "rows of the two tasks have different shapes"
+            raise CannotRepair(message)
+        count = min(len(old[0]), max(1, round(REPLAY * len(new[0]))))
+        chosen = torch.randperm(len(old[0]), generator=generator)[:count]
+        exp.train = (torch.cat([new[0], take(old[0], chosen).to(new[0])]),
+                     torch.cat([new[1], take(old[1], chosen).to(new[1])]))  # fmt: skip
+        exp.shuffle = True
+        return f"{count} rows of the old task are trained on beside {len(new[0])} new ones"
+    loader = exp.train
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        message = "rows cannot be mixed into a stream"
+        raise CannotRepair(message)
+    rows: Any = loader.dataset
+    count = min(len(old[0]), max(1, round(REPLAY * len(rows))))
+    chosen = torch.randperm(len(old[0]), generator=generator)[:count]
+    both: Any = ConcatDataset([loader.dataset, TensorDataset(old[0][chosen], old[1][chosen])])
+    exp.train = reloaded(loader, both, shuffle=True)
+    return f"{count} rows of the old task are trained on beside {len(rows)} new ones"
+
+
+RULE = Rule(
+    code="catastrophic_forgetting",
+    title="the old task is forgotten",
+    looks="the new task gets better and the old one falls from the first steps on",
+    why="nothing in the new rows keeps the weights where the old task needs them",
+    do="mix old rows in (5 to 25 %), train with a tenth of the rate, or hold the weights near the "
+    "old ones",
+    source="McCloskey and Cohen 1989; Kirkpatrick et al. 2017, arXiv:1612.00796",
+    during=during,
+)

@@ -1,0 +1,200 @@
+"""Some labels are wrong: rows that every learner places firmly in another class than they carry."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.edits import kept, stored
+from gipi.doctor.experiment import outputs
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.shallow import predict
+from gipi.doctor.sheet import answers, classes_of, origin, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.trace import Trace
+
+LEAST, LEAST_VAL = 300, 100
+FIRM = 0.25
+"""Share of the rows that are placed most firmly."""
+FLOOR = 0.05
+FLAT, FLATTER = 0.6, 0.75
+"""Errors among firm rows, as a share of all errors: natural errors dwell near the border.
+The second where over two fifths of what guessing costs is wrong."""
+EXCESS = 0.06
+"""Training rows must be told worse than validation rows by this where only they are noisy."""
+SEEN = 0.2
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How often rows are placed in another class than they carry: all rows, and firm ones."""
+
+    every: float
+    firm: float
+    rows: int
+
+    @property
+    def flat(self) -> bool:
+        """Whether errors are as frequent where the learner is sure."""
+        m = FIRM * self.rows
+        se = math.sqrt(max(self.firm * (1 - self.firm), 1e-4) / m)
+        return self.firm - 2 * se > FLOOR / 2 and self.firm >= FLAT * self.every > 0
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where labels contradict firm answers, of shallow learners and of the net.
+
+    Natural errors dwell where classes meet: among the rows that a learner places most firmly they
+    vanish. Wrong labels do not. Where validation labels are clean, training rows that the net has
+    not yet learned by heart are told worse than rows it has never seen.
+    """
+    train, start = sheet(facts), origin(facts)
+    if trace.done < SEEN or train is None or train.label is None or len(train.F) < LEAST:
+        return
+    number = train.Y.shape[1]
+    heard = [(errors(a.told_nk, train.Y), a.told_nk) for a in answers(facts)]
+    # One learner's sure answers are enough; of two such the better one.
+    best, told = min(heard, key=lambda h: (not h[0].flat, h[0].every))
+    val = sheet(facts, "val")
+    if val is None or val.label is None or len(val.F) < LEAST_VAL:
+        return
+    chance = 1 - float(train.Y.mean(0).max())
+    there = errors(predict(train.ridge, train.Y, val.F), val.Y)
+    linear = errors(answers(facts)[0].told_nk, train.Y)
+    better = min(h[0].every for h in heard)
+    if best.every > min(0.65 * chance, 1.5 * better) or not best.flat or best.firm < FLOOR:
+        return
+    if best.every > 0.4 * chance and best.firm < FLATTER * best.every:
+        return
+    net_val, net_train = _net(facts, start.val), _net(facts, start.train)
+    if net_val is None or net_train is None or net_val.every > 0.75 * chance:
+        return
+    both = net_val.firm >= 0.5 * best.firm and net_val.every >= 0.5 * best.every
+    excess = min(net_train.every - net_val.every, linear.every - there.every)
+    se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
+    alone = excess > max(EXCESS, 3 * se)
+    if not both and not alone:
+        return
+    given = train.Y.argmax(1)
+    sure = _margin(told)
+    wrong = (told.argmax(1) != given) & (sure >= sure.quantile(1 - 2 * FIRM))
+    rows = train.rows[wrong][sure[wrong].argsort(descending=True)]
+    pairs = torch.zeros(number, number, dtype=torch.int64)
+    pairs.index_put_((given[wrong], told.argmax(1)[wrong]), torch.ones(int(wrong.sum()),
+                     dtype=torch.int64), accumulate=True)  # fmt: skip
+    where = "training labels" if alone else "labels of both splits"
+    yield Finding(
+        "label_noise",
+        f"about {best.firm:.0%} of the {where} contradict what their neighbours and the net say, "
+        "also where both are sure; natural errors would vanish there",
+        "look at the rows listed and correct them; until then smooth the labels, and stop early",
+        severity="problem" if best.firm >= FLOOR + 0.02 else "hint",
+        rows=tuple(rows[:50].tolist()),
+        evidence={"share": best.firm, "errors": best.every, "errors_net_val": net_val.every,
+                  "errors_net_train": net_train.every, "given_by_told": pairs.tolist()},
+        confirmed=True,
+        phase="epoch",
+        strength=best.firm / FLOOR,
+        repairs=(
+            Repair("smooth the labels", smooth, mode="ask",
+                   edit="nn.CrossEntropyLoss(label_smoothing=0.1)"),
+            Repair("leave out doubtful rows", leave_out, mode="ask",
+                   edit="keep the rows that are not listed"),
+        ),
+    )  # fmt: skip
+
+
+def errors(told_nk: Tensor, Y_nk: Tensor) -> Errors:
+    """Return the errors of answers, over all rows and over the firmest."""
+    wrong = (told_nk.argmax(1) != Y_nk.argmax(1)).double()
+    firm = _margin(told_nk).argsort(descending=True)[: max(1, round(FIRM * len(wrong)))]
+    return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong))
+
+
+def smooth(exp: Experiment) -> str:
+    """Smooth the labels by a tenth."""
+    if type(exp.loss) is not nn.CrossEntropyLoss:
+        message = "the loss is not nn.CrossEntropyLoss"
+        raise CannotRepair(message)
+    exp.judge = exp.judge or exp.loss
+    old = exp.loss
+    exp.loss = nn.CrossEntropyLoss(
+        old.weight, ignore_index=old.ignore_index, label_smoothing=max(0.1, old.label_smoothing)
+    )
+    return "labels are smoothed by 0.1"
+
+
+def leave_out(exp: Experiment) -> str:
+    """Leave out rows whose label contradicts a firm answer of their neighbours."""
+    pair = stored(exp.train)
+    plain = copy.copy(exp)
+    plain.train = pair if pair is not None else exp.train
+    facts = Facts(plain)
+    train = sheet(facts)
+    if train is None or pair is None or len(train.F) < len(pair[0]):
+        message = "the rows are too many, or come from a stream"
+        raise CannotRepair(message)
+    told = answers(facts)[0].told_nk
+    sure = _margin(told)
+    wrong = (told.argmax(1) != train.Y.argmax(1)) & (sure >= sure.quantile(1 - 2 * FIRM))
+    keep = torch.ones(len(pair[0]), dtype=torch.bool)
+    keep[train.rows[wrong]] = False
+    exp.train = kept(exp.train, keep)
+    return f"left out {int(wrong.sum())} training rows whose label contradicts their neighbours"
+
+
+def _margin(told: Tensor) -> Tensor:
+    if told.shape[1] < 2:
+        return (told[:, 0] - 0.5).abs()
+    two = told.topk(2, 1).values
+    return two[:, 0] - two[:, 1]
+
+
+def _net(facts: Facts, data: tuple[Any, Any] | None) -> Errors | None:
+    """Return the errors of the net in evaluation mode."""
+    if data is None or not isinstance(data[1], Tensor):
+        return None
+    label = classes_of(facts, data[1])
+    if label is None:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        said = outputs(facts.exp, data[0])
+    if not isinstance(said, Tensor) or not said.is_floating_point():
+        return None
+    if said.reshape(len(said), -1).shape[1] == 1:
+        flat = said.reshape(-1)
+        flat = flat - 0.5 if facts.loss.of_probabilities else flat
+        said = torch.stack([-flat, flat], 1)
+    good = label >= 0
+    if said.ndim != 2 or int(label.max()) >= said.shape[1] or not bool(good.any()):
+        return None
+    wrong = (said.argmax(1) != label)[good].cpu().double()
+    firm = _margin(said)[good].cpu().argsort(descending=True)
+    firm = firm[: max(1, round(FIRM * len(wrong)))]
+    return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong))
+
+
+RULE = Rule(
+    code="label_noise",
+    title="some labels are wrong",
+    looks="training loss goes on falling long after validation loss has turned; the last rows that "
+    "are learned are those with wrong labels",
+    why="a net with room enough learns wrong labels by heart, last of all, and answers wrongly "
+    "around them",
+    do="look at the rows listed, correct them, smooth the labels or leave the rows out, stop early",
+    source="Northcutt, Jiang and Chuang 2021, Confident learning, arXiv:1911.00068; Zhang et al. "
+    "2017, arXiv:1611.03530",
+    during=during,
+    causes=("overfit", "plateau"),
+)

@@ -1,0 +1,237 @@
+"""Targets do not belong to the inputs beside them: a join went wrong, or one side was shuffled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.edits import replaced, stored
+from gipi.doctor.experiment import outputs
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.shallow import Answer, ask_ridge, predict
+from gipi.doctor.sheet import Sheet, answers, cpu, origin, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
+
+LEAST = 200
+LEAST_VAL = 50
+REACH = 8
+"""Rows by which targets may have slipped, either way."""
+BEYOND = 6.0
+CLEAR = 0.15
+ORDERS = 40
+LATE = 0.5
+TOGETHER = 1.5
+NET = 3.0
+"""Standard deviations above chance from which on the net has found something."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where the fault can be shown before the first step.
+
+    Targets that fit after a shift; or inputs that tell nothing of the targets in one split and a
+    great deal in the other.
+    """
+    train = sheet(facts)
+    if train is None or len(train.F) < LEAST:
+        return
+    here = answers(facts)
+    val = sheet(facts, "val")
+    if _silent(here):
+        slip, z = _slip(facts)
+        if slip:
+            yield _slipped(slip, z)
+            return
+        if val is not None and len(val.F) >= LEAST:
+            there = answers(facts, "val")
+            if max(a.z for a in there) > BEYOND and max(a.score for a in there) > CLEAR:
+                yield _one_split("training", here, there)
+        return
+    if val is None or len(val.F) < LEAST_VAL:
+        return
+    told = predict(train.ridge, train.Y, val.F)
+    z, share = _agreement(told, val.Y)
+    if here[0].score > CLEAR and z < 2 and share < 0.25 * here[0].score:
+        there = answers(facts, "val")
+        if _silent(there) and not _shifted(train, val):
+            yield _one_split("validation", here, there)
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where neither shallow learners nor the net find more than in noise."""
+    if trace.done < LATE:
+        return
+    start = origin(facts)
+    train = sheet(facts)
+    if train is None or len(train.F) < LEAST or not _silent(answers(facts)):
+        return
+    if start.val is None or not isinstance(start.val[1], Tensor) or len(start.val[1]) < LEAST_VAL:
+        return
+    on_val, on_train = net_above_chance(facts, start.val), net_above_chance(facts, start.train)
+    if on_val is None or on_train is None or on_val > NET:
+        return
+    if on_train < (2 * NET if facts.kind == "numbers" else NET):
+        return
+    # Of images, sequences and texts shallow learners see little: the net must have had its chance.
+    if facts.inputs != "table" and (trace.done < 1 or on_val > 1 or on_train < 2 * NET):
+        return
+    here, val = answers(facts), sheet(facts, "val")
+    seen = [*(a.z for a in here), on_val]
+    if val is not None:
+        seen.append(_agreement(predict(train.ridge, train.Y, val.F), val.Y)[0])
+    # Weak signs of one direction add up: what is drowned in noise is not misaligned.
+    if sum(seen) / len(seen) ** 0.5 > (TOGETHER if facts.kind == "numbers" else 2.0):
+        return
+    yield Finding(
+        "labels_misaligned",
+        f"a linear learner and the nearest neighbours tell the training targets no better than "
+        f"targets in random order ({max(a.z for a in here):.1f} standard deviations above them), "
+        f"and the net, which learns training rows by heart, does not on validation rows either "
+        f"({on_val:.1f})",
+        "check how inputs and targets were joined: sorted on one side, shuffled on the other, or "
+        "joined by position instead of by a key",
+        evidence={"linear": here[0].score, "neighbours": here[1].score, "net_z": on_val,
+                  "net_z_train": on_train},
+        confirmed=True,
+        phase="epoch",
+        strength=5.0,
+        repairs=(Repair("join again", None, mode="advise", edit=JOIN),),
+    )  # fmt: skip
+
+
+JOIN = "table = inputs.merge(targets, on='id', validate='one_to_one')"
+
+
+def net_above_chance(facts: Facts, data: tuple[Any, Any] | None) -> float | None:
+    """Return by how many deviations the net's loss is below that of targets in random order."""
+    if data is None or not isinstance(data[1], Tensor):
+        return None
+    exp = facts.exp
+    loss = exp.judge or exp.loss
+    y = data[1]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        said = outputs(exp, data[0])
+        own = float(loss(said, y))
+        generator = torch.Generator().manual_seed(3)
+        mixed = torch.tensor(
+            [float(loss(said, y[torch.randperm(len(y), generator=generator).to(y.device)]))
+             for _ in range(ORDERS)], dtype=torch.float64)  # fmt: skip
+    return float((mixed.mean() - own) / mixed.std().clamp_min(1e-9 * (1 + mixed.mean().abs())))
+
+
+def _silent(found: tuple[Answer, Answer]) -> bool:
+    return all(a.nothing for a in found)
+
+
+def _agreement(told: Tensor, Y: Tensor) -> tuple[float, float]:
+    """Return how well predictions agree with targets: deviations above chance, explained share."""
+    told, Y = told.double(), Y.double()
+    told, Y = told - told.mean(0), Y - Y.mean(0)
+    own = float((told * Y).sum())
+    generator = torch.Generator().manual_seed(4)
+    mixed = torch.tensor(
+        [float((told * Y[torch.randperm(len(Y), generator=generator)]).sum())
+         for _ in range(ORDERS)], dtype=torch.float64)  # fmt: skip
+    norm = float(told.norm() * Y.norm())
+    share = (own / norm) ** 2 if norm > 0 and own > 0 else 0.0
+    return (own - float(mixed.mean())) / max(float(mixed.std()), 1e-12), share
+
+
+def _shifted(train: Sheet, val: Sheet) -> bool:
+    """Whether validation inputs lie elsewhere: then it is their shift that is at fault."""
+    off = (val.straight.mean(0) - train.straight.mean(0)).abs()
+    spread = train.straight.std(0).clamp_min(0.1)
+    return bool(((off / spread) > 0.5).double().mean() > 0.1)
+
+
+def _slip(facts: Facts) -> tuple[int, float]:
+    """Return by how many rows targets have slipped, and how surely; 0 where they have not."""
+    pair = stored(facts.exp.train)
+    found = sheet(facts)
+    if pair is None or found is None or len(pair[0]) < LEAST:
+        return 0, 0.0
+    n = len(found.F)
+    # Neighbours in the file must be neighbours on the sheet.
+    X = facts.X if facts.start is None else facts.start.X
+    if len(pair[0]) != n or X is None or not torch.equal(cpu(X), cpu(pair[0])):
+        return 0, 0.0
+    shifts = [s for k in range(1, REACH + 1) for s in (k, -k)]
+    _, scores = ask_ridge(found.ridge, found.Y, more=tuple(found.Y.roll(s, 0) for s in shifts))
+    answer = answers(facts)[0]
+    best = int(scores.argmax())
+    spread = max(float(answer.chance.std()), 1e-3)
+    z = (float(scores[best]) - float(answer.chance.mean())) / spread
+    return (shifts[best], z) if z > BEYOND and float(scores[best]) > CLEAR / 2 else (0, 0.0)
+
+
+def _slipped(slip: int, z: float) -> Finding:
+    return Finding(
+        "labels_misaligned",
+        f"targets fit the inputs {abs(slip)} row{'s' * (abs(slip) > 1)} "
+        f"{'before' if slip < 0 else 'after'} them ({z:.0f} standard deviations above chance) and "
+        "not those beside them",
+        f"move the targets by {slip} rows: a header, a dropped row or a lag was counted on one "
+        "side only",
+        evidence={"shift": slip, "z": z},
+        confirmed=True,
+        strength=z / BEYOND,
+        repairs=(
+            Repair(f"move targets by {slip} rows", _moved(slip), mode="ask", proof="exact",
+                   edit=f"y = y.roll({slip}, 0)"),
+        ),
+    )  # fmt: skip
+
+
+def _moved(slip: int) -> Any:
+    def change(exp: Experiment) -> str:
+        for split in ("train", "val"):
+            data = getattr(exp, split)
+            if data is None:
+                continue
+            pair = stored(data)
+            if pair is None:
+                message = f"rows of {split} cannot be put in order"
+                raise CannotRepair(message)
+            setattr(exp, split, replaced(data, pair[0], pair[1].roll(slip, 0)))
+        return f"moved the targets by {slip} rows"
+
+    return change
+
+
+def _one_split(which: str, here: tuple[Answer, Answer], there: tuple[Answer, Answer]) -> Finding:
+    bad, good = (here, there) if which == "training" else (there, here)
+    other = "validation" if which == "training" else "training"
+    return Finding(
+        "labels_misaligned",
+        f"inputs of the {which} rows tell nothing of their targets ("
+        f"{max(a.z for a in bad):.1f} standard deviations above targets in random order), those of "
+        f"the {other} rows a great deal ({max(a.z for a in good):.0f})",
+        f"check how inputs and targets of the {which} rows were joined",
+        where=(which,),
+        evidence={"z": max(a.z for a in bad), "z_other": max(a.z for a in good)},
+        confirmed=True,
+        strength=5.0,
+        repairs=(Repair("join again", None, mode="advise", edit=JOIN),),
+    )
+
+
+RULE = Rule(
+    code="labels_misaligned",
+    title="targets do not belong to their inputs",
+    looks="training loss falls by rote or not at all; validation stays at the level of guessing",
+    why="where inputs and targets are paired at random there is nothing to learn but noise",
+    do="join inputs and targets by a key instead of by position, and shuffle both alike",
+    source="Ojala and Garriga 2010, Permutation tests for studying classifier performance",
+    before=before,
+    during=during,
+    causes=("overfit", "plateau", "underfit", "class_imbalance", "label_noise", "oscillating_loss",
+            "lr_too_low"),
+)  # fmt: skip

@@ -1,0 +1,178 @@
+"""Validation inputs were prepared in another way than training inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.drift import (
+    TURNS,
+    affine_to_training,
+    in_time_order,
+    is_repeatable,
+    mismatch,
+    stats,
+    turn,
+)
+from gipi.doctor.edits import mapped, put_in_front
+from gipi.doctor.experiment import outputs
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.trials import some, trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gipi.doctor.experiment import Experiment
+
+STEPS = 60
+WORSE, SURE, EVERY = 0.1, 10.0, "every column"
+"""As they are, validation rows must cost this share of the first loss more than brought in line.
+From a factor of 10 on it is enough that the model does not undo the difference itself."""
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect columns on another scale, or mean images that are turned against each other."""
+    found = mismatch(facts)
+    if found is None:
+        return
+    what, worst, strength = found
+    names = facts.exp.declared.get("columns") or []
+    where = [str(names[i]) if i < len(names) else f"column {i}" for i in worst]
+    s = stats(facts)
+    evidence: dict[str, Any] = {}
+    said = what
+    if s is not None and worst:
+        i = worst[0]
+        said = (
+            f"{what}: {where[0]} has mean {float(s.mean[i]):.4g} and standard deviation "
+            f"{float(s.std[i]):.4g} in training, {float(s.val_mean[i]):.4g} and "
+            f"{float(s.val_std[i]):.4g} in validation"
+        )
+        evidence = {n: {"train": [float(s.mean[i]), float(s.std[i])],
+                        "val": [float(s.val_mean[i]), float(s.val_std[i])]}
+                    for i, n in zip(worst, where, strict=True)}  # fmt: skip
+    yield Finding(
+        "preprocessing_mismatch",
+        said,
+        "prepare validation inputs by the same function, with the numbers of the training rows",
+        where=tuple(where),
+        evidence=evidence,
+        strength=min(strength, 1e3),
+        repairs=(
+            Repair("the same preparation", align, proof="exact",
+                   edit="X_val = prepare(X_val): the function, mean and spread of the training "
+                   "rows"),
+        ),
+    )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little: validation rows must be told better once they are brought in line."""
+    fix = _fix(facts)
+    rows = some(facts.val)
+    if fix is None or rows is None:
+        return finding.but(severity="hint", repairs=())
+    steps = max(20, min(STEPS, facts.exp.total_steps // 4))
+    seen = trial(facts, steps)
+    loss = facts.exp.judge or facts.exp.loss
+    X = fix(rows[0])
+    y = X if facts.kind == "reconstruct" else rows[1]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        as_is, in_line = outputs(seen.exp, rows[0]), outputs(seen.exp, X)
+        better = float(loss(in_line, y))
+    evidence = {**finding.evidence, "loss_as_is": seen.val, "loss_in_line": better}
+    worse = seen.val - better if math.isfinite(seen.val) else math.inf
+    if not math.isfinite(better):
+        return None
+    # A net of rectifiers may answer rightly on any scale: then the outputs' scale tells.
+    sure = finding.strength >= SURE or "standardised" in finding.message
+    told = sure and finding.message.startswith(EVERY)
+    told = told and _moves(as_is, in_line)
+    if worse < WORSE * max(abs(seen.train), 0.1 * abs(seen.first)) and not told:
+        return None
+    if in_time_order(facts):
+        return finding.but(severity="hint", evidence=evidence)
+    return finding.but(confirmed=True, evidence=evidence)
+
+
+def _moves(as_is: Any, in_line: Any) -> bool:
+    """Whether outputs depend on how the rows were prepared: a model may do that itself."""
+    if not isinstance(as_is, Tensor) or not isinstance(in_line, Tensor):
+        return False
+    return float((as_is - in_line).norm()) > 0.5 * float(in_line.norm())
+
+
+def align(exp: Experiment) -> str:
+    """Prepare validation inputs as training inputs are.
+
+    A transform that only prepares moves into the model, where every split passes it.
+    """
+    facts = Facts(exp)
+    X = facts.X
+    if mismatch(facts) is None:
+        message = "no difference was found again"
+        raise CannotRepair(message)
+    transform = exp.transform
+    if transform is not None and X is not None and is_repeatable(facts, X):
+        plain = Facts(exp)
+        exp.transform = None
+        if mismatch(plain) is None:
+            put_in_front(exp, Prepare(transform))
+            return "the transform prepares inputs within the model now, for every split"
+        exp.transform = transform
+    fix = _fix(facts)
+    if fix is None:
+        message = "the difference is not one of scale"
+        raise CannotRepair(message)
+    if facts.kind == "reconstruct":
+        exp.val = mapped(exp.val, of_x=fix, of_y=fix)
+    else:
+        exp.val = mapped(exp.val, of_x=fix)
+    return "validation inputs are brought to the training columns' mean and spread"
+
+
+class Prepare(nn.Module):
+    """A function over the inputs."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Any) -> Any:
+        """Return the prepared input."""
+        return self.function(x)
+
+
+def _fix(facts: Facts) -> Callable[[Tensor], Tensor] | None:
+    """Return the function that brings validation inputs in line."""
+    turned = turn(facts)
+    s = stats(facts)
+    if s is None:
+        return None
+    if turned is None or turned.startswith("light"):
+        fix: Callable[[Tensor], Tensor] = affine_to_training(facts)
+        if turned is None:
+            return fix
+        middle = s.val_mean.view(1, -1, 1, 1)
+        return lambda x: fix(2 * middle.to(x.device, x.dtype) - x)
+    return TURNS[turned]
+
+
+RULE = Rule(
+    code="preprocessing_mismatch",
+    title="validation is prepared in another way than training",
+    looks="training goes well and validation is at the level of guessing from the first epoch on",
+    why="the net has never seen numbers on that scale: what it learned does not apply to them",
+    do="put the preparation into one function, fit its numbers on training rows, use it everywhere",
+    source="Sculley et al. 2015, Hidden technical debt in machine learning systems",
+    before=before,
+    confirm=confirm,
+    passes=STEPS + 4,
+    causes=("train_val_shift", "overfit", "labels_misaligned", "bn_stats_mismatch",
+            "class_imbalance", "label_noise"),
+)  # fmt: skip

@@ -1,0 +1,274 @@
+"""A number stands for "unknown": -999 among ages, 1e20 among temperatures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.edits import kept, put_in_front, stored
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.gaps import NEAR, Fill, add_marks
+from gipi.doctor.rule import Rule
+from gipi.doctor.sheet import columns
+from gipi.doctor.tape import WEIGHTED, taped
+from gipi.doctor.trials import lead, trial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+
+MASS = 0.01
+LEAST_ROWS = 5
+GAP = 5.0
+"""Distance to the nearest other value, in interquartile ranges of the others."""
+DISTINCT = 10
+CUSTOMARY = frozenset(
+    (0.0, -1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0,
+     1e20, -1e20, 1e30, -1e30, 1e10, -1e10)
+)  # fmt: skip
+STEPS = 60
+WINS = 0.03
+"""The loss must fall by this share more where the value is filled."""
+
+
+@dataclass(frozen=True)
+class Sentinel:
+    """One value of one column, far from all others. mean, std: of the others."""
+
+    column: int
+    value: float
+    share: float
+    gap: float
+    median: float
+    mean: float
+    std: float
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Suspect a frequent value that is far from everything else in its column."""
+    X = facts.X
+    if X is not None and facts.inputs in ("table", "sequence") and len(X) >= 20:
+        flat = columns(facts, X)
+        found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+        if X.ndim == 3:
+            found = _not_padding(flat, found)
+        found = [s for s in found if _arrives(facts, X, s)]
+        if found:
+            yield _of_inputs(facts, found)
+    y = facts.y
+    if y is not None and facts.kind == "numbers" and y.ndim <= 2 and len(y) >= 20:
+        flat = y.reshape(len(y), -1).detach().cpu().double()
+        if flat.shape[1] <= 16:
+            found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+            if found:
+                yield _of_targets(found, y)
+
+
+def _of_inputs(facts: Facts, found: list[Sentinel]) -> Finding:
+    names = facts.exp.declared.get("columns") or []
+    named = [str(names[s.column]) if s.column < len(names) else f"column {s.column}" for s in found]
+    worst = max(found, key=lambda s: s.gap)
+    return Finding(
+        "sentinel_values",
+        f"{worst.value:.6g} stands in {worst.share:.1%} of {named[found.index(worst)]} and is "
+        f"{worst.gap:.3g} interquartile ranges away from every other value: it seems to mean "
+        "'unknown', and the net reads it as a quantity",
+        "fill it like a gap, by the median of the others, with a column that says where it was",
+        where=tuple(named),
+        evidence={n: {"value": s.value, "share": s.share, "gap": s.gap, "median": s.median}
+                  for n, s in zip(named, found, strict=True)},
+        strength=min(worst.gap / GAP, 1e3),
+        repairs=(
+            Repair("fill the value within the model", fill, proof="not worse",
+                   edit=f"X[X == {worst.value:.6g}] = nan; then fill by the median of the "
+                   "training rows, with a column that says where"),
+        ),
+    )  # fmt: skip
+
+
+def _of_targets(found: list[Sentinel], y: Tensor) -> Finding:
+    worst = max(found, key=lambda s: s.share)
+    coded = y.reshape(len(y), -1)[:, worst.column].cpu().double() == worst.value
+    rows = coded.nonzero().flatten()
+    return Finding(
+        "sentinel_values",
+        f"the target is {worst.value:.6g} in {worst.share:.1%} of the rows and never anything near "
+        f"it ({worst.gap:.3g} interquartile ranges away): it seems to mean 'unknown'",
+        "take rows without a known target out of training and validation",
+        severity="problem" if worst.value in CUSTOMARY else "hint",
+        where=("target",),
+        rows=tuple(rows[:20].tolist()),
+        evidence={"value": worst.value, "share": worst.share, "gap": worst.gap},
+        confirmed=worst.value in CUSTOMARY,
+        strength=min(worst.gap / GAP, 1e3),
+        repairs=(
+            Repair("drop rows without a target", drop, mode="ask", proof="exact",
+                   edit=f"keep = y != {worst.value:.6g}; X, y = X[keep], y[keep]"),
+        ),
+    )  # fmt: skip
+
+
+def sentinel(column: Tensor, number: int) -> Sentinel | None:
+    """Return the value of a column that seems to stand for "unknown", None where there is none."""
+    column = column[column.isfinite()]
+    n = len(column)
+    if n < 20:
+        return None
+    best = None
+    for value in (float(column.min()), float(column.max())):
+        there = column == value
+        count = int(there.sum())
+        if count < max(LEAST_ROWS, MASS * n) or count > 0.9 * n:
+            continue
+        others = column[~there]
+        if len(torch.unique(others)) < DISTINCT:
+            continue
+        low, q1, mid, q3, high = torch.quantile(
+            others[:100_000], torch.tensor([0.005, 0.25, 0.5, 0.75, 0.995], dtype=torch.float64)
+            ).tolist()  # fmt: skip
+        spread, reach = q3 - q1, high - low
+        if spread <= 0:
+            continue
+        gap = float((others - value).abs().min())
+        wanted = 0.5 if value in CUSTOMARY else 1.5
+        if gap < GAP * spread * (0.6 if value in CUSTOMARY else 1.0) or gap < wanted * reach:
+            continue
+        if value == 0 and count > 0.4 * n:  # where most are zero it is the rest that is special
+            continue
+        if best is None or gap / spread > best.gap:
+            best = Sentinel(number, value, count / n, gap / spread, mid, float(others.mean()),
+                            float(others.std()))  # fmt: skip
+    return best
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a little with the value and with it filled: the finding stands where filling wins."""
+    steps = min(STEPS, max(20, facts.exp.total_steps // 2))
+    plain = trial(facts, steps)
+    filled = trial(facts, steps, change=fill)
+    numbers = {"loss_as_is": plain.train, "loss_filled": filled.train}
+    if lead(plain, filled) > WINS:
+        return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
+    # Where the loss says nothing within so few steps, a customary code is still worth a look.
+    values = [v["value"] for v in finding.evidence.values() if isinstance(v, dict)]
+    if any(v in CUSTOMARY and abs(v) >= 99 for v in values):
+        return finding.but(severity="hint", evidence={**finding.evidence, **numbers})
+    return None
+
+
+def fill(exp: Experiment) -> str:
+    """Fill the values in front of the model; columns that had one are standardised by the rest."""
+    facts = Facts(exp)
+    X = facts.X
+    if X is None or not X.is_floating_point() or X.ndim not in (2, 3):
+        message = "the input is not a table or a sequence of numbers"
+        raise CannotRepair(message)
+    flat = columns(facts, X)
+    found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+    if not found:
+        message = "no such value was found again"
+        raise CannotRepair(message)
+    width = flat.shape[1]
+    median, code = torch.zeros(width), torch.full((width,), torch.nan)
+    mean, std = torch.zeros(width), torch.ones(width)
+    for s in found:
+        median[s.column], code[s.column] = s.median, s.value
+        mean[s.column], std[s.column] = s.mean, s.std or 1.0
+    first = X.ndim == 3 and width == X.shape[1] != X.shape[2]
+    filled = Fill(median.to(X.dtype), code.to(X.dtype), channels_first=first,
+                  mean=mean.to(X.dtype), std=std.to(X.dtype))  # fmt: skip
+    marks = torch.tensor([s.column for s in found])
+    marked = X.ndim == 2 and add_marks(exp, filled, marks, X)
+    put_in_front(exp, filled)
+    values = ", ".join(f"{s.value:.6g} of column {s.column}" for s in found[:4])
+    more = ", and a column each says where it was" if marked else ""
+    return f"{values} is filled by the median of the training rows within the model{more}"
+
+
+def drop(exp: Experiment) -> str:
+    """Take rows whose target stands for "unknown" out of both splits."""
+    y = Facts(exp).y
+    if y is None:
+        message = "the targets are not one tensor"
+        raise CannotRepair(message)
+    flat = y.reshape(len(y), -1).detach().cpu().double()
+    found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+    taken = 0
+    for split in ("train", "val"):
+        data = getattr(exp, split)
+        if data is None:
+            continue
+        pair = stored(data)
+        if pair is None:
+            message = f"rows of {split} cannot be chosen by their number"
+            raise CannotRepair(message)
+        rows = pair[1].reshape(len(pair[1]), -1).cpu().double()
+        bad = torch.zeros(len(rows), dtype=torch.bool)
+        for s in found:
+            bad |= rows[:, s.column] == s.value
+        taken += int(bad.sum())
+        setattr(exp, split, kept(data, ~bad))
+    return f"took out {taken} rows without a known target"
+
+
+def _not_padding(flat: Tensor, found: list[Sentinel]) -> list[Sentinel]:
+    """Keep the values that are not there in all columns at once: those pad a sequence."""
+    if flat.shape[1] == 1:
+        return []
+    left = []
+    for s in found:
+        there = flat[flat[:, s.column] == s.value]
+        if float((there == s.value).all(1).double().mean()) < 0.5:
+            left.append(s)
+    return left
+
+
+def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
+    """Whether the value reaches the first weights as it is; a model may fill it itself."""
+    where = X if X.ndim == 2 else X.amax(1) if s.value > 0 else X.amin(1)
+    if where.shape[-1] <= s.column:
+        return True
+    rows = (where[:, s.column].cpu().double() == s.value).nonzero().flatten()[:16]
+    if not len(rows):
+        return True
+    key = "rows with a sentinel at the first weights"
+    seen = facts.notes.setdefault(key, {})
+    if s.column not in seen and len(seen) < 4:
+        facts.passes += 1
+        training = facts.exp.model.training
+        facts.exp.model.eval()
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                first = taped(facts.exp, X[rows]).of(WEIGHTED)
+        finally:
+            facts.exp.model.train(training)
+        seen[s.column] = first[0].inputs[0].detach() if first and first[0].inputs else None
+    fed = seen.get(s.column)
+    if fed is None or fed.ndim < 2 or fed.shape[-1] < X.shape[-1]:
+        return True
+    there = fed[..., s.column].cpu().double()
+    return bool(((there - s.value).abs() <= NEAR * (1 + abs(s.value))).any())
+
+
+RULE = Rule(
+    code="sentinel_values",
+    title="a number stands for 'unknown'",
+    looks="one value far outside of its column, often -999 or 1e20, in more than one row in a "
+    "hundred",
+    why="the net takes it for a quantity: the column's spread is that of the code, what the column "
+    "says is squeezed into a point, and gradients of these rows drown all others",
+    do="treat the value as a gap: fill it by the median of the training rows in every split, and "
+    "add a column that says where it was",
+    source="Little and Rubin 2019, Statistical analysis with missing data, 3rd edition",
+    before=before,
+    confirm=confirm,
+    passes=2 * STEPS + 4,
+    causes=("unnormalised_input", "saturated_activation", "dead_relu", "exploding_gradient",
+            "nan_inf", "lr_too_high", "plateau", "bad_init_scale", "oscillating_loss", "underfit",
+            "train_val_shift", "preprocessing_mismatch"),
+)  # fmt: skip

@@ -1,0 +1,223 @@
+"""A column tells the target by itself, far better than all others together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.edits import put_in_front
+from gipi.doctor.experiment import outputs
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.shallow import ask_ridge, ridge
+from gipi.doctor.sheet import cpu, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+
+LEAST = 60
+SURE = 0.99
+"""Explained share from which on one column is the target under another name."""
+NEXT = 0.85
+REST, COPY = 0.9, 0.999
+"""What all others may explain together, unless the column is a copy of the class."""
+MOST = 5000
+SAME = 1e-6
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where a column is the target, or tells it as no other can."""
+    X, y = facts.X, facts.y
+    if X is None or y is None or facts.kind not in ("classes", "binary", "numbers"):
+        return
+    if facts.inputs not in ("table", "sequence", "image") or len(X) < LEAST:
+        return
+    names = facts.exp.declared.get("columns") or []
+    same = _same(cpu(X), cpu(y)) if facts.kind == "numbers" else []
+    if same:
+        where = [_name(names, X, j) for j in same]
+        yield _finding(where, same if X.ndim == 2 else [], 1.0, 0.0, 0.0, sure=True)
+        return
+    train = sheet(facts)
+    if (
+        train is None
+        or not 3 <= X[0].numel() <= MOST
+        or (train.label is not None and train.Y.shape[1] < 2)
+    ):
+        return
+    x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
+    single = told_by_one(x, train.Y.double(), train.label)
+    leaks = [int(j) for j in (single >= SURE).nonzero().flatten()]
+    if X.ndim == 3:
+        leaks = [j for j in leaks if _is_late(X, j)]
+    if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, X, leaks):
+        return
+    others = torch.ones(x.shape[1], dtype=torch.bool)
+    others[leaks] = False
+    left = x[:, others]
+    left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
+    best, following = float(single[leaks].max()), float(single[others].max())
+    rest = max(0.0, ask_ridge(ridge(_bent(left)), train.Y)[0].score)
+    copied = train.label is not None and best >= COPY
+    if following > NEXT or (rest > REST and not copied) or (1 - rest) < 5 * (1 - best):
+        return
+    yield _finding([_name(names, X, j) for j in leaks[:8]], leaks if X.ndim == 2 else [], best,
+                   following, rest, sure=best > SURE)  # fmt: skip
+
+
+def _is_late(X: Tensor, number: int) -> bool:
+    """Whether a number stands in the last quarter of a sequence: earlier ones may be remembered."""
+    return number // X.shape[2] >= 3 * X.shape[1] // 4
+
+
+def _is_read(facts: Facts, X: Tensor, numbers: list[int]) -> bool:
+    """Whether the outputs depend on some numbers of a row: a model may leave them out."""
+    some = X[: min(len(X), 256)]
+    other = some.clone().flatten(1)
+    other[:, numbers] = other[:, numbers].roll(1, 0) + other[:, numbers].std()
+    facts.passes += 2
+    with torch.random.fork_rng(devices=[]):
+        one, two = outputs(facts.exp, some), outputs(facts.exp, other.view_as(some))
+    return not (isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two))
+
+
+def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
+    """Return for each column how nearly it is the target: (d,).
+
+    Numbers: the squared correlation. Classes: the share
+    of the column's variance that lies between classes, where each class is told apart by it; a
+    column that parts classes widely but is spread within them is a good feature and no copy.
+    """
+    x = x_nd - x_nd.mean(0)
+    total = x.square().sum(0)
+    live = total > 0
+    if label is None:
+        best = torch.zeros(x.shape[1], dtype=torch.float64)
+        for y in Y_nk.T:
+            y_ = y - y.mean()
+            norm = (total * y_.square().sum()).clamp_min(1e-30)
+            best = torch.maximum(best, (x * y_[:, None]).sum(0).square() / norm)
+        return torch.where(live, best, torch.zeros_like(best))
+    groups = Y_nk.T @ x  # (k, d)
+    counts = Y_nk.sum(0).clamp_min(1)
+    between = (groups.square() / counts[:, None]).sum(0)
+    share = between / total.clamp_min(1e-30)
+    # Every class must have a place of its own: a column that parts one class from the rest is not
+    # the target of many classes.
+    means = (groups / counts[:, None]).sort(0).values
+    within = ((total - between).clamp_min(0) / len(x)).sqrt()
+    apart = means.diff(dim=0).min(0).values > 4 * within
+    return torch.where(live & apart, share, torch.zeros_like(share))
+
+
+def _finding(
+    where: list[str], leaks: list[int], best: float, following: float, rest: float, *, sure: bool
+) -> Finding:
+    names = ", ".join(where[:4])
+    if following or rest:
+        what = (
+            f"{names} alone explains {best:.1%} of the target, the next column {following:.1%} and "
+            f"all the others together {rest:.1%}"
+        )
+    else:
+        what = f"the target itself stands in {names}"
+    repairs = (Repair("take the column out", _without(leaks), mode="ask", proof="exact",
+                      edit=f"drop {names} from the inputs"),) if leaks else (
+               Repair("take the target out of its inputs", None, mode="advise",
+                      edit=f"let the inputs end before {names}"),)  # fmt: skip
+    return Finding(
+        "target_leak",
+        f"{what}: it may be made of the target, or known only after it",
+        "ask when and how the column comes about; take it out if it is not known in time",
+        severity="problem" if sure else "hint",
+        where=tuple(where),
+        evidence={"share": best, "next": following, "rest": rest},
+        confirmed=sure,
+        strength=10.0,
+        repairs=repairs,
+    )
+
+
+def _name(names: list[str], X: Tensor, number: int) -> str:
+    if X.ndim == 2:
+        return str(names[number]) if number < len(names) else f"column {number}"
+    if X.ndim == 4:
+        return f"pixel {number % X[0, 0].numel()} of channel {number // X[0, 0].numel()}"
+    step, column = divmod(number, X.shape[2])
+    name = str(names[column]) if column < len(names) else f"column {column}"
+    return f"{name} at place {step}"
+
+
+def _same(X: Tensor, y: Tensor) -> list[int]:
+    """Return the numbers of columns that are the target, but for scale in tables."""
+    if X.ndim == 4:
+        return []
+    flat = X.reshape(len(X), -1).double()
+    target = y.reshape(len(y), -1).double()
+    if flat.shape[1] > 20_000 or target.shape[1] > 4:
+        return []
+    good = flat.isfinite().all(1) & target.isfinite().all(1)
+    flat, target = flat[good], target[good]
+    found = []
+    for column in target.T:
+        if len(torch.unique(column)) < 20:
+            continue
+        near = (flat - column[:, None]).abs() <= SAME * column.std()
+        found += (near.double().mean(0) > 0.99).nonzero().flatten().tolist()
+    return sorted({j for j in found if X.ndim == 2 or _is_late(X, j)})
+
+
+def _bent(x: Tensor, width: int = 120) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = x.clamp(-5, 5)
+    bend = torch.randn(x.shape[1], width, generator=generator).double() / max(x.shape[1], 1) ** 0.5
+    offset = torch.randn(width, generator=generator).double()
+    return torch.cat([x, (x @ bend + offset).relu()], 1)
+
+
+class Without(nn.Module):
+    """Some columns of a table held at their mean."""
+
+    columns: Tensor
+    mean: Tensor
+
+    def __init__(self, columns: Tensor, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("columns", columns)
+        self.register_buffer("mean", mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the table with these columns constant."""
+        held = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
+        held[self.columns] = True
+        return torch.where(held, self.mean.to(x.dtype), x)
+
+
+def _without(leaks: list[int]) -> Change:
+    def change(exp: Experiment) -> str:
+        X = Facts(exp).X
+        if X is None or X.ndim != 2:
+            message = "the input is not a table"
+            raise CannotRepair(message)
+        mean = torch.nan_to_num(X).mean(0)
+        put_in_front(exp, Without(torch.tensor(leaks), mean))
+        return f"columns {leaks} are held at their mean within the model"
+
+    return change
+
+
+RULE = Rule(
+    code="target_leak",
+    title="a column gives the target away",
+    looks="scores near perfection from the first epoch on, and a failure in use",
+    why="a column that is made of the target, or filled in after it, is not there when the net is "
+    "asked",
+    do="find out when the column comes about, and take it out if that is after the question",
+    source="Kaufman, Rosset and Perlich 2012, Leakage in data mining",
+    before=before,
+)

@@ -1,0 +1,142 @@
+"""Token ids mean different words in the two splits, or the net knows fewer ids than there are."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.shallow import predict
+from gipi.doctor.sheet import answers, cpu, is_tokens, sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.facts import Facts
+
+APART, LIKELY, LEAST_APART = 0.3, 0.2, 0.08
+"""Jensen-Shannon divergence of token frequencies, in bits, from which on a problem, a hint,
+and a problem where what is learned from training rows is worth nothing in validation."""
+LEAST = 400
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where token frequencies part, or ids and embedding do not fit."""
+    if facts.train is None or not is_tokens(facts.train[0]):
+        return
+    X = cpu(facts.train[0])
+    rows = _rows_of_embedding(facts)
+    known = facts.exp.declared.get("vocabulary")
+    V = cpu(facts.val[0]) if facts.val is not None and is_tokens(facts.val[0]) else None
+    top = max(int(X.max()), int(V.max()) if V is not None else 0)
+    asked = max(top + 1, int(known) if isinstance(known, int) else 0)
+    if rows is not None and asked > rows:
+        what = f"the tokenizer knows {known} tokens" if asked != top + 1 else f"the ids reach {top}"
+        yield Finding(
+            "tokenizer_mismatch",
+            f"{what} and the embedding has {rows} rows: tokens beyond are an error or another word",
+            "use the tokenizer that the model was made for, or make the embedding as large",
+            evidence={"ids": asked, "embedding": rows},
+            confirmed=True,
+            strength=10.0,
+            repairs=(Repair("the right tokenizer", None, mode="ask",
+                            edit=f"nn.Embedding({asked}, ...)"),),
+        )  # fmt: skip
+        return
+    if V is None:
+        return
+    pads = set(dict(facts.exp.declared.get("tokens") or {}).values())
+    if not pads:
+        pads = {0}  # what pads is 0 nearly everywhere; without it lengths would seem to be words
+    a, b = _counts(X, pads), _counts(V, pads)
+    size = max(len(a), len(b))
+    a, b = _wide(a, size), _wide(b, size)
+    if min(float(a.sum()), float(b.sum())) < LEAST:
+        return
+    apart = divergence(a, b)
+    if apart < LEAST_APART:
+        return
+    chance = _chance(X, pads, len(V), size)
+    sure = apart >= 4 * chance and (apart >= APART or _useless(facts))
+    if not sure and (apart < LIKELY or apart < 3 * chance):
+        return
+    order = (b / b.sum() - a / a.sum()).argsort(descending=True)[:5].tolist()
+    yield Finding(
+        "tokenizer_mismatch",
+        f"the token frequencies of training and validation are {apart:.2f} bits apart, those of "
+        f"two random parts of the training rows {chance:.2f}; most in excess in validation: "
+        f"{', '.join(map(str, order))}",
+        "encode both splits by the same tokenizer with the same vocabulary",
+        severity="problem" if sure else "hint",
+        where=tuple(f"token {i}" for i in order),
+        evidence={"divergence": apart, "chance": chance},
+        confirmed=sure,
+        strength=apart / APART,
+        repairs=(Repair("one tokenizer", None, mode="ask",
+                        edit="X_val = tokenizer(texts_val), the tokenizer of X_train"),),
+    )  # fmt: skip
+
+
+def _useless(facts: Facts) -> bool:
+    """Whether what a shallow learner finds in training rows is worth nothing in validation."""
+    train, val = sheet(facts), sheet(facts, "val")
+    if train is None or val is None:
+        return False
+    own = answers(facts)[0].score
+    told, Y = predict(train.ridge, train.Y, val.F), val.Y.double()
+    base = (Y - train.Y.double().mean(0)).square().sum().clamp_min(1e-12)
+    return own > 0.1 and float(1 - (Y - told).square().sum() / base) < 0.3 * own
+
+
+def divergence(a: Tensor, b: Tensor) -> float:
+    """Return the Jensen-Shannon divergence of two histograms in bits, 0 to 1."""
+    p, q = a / a.sum(), b / b.sum()
+    m = (p + q) / 2
+    h = [-(d[d > 0] * d[d > 0].log2()).sum() for d in (m, p, q)]
+    return float(h[0] - (h[1] + h[2]) / 2)
+
+
+def _counts(X: Tensor, pads: set[int]) -> Tensor:
+    counts = torch.bincount(X.flatten().long().clamp_min(0)).double()
+    for p in pads:
+        if isinstance(p, int) and 0 <= p < len(counts):
+            counts[p] = 0
+    return counts
+
+
+def _wide(counts: Tensor, size: int) -> Tensor:
+    return torch.cat([counts, counts.new_zeros(size - len(counts))])
+
+
+def _chance(X: Tensor, pads: set[int], rows: int, size: int) -> float:
+    """Return the divergence of two random parts of the training rows, the second of `rows`."""
+    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
+    part = min(rows, len(X) // 2)
+    a, b = _counts(X[order[part:]], pads), _counts(X[order[:part]], pads)
+    if not float(a.sum()) or not float(b.sum()):
+        return math.inf
+    return divergence(_wide(a, size), _wide(b, size))
+
+
+def _rows_of_embedding(facts: Facts) -> int | None:
+    """Return the rows of the embedding that reads the ids: the first that the model holds."""
+    for module in facts.exp.model.modules():
+        if isinstance(module, nn.Embedding):
+            return module.num_embeddings
+    return None
+
+
+RULE = Rule(
+    code="tokenizer_mismatch",
+    title="token ids do not mean the same everywhere",
+    looks="validation is at the level of guessing, or an index is out of range",
+    why="an embedding knows ids, not words: under another vocabulary every id is another word",
+    do="encode every split by the one tokenizer that belongs to the model",
+    source="Lin 1991, Divergence measures based on the Shannon entropy",
+    before=before,
+    causes=("train_val_shift", "overfit", "labels_misaligned"),
+)

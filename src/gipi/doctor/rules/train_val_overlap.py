@@ -1,0 +1,178 @@
+"""Validation rows that are training rows too: the score tells what was learned by heart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.edits import kept, stored
+from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.rule import Rule
+from gipi.doctor.sheet import is_tokens, origin, the_lens
+from gipi.doctor.twins import bits_of, copies, enough, first_of, inputs_of, keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
+
+SHARE = 0.01
+LEAST = 3
+TIMES = 3.0
+NEAR = 0.1
+NEAR_SHARE = 0.1
+"""Share of validation rows that must be nearly a training row before that is called an overlap."""
+WIDTH = 4
+LEAST_LEFT, LEFT = 30, 0.3
+
+
+def before(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where validation rows are among the training rows, beyond chance."""
+    facts = origin(facts)
+    if facts.val is None or facts.train is None or facts.exp.declared.get("duplicates"):
+        return
+    X, V = inputs_of(facts.exp.train, facts.train), inputs_of(facts.exp.val, facts.val)
+    if isinstance(X, Tensor) != isinstance(V, Tensor):
+        return
+    if isinstance(X, Tensor) and (X.shape[1:] != V.shape[1:] or X.dtype != V.dtype):
+        return
+    there = copies(X)
+    keys = keys_of(V)
+    if not len(keys) or not len(there.keys):
+        return
+    both = torch.cat([there.keys, keys])
+    first = first_of(both)
+    found = torch.isin(keys, there.keys)
+    n = len(there.keys)
+    telling = _bits(X, V, first) >= enough(n)
+    seen = found & telling
+    # What is as frequent within the training rows as across the splits comes of the data.
+    chance = 0.0 if bool(telling.all()) else there.in_company
+    share = float(seen.double().mean())
+    if int(seen.sum()) >= LEAST and share > max(SHARE, TIMES * chance):
+        yield _finding(share, seen, exact=True, count=int(seen.sum()))
+        return
+    if not bool(telling.all()):
+        if float(found.double().mean()) > max(0.5, TIMES * there.in_company) and len(found) >= 20:
+            yield _finding(float(found.double().mean()), found, exact=True,
+                           count=int(found.sum()))  # fmt: skip
+        return
+    near = _near(facts, X, V)
+    if near is not None:
+        yield _finding(near[0], near[1], exact=False, count=int(near[1].sum()))
+
+
+def _finding(share: float, seen: Tensor, *, exact: bool, count: int) -> Finding:
+    what = "are" if exact else "are nearly"
+    return Finding(
+        "train_val_overlap",
+        f"{count} validation rows ({share:.1%}) {what} training rows: their score tells what was "
+        "learned by heart",
+        "take these rows out of the validation rows, and divide by groups of equal rows",
+        where=("validation",),
+        rows=tuple(seen.nonzero().flatten()[:50].tolist()),
+        evidence={"share": share, "rows": count, "exact": exact},
+        confirmed=True,
+        strength=share / SHARE,
+        repairs=(
+            Repair("take them out of validation", part, proof="exact",
+                   edit="keep = ~isin(hash(X_val), hash(X_train)); X_val, y_val = X_val[keep], "
+                   "y_val[keep]"),
+        ) if exact else (
+            Repair("divide anew", None, mode="advise",
+                   edit="GroupShuffleSplit: rows that are nearly equal belong to one split"),
+        ),
+    )  # fmt: skip
+
+
+def part(exp: Experiment) -> str:
+    """Take validation rows that are training rows out; out of training where too few are left."""
+    train, val = stored(exp.train), stored(exp.val)
+    if val is None:
+        message = "validation rows cannot be chosen by their number"
+        raise CannotRepair(message)
+    if train is None:
+        train = _collected(exp.train)
+    if train is None:
+        message = "training rows are not tensors"
+        raise CannotRepair(message)
+    keys, there = keys_of(val[0]), keys_of(train[0])
+    keep = ~torch.isin(keys, there)
+    if int(keep.sum()) >= max(LEAST_LEFT, LEFT * len(keep)):
+        exp.val = kept(exp.val, keep)
+        return f"took {int((~keep).sum())} of {len(keep)} validation rows out"
+    if stored(exp.train) is None:
+        message = "hardly a validation row is left, and training rows cannot be chosen"
+        raise CannotRepair(message)
+    left = ~torch.isin(there, keys)
+    if float(left.double().mean()) < 0.5:
+        message = "the splits are nearly the same rows: divide anew"
+        raise CannotRepair(message)
+    exp.train = kept(exp.train, left)
+    return f"took {int((~left).sum())} of {len(left)} training rows out"
+
+
+def _collected(data: Any) -> tuple[Tensor, Tensor] | None:
+    xs, ys = [], []
+    for xb, yb in data:
+        if not isinstance(xb, Tensor) or not isinstance(yb, Tensor):
+            return None
+        xs.append(xb)
+        ys.append(yb)
+    if not xs or any(x.shape[1:] != xs[0].shape[1:] for x in xs):
+        return None
+    return torch.cat(xs), torch.cat(ys)
+
+
+def _bits(X: Any, V: Any, first: Tensor) -> Tensor:
+    """Return how much each validation row says, by the frequencies of both splits."""
+    if isinstance(X, Tensor):
+        both: Any = torch.cat([X, V])
+        n = len(X)
+    elif isinstance(X, dict):
+        both = {k: torch.cat([X[k], V[k]]) for k in X if isinstance(X[k], Tensor)}
+        n = len(next(iter(both.values())))
+    else:
+        both = [torch.cat([a, b]) for a, b in zip(X, V, strict=True) if isinstance(a, Tensor)]
+        n = len(both[0])
+    return bits_of(both, first.nonzero().flatten())[n:]
+
+
+def _near(facts: Facts, X: Any, V: Any) -> tuple[float, Tensor] | None:
+    """Return the share of validation rows that lie next to a training row, beyond chance."""
+    lens = the_lens(facts)
+    if lens is None or is_tokens(X) or not isinstance(X, Tensor) or not X.is_floating_point():
+        return None
+    if X[0].numel() < WIDTH or len(X) > 20_000 or len(X) < 50 or facts.inputs == "sequence":
+        return None
+    a = lens.straight(X).float()
+    chosen = torch.arange(min(len(V), 400)) * len(V) // min(len(V), 400)
+    b = lens.straight(V[chosen]).float()
+    own = torch.arange(min(len(X), 400)) * len(X) // min(len(X), 400)
+    within = torch.cdist(a[own], a)
+    within[torch.arange(len(own)), own] = torch.inf
+    usual = within.min(1).values
+    scale = NEAR * float(usual.median())
+    if scale <= 0:
+        return None
+    close = torch.cdist(b, a).min(1).values < scale
+    share, chance = float(close.double().mean()), float((usual < scale).double().mean())
+    if share <= max(NEAR_SHARE, TIMES * chance) or int(close.sum()) < LEAST:
+        return None
+    mask = torch.zeros(len(V), dtype=torch.bool)
+    mask[chosen[close]] = True
+    return share, mask
+
+
+RULE = Rule(
+    code="train_val_overlap",
+    title="validation rows are training rows",
+    looks="validation is as good as training, and use is worse than both",
+    why="a row that was trained on says how well the net remembers, not how well it answers",
+    do="take the rows out of validation; divide by groups of equal or nearly equal rows",
+    source="Kapoor and Narayanan 2023, Leakage and the reproducibility crisis, arXiv:2207.07048",
+    before=before,
+)

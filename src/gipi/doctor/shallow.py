@@ -1,0 +1,176 @@
+"""Shallow learners that answer within milliseconds whether inputs tell anything of targets.
+
+Ridge regression with all its leave-one-out predictions in closed form,
+ŷ₋ᵢ = yᵢ − (yᵢ − ŷᵢ) / (1 − hᵢᵢ) (Allen 1974, PRESS), and the nearest neighbours. What counts is
+never the score itself but the score beside those of the same targets in random order: one
+factorisation serves them all.
+
+Shapes: n rows, p features, k columns of targets, G versions of the targets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEIGHBOURS = 10
+ORDERS = 40
+"""Random orders of the targets that a score is held against."""
+SHRINK = (0.03, 0.3, 3.0, 30.0)
+"""Ridge penalties, in units of the mean squared singular value."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A factorised matrix of features: U of (n, r), squared singular values, means."""
+
+    F_np: Tensor
+    mean_p: Tensor
+    U_nr: Tensor
+    s2_r: Tensor
+
+    @property
+    def penalties(self) -> list[float]:
+        """Penalties that are tried."""
+        mean = float(self.s2_r.mean()) if len(self.s2_r) else 1.0
+        return [share * mean for share in SHRINK]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How well targets are told by features, each row by the others.
+
+    score   explained share of the targets' variance, 0 for the mean, 1 for all of it
+    chance  the same for the targets in random orders
+    told_nk  leave-one-out predictions
+    """
+
+    score: float
+    chance: Tensor
+    told_nk: Tensor
+
+    @property
+    def z(self) -> float:
+        """Standard deviations above chance."""
+        spread = max(float(self.chance.std()), 1e-3)
+        return (self.score - float(self.chance.mean())) / spread
+
+    @property
+    def found(self) -> bool:
+        """Whether the features tell something beyond doubt."""
+        return self.z > 4 and self.score > float(self.chance.max())
+
+    @property
+    def nothing(self) -> bool:
+        """Whether what they tell is not more than the same targets in random order."""
+        return self.z < 3
+
+
+def ridge(F_np: Tensor) -> Ridge:
+    """Return the factorisation, of the smaller of FᵀF and FFᵀ."""
+    F_np = F_np.double()
+    mean_p = F_np.mean(0)
+    F_np = F_np - mean_p
+    n, p = F_np.shape
+    if p <= n:
+        s2, V = torch.linalg.eigh(F_np.T @ F_np)
+        live = s2 > 1e-9 * s2.max().clamp_min(1e-30)
+        U = F_np @ V[:, live] / s2[live].sqrt()
+    else:
+        s2, U = torch.linalg.eigh(F_np @ F_np.T)
+        live = s2 > 1e-9 * s2.max().clamp_min(1e-30)
+        U = U[:, live]
+    return Ridge(F_np, mean_p, U, s2[live])
+
+
+def left_out(r: Ridge, Y_nk: Tensor, penalty: float) -> Tensor:
+    """Return the prediction of every row by a ridge regression on all the others."""
+    mean = Y_nk.mean(0)
+    w = r.s2_r / (r.s2_r + penalty)
+    fit = mean + r.U_nr @ (w[:, None] * (r.U_nr.T @ (Y_nk - mean)))
+    h = 1 / len(Y_nk) + r.U_nr.square() @ w
+    return Y_nk - (Y_nk - fit) / (1 - h).clamp_min(1e-3)[:, None]
+
+
+def explained(told_nk: Tensor, Y_nk: Tensor, groups: int) -> Tensor:
+    """Return the explained share of each of `groups` versions of targets that stand side by side.
+
+    The mean of a row's others is what is known without features.
+    """
+    n = len(Y_nk)
+    off = (Y_nk - told_nk).square().sum(0).reshape(groups, -1).sum(1)
+    base = ((Y_nk - Y_nk.mean(0)) * (n / (n - 1))).square().sum(0).reshape(groups, -1).sum(1)
+    return 1 - off / base.clamp_min(1e-12)
+
+
+def versions(Y_nk: Tensor, more: tuple[Tensor, ...] = (), *, seed: int = 0) -> Tensor:
+    """Return targets, further versions of them, and random orders side by side: (n, G k)."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(Y_nk)
+    mixed = [Y_nk[torch.randperm(n, generator=generator)] for _ in range(ORDERS)]
+    return torch.cat([Y_nk, *more, *mixed], 1)
+
+
+def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple[Answer, Tensor]:
+    """Return the answer of ridge regression, and the scores of further versions of the targets.
+
+    Every version chooses its best penalty, so that chance may choose as well.
+    """
+    Y = Y_nk.double()
+    wide = versions(Y, tuple(m.double() for m in more))
+    groups = 1 + len(more) + ORDERS
+    best = torch.full((groups,), -torch.inf, dtype=torch.float64)
+    told = Y
+    for penalty in r.penalties:
+        out = left_out(r, wide, penalty)
+        scores = explained(out, wide, groups)
+        if scores[0] > best[0]:
+            told = out[:, : Y.shape[1]]
+        best = torch.maximum(best, scores)
+    answer = Answer(float(best[0]), best[1 + len(more) :], told)
+    return answer, best[1 : 1 + len(more)]
+
+
+def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor) -> Tensor:
+    """Return what the regression with the best penalty says of other rows: (m, k)."""
+    Y = Y_nk.double()
+    penalty = max(r.penalties, key=lambda c: float(explained(left_out(r, Y, c), Y, 1)))
+    mean = Y.mean(0)
+    inner = (r.U_nr.T @ (Y - mean)) / (r.s2_r + penalty)[:, None]
+    return mean + (F_mp.double() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
+
+
+def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
+    """Return the numbers of every row's nearest other rows: (n, k)."""
+    F = F_np.float()
+    far = torch.cdist(F, F)
+    far.fill_diagonal_(torch.inf)
+    return far.topk(min(k, len(F) - 1), largest=False).indices
+
+
+def ask_neighbours(near_nk: Tensor, Y_nk: Tensor) -> Answer:
+    """Return the answer of the nearest neighbours, shrunk to the mean by their number."""
+    Y = Y_nk.double()
+    wide = versions(Y)
+    mean = wide.mean(0)
+    k = near_nk.shape[1]
+    out = mean + (wide[near_nk].mean(1) - mean) * (k / (k + 1))
+    scores = explained(out, wide, 1 + ORDERS)
+    return Answer(float(scores[0]), scores[1:], out[:, : Y.shape[1]])
+
+
+def auc(score: Tensor, positive: Tensor) -> float:
+    """Return the probability that a positive row scores above a negative one; ties count half."""
+    values, inverse = torch.unique(score, return_inverse=True)
+    counts = torch.bincount(inverse, minlength=len(values)).double()
+    rank = (counts.cumsum(0) - (counts - 1) / 2)[inverse]
+    n1 = int(positive.sum())
+    n0 = len(score) - n1
+    if not n0 or not n1:
+        return 0.5
+    return float((rank[positive].sum() - n1 * (n1 + 1) / 2) / (n0 * n1))

@@ -1,0 +1,53 @@
+"""Repeated rows are found, and dropped after a yes; rare rows drawn again on purpose are not."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import (
+    Reader,
+    blobs,
+    experiment,
+    findings,
+    halves,
+    mlp,
+    seen,
+    token_rows,
+)
+
+from gipi.doctor.rules.duplicate_rows import RULE
+
+
+def repeated(data, different: int, seed: int = 0):
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.randint(different, (len(data[1]),), generator=g)
+    return data[0][rows], data[1][rows]
+
+
+def test_repeated_rows_are_named_dropped_and_undone() -> None:
+    train, val = blobs()
+    exp = experiment(mlp(), (repeated(train, 120), val), epochs=4)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("duplicate_rows", "problem", True)
+    assert diagnosis.repair() is None
+    change = first.repairs[0].change
+    assert change is not None
+    change(exp)
+    assert len(exp.train[0]) < 121
+    assert findings(exp, RULE) == []
+
+
+def test_healthy_twins_are_left_alone() -> None:
+    assert findings(experiment(mlp(), blobs()), RULE) == []
+    X = torch.randint(0, 3, (600, 5), generator=torch.Generator().manual_seed(0)).float()
+    assert findings(experiment(mlp(5, 2), halves(X, (X.sum(1) > 5).long())), RULE) == []
+    assert findings(experiment(Reader(), token_rows(length=3)), RULE) == []
+
+
+def test_rare_rows_drawn_again_and_declared_copies_are_left_alone() -> None:
+    (X, y), val = blobs(1200, classes=2, weights=[0.9, 0.1])
+    rows = torch.cat([torch.arange(len(y)), *[(y == 1).nonzero().flatten()] * 8])
+    assert findings(experiment(mlp(out=2), ((X[rows], y[rows]), val)), RULE) == []
+    train, val = blobs()
+    known = experiment(mlp(), (repeated(train, 100), val), declared={"duplicates": True})
+    assert findings(known, RULE) == []

@@ -1,0 +1,67 @@
+"""Targets that do not belong to their inputs are found; noise and hard data are left alone."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import (
+    Reader,
+    blobs,
+    experiment,
+    findings,
+    halves,
+    mlp,
+    regression,
+    seen,
+    token_rows,
+)
+from torch import nn
+
+from gipi.doctor.rules.labels_misaligned import RULE
+
+
+def mixed(data, seed: int = 0):
+    order = torch.randperm(len(data[1]), generator=torch.Generator().manual_seed(seed))
+    return data[0], data[1][order]
+
+
+def test_targets_in_random_order_are_named() -> None:
+    exp = experiment(mlp(), tuple(map(mixed, blobs())), epochs=12)
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("labels_misaligned", "problem", True)
+    assert diagnosis.repair() is None
+    assert "needs a person" in diagnosis.why_not
+
+
+def test_one_split_is_named_before_the_first_step() -> None:
+    train, val = blobs()
+    assert seen(experiment(mlp(), (mixed(train), val)), RULE).findings[0].where == ("training",)
+    assert seen(experiment(mlp(), (train, mixed(val))), RULE).findings[0].where == ("validation",)
+
+
+def test_targets_that_slipped_are_moved_back_after_a_yes() -> None:
+    slipped = tuple((X, y.roll(1)) for X, y in blobs())
+    exp = experiment(mlp(), slipped, epochs=4)
+    diagnosis = seen(exp, RULE)
+    assert diagnosis.findings[0].evidence["shift"] == -1
+    assert diagnosis.repair() is None
+    treatment = diagnosis.repair(apply=["labels_misaligned"])
+    assert treatment is not None
+    assert findings(treatment.experiment, RULE) == []
+    assert treatment.undo() is exp
+
+
+def test_noise_is_left_alone() -> None:
+    exp = experiment(mlp(out=1), regression(noise=3.0), epochs=6)
+    assert findings(exp, RULE, train=True) == []
+    assert findings(experiment(Reader(), token_rows()), RULE, train=True) == []
+
+
+def test_what_only_the_net_finds_is_left_alone() -> None:
+    ids = torch.randint(0, 2, (800, 6), generator=torch.Generator().manual_seed(0))
+    parity = ids[:, :3].sum(1) % 2
+    model = nn.Sequential(
+        nn.Embedding(2, 8), nn.Flatten(), nn.Linear(48, 64), nn.ReLU(), nn.Linear(64, 2)
+    )
+    exp = experiment(model, halves(ids, parity), epochs=12)
+    assert findings(exp, RULE, train=True) == []

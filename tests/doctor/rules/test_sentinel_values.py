@@ -1,0 +1,52 @@
+"""A code for 'unknown' is found, filled and undone; caps and zeros are left alone."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen
+from torch import Tensor
+
+from gipi.doctor.rules.sentinel_values import RULE, drop
+
+
+def coded(data: tuple[Tensor, Tensor], code: float) -> tuple[Tensor, Tensor]:
+    X = data[0].clone()
+    X[::12, 2] = code
+    return X, data[1]
+
+
+def test_a_code_is_named_filled_and_undone() -> None:
+    train, val = blobs()
+    exp = experiment(mlp(), (coded(train, -999.0), coded(val, -999.0)), epochs=6)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("sentinel_values", "problem", True)
+    assert first.evidence["column 2"]["value"] == -999
+    assert first.where == ("column 2",)
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["score"] > treatment.before["score"]
+    assert findings(treatment.experiment, RULE) == []
+    assert treatment.undo() is exp
+
+
+def test_the_healthy_twin_caps_and_zeros_are_left_alone() -> None:
+    train, val = blobs()
+    assert findings(experiment(mlp(), (train, val)), RULE) == []
+    capped = tuple((X.clamp(max=1.0), y) for X, y in (train, val))
+    assert findings(experiment(mlp(), capped), RULE) == []
+    spent = tuple((X.abs() * (X > 0.5), y) for X, y in (train, val))
+    assert findings(experiment(mlp(), spent), RULE) == []
+
+
+def test_a_code_among_targets_needs_a_yes() -> None:
+    (X, y), val = regression()
+    y = y.clone()
+    y[::20] = -999
+    exp = experiment(mlp(out=1), ((X, y), val))
+    first = seen(exp, RULE).findings[0]
+    assert first.where == ("target",)
+    assert first.repairs[0].mode == "ask"
+    assert drop(exp) == "took out 18 rows without a known target"
+    assert float(exp.train[1].min()) > -10
+    assert torch.is_tensor(exp.val[1])

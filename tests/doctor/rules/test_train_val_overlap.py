@@ -1,0 +1,83 @@
+"""Training rows among the validation rows are found and taken out; chance copies are left alone."""
+
+from __future__ import annotations
+
+import torch
+from tests.doctor.patients import (
+    Reader,
+    blobs,
+    experiment,
+    findings,
+    halves,
+    images,
+    mlp,
+    seen,
+    token_rows,
+)
+from torch.utils.data import DataLoader, TensorDataset
+
+from gipi.doctor.rules.train_val_overlap import RULE
+
+
+def overlapping(splits, count: int = 60, noise: float = 0.0):
+    (X, y), (V, v) = splits
+    V, v = V.clone(), v.clone()
+    V[:count], v[:count] = X[:count], y[:count]
+    if noise:
+        V[:count] += noise * torch.randn(
+            V[:count].shape, generator=torch.Generator().manual_seed(0)
+        )
+    return (X, y), (V, v)
+
+
+def test_copies_are_named_taken_out_and_undone() -> None:
+    exp = experiment(mlp(), overlapping(blobs()), epochs=3)
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("train_val_overlap", "problem", True)
+    assert first.rows[:50] == tuple(range(50))
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert len(treatment.experiment.val[0]) == 180
+    assert findings(treatment.experiment, RULE) == []
+    assert treatment.undo() is exp
+    assert len(exp.val[0]) == 240
+
+
+def test_loaders_images_and_tokens_are_compared_too() -> None:
+    train, val = overlapping(blobs())
+    exp = experiment(
+        mlp(),
+        (DataLoader(TensorDataset(*train), 32, shuffle=True), DataLoader(TensorDataset(*val), 50)),
+    )
+    diagnosis = seen(exp, RULE)
+    diagnosis.findings[0].repairs[0].change(exp)
+    assert len(exp.val.dataset) == 180
+    assert exp.val.batch_size == 50
+    for model, splits in ((mlp(), images()), (Reader(), token_rows(length=24))):
+        assert findings(experiment(model, splits), RULE) == []
+        assert findings(experiment(model, overlapping(splits)), RULE) == ["train_val_overlap"]
+
+
+def test_a_validation_set_within_the_training_set_is_taken_out_of_training() -> None:
+    train, val = blobs()
+    both = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
+    exp = experiment(mlp(), (both, val))
+    said = seen(exp, RULE).findings[0].repairs[0].change(exp)
+    assert said == "took 240 of 600 training rows out"
+
+
+def test_copies_with_a_little_noise_are_named() -> None:
+    exp = experiment(mlp(), overlapping(blobs(), noise=1e-3))
+    first = seen(exp, RULE).findings[0]
+    assert first.evidence["exact"] is False
+
+
+def test_few_values_and_independent_rows_are_left_alone() -> None:
+    assert findings(experiment(mlp(), blobs()), RULE) == []
+    g = torch.Generator().manual_seed(0)
+    X = torch.randint(0, 4, (800, 4), generator=g).float()
+    assert findings(experiment(mlp(4, 2), halves(X, (X.sum(1) > 6).long())), RULE) == []
+    proto = torch.randint(0, 5, (12, 12), generator=g).float()
+    kind = torch.randint(0, 12, (800,), generator=g)
+    assert findings(experiment(mlp(12, 3), halves(proto[kind], kind % 3)), RULE) == []
