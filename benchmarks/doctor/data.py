@@ -63,10 +63,10 @@ def cancer(seed: int) -> Cut:
 def clouds(seed: int) -> Cut:
     """Five classes in 16 columns, 8 of them informative, 4 combinations of these."""
     X, y = datasets.make_classification(
-        1400, 16, n_informative=8, n_redundant=4, n_classes=5, n_clusters_per_class=1,
+        1600, 16, n_informative=8, n_redundant=4, n_classes=5, n_clusters_per_class=1,
         class_sep=1.4, flip_y=0.01, random_state=seed + 11,
     )  # fmt: skip
-    return scaled(cut(floats(X), torch.as_tensor(y).long(), seed))
+    return scaled(cut(floats(X), torch.as_tensor(y).long(), seed, train=800))
 
 
 def moons(seed: int) -> Cut:

@@ -67,6 +67,7 @@ def declared_freeze(s: Setup, _: float) -> None:
     """Random features are kept on purpose, and it is said so."""
     s.after.append(lambda m: [p.requires_grad_(requires_grad=False) for p in m.body.parameters()])
     s.declared["frozen"] = ["body.*"]
+    s.knobs["width"], s.lr = 3 * s.facts["width"], 3 * s.lr
 
 
 def small_batches(s: Setup, size: float) -> None:
@@ -101,8 +102,7 @@ def chronological_shuffled(s: Setup, _: float) -> None:
 
 def much_dropout(s: Setup, p: float) -> None:
     """Dropout makes validation better than training."""
-    s.knobs.update(dropout=p, width=3 * s.facts["width"])
-    s.epochs *= 1.5
+    s.knobs.update(dropout=p, width=2 * s.facts["width"])
 
 
 def few_levels(s: Setup, levels: float) -> None:
@@ -158,7 +158,7 @@ def _residual(s: Setup, **knobs: Any) -> None:
     make = s.make
     assert isinstance(make, partial)
     s.make = partial(nets.residual, *make.args, **knobs)
-    s.optimizer, s.lr = adam, 2e-3
+    s.optimizer, s.lr, s.epochs = adam, 2e-3, max(4, round(0.6 * s.epochs))
 
 
 def zero_residual(s: Setup, depth: float) -> None:
@@ -206,7 +206,7 @@ def iris(s: Setup, _: float) -> None:
     X, y = datasets.load_iris(return_X_y=True)
     parts = data.cut(data.floats(X), torch.as_tensor(y).long(), s.seed % 1000, train=80, val=30)
     s.train, s.val, s.test = data.scaled(parts)
-    s.make, s.epochs, s.batch_size, s.facts["classes"] = partial(nets.mlp, 4, 3, width=16), 20, 8, 3
+    s.make, s.epochs, s.batch_size, s.facts["classes"] = partial(nets.mlp, 4, 3, width=16), 10, 8, 3
 
 
 def decay_everything(s: Setup, decay: float) -> None:
@@ -353,7 +353,7 @@ ODDITIES = (
         "place_attention", "waves_gru", "waves_conv", "recall_gru", "forecast_rnn", "rows_lstm",
         "pictures_auto", "pictures_convauto", "factors_auto",
     )),
-    odd("sparse_relu", sparse_relu, ("digits_mlp", "digits_cnn", "clouds_mlp"), 0.2, 0.6),
+    odd("sparse_relu", sparse_relu, ("digits_mlp", "digits_cnn", "clouds_mlp"), 0.05, 0.15),
     odd("entropy_floor", twice, ("markov_gru", "markov_gpt"), 1.5, 2.5),
     odd("easy", easy, ("clouds_mlp", "digits_mlp", "gratings_cnn"), 0.8, 2),
     odd("noise_limited", noisy_targets, ("friedman_mlp", "three_mlp", "forecast_rnn", "diabetes_mlp"), 0.8, 1.6),

@@ -72,7 +72,7 @@ def counts(s: Setup, mean: float) -> None:
     """Whole numbers of events as targets of a Poisson loss."""
     g = s.generator("counts")
     s.targets(lambda y: torch.poisson((0.6 * y).exp().clamp(max=6) * mean, generator=g))
-    s.loss = nn.PoissonNLLLoss()
+    s.loss, s.kind, s.epochs = nn.PoissonNLLLoss(), "counts", s.epochs / 2
 
 
 def counts_by_square(s: Setup, mean: float) -> None:
@@ -129,10 +129,10 @@ def adagrad(s: Setup, _: float) -> None:
 def lbfgs(s: Setup, _: float) -> None:
     """L-BFGS over all rows, whose step calls the loss many times."""
     s.optimizer = lambda params, lr: torch.optim.LBFGS(
-        params, lr, max_iter=8, line_search_fn="strong_wolfe"
+        params, lr, max_iter=5, line_search_fn="strong_wolfe"
     )
-    s.batch_size, s.lr, s.epochs = 4096, 1.0, 8
-    s.knobs["width"] = 12
+    s.batch_size, s.lr, s.epochs = 4096, 1.0, 6
+    s.knobs["width"] = 8
 
     def step(exp: Any, xb: Any, yb: Any) -> Tensor:
         def closure() -> Tensor:
@@ -507,7 +507,7 @@ STEPS = (
     odd("step_decay", step_decay, ("digits_bncnn", "clouds_mlp", "pictures_auto")),
     odd("heavy_momentum", heavy_momentum, ("digits_mlp", "moons_mlp", "friedman_mlp")),
     odd("adagrad", adagrad, ("reviews_bag", "clouds_mlp")),
-    odd("lbfgs", lbfgs, ("moons_mlp", "diabetes_mlp")),
+    odd("lbfgs", lbfgs, ("friedman_mlp", "three_mlp")),
     odd("accumulates", accumulates, ("digits_mlp", "waves_gru", "friedman_mlp", "prose_gpt"), 2, 4),
     odd("mixes_rows", mixes_rows, ("digits_mlp", "digits_cnn", "clouds_mlp"), 0.3, 0.5),
     odd("penalised", penalised, ("digits_mlp", "friedman_mlp", "waves_conv"), 1e-5, 2e-4),

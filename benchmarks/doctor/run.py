@@ -153,6 +153,9 @@ def judge(case: Case, seed: int) -> dict[str, Any]:
         healthy, row["healthy_broke"] = _trained(built.healthy, seconds, "healthy")
 
     began = time.perf_counter()
+    diagnose(built.sick, train=False)
+    seconds["preflight"] = time.perf_counter() - began
+    began = time.perf_counter()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         diagnosis = diagnose(built.sick)

@@ -2,6 +2,7 @@
 
 classes, binary, multilabel  1 where the answer is right
 numbers, reconstruct         1 - squared error / variance of the targets, not below -3
+counts                       as numbers, of outputs that are logarithms of what is expected
 language                     log-likelihood a word in nats, not below -3 log(words)
 
 An answer of a binary net is told by the loss that it is trained with: where the loss of 0 and of 1
@@ -45,6 +46,8 @@ def row_scores(exp: Experiment, test: tuple[Any, Any], kind: str) -> Tensor:
             found = torch.nan_to_num(found, nan=-math.inf).clamp(min=WORST * math.log(words))
             real = (y >= 0).double()
             return (found * real).sum(1) / real.sum(1).clamp(min=1)
+        if kind == "counts":
+            said = said.exp()
         if said.ndim == y.ndim == 2 and said.shape[1] > y.shape[1]:
             said = said[:, : y.shape[1]]  # the rest are scales or quantiles
         said = said.reshape(y.shape).double() if said.numel() == y.numel() else said.double()

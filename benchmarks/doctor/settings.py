@@ -43,7 +43,7 @@ def cancer_mlp(seed: int) -> Setup:
 
 def clouds_mlp(seed: int) -> Setup:
     return _setup(data.clouds(seed), "classes", partial(nets.mlp, 16, 5), nn.CrossEntropyLoss(),
-                  lr=5e-3, epochs=12, optimizer=adamw, named="clouds_mlp",
+                  lr=4e-3, epochs=7, optimizer=adamw, named="clouds_mlp",
                   facts={"classes": 5, "width": 48})  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def spots_cnn(seed: int) -> Setup:
 
 def reviews_bag(seed: int) -> Setup:
     return _setup(data.reviews(seed), "classes", partial(nets.bag, 60, 2), nn.CrossEntropyLoss(),
-                  lr=4e-3, epochs=6, named="reviews_bag",
+                  lr=4e-3, epochs=4, named="reviews_bag",
                   facts={"classes": 2, "vocabulary": 60, "width": 32})  # fmt: skip
 
 
@@ -178,7 +178,7 @@ def waves_conv(seed: int) -> Setup:
 
 def recall_gru(seed: int) -> Setup:
     return _setup(data.recall(seed), "classes", partial(nets.recurrent, 6, 4, cell="gru"),
-                  nn.CrossEntropyLoss(), lr=0.01, epochs=12, named="recall_gru",
+                  nn.CrossEntropyLoss(), lr=6e-3, epochs=9, named="recall_gru",
                   facts={"classes": 4, "width": 32})  # fmt: skip
 
 
