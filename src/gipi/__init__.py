@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from gipi.core.config import Config, Recipe
     from gipi.core.errors import GipiError
+    from gipi.doctor import Experiment, diagnose, watch
 
 __version__ = "0.1.0"
 
@@ -42,14 +43,17 @@ _WHERE = {
     "embed": "gipi.api",
     "rank": "gipi.api",
     "Run": "gipi.api",
+    "Experiment": "gipi.doctor",
+    "diagnose": "gipi.doctor",
+    "watch": "gipi.doctor",
     "Config": "gipi.core.config",
     "Recipe": "gipi.core.config",
     "GipiError": "gipi.core.errors",
 }
 
 __all__ = [
-    "Config", "GipiError", "Recipe", "Run", "embed", "evaluate", "fit", "load", "model", "open",
-    "pretrained", "rank", "resume", "train",
+    "Config", "Experiment", "GipiError", "Recipe", "Run", "diagnose", "embed", "evaluate", "fit",
+    "load", "model", "open", "pretrained", "rank", "resume", "train", "watch",
 ]  # fmt: skip
 
 

@@ -103,9 +103,22 @@ def test_defaults_hold_back_a_fifth_of_little_and_a_tenth_of_much() -> None:
     assert len(split_rows(rows(1000)).ids["test"]) == 200
     assert len(split_rows(rows(6000)).ids["test"]) == 600
     assert len(split_rows(rows(300_000)).ids["test"]) == 10_000
+    assert len(split_rows(rows(300_000)).ids["val"]) == 3_000
+    assert len(split_rows(rows(300_000), test=0).ids["val"]) == 10_000
+    assert len(split_rows(rows(300_000), val=0.1).ids["val"]) == 30_000
     assert list(split_rows(rows(9)).ids) == ["train"]
     assert "none were held back" in split_rows(rows(9)).notes[0]
     assert list(split_rows(rows(100), val=0, test=0).ids) == ["train"]
+
+
+def test_validation_rows_are_few_where_given_test_rows_judge() -> None:
+    side = np.full(60_000, TRAIN, np.int8)
+    side[:10_000] = TEST
+    table = rows(60_000, given=side)
+    assert {k: len(v) for k, v in split_rows(table).ids.items()} == {
+        "train": 47_000, "val": 3_000, "test": 10_000,
+    }  # fmt: skip
+    assert len(split_rows(table, test=0).ids["val"]) == 5_000
 
 
 def test_by_time_the_latest_rows_are_held_back() -> None:

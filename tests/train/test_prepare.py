@@ -88,5 +88,6 @@ def test_ranks_train_the_plan_of_the_first(monkeypatch: pytest.MonkeyPatch) -> N
     assert said == [budget.to_text(PLAN)]
     assert ready.config.model_options["widths"] == (48, 96)
     assert ready.config.batch_size == 512
+    assert ready.config.eval_every == 1.1  # nine passes, eight evaluations
     assert isinstance(ready.model, torch.nn.Module)
     assert budget.from_text(budget.to_text(None)) is None

@@ -21,6 +21,7 @@ from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.deploy.passages import write_samples
 from gipi.deploy.predict import rows_at_once
+from gipi.doctor.within import Consultation, attending, consulted, with_settings
 from gipi.models import save_encoder
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
@@ -66,17 +67,22 @@ def train_layers(
     own = own or Own()
     dist.start(pick_device(resolve.resolve(*layers).config.device))
     prepared = prepare(layers, own)
-    config = prepared.config
+    streams = streams_of(prepared, pick_device(prepared.config.device))
+    asked = consulted(prepared, *streams)
+    if asked.refusal is not None:
+        raise asked.refusal
+    prepared = with_settings(prepared, asked.settings)
     first, folder = dist.rank() == 0, Path()
     if first:
-        folder = rundir.create_run(_path(config.out), prepared.dataset.name)
+        folder = rundir.create_run(_path(prepared.config.out), prepared.dataset.name)
     folder, quiet = Path(dist.from_first(str(folder))), quiet or not first
     with rundir.lock(folder) if first else nullcontext():
         if first:
             write_start(folder, prepared, own)
         fields = columns(prepared.dataset.schema)
         _say(quiet, f"run: {folder}", *fields, *prepared.choices, _origins(prepared))
-        return _work(folder, prepared, observers, quiet=quiet, began=began, again=False)
+        _say(quiet, *asked.lines())
+        return _work(folder, prepared, streams, observers, asked=asked, quiet=quiet, began=began)
 
 
 def resume_layers(
@@ -107,30 +113,39 @@ def resume_layers(
         if first and budget.values:
             write_start(folder, prepared, own, before=about)
         _say(quiet, f"run: {folder} (resumed)")
-        return _work(folder, prepared, observers, quiet=quiet, began=began, again=True)
+        streams = streams_of(prepared, pick_device(prepared.config.device))
+        return _work(folder, prepared, streams, observers, asked=None, quiet=quiet, began=began)
 
 
 def _work(
     folder: Path,
     prepared: Prepared,
+    streams: tuple[Stream, Stream | None],
     observers: Sequence[Observer],
     *,
+    asked: Consultation | None,
     quiet: bool,
     began: float,
-    again: bool,
 ) -> Run:
-    """Train, judge once on the test rows, and write model, evaluation and report."""
+    """Train, judge once on the test rows, and write model, evaluation and report.
+
+    asked  what the doctor said before the first step; None for a run that is resumed
+    """
     config, dataset = prepared.config, prepared.dataset
     device = pick_device(config.device)
-    stream, val = _streams(prepared, device)
+    stream, val = streams
     split = held_back(dataset)
-    watchers = _watchers(folder, config, observers, quiet=quiet)
+    doctor = attending(folder, prepared, asked, stream, val)
+    watchers = [*doctor, *_watchers(folder, config, observers, quiet=quiet)]
     state = fit(
         prepared.model, prepared.task, stream, config, val=val, observers=watchers, out=folder,
-        schema=dataset.schema, device=device, resume=again, reserve_s=RESERVE_S,
+        schema=dataset.schema, device=device, resume=asked is None, reserve_s=RESERVE_S,
         reserve_rows=len(dataset.splits.get(split, ())),
     )  # fmt: skip
     first = dist.rank() == 0
+    found = [f.as_dict() for d in doctor for f in d.findings]
+    if first and doctor:
+        write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
     dist.stop()  # what follows is the work of one process
     if not first:
         return Run(folder)
@@ -169,7 +184,7 @@ def _conclude(
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)
 
 
-def _streams(prepared: Prepared, device: torch.device) -> tuple[Stream, Stream | None]:
+def streams_of(prepared: Prepared, device: torch.device) -> tuple[Stream, Stream | None]:
     """Return this rank's stream of training rows, and that of validation rows where there are."""
     config, dataset = prepared.config, prepared.dataset
     size = _batch_size(config.batch_size, len(dataset.splits["train"]))

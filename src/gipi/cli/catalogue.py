@@ -27,13 +27,15 @@ KINDS: dict[str, tuple[str, str]] = {
     "norms": ("gipi.nn", "NORMS"),
     "layers": ("gipi.nn", "LAYERS"),
     "advice": ("gipi.nn", "RULES"),
+    "rules": ("gipi.doctor.rules", "REGISTRY"),
     "losses": ("gipi.losses", "LOSSES"),
     "metrics": ("gipi.metrics", "METRICS"),
     "augmentations": ("gipi.data", "AUGMENTATIONS"),
 }
 # Facts as people read them; the others are called what they are called.
 WORDS = {"use": "when to use it", "failure": "how it fails", "over": "statistics over",
-         "init": "initial weights", "aliases": "other names"}  # fmt: skip
+         "init": "initial weights", "aliases": "other names", "looks": "what is seen",
+         "why": "why it hurts", "do": "what to do", "causes": "brings about"}  # fmt: skip
 WIDTH = 96
 _OFFERED = 6  # names that one piece of advice holds
 

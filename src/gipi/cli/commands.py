@@ -89,6 +89,10 @@ def train(
     device: Annotated[Text, _flag("auto, cpu, cuda, cuda:1, mps.")] = None,
     cache: Annotated[Text, _flag("Folder of decoded data.", metavar="DIR")] = None,
     out: Annotated[Text, _flag("Run folder.", metavar="DIR")] = None,
+    doctor: Annotated[Text, _flag("off, advise or repair.")] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="The doctor may change what you gave, too.")
+    ] = False,
     config: Annotated[Text, _flag("YAML file of configuration keys.", metavar="FILE")] = None,
     setting: Set = None,
     no_samples: Annotated[
@@ -113,6 +117,7 @@ def train(
         "time_column": time_column, "weight": weight, "image_size": image_size,
         "workers": workers, "save_every": save_every, "precision": precision, "compile": compile,
         "device": device, "cache": cache, "out": out,
+        "doctor": doctor, "apply": "true" if apply else None,
         "samples": "false" if no_samples else None,
     }  # fmt: skip
     layers = [resolve.layer_from_flags(flags, setting or ())]
@@ -149,6 +154,25 @@ def resume(
     from gipi import api
 
     return api.resume_layers(run, layer, quiet=quiet).summary()
+
+
+@app.command("doctor")
+def doctor_(
+    run: Annotated[str, typer.Argument(help="Run folder, its name, or runs/last.")],
+    *,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Train again with what the doctor would change.")
+    ] = False,
+    json: Json = False,
+) -> dict[str, Any]:
+    """Say what went wrong in a finished or broken run, and what to do about it."""
+    from gipi.cli import checks
+
+    checks.run_exists(run)
+    checks.prepare_environment()
+    from gipi.cli import doctor
+
+    return doctor.examine(run, apply=apply)
 
 
 @app.command()

@@ -161,6 +161,12 @@ class Config(Recipe):
 
     device: str = Field("auto", min_length=1, description="'auto', 'cpu', 'cuda', 'cuda:1', 'mps'")
     out: str | None = Field(None, min_length=1, description="run folder; None: runs/NAME-DATE")
+    doctor: Literal["off", "advise", "repair"] = Field(
+        "repair", description="problems: not looked for, said, or repaired where that is proven"
+    )
+    apply: bool = Field(
+        default=False, description="the doctor may also change what was given by flag or file"
+    )
     samples: bool = Field(default=True, description="show data rows in the report")
     tensorboard: bool = Field(
         default=False, description="also write the rows for TensorBoard (extra `track`)"

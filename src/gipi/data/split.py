@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SMALL = 5_000  # below this many rows a fifth is tested on: a tenth would measure too coarsely
 LARGEST = 10_000  # rows held back at most where no share was asked for: enough to tell 0.5 % apart
+CHOOSING = 3_000  # validation rows at most beside test rows: they choose weights, others judge them
 FEWEST = 10  # distinct rows below which nothing is held back unless asked for
 NAMES = ("train", "val", "test")
 
@@ -75,7 +76,8 @@ def split_rows(
     """Return the split of these rows.
 
     val, test   share of the usable rows, exactly; None: a tenth (test: a fifth below 5,000 rows),
-                at most 10,000 rows, nothing below 10 distinct rows. 0 holds nothing back.
+                at most 10,000 rows (val: 3,000 where test rows judge), nothing below 10 distinct
+                rows. 0 holds nothing back.
                 Ignored for a part that was given, but for test=0: given test rows are then left
                 out, so that nothing is ever scored on them.
 
@@ -132,7 +134,7 @@ def _around_given(
     reason = f"{' and '.join(n for n in given if n != 'train') or 'training'} rows were given"
     keep_val = val if not has["val"] else 0.0
     keep_test = 0.0 if has["test"] or (has["val"] and test is None) else test
-    counts = _counts(rows, train, val=keep_val, test=keep_test)
+    counts = _counts(rows, train, val=keep_val, test=keep_test, judged=used["test"])
     parts, how, more = _cut(rows, train, counts, seed=seed)
     more += _left_out(parts, counts)
     if counts["val"] or counts["test"]:
@@ -173,9 +175,17 @@ def _finish(parts: dict[str, np.ndarray], reason: str, notes: Sequence[str]) -> 
 
 
 def _counts(
-    rows: SplitRows, pool: np.ndarray, *, val: float | None, test: float | None
+    rows: SplitRows,
+    pool: np.ndarray,
+    *,
+    val: float | None,
+    test: float | None,
+    judged: bool = False,
 ) -> dict[str, int]:
-    """Return how many rows of `pool` to hold back for validation and for test."""
+    """Return how many rows of `pool` to hold back for validation and for test.
+
+    judged  test rows were given: the score will not be that of validation rows
+    """
     n = len(pool)
     few = len(np.unique(rows.keys[pool])) < FEWEST
     usual = {"val": 0.1, "test": 0.2 if n < SMALL else 0.1}
@@ -185,6 +195,8 @@ def _counts(
             found[name] = max(1, round(n * share)) if share > 0 else 0
         else:
             found[name] = 0 if few else min(LARGEST, max(1, round(n * usual[name])))
+    if val is None and (judged or found["test"]):
+        found["val"] = min(found["val"], CHOOSING)
     return found
 
 

@@ -5,5 +5,9 @@ from gipi.doctor.experiment import Experiment
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rules import RULES
 from gipi.doctor.treat import Treatment
+from gipi.doctor.watch import Watch, watch
 
-__all__ = ["RULES", "Diagnosis", "Experiment", "Finding", "Repair", "Treatment", "diagnose"]
+__all__ = [
+    "RULES", "Diagnosis", "Experiment", "Finding", "Repair", "Treatment", "Watch", "diagnose",
+    "watch",
+]  # fmt: skip

@@ -13,7 +13,7 @@ from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding
@@ -46,6 +46,8 @@ class Diagnosis:
     passes: int = 0
     seconds: float = 0.0
     broken: dict[str, str] = field(default_factory=dict)
+    unlooked: list[str] = field(default_factory=list)
+    """Rules for which there was no time."""
     why_not: str = ""
     """Why `repair` returned None."""
 
@@ -85,7 +87,7 @@ def diagnose(
     began = time.perf_counter()
     facts = Facts(exp)
     result = Diagnosis(exp, [])
-    found = list(_before(facts, rules, result))
+    found = list(look_before(facts, rules, result))
     doomed = any(f.confirmed and f.severity == "problem" for f in found)
     if train or (train is None and not doomed):
         twin = duplicate(exp)
@@ -94,15 +96,8 @@ def diagnose(
         known: dict[str, Finding] = {}
 
         def check(trace: Trace) -> bool:
-            for rule in rules:
-                if rule.during is None or rule.code in known:
-                    continue
-                for finding in _tried(rule, rule.during, watched, trace, result=result):
-                    seen = finding.but(step=finding.step or trace.step)
-                    sure = _confirmed(rule, watched, seen, allowed, result)
-                    if sure is not None:
-                        known[rule.code] = sure
-                        break
+            for finding in look_during(watched, rules, trace, result, known=known, allowed=allowed):
+                known[finding.code] = finding
             return False
 
         result.trace = play(twin, check=check)
@@ -115,14 +110,44 @@ def diagnose(
     return result
 
 
-def _before(facts: Facts, rules: tuple[Rule, ...], result: Diagnosis) -> Iterable[Finding]:
+def look_before(
+    facts: Facts, rules: tuple[Rule, ...], result: Diagnosis, *, until: float | None = None
+) -> Iterable[Finding]:
+    """Yield what the rules find before the first step, confirmed or turned into hints.
+
+    until  moment (`time.perf_counter`) after which no further rule looks
+    """
     for rule in rules:
         if rule.before is None:
+            continue
+        if until is not None and time.perf_counter() > until:
+            result.unlooked.append(rule.code)
             continue
         for finding in _tried(rule, rule.before, facts, result=result):
             sure = _confirmed(rule, facts, finding, LEAST_PASSES, result)
             if sure is not None:
                 yield sure
+
+
+def look_during(
+    facts: Facts,
+    rules: tuple[Rule, ...],
+    trace: Trace,
+    result: Diagnosis,
+    *,
+    known: Mapping[str, Finding] | None = None,
+    allowed: int = LEAST_PASSES,
+) -> Iterable[Finding]:
+    """Yield what the rules find in a trace so far, one finding a code, those `known` left out."""
+    for rule in rules:
+        if rule.during is None or (known is not None and rule.code in known):
+            continue
+        for finding in _tried(rule, rule.during, facts, trace, result=result):
+            seen = finding.but(step=finding.step or trace.step)
+            sure = _confirmed(rule, facts, seen, allowed, result)
+            if sure is not None:
+                yield sure
+                break
 
 
 def _confirmed(

@@ -221,7 +221,7 @@ class Facts:
 
 def _cut(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value[:BATCH]
+        return value[:BATCH] if value.ndim else value
     if isinstance(value, (tuple, list)):
         return type(value)(_cut(v) for v in value)
     if isinstance(value, dict):

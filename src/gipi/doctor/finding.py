@@ -80,6 +80,13 @@ class Finding:
         """Return the finding with some fields changed."""
         return replace(self, **changes)
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Finding:
+        """Return what `as_dict` said, without its repairs: those were functions."""
+        known = ("code", "severity", "confirmed", "message", "advice", "evidence", "phase", "step")
+        tuples = {k: tuple(found.get(k, ())) for k in ("where", "rows", "parents")}
+        return cls(**{k: found[k] for k in known if k in found}, **tuples)
+
     def as_dict(self) -> dict[str, Any]:
         """Return what `findings.json` holds."""
         return {

@@ -5,6 +5,7 @@ A lambda around `F.cross_entropy` is cross-entropy; one that multiplies it by -1
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -107,8 +108,9 @@ def _trials(said: Tensor) -> list[Tensor]:
 
 
 def _value(loss: Any, said: Tensor, y: Tensor) -> float | None:
-    try:
-        value = float(loss(said, y))
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return None
-    return value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # shapes that broadcast are tried on purpose
+        try:
+            return float(loss(said, y))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return None

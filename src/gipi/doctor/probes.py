@@ -174,7 +174,7 @@ def loss_on(exp: Experiment, xb: Any, yb: Any, *, training: bool = False) -> flo
 
 def _head(value: Any, rows: int) -> Any:
     if isinstance(value, Tensor):
-        return value[:rows]
+        return value[:rows] if value.ndim else value
     if isinstance(value, (tuple, list)):
         return type(value)(_head(v, rows) for v in value)
     return value

@@ -86,7 +86,14 @@ def happenings(run: RunData) -> str:
     out: list[str] = []
     for finding in run.findings:
         if isinstance(finding, dict):
-            title = finding.get("title") or finding.get("rule") or finding.get("name") or "finding"
+            title = next(
+                (
+                    finding[k]
+                    for k in ("code", "finding", "title", "rule", "name")
+                    if finding.get(k)
+                ),
+                "finding",
+            )
             rest = finding.get("reason") or finding.get("message") or finding.get("found") or ""
             out.append(f"<li><b>{text(title)}</b> {text(value_text(rest))}</li>")
         else:

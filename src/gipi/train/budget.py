@@ -36,7 +36,7 @@ WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)
 """Channels of the first block that are tried; the later blocks have 2 and 4 times as many."""
 ENOUGH_LOOKS = 200_000
 """Looks at a picture, of all pictures together, that a net needs in one minute of training."""
-GROWTH = 0.35
+GROWTH = 0.5
 """With more time they grow with this power of it; the rest of the time goes into the net."""
 HOPELESS = 3
 """Wider nets are not tried once one is this many times too slow."""
@@ -131,11 +131,11 @@ def from_text(text: str) -> Plan | None:
 def enough(rows: int, seconds: float) -> float:
     """Return the looks at pictures that training for `seconds` should take at least.
 
-    200,000 · (seconds / 60)^0.35, and every one of `rows` pictures once: few pictures are looked at
+    200,000 · (seconds / 60)^0.5, and every one of `rows` pictures once: few pictures are looked at
     often, many a few times.
 
     >>> round(enough(50_000, 60)), round(enough(50_000, 600)), enough(10**6, 60)
-    (200000, 447744, 1000000)
+    (200000, 632456, 1000000)
     """
     return max(ENOUGH_LOOKS * math.pow(seconds / 60, GROWTH), rows)
 

@@ -24,6 +24,9 @@ FIRST_LR: dict[str, float] = {
 ADAM_LR, FAST_ADAM_LR = 3e-3, 8e-3
 """Of those with Adam's scale where the recipe has Muon: for texts, and for FastNet at 256 rows."""
 
+EVALUATIONS = 8
+"""Evaluations in a run that was planned for a time: under one cycle only the last ones choose."""
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -128,6 +131,7 @@ def _fast(task: str, rows: int, planned: Plan | None) -> dict[str, Any]:
     if planned is not None:
         del values["epochs"]
         values["model_options"] = dict(planned.options)
+        values["eval_every"] = max(1.0, round(planned.epochs / EVALUATIONS, 1))
     return values
 
 

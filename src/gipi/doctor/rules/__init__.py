@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gipi.core.registry import Record, Registry
 from gipi.doctor.rules import double_softmax, lr_too_high, overfit, unnormalised_input
 
 if TYPE_CHECKING:
@@ -15,3 +16,12 @@ RULES: tuple[Rule, ...] = (
     lr_too_high.RULE,
     overfit.RULE,
 )
+
+
+def _record(rule: Rule) -> Record:
+    facts = {"looks": rule.looks, "why": rule.why, "do": rule.do, "causes": ", ".join(rule.causes)}
+    return Record(rule.code, lambda: rule, rule.title, rule.source, facts=facts)
+
+
+REGISTRY = Registry("rules", tuple(_record(rule) for rule in RULES))
+"""The same rules as records, for `gipi list rules` and `gipi show`."""

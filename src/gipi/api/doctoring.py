@@ -1,0 +1,87 @@
+"""A finished or broken run, looked at from its folder."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from gipi.api.training import streams_of, train_layers
+from gipi.core import resolve, rundir
+from gipi.core.atomic import write_file
+from gipi.core.device import pick_device
+from gipi.core.errors import RequestError
+from gipi.core.rows import read_rows
+from gipi.doctor.causes import ranked
+from gipi.doctor.copies import duplicate
+from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules import RULES
+from gipi.doctor.within import as_experiment, changed_settings, trace_of
+from gipi.train import checkpoint
+from gipi.train.look import first_look
+from gipi.train.prepare import Own, prepare
+from gipi.train.record import check_own, check_same, read_start, read_tokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gipi.api.run import Run
+    from gipi.train.prepare import Prepared
+
+
+def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Prepared, Path]:
+    """Look at a run: its settings and data as before its first step, its rows, its weights.
+
+    Findings are written to the run's findings.json. Raises `RequestError` for a run whose steps
+    are more than a model and one loss, and for data that has changed.
+    """
+    folder = rundir.resolve_run(where)
+    own = own or Own()
+    given, about = read_start(folder)
+    check_own(own, about)
+    prepared = prepare([given], own, again=True, tokenizer=read_tokenizer(folder))
+    check_same(prepared, about)
+    device = pick_device(prepared.config.device)
+    train, val = streams_of(prepared, device)
+    prepared.model.to(device)
+    if getattr(train, "can_store", False):
+        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
+    first_look(prepared.model, train, device)
+    exp = as_experiment(prepared.model, prepared.task, train, val, prepared.config)
+    if exp is None:
+        raise RequestError(
+            f"{folder} is a run of the task '{prepared.task.name}'",
+            "a task whose step is one model and one loss of its outputs",
+            f"read its rows and report: gipi report {folder}",
+        )
+    facts, result = Facts(exp), Diagnosis(exp, [])
+    found = list(look_before(facts, RULES, result))
+    rows = read_rows(folder / rundir.ROWS)
+    last = max((r["step"] for r in rows if "train/loss" in r), default=0)
+    result.trace = trace_of(
+        rows, planned=max(last, 1), steps=train.steps, primary=prepared.task.primary
+    )
+    if last:
+        live = duplicate(exp)
+        if checkpoint.list_checkpoints(folder):
+            live.model.load_state_dict(checkpoint.newest_good(folder)[1]["model"])
+        watched = Facts(live, start=facts)
+        found += look_during(watched, RULES, result.trace, result)
+    result.findings = ranked(found, RULES)
+    write_file(
+        folder / rundir.FINDINGS, json.dumps([f.as_dict() for f in result.findings], indent=1)
+    )
+    return result, prepared, folder
+
+
+def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:
+    """Train the run again with what its diagnosis changes; None where no setting would cure it."""
+    settings, said = changed_settings(result, prepared)
+    if not settings:
+        return None
+    kept = {**resolve.to_values(prepared.config), **settings}
+    kept.pop("out", None)
+    layer = resolve.layer("run", [(k, v, "doctor") for k, v in kept.items() if v is not None])
+    if not quiet:
+        print("\n".join(f"doctor: changed: {line}" for line in said), flush=True)  # noqa: T201
+    return train_layers([layer], quiet=quiet)

@@ -1,0 +1,50 @@
+"""`gipi doctor RUN`: what went wrong, why, and what to do, for people and as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from gipi.api import doctoring
+from gipi.doctor.rules import RULES
+
+if TYPE_CHECKING:
+    from gipi.doctor.finding import Finding
+
+WIDTH = 98
+
+
+def examine(run: str, *, apply: bool) -> dict[str, Any]:
+    """Print the findings of a run, ranked; with `apply` train again with what would cure it."""
+    result, prepared, folder = doctoring.examine(run)
+    print(f"run: {folder}")
+    if not result.findings:
+        print("nothing was found that hurts this run")
+    for number, finding in enumerate(result.findings, 1):
+        print("\n".join(lines(number, finding)))
+    for code, what in result.broken.items():
+        print(f"(the rule {code} could not look: {what})")
+    found: dict[str, Any] = {
+        "run": str(folder), "findings": [f.as_dict() for f in result.findings],
+        "passes": result.passes,
+    }  # fmt: skip
+    if apply:
+        again = doctoring.retrain(result, prepared)
+        if again is None:
+            print("no setting of the run would cure it: see what to do above")
+        found["again"] = None if again is None else again.summary()
+    return found
+
+
+def lines(number: int, finding: Finding) -> list[str]:
+    """Return a finding as people read it: what, since when, why it is one, what to do."""
+    rule = next((r for r in RULES if r.code == finding.code), None)
+    sure = "shown by a counter-experiment" if finding.confirmed else "suspected"
+    title = f"{number}. {finding.severity}: {rule.title if rule else finding.code} "
+    title += f"[{finding.code}], {sure}"
+    parts = [finding.message, *([f"why: {rule.why}"] if rule else []), f"do: {finding.advice}"]
+    if finding.parents:
+        parts.insert(1, f"brought about by: {', '.join(finding.parents)}")
+    body = [textwrap.fill(part, WIDTH, initial_indent="   ", subsequent_indent="   ")
+            for part in parts]  # fmt: skip
+    return [title, *body]

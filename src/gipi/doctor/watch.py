@@ -1,0 +1,378 @@
+"""A plain loop that knows nothing of gipi, watched from beside.
+
+    with gipi.watch(model, optimizer, loss_fn) as doctor:
+        for xb, yb in loader:
+            ...
+    doctor.findings
+
+Two hooks on the optimizer and one on `Tensor.backward` see every step; nothing waits for the
+device. At few steps, close together at first, what the model was given and what the loss compared
+is kept as well, by listening to torch's own functions. From that an `Experiment` is made, and the
+same rules judge it as any other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gipi.doctor.causes import ranked
+from gipi.doctor.copies import duplicate, save
+from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.experiment import Experiment
+from gipi.doctor.facts import Facts, Moved
+from gipi.doctor.rules import RULES
+from gipi.doctor.trace import LayerLook, Look, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gipi.doctor.finding import Finding
+
+EARLY = 3
+"""Steps from the first that are listened to whole."""
+GROWTH = 1.5
+"""Each later look comes after this many times the steps of the one before."""
+BATCHES = 32
+"""Batches that are kept for counter-experiments, at most."""
+
+
+@dataclass
+class Heard:
+    """One step that was listened to: what went in, came out, was compared, and its loss."""
+
+    inputs: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
+    outputs: Any = None
+    target: Tensor | None = None
+    loss: Tensor | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether inputs and target are known."""
+        return bool(self.inputs or self.named) and self.target is not None
+
+
+class Watch:
+    """What `watch` gives: `findings` says what came of the steps, when it is asked.
+
+    passes  forward and backward passes that looking and confirming cost
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Any,
+        *,
+        val: Any = None,
+        declared: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.loss = model, optimizer, loss or carried
+        self.val, self.declared = val, dict(declared or {})
+        self.losses: list[Tensor | float] = []
+        self.rates: list[float] = []
+        self.norms: dict[int, Tensor] = {}
+        self.heard: dict[int, Heard] = {}
+        self.looks: list[tuple[int, list[str], Tensor]] = []
+        self.moves: list[Moved] = []
+        self.step = 0
+        self.next_look = 0
+        self.names = {id(p): n for n, p in model.named_parameters()}
+        self._ear: _Ear | None = None
+        self._handles: list[Any] = []
+        self._loss_now: Tensor | None = None
+        self._before: dict[str, Tensor] = {}
+        self._grads: dict[str, Tensor | None] = {}
+        self._backward = torch.Tensor.backward
+        self._start: Experiment | None = None
+        self._end: dict[str, Tensor] = {}
+        self._result: Diagnosis | None = None
+
+    # ------------------------------------------------------------------ the loop goes on within
+
+    def __enter__(self) -> Self:
+        plain = Experiment(self.model, train=[], loss=self.loss, optimizer=self.optimizer)
+        self._saved = save(plain)
+        self._start = duplicate(plain)
+        self._handles = [
+            self.optimizer.register_step_pre_hook(self._about_to_step),
+            self.optimizer.register_step_post_hook(self._stepped),
+        ]
+        original, losses = self._backward, self
+
+        def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            losses._loss_now = loss.detach()
+            original(loss, *args, **kwargs)
+
+        torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
+        self._listen()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._deafen()
+        torch.Tensor.backward = self._backward  # type: ignore[method-assign]
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if error is None:
+            self._end = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
+
+    def _listen(self) -> None:
+        self.heard[self.step] = heard = Heard()
+        self._ear = _Ear(self.model, heard)
+        self._ear.open()
+
+    def _deafen(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            if not self._ear.heard.whole:
+                self.heard = {k: h for k, h in self.heard.items() if h is not self._ear.heard}
+            self._ear = None
+
+    def _about_to_step(self, *_: Any) -> None:
+        self.rates.append(float(self.optimizer.param_groups[0]["lr"]))
+        self.losses.append(math.nan if self._loss_now is None else self._loss_now)
+        if self._ear is None:
+            return
+        heard = self._ear.heard
+        heard.loss = self._loss_now
+        self._deafen()
+        grads = [p.grad for g in self.optimizer.param_groups for p in g["params"]
+                 if p.grad is not None]  # fmt: skip
+        if grads:
+            self.norms[self.step] = torch.linalg.vector_norm(
+                torch.stack([n.float() for n in torch._foreach_norm(grads)])  # noqa: SLF001
+            )
+        self._before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        self._grads = {n: None if p.grad is None else p.grad.detach().clone()
+                       for n, p in self.model.named_parameters()}  # fmt: skip
+
+    def _stepped(self, *_: Any) -> None:
+        if self._before:
+            self._look()
+            self._before, self._grads = {}, {}
+        self.step += 1
+        self._loss_now = None
+        if self.step < EARLY or self.step >= self.next_look:
+            self.next_look = max(self.step + 1, int(self.step * GROWTH))
+            if len(self.heard) < BATCHES:
+                self._listen()
+
+    def _look(self) -> None:
+        """Note what the step changed; of the first steps also whether the gradient was fresh."""
+        now = {n: p.detach() for n, p in self.model.named_parameters()}
+        columns = []
+        for name, old in self._before.items():
+            grad = self._grads[name]
+            norms = (old.new_zeros(()) if grad is None else grad.norm(), old.norm(),
+                     (now[name] - old).norm())  # fmt: skip
+            columns.append(torch.stack([n.float() for n in norms]) / math.sqrt(max(old.numel(), 1)))
+        if columns:
+            self.looks.append((self.step, list(self._before), torch.stack(columns)))
+        heard = self.heard.get(self.step)
+        if heard is not None and heard.whole and len(self.moves) < EARLY:
+            fresh = self._fresh(heard)
+            if fresh is None:
+                return
+            self.moves.append(
+                Moved(
+                    math.nan if heard.loss is None else float(heard.loss),
+                    dict(self._grads),
+                    fresh,
+                    {n: float((now[n] - old).abs().max()) if old.numel() else 0.0
+                     for n, old in self._before.items()},
+                )
+            )  # fmt: skip
+
+    def _fresh(self, heard: Heard) -> dict[str, Tensor | None] | None:
+        """Return the gradient of the step's own rows from zero, at the weights it was taken at.
+
+        None where the model cannot be called again in that way: the loop must go on.
+        """
+        assert self._start is not None
+        twin = duplicate(self._start)
+        with torch.no_grad():
+            for name, p in twin.model.named_parameters():
+                p.copy_(self._before[name])
+        exp = _experiment(twin, [heard], self.val, self.declared)
+        try:
+            return Facts(exp).gradients
+        except Exception:  # noqa: BLE001  a doctor must not kill the patient
+            return None
+
+    # ------------------------------------------------------------------ what it comes to
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What the rules make of it, with counter-experiments on copies; the last word is kept."""
+        if self._result is not None:
+            return self._result
+        result = self._judge()
+        if self._end:
+            self._result = result
+        return result
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings, ranked: roots before what they cause."""
+        return self.diagnosis.findings
+
+    def _judge(self) -> Diagnosis:
+        assert self._start is not None
+        kept = [h for h in self.heard.values() if h.whole]
+        if not kept:
+            return Diagnosis(self._start, [], why_not="no step was seen")
+        exp = _experiment(self._start, kept, self.val, self.declared)
+        exp.epochs = max(1.0, self.step / len(kept))
+        facts = Facts(exp)
+        if self.moves:
+            facts.__dict__["moves"] = self.moves  # as the loop did them, not as we would
+        result = Diagnosis(exp, [])
+        found = list(look_before(facts, RULES, result))
+        live = duplicate(exp)
+        live.model.load_state_dict(self._end or self.model.state_dict())
+        result.trace = self.trace
+        found += look_during(Facts(live, start=facts), RULES, result.trace, result)
+        result.findings = ranked(found, RULES)
+        result.passes = facts.passes
+        return result
+
+    @property
+    def trace(self) -> Trace:
+        """The steps so far, read from the device."""
+        trace = Trace(self.step, max(1, len(self.heard)))
+        trace.losses = [float(v) for v in self.losses]  # sync
+        trace.rates = list(self.rates)
+        last = math.nan
+        for step in range(self.step):
+            last = float(self.norms[step]) if step in self.norms else last
+            trace.norms.append(last)
+        trace.looks = [
+            Look(step, {n: LayerLook(*row) for n, row in zip(names, table.tolist(), strict=True)},
+                 {})
+            for step, names, table in self.looks
+        ]  # fmt: skip
+        bad = [i for i, v in enumerate(trace.losses) if not math.isfinite(v)]
+        trace.broken = bad[0] if bad else None
+        return trace
+
+
+def watch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Any = None,
+    *,
+    val: Any = None,
+    declared: Mapping[str, Any] | None = None,
+) -> Watch:
+    """Return a context in which a training loop of your own is watched.
+
+    loss      the function or module that the loop calls with (outputs, target); None where the
+              model is called with `labels` and its outputs carry the loss
+    val       (X, y) that the findings may be judged by
+    declared  what you know and the doctor cannot see, see `Experiment`
+
+    The loop is not changed, nor what it computes; `findings` of what it gives are ranked.
+    """
+    return Watch(model, optimizer, loss, val=val, declared=declared)
+
+
+def carried(said: Any, _: Any) -> Tensor:
+    """Return the loss that a model's outputs carry, as those of `transformers` do."""
+    loss: Tensor = said.loss
+    return loss
+
+
+def _experiment(
+    start: Experiment, heard: list[Heard], val: Any, declared: Mapping[str, Any]
+) -> Experiment:
+    """Return an experiment over the batches that were heard, from the weights of the start."""
+    pairs = [((h.inputs[0] if len(h.inputs) == 1 else h.inputs) if h.inputs else h.named, h.target)
+             for h in heard]  # fmt: skip
+    return Experiment(
+        start.model, train=pairs, val=val, loss=start.loss, optimizer=start.optimizer,
+        epochs=1, shuffle=False, declared={"time_ordered": True, **declared},
+    )  # fmt: skip
+
+
+class _Ear(TorchFunctionMode):
+    """Hears the first call of the model, and the first function that compares its outputs.
+
+    A loss compares outputs with a target, whatever its name: the first function that takes the
+    outputs, or a view of them, together with a tensor that is neither weight nor made of them.
+    """
+
+    def __init__(self, model: nn.Module, heard: Heard) -> None:
+        super().__init__()
+        self.model, self.heard, self.deaf = model, heard, False
+        self.weights = {id(p) for p in (*model.parameters(), *model.buffers())}
+        self.made: dict[int, Tensor] = {}
+        self._handles: list[Any] = []
+        self.within = False
+
+    def open(self) -> None:
+        """Begin to listen."""
+        self._handles = [
+            self.model.register_forward_pre_hook(self._given, with_kwargs=True),
+            self.model.register_forward_hook(self._said),
+        ]
+        self.__enter__()
+
+    def close(self) -> None:
+        """Stop; where another mode was entered since and is still on, only stop to hear."""
+        self.deaf = True
+        for handle in self._handles:
+            handle.remove()
+        stack = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
+        if stack and stack[-1] is self:
+            self.__exit__(None, None, None)
+
+    def _given(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.within = True
+        if not self.heard.inputs and not self.heard.named:
+            self.heard.inputs, self.heard.named = _kept(args), _kept(kwargs)
+
+    def _said(self, _: nn.Module, __: Any, said: Any) -> None:
+        self.within = False
+        if self.heard.outputs is None:
+            self.heard.outputs = said
+            labels = self.heard.named.get("labels")
+            if isinstance(labels, Tensor) and isinstance(getattr(said, "loss", None), Tensor):
+                self.heard.target = labels
+            first = said[0] if isinstance(said, tuple) else getattr(said, "logits", said)
+            if isinstance(first, Tensor):
+                self.made[id(first)] = first
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.deaf or self.within or not self.made or self.heard.target is not None:
+            return result
+        given = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, Tensor)]
+        if not any(id(a) in self.made for a in given):
+            return result
+        others = [a for a in given if id(a) not in self.made and id(a) not in self.weights]
+        others = [a for a in others if a.ndim and not a.requires_grad]
+        if others and len(others[0]) == len(next(iter(self.made.values()))):
+            self.heard.target = others[0].detach()
+        elif isinstance(result, Tensor):
+            self.made[id(result)] = result
+        return result
+
+
+def _kept(value: Any) -> Any:
+    """Return what was given, without a graph."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, (tuple, list)):
+        return tuple(_kept(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _kept(v) for k, v in value.items()}
+    return value

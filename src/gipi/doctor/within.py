@@ -1,0 +1,393 @@
+"""The doctor within `gipi.train`: a look before the first step, and a watch on the rows.
+
+What the user gave by flag or file is never changed behind his back: it is reported, and a run that
+it dooms is refused with the reason, unless `apply` says yes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gipi.core import dist
+from gipi.core.atomic import write_file
+from gipi.core.batch import Batch
+from gipi.core.device import pick_device
+from gipi.core.errors import ConfigError, GipiError
+from gipi.core.events import Action, Step
+from gipi.core.rundir import FINDINGS
+from gipi.doctor.causes import ranked
+from gipi.doctor.copies import duplicate
+from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.experiment import Experiment
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import CannotRepair, Finding
+from gipi.doctor.rules import RULES
+from gipi.doctor.trace import CHECKS, LayerLook, Look, Trace
+from gipi.tasks import call_model
+from gipi.train.begin import schedule_of
+from gipi.train.lanes import build_optimizer
+from gipi.train.look import first_look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from gipi.core.batch import Stream
+    from gipi.core.config import Config
+    from gipi.tasks import Task
+    from gipi.train.prepare import Prepared
+
+LOOK_S, LOOK_SHARE = 2.0, 0.02
+"""The look before the first step takes at most these seconds, and this share of a time budget."""
+WATCH_SHARE = 0.02
+"""Counter-experiments while the run goes on take at most this share of its steps."""
+KEYS: dict[str, tuple[str, ...]] = {
+    "lr_too_high": ("lr",), "lr_too_low": ("lr",), "bad_init_symmetric": ("model.init",),
+    "bad_init_scale": ("model.init",), "unnormalised_input": ("normalise",),
+    "vanishing_gradient": ("model.activation", "model.widths"),
+    "saturated_activation": ("model.activation", "model.init"), "dead_relu": ("model.activation",),
+    "dropout_too_high": ("model.dropout",), "weight_decay_too_high": ("weight_decay",),
+    "grad_clip_too_small": ("clip_norm",), "lr_decay_too_fast": ("schedule",),
+    "bn_batch_too_small": ("batch_size",), "augmentation_destroys_signal": ("augment",),
+    "overfit": ("epochs", "model"), "wrong_loss": ("task.loss",),
+}  # fmt: skip
+"""The settings that a problem hangs on: where one of them was given, it is the user's."""
+DOOMS = frozenset(
+    ("lr_too_high", "bad_init_symmetric", "bad_init_scale", "nan_in_data", "labels_misaligned",
+     "vanishing_gradient", "unnormalised_input", "graph_detached", "wrong_loss",
+     "wrong_output_activation", "batch_mixing", "exploding_gradient")
+)  # fmt: skip
+"""Problems with which a run is not worth its time."""
+MACHINE = ("recipe", "from the data", "doctor")
+"""Origins of values that nobody gave."""
+
+
+@dataclass
+class Consultation:
+    """What the look before the first step came to.
+
+    findings  ranked; changes: what was changed, in words; settings: configuration keys and values
+    refusal   why the run is not worth starting, or None
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    changes: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    refusal: GipiError | None = None
+    seconds: float = 0.0
+    unlooked: tuple[str, ...] = ()
+    """Rules for which there was no time."""
+
+    def lines(self) -> list[str]:
+        """Return what people read of it: one line a finding, one a change."""
+        said = [f"doctor: {f.severity}: {f.message}" for f in self.findings]
+        return said + [f"doctor: changed: {c}" for c in self.changes]
+
+
+class _Rows:
+    """The batches of a stream as (inputs, target), each pass the next epoch."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.epoch = stream, 0
+
+    def __len__(self) -> int:
+        return self.stream.steps
+
+    def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
+        for batch in self.stream.epoch(self.epoch):
+            if batch.target is None:
+                continue
+            values = tuple(v.clone() for v in batch.inputs.values())
+            yield values[0] if len(values) == 1 else values, batch.target.clone()
+
+
+class _Said(nn.Module):
+    """A model that says what it is given: a task's loss of outputs that are known."""
+
+    def forward(self, said: Tensor) -> Tensor:
+        return said
+
+
+def as_experiment(
+    model: nn.Module, task: Task, train: Stream, val: Stream | None, config: Config
+) -> Experiment | None:
+    """Return a run as an experiment; None where a step is more than a model and a loss of it."""
+    if len(task.phases) != 1 or task.phases[0].closure or task.forward is not call_model:
+        return None
+    if not train.steps or not train.rows:
+        return None
+    phase, said = task.phases[0], _Said()
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        found = phase.loss(said, Batch({"said": outputs}, target, rows=len(target)))
+        return found.total / found.count
+
+    optimizer = build_optimizer(model, config)
+    epochs = config.epochs or (config.steps or 10 * train.steps) / train.steps
+    total, shape = max(1, round(epochs * train.steps)), schedule_of(config)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: shape(min(i / total, 1.0)))
+    return Experiment(
+        model, train=_Rows(train), val=None if val is None else _Rows(val), loss=loss,
+        optimizer=optimizer, epochs=epochs, batch_size=train.batch_size, scheduler=scheduler,
+        scheduler_every="step", seed=config.seed,
+        declared={"frozen": tuple(config.freeze)} if config.freeze else {},
+    )  # fmt: skip
+
+
+def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consultation:
+    """Return what `consult` says; nothing where the doctor is off or several ranks train."""
+    if prepared.config.doctor == "off" or dist.world() > 1:
+        return Consultation()
+    return consult(prepared, train, val, device=pick_device(prepared.config.device))
+
+
+def attending(
+    folder: Path,
+    prepared: Prepared,
+    asked: Consultation | None,
+    train: Stream,
+    val: Stream | None,
+) -> list[Attending]:
+    """Return the observer of a run, in a list that is empty where the doctor is off.
+
+    asked  what was said before the first step; None: it stands in the folder of a resumed run
+    """
+    if prepared.config.doctor == "off" or dist.world() > 1:
+        return []
+    if asked is None:
+        asked = Consultation(findings=read_findings(folder))
+    else:
+        found = [f.as_dict() for f in asked.findings]
+        write_file(folder / FINDINGS, json.dumps(found, indent=1))
+    return [Attending(prepared, asked, train, val)]
+
+
+def consult(
+    prepared: Prepared, train: Stream, val: Stream | None, *, device: torch.device
+) -> Consultation:
+    """Look at a run before its first step; say what is wrong, and what may be changed.
+
+    The model is changed only by repairs that act on its weights in place, and only where its
+    initialisation was not given.
+    """
+    began, config = time.perf_counter(), prepared.config
+    result = Consultation()
+    prepared.model.to(device)
+    if getattr(train, "can_store", False):
+        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
+    first_look(prepared.model, train, device)
+    exp = as_experiment(prepared.model, prepared.task, train, val, config)
+    if exp is None:
+        return result
+    seconds = LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
+    facts, diagnosis = Facts(exp), Diagnosis(exp, [])
+    found = list(look_before(facts, RULES, diagnosis, until=began + seconds))
+    result.findings = ranked(found, RULES)
+    result.unlooked = tuple(diagnosis.unlooked)
+    for finding in roots(result.findings):
+        given = _given(finding, prepared)
+        may = config.doctor == "repair" and (not given or config.apply)
+        done = _changed(finding, exp, prepared, result) if may else False
+        if not done and finding.code in DOOMS and config.doctor == "repair":
+            result.refusal = _refusal(finding, given)
+            break
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def _given(finding: Finding, prepared: Prepared) -> dict[str, str]:
+    """Return the settings behind a finding that the user gave: key -> where."""
+    found = {}
+    for key in KEYS.get(finding.code, ()):
+        origin = prepared.origins.get(key)
+        if origin is not None and not origin.startswith(MACHINE):
+            found[key] = origin
+    return found
+
+
+def _changed(finding: Finding, exp: Experiment, prepared: Prepared, result: Consultation) -> bool:
+    """Carry out the first repair that fits a run of gipi; return whether one did.
+
+    Repairs act on a copy; what they changed of the rate and the passes becomes a setting, and
+    weights that were only drawn anew are taken over.
+    """
+    for repair in finding.repairs:
+        if repair.change is None or repair.mode == "advise":
+            continue
+        trial = duplicate(exp)
+        try:
+            said = repair.change(trial)
+        except CannotRepair:
+            continue
+        rate, old = trial.optimizer.param_groups[0]["lr"], exp.optimizer.param_groups[0]["lr"]
+        same = [n for n, _ in trial.model.named_parameters()] == [
+            n for n, _ in prepared.model.named_parameters()
+        ]
+        if rate != old and same:
+            result.settings["lr"] = float(f"{prepared.config.lr * rate / old:.3g}")
+        elif trial.epochs != exp.epochs and same:
+            result.settings |= {"epochs": float(trial.epochs), "steps": None, "time": None}
+        elif same and type(trial.model) is type(prepared.model) and "init" in finding.code:
+            prepared.model.load_state_dict(trial.model.state_dict())
+            options = {k: v for k, v in prepared.config.model_options.items() if k != "init"}
+            result.settings["model_options"] = options
+        else:
+            continue
+        result.changes.append(f"{said} ({finding.code})")
+        return True
+    return False
+
+
+def changed_settings(diagnosis: Diagnosis, prepared: Prepared) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that the repairs of a diagnosis come to, and what they do in words."""
+    result = Consultation()
+    for finding in roots(diagnosis.findings):
+        _changed(finding, diagnosis.experiment, prepared, result)
+    return result.settings, result.changes
+
+
+def roots(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the confirmed problems that no other brings about."""
+    return [f for f in findings if f.severity == "problem" and f.confirmed and not f.parents]
+
+
+def _refusal(finding: Finding, given: Mapping[str, str]) -> GipiError:
+    by = ", ".join(f"{key} ({where})" for key, where in given.items())
+    return ConfigError(
+        f"{finding.message} [{finding.code}]",
+        f"a run that can learn{'; this one is doomed by ' + by if by else ''}",
+        f"{finding.advice}; --apply lets the doctor change it, --doctor advise trains all the same"
+        if given
+        else f"{finding.advice}; --doctor advise trains all the same",
+    )
+
+
+class Attending:
+    """Watches the rows of a run; its verdicts become notes, and the learning rate may be lowered.
+
+    findings  what was found so far, ranked with those of the look before
+    """
+
+    def __init__(
+        self, prepared: Prepared, before: Consultation, train: Stream, val: Stream | None
+    ) -> None:
+        self.prepared, self.before, self.train, self.val = prepared, before, train, val
+        self.known: dict[str, Finding] = {}
+        self.trace: Trace | None = None
+        self.due = list(CHECKS)
+        self.said: list[Action] = []
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found before and during the run."""
+        return ranked([*self.before.findings, *self.known.values()], RULES)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run goes on with."""
+        return {"due": list(self.due), "known": sorted(self.known)}
+
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Go on where the run was left; what was found then stands in its rows."""
+        self.due = list(saved["due"])
+        self.known = dict.fromkeys(saved["known"])  # type: ignore[arg-type]
+        self.known = {}
+
+    def __call__(self, step: Step) -> Action | None:
+        """Take a row into the trace; at the checks, look at it."""
+        if step.when == "row" and "train/loss" in step.row:
+            self._take(step)
+        if step.when == "evaluate" and self.trace is not None:
+            add_evaluation(self.trace, step.row, self.prepared.task.primary)
+        if self.trace is None or not self.due or step.progress < self.due[0]:
+            return None
+        self.due = [share for share in self.due if share > step.progress]
+        return self._look(step)
+
+    def _take(self, step: Step) -> None:
+        if self.trace is None:
+            total = step.total_steps or max(1, round(step.step / max(step.progress, 1e-6)))
+            self.trace = Trace(total, max(1, step.steps_per_epoch))
+        add_row(self.trace, step.row)
+
+    def _look(self, step: Step) -> Action | None:
+        assert self.trace is not None
+        config, task = self.prepared.config, self.prepared.task
+        exp = as_experiment(step.model, task, self.train, self.val, config)
+        if exp is None:
+            return None
+        facts, result = Facts(duplicate(exp)), Diagnosis(exp, [])
+        allowed = int(WATCH_SHARE * self.trace.planned)
+        for finding in look_during(facts, RULES, self.trace, result, known=self.known,
+                                   allowed=allowed):  # fmt: skip
+            self.known[finding.code] = finding
+            sure = finding.confirmed and finding.severity == "problem"
+            given = _given(finding, self.prepared)
+            if sure and finding.code == "lr_too_high" and config.doctor == "repair" and not given:
+                return Action("scale_lr", f"{finding.code}: {finding.message}", 0.1)
+            if sure:
+                return Action("note", f"{finding.code}: {finding.message}; {finding.advice}")
+        return None
+
+
+def add_row(trace: Trace, row: Mapping[str, Any]) -> None:
+    """Add a row of `rows.jsonl` to a trace: its loss is the mean of the steps since the last."""
+    missing = row["step"] - trace.step
+    trace.losses += [row["train/loss"]] * missing
+    trace.norms += [row.get("grad_norm", math.nan)] * missing
+    last = trace.rates[-1] if trace.rates else math.nan
+    trace.rates += [row.get("lr", last)] * missing
+    if "layers" in row:
+        looked = {
+            name: LayerLook(v["grad_norm"], 1.0, v["update_ratio"])
+            for name, v in row["layers"].items()
+        }
+        trace.looks.append(Look(row["step"], looked, {}))
+
+
+def add_evaluation(trace: Trace, row: Mapping[str, Any], primary: str) -> None:
+    """Add the row of an evaluation; the training loss beside it is that of the last steps."""
+    if "val/loss" not in row or row.get("event"):
+        return
+    last = trace.losses[-1] if trace.losses else math.nan
+    trace.epochs.append(
+        {"epoch": round(row["step"] / trace.per_epoch, 2), "step": row["step"], "train": last,
+         "train_eval": last, "val": row["val/loss"],
+         "val_score": row.get(f"val/{primary}", -row["val/loss"])}
+    )  # fmt: skip
+
+
+def trace_of(rows: Sequence[Mapping[str, Any]], *, planned: int, steps: int, primary: str) -> Trace:
+    """Return the trace that the rows of a run folder make; `steps` is those of one pass."""
+    trace = Trace(planned, max(1, steps))
+    for row in rows:
+        if "train/loss" in row:
+            add_row(trace, row)
+        elif "val/loss" in row:
+            add_evaluation(trace, row, primary)
+    bad = [i for i, v in enumerate(trace.losses) if not math.isfinite(v)]
+    trace.broken = bad[0] if bad else None
+    return trace
+
+
+def with_settings(prepared: Prepared, settings: Mapping[str, Any]) -> Prepared:
+    """Return the run with settings that the doctor chose; their origin says so."""
+    if not settings:
+        return prepared
+    config = prepared.config.model_copy(update=dict(settings))
+    origins = {**prepared.origins, **dict.fromkeys(settings, "doctor")}
+    return replace(prepared, config=config, origins=origins)
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """Return the findings that a run folder holds; none where there is no such file."""
+    place = folder / FINDINGS
+    if not place.exists():
+        return []
+    return [Finding.from_dict(one) for one in json.loads(place.read_text())]
