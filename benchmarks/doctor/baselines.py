@@ -142,7 +142,10 @@ def last_look(trace: Trace, step: int) -> Look | None:
 
 def sagemaker(trace: Trace, facts: Facts) -> Iterator[Verdict]:
     """Yield every built-in rule that fires, each once, at the step at which it does."""
-    found = {v.name: v for v in reversed(list(_sagemaker(trace, facts)))}
+    found: dict[str, Verdict] = {}
+    for v in _sagemaker(trace, facts):
+        if v.name not in found or v.step < found[v.name].step:
+            found[v.name] = v
     yield from sorted(found.values(), key=lambda v: v.step)
 
 

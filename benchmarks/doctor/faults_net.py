@@ -126,7 +126,7 @@ def linear(s: Setup, _: float) -> None:
 def tiny_batches(s: Setup, size: float) -> None:
     """Batch norm over two or three rows."""
     s.batch_size = round(size)
-    s.epochs = max(2, s.epochs / 4)
+    s.epochs, s.lr = max(2, s.epochs / 4), s.lr / 5
 
 
 def _with_norm(s: Setup, _: float) -> None:
