@@ -34,6 +34,18 @@ NO_VARIATION = frozenset(("declared_freeze", "tied", "bounces", "prelu", "selu",
 """Faults that say more exactly what the net is than a variation would leave it."""
 RECTIFIED = frozenset(("dead", "sparse_relu"))
 """Faults that need the ReLUs of their settings."""
+ORDERED = frozenset(
+    (
+        "sorted_rows",
+        "sorted_loader",
+        "in_any_order",
+        "chronological",
+        "chronological_shuffled",
+        "bounces",
+        "lbfgs",
+    )
+)
+"""Faults to which the order or the size of batches belongs: no other loader."""
 LEAST_HEALTHY = 80
 PLAIN = 1 / 4
 """Share of the drawn healthy cases that are settings without any oddity."""
@@ -88,7 +100,10 @@ def drawn(commit: str) -> list[Case]:
     taken: set[str] = set()
     for f in picks:
         name = rng.choice([n for n in f.on if (f.name, n) not in known] or list(f.on))
-        case = Case(name, f, _strength(rng, f), "drawn", _variation(rng, f, name))
+        strength, changes = _strength(rng, f), _variation(rng, f, name)
+        while f is plain and not changes:
+            changes = _variation(rng, f, name)
+        case = Case(name, f, strength, "drawn", changes)
         if case.name not in taken:
             taken.add(case.name)
             cases.append(case)
@@ -123,6 +138,10 @@ def _variation(rng: random.Random, fault: Fault, setting: str) -> dict[str, obje
         changes["rows"] = rng.choice((0.8, 0.9))
     if rng.random() < 0.3:
         changes["decay"] = True
+    if rng.random() < 0.15 and fault.name not in ORDERED:
+        changes["form"] = "loader"
+    if rng.random() < 0.2:
+        changes["written"] = "call"
     return changes
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from gipi.core.seed import derive
 from gipi.doctor import Experiment
@@ -188,7 +189,11 @@ def build(case: Case, settings: Mapping[str, Callable[[int], Setup]], seed: int)
 
 
 def vary(s: Setup, changes: Mapping[str, Any]) -> None:
-    """Change a setting within what stays healthy: width, activation, batch, rows, optimizer."""
+    """Change a setting within what stays healthy.
+
+    width (a factor), act, batch, rows (a share), decay; form "loader": rows come from a loader that
+    shuffles; written "call": the loss is a function of the user's that calls the known one.
+    """
     if "act" in changes:
         s.knobs.setdefault("act", changes["act"])
     if "width" in changes:
@@ -200,6 +205,21 @@ def vary(s: Setup, changes: Mapping[str, Any]) -> None:
         s.each(lambda X, y: (X[:keep], y[:keep]), "train")
     if "decay" in changes and s.optimizer is adam:
         s.optimizer = adamw
+    if "form" in changes:
+        s.loader = lambda pair, size: DataLoader(
+            TensorDataset(*pair), batch_size=size, shuffle=True
+        )
+    if "written" in changes:
+        s.loss = _written(s.loss)
+
+
+def _written(loss: Any) -> Any:
+    """Return the loss as a function that a person wrote around it."""
+
+    def own_loss(said: Any, y: Any) -> Any:
+        return loss(said, y)
+
+    return own_loss
 
 
 def experiment(s: Setup) -> Experiment:
