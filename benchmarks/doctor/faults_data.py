@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from benchmarks.doctor.setup import Fault, Setup
+from benchmarks.doctor.setup import Fault, Setup, sgd
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -62,9 +62,13 @@ def wild_columns(s: Setup, factor: float) -> None:
 
 
 def raw_bytes(s: Setup, factor: float) -> None:
-    """Images stay in 0..255 (`factor` 255) and are given with a rate that fits scaled ones."""
+    """Images stay in 0..255 (`factor` 255), and the rate is one that fits scaled ones."""
     low, high = float(s.train[0].min()), float(s.train[0].max())
     s.inputs(lambda X: (X - low) / (high - low) * factor)
+
+
+def _momentum(s: Setup, _: float) -> None:
+    s.optimizer, s.lr = sgd, 0.02
 
 
 def far_off(s: Setup, offset: float) -> None:
@@ -267,7 +271,7 @@ FAULTS = (
     Fault("huge_sentinel", "sentinel_values", huge_sentinel, ("clouds_mlp", "three_mlp", "recall_gru"), 0.02, 0.06),
     Fault("wild_columns", "unnormalised_input", wild_columns,
           ("clouds_mlp", "friedman_mlp", "three_mlp", "cancer_mlp", "forecast_rnn", "waves_conv"), 300, 3e4),
-    Fault("raw_bytes", "unnormalised_input", raw_bytes, IMAGES, 255, 255),
+    Fault("raw_bytes", "unnormalised_input", raw_bytes, IMAGES, 255, 255, base=_momentum),
     Fault("far_off", "unnormalised_input", far_off, ("waves_gru", "recall_gru", "moons_mlp", "diabetes_mlp"), 300, 3000),
     Fault("big_targets", "target_unscaled", big_targets, NUMBERS, 30, 1000),
     Fault("sorted_rows", "data_not_shuffled", sorted_rows, (*CLASSES, "friedman_mlp", "digits_bncnn")),
