@@ -78,12 +78,12 @@ def tuned() -> list[Case]:
 
 
 def drawn(commit: str) -> list[Case]:
-    """Return the other half, drawn by the hash of a commit.
+    """Return the other half, drawn by the first seven digits of the hash of a commit.
 
     Every code gets two cases, by faults and in settings that the tuned half does not join where
     there are others; then `LEAST_HEALTHY` healthy ones.
     """
-    rng = random.Random(derive(0, "doctor", commit.rstrip("+")))
+    rng = random.Random(derive(0, "doctor", commit.rstrip("+")[:7]))
     known = {(c.fault.name, c.setting) for c in tuned()}
     cases: list[Case] = []
     for code in CODES:

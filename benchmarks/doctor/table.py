@@ -160,6 +160,7 @@ def figures(rows: list[Row]) -> list[Share]:
         Share("found before the first step", sum(v == 0 for v in early), len(early), ">=", 0.40),
         Share("found within a tenth of the steps", sum(v <= 0.1 for v in early), len(early), ">=", 0.80),
         count("runs that broke or took too long", rows, lambda r: "error" in r),
+        count("runs that a diagnosis did not leave as they were", rows, lambda r: r.get("left_alone") is False, "<=", 0.0),
         count("runs in which a rule failed", rows, lambda r: bool(r.get("broken")), "<=", 0.0),
     ]  # fmt: skip
 
