@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from benchmarks.doctor.faults_data import few_rows
-from benchmarks.doctor.setup import Fault, Setup, plain_sgd, sgd
+from benchmarks.doctor.setup import Fault, Setup, adamw, plain_sgd, sgd
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
@@ -157,6 +157,11 @@ def shrinks(s: Setup, strength: float) -> None:
         s.optimizer = lambda params, lr: torch.optim.AdamW(params, lr, weight_decay=decay)
 
 
+def _adamw(s: Setup, _: float) -> None:
+    s.optimizer = adamw
+    s.lr = 3e-3
+
+
 def decays_norms(s: Setup, decay: float) -> None:
     """One group of parameters, norms and biases with them, decayed."""
     s.optimizer = lambda params, lr: torch.optim.AdamW(params, lr, weight_decay=decay)
@@ -219,6 +224,6 @@ FAULTS = (
           base=_memorable),
     Fault("drops", "dropout_too_high", drops, ("digits_mlp", "digits_cnn", "waves_conv", "friedman_mlp", "rows_lstm"), 0.88, 0.97),
     Fault("shrinks", "weight_decay_too_high", shrinks, MANY, 0.3, 2),
-    Fault("decays_norms", "weight_decay_on_norm_bias", decays_norms, ("digits_bncnn", "prose_gpt", "reviews_attention", "order_attention"), 0.1, 0.5),
+    Fault("decays_norms", "weight_decay_on_norm_bias", decays_norms, ("digits_bncnn", "prose_gpt", "reviews_attention", "order_attention"), 0.1, 0.5, base=_adamw),
     Fault("forgets", "catastrophic_forgetting", forgets, ("digits_mlp", "digits_cnn", "rows_lstm"), base=_before),
 )  # fmt: skip

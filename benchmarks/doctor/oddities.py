@@ -363,7 +363,7 @@ ODDITIES = (
     odd("chronological", chronological, ("forecast_rnn",)),
     odd("chronological_shuffled", chronological_shuffled, ("forecast_rnn",)),
     odd("much_dropout", much_dropout, ("clouds_mlp", "digits_mlp", "waves_conv", "digits_cnn"), 0.3, 0.6),
-    odd("few_levels", few_levels, ("clouds_mlp", "friedman_mlp"), 2, 4),
+    odd("few_levels", few_levels, ("clouds_mlp",), 2, 4),
     odd("pretrained_frozen", pretrained_frozen, ("digits_cnn", "digits_mlp", "waves_gru", "reviews_lstm")),
     odd("clip_with_adam", clip_with_adam, ("digits_mlp", "prose_gpt", "waves_gru", "friedman_mlp"), 0.01, 0.3),
     odd("zero_residual", zero_residual, ("clouds_mlp", "friedman_mlp", "digits_mlp"), 2, 6),
