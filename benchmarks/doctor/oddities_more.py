@@ -519,7 +519,7 @@ STEPS = (
 FORMS = (
     odd("both_ways", both_ways, ("reviews_lstm", "waves_gru", "rows_lstm")),
     odd("no_order", no_order, ("reviews_attention",)),
-    odd("masked_words", masked_words, ("markov_gpt", "markov_gru"), 0.15, 0.3),
+    odd("masked_words", masked_words, ("markov_gpt",), 0.15, 0.3),
     odd("easily_rare", easily_rare, ("waves_gru", "waves_conv", "gratings_cnn"), 8, 16),
     odd("wide", wide, ("digits_mlp", "clouds_mlp", "waves_conv"), 4, 8),
     odd("weight_normed", weight_normed, ("digits_mlp", "digits_cnn", "friedman_mlp")),

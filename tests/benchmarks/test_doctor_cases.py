@@ -123,3 +123,13 @@ def test_a_twin_that_differs_from_its_setting_learns_too(fault) -> None:
     assert plain_run(built.healthy)[1] == ""
     trained = float(row_scores(built.healthy, built.healthy_test, built.kind).mean())
     assert trained > untrained + 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in tuned() if not c.truth], ids=lambda c: c.name)
+def test_a_healthy_run_that_looks_odd_learns(case) -> None:
+    built = build(case, SETTINGS, 0)
+    untrained = float(row_scores(built.sick, built.sick_test, built.kind).mean())
+    assert plain_run(built.sick)[1] == ""
+    trained = float(row_scores(built.sick, built.sick_test, built.kind).mean())
+    assert trained > untrained + 0.1
