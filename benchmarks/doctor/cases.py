@@ -17,7 +17,9 @@ from benchmarks.doctor import (
     faults_wiring,
     faults_words,
     oddities,
-    oddities_more,
+    oddities_forms,
+    oddities_losses,
+    oddities_steps,
 )
 from benchmarks.doctor.settings import SETTINGS
 from benchmarks.doctor.setup import Case, Fault
@@ -28,7 +30,10 @@ FAULTS: tuple[Fault, ...] = (
     *faults_wiring.FAULTS, *faults_words.FAULTS, *faults_data.FAULTS, *faults_net.FAULTS,
     *faults_steps.FAULTS,
 )  # fmt: skip
-ODDITIES: tuple[Fault, ...] = (*oddities.ODDITIES, *oddities_more.ODDITIES)
+ODDITIES: tuple[Fault, ...] = (
+    *oddities.ODDITIES, *oddities_losses.ODDITIES, *oddities_steps.ODDITIES,
+    *oddities_forms.ODDITIES,
+)  # fmt: skip
 CODES = tuple(sorted({f.code for f in FAULTS}))
 NO_VARIATION = frozenset(("declared_freeze", "tied", "bounces", "prelu", "selu", "elu", "gelu"))
 """Faults that say more exactly what the net is than a variation would leave it."""

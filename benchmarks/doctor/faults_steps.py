@@ -215,7 +215,7 @@ FAULTS = (
           also=("lr_too_low",)),
     Fault("swings", "oscillating_loss", swings, ("friedman_mlp", "diabetes_mlp", "clouds_mlp", "factors_auto"), 2, 6,
           also=("lr_too_high",)),
-    Fault("bounces", "oscillating_loss", bounces, ("friedman_mlp", "three_mlp", "forecast_rnn"), 0.4, 0.9, also=("lr_too_high",)),
+    Fault("bounces", "oscillating_loss", bounces, ("friedman_mlp", "three_mlp"), 0.4, 0.9, also=("lr_too_high",)),
     Fault("noise_floor", "plateau", noise_floor, ("friedman_mlp", "spots_cnn", "forecast_rnn", "factors_auto"), 6, 12,
           also=("lr_too_high", "oscillating_loss"), base=_small_batches),
     Fault("gives_up", "plateau", gives_up, ("three_mlp", "friedman_mlp", "prose_gpt", "pictures_auto"), 0.15, 0.3,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from benchmarks.doctor import data, nets
+from benchmarks.doctor import data, nets, nets_odd
 from benchmarks.doctor.faults_data import nothing
 from benchmarks.doctor.faults_net import changed
 from benchmarks.doctor.setup import Fault, Setup, adam
@@ -157,7 +157,7 @@ def clip_with_adam(s: Setup, most: float) -> None:
 def _residual(s: Setup, **knobs: Any) -> None:
     make = s.make
     assert isinstance(make, partial)
-    s.make = partial(nets.residual, *make.args, **knobs)
+    s.make = partial(nets_odd.residual, *make.args, **knobs)
     s.optimizer, s.lr, s.epochs = adam, 2e-3, max(4, round(0.6 * s.epochs))
 
 
