@@ -222,8 +222,8 @@ FAULTS = (
           also=("lr_decay_too_fast", "lr_too_low")),
     Fault("too_long", "overfit", too_long, ("prose_gpt", "three_mlp", "markov_gru", "diabetes_mlp", "forecast_rnn"), 10, 20,
           base=_memorable),
-    Fault("drops", "dropout_too_high", drops, ("digits_mlp", "digits_cnn", "waves_conv", "friedman_mlp", "rows_lstm"), 0.88, 0.97),
-    Fault("shrinks", "weight_decay_too_high", shrinks, MANY, 0.3, 2),
+    Fault("drops", "dropout_too_high", drops, ("digits_mlp", "digits_cnn", "friedman_mlp", "rows_lstm"), 0.88, 0.97),
+    Fault("shrinks", "weight_decay_too_high", shrinks, MANY[:6] + MANY[7:11], 0.5, 2),
     Fault("decays_norms", "weight_decay_on_norm_bias", decays_norms, ("digits_bncnn", "prose_gpt", "reviews_attention", "order_attention"), 0.1, 0.5, base=_adamw),
     Fault("forgets", "catastrophic_forgetting", forgets, ("digits_mlp", "digits_cnn", "rows_lstm"), base=_before),
 )  # fmt: skip
