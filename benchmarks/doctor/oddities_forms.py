@@ -39,7 +39,7 @@ def masked_words(s: Setup, share: float) -> None:
     make = s.make
     assert isinstance(make, partial)
     s.make = partial(nets.attention, words + 1, s.train[0].shape[1], words, every=True)
-    s.epochs *= 2
+    s.epochs *= 3
 
 
 def easily_rare(s: Setup, ratio: float) -> None:

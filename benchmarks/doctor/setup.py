@@ -199,6 +199,7 @@ def vary(s: Setup, changes: Mapping[str, Any]) -> None:
     if "width" in changes:
         s.knobs["width"] = max(8, round(s.facts.get("width", 32) * changes["width"] / 8) * 8)
     if "batch" in changes:
+        s.epochs = max(2, round(s.epochs * changes["batch"] / s.batch_size))  # as many steps
         s.batch_size = changes["batch"]
     if "rows" in changes:
         keep = max(64, round(len(s.train[1]) * changes["rows"]))
