@@ -42,6 +42,11 @@ def inverted_mask(s: Setup, _: float) -> None:
     s.knobs["mask"] = "inverted"
 
 
+def mean_of_padding(s: Setup, _: float) -> None:
+    """The mean is taken over padding and leaves the words out."""
+    s.knobs["pads"] = "alone"
+
+
 def ignored_mask(s: Setup, _: float) -> None:
     """Padding is taken for words."""
     s.knobs["mask"] = "ignored"
@@ -54,7 +59,7 @@ def last_place(s: Setup, _: float) -> None:
 
 def counts_padding(s: Setup, _: float) -> None:
     """Padding has a vector of its own and is averaged with the words."""
-    s.knobs["skip_pads"] = False
+    s.knobs["pads"] = "counted"
 
 
 def no_places(s: Setup, _: float) -> None:
@@ -107,10 +112,16 @@ def _told_late(s: Setup, _: float) -> None:
 FAULTS = (
     Fault("sees_ahead", "causal_leak", sees_ahead, ("prose_gpt", "markov_gpt"), base=only_last),
     Fault("reads_both_ways", "causal_leak", reads_both_ways, ("markov_gru", "prose_gru"), base=only_last, auto=False),
-    Fault("inverted_mask", "wrong_mask", inverted_mask, ("reviews_attention",), base=know_padding, auto=False),
-    Fault("ignored_mask", "wrong_mask", ignored_mask, ("reviews_attention",), base=know_padding, auto=False),
-    Fault("last_place", "wrong_mask", last_place, ("reviews_lstm",), base=know_padding, auto=False),
-    Fault("counts_padding", "wrong_mask", counts_padding, ("reviews_bag",), base=know_padding, auto=False),
+    Fault("inverted_mask", "wrong_mask", inverted_mask, ("reviews_attention",), base=know_padding,
+          also=("padding",), auto=False),
+    Fault("mean_of_padding", "wrong_mask", mean_of_padding, ("reviews_bag",), base=know_padding,
+          also=("padding",), auto=False),
+    Fault("ignored_mask", "padding", ignored_mask, ("reviews_attention",), base=know_padding,
+          also=("wrong_mask",), auto=False),
+    Fault("last_place", "padding", last_place, ("reviews_lstm",), base=know_padding,
+          also=("wrong_mask",), auto=False),
+    Fault("counts_padding", "padding", counts_padding, ("reviews_bag",), base=know_padding,
+          also=("wrong_mask",), auto=False),
     Fault("no_places", "missing_position", no_places, ("order_attention", "place_attention"), auto=False),
     Fault("other_tokenizer", "tokenizer_mismatch", other_tokenizer, (*REVIEWS, "prose_gpt", "markov_gru"), auto=False),
     Fault("unknown_words", "tokenizer_oov", unknown_words, REVIEWS, 0.15, 0.5, base=know_padding, auto=False),

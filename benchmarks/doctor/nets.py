@@ -315,21 +315,24 @@ def attention(
 
 
 class Bag(nn.Module):
-    """The mean of the words' vectors (padding left out), and layers on it."""
+    """The mean of the words' vectors, and layers on it.
 
-    def __init__(self, vocabulary: int, *, width: int = 32, depth: int = 1, skip_pads: bool = True,
+    pads  "left out" of the mean, "counted" like words, or, the bug, "alone" in it
+    """
+
+    def __init__(self, vocabulary: int, *, width: int = 32, depth: int = 1, pads: str = "left out",
                  **knobs: Any) -> None:  # fmt: skip
         super().__init__()
-        self.embed = nn.Embedding(vocabulary, width, padding_idx=0 if skip_pads else None)
-        self.skip_pads = skip_pads
+        self.embed = nn.Embedding(vocabulary, width)
+        self.pads = pads
         self.layers = stack(width, width, depth, **knobs)
 
     def forward(self, words: Tensor) -> Tensor:
         x = self.embed(words)
-        if self.skip_pads:
-            real = (words != 0)[..., None].float()
-            return self.layers((x * real).sum(1) / real.sum(1).clamp(min=1))
-        return self.layers(x.mean(1))
+        if self.pads == "counted":
+            return self.layers(x.mean(1))
+        seen = ((words == 0) if self.pads == "alone" else (words != 0))[..., None].float()
+        return self.layers((x * seen).sum(1) / seen.sum(1).clamp(min=1))
 
 
 def bag(vocabulary: int, outputs: int, *, width: int = 32, **knobs: Any) -> nn.Module:
