@@ -90,23 +90,3 @@ def test_a_copy_trains_as_the_original_would() -> None:
     assert exp.optimizer.param_groups[0]["lr"] == 0.1
     play(exp)
     assert torch.equal(weights(exp), weights(twin))
-
-
-def test_a_copy_of_an_optimizer_that_holds_more_than_its_state_trains() -> None:
-    exp = experiment()
-    exp.optimizer = torch.optim.LBFGS(exp.model.parameters(), max_iter=2)
-
-    def step(exp, xb, yb):
-        def closure():
-            exp.optimizer.zero_grad()
-            loss = exp.loss(exp.model(xb), yb)
-            loss.backward()
-            return loss
-
-        return exp.optimizer.step(closure)
-
-    exp.step = step
-    twin, before = duplicate(exp), weights(exp)
-    play(twin, steps=2)
-    assert torch.equal(weights(exp), before)
-    assert not torch.equal(weights(twin), before)

@@ -96,9 +96,6 @@ def duplicate(exp: Experiment) -> Experiment:
     model = copy.deepcopy(exp.model, memo)
     loss = copy.deepcopy(exp.loss, memo) if isinstance(exp.loss, nn.Module) else exp.loss
     optimizer = copy.deepcopy(exp.optimizer, memo)  # its parameters are found in the memo
-    for name, value in vars(exp.optimizer).items():  # L-BFGS and others hold more than torch copies
-        if name not in vars(optimizer) and not callable(value):  # a scheduler's patch is no state
-            setattr(optimizer, name, copy.deepcopy(value, memo))
     scheduler = copy.deepcopy(exp.scheduler, memo)
     twin = replace(exp, model=model, loss=loss, optimizer=optimizer, scheduler=scheduler,
                    declared=dict(exp.declared))  # fmt: skip
