@@ -158,7 +158,8 @@ def _confirmed(
         return finding
     if facts.passes + rule.passes > allowed:
         return finding.but(severity="hint")
-    tried = _tried(rule, lambda f, g: [rule.confirm(f, g)], facts, finding, result=result)  # type: ignore[misc]
+    look = rule.confirm
+    tried = _tried(rule, lambda f, g: [look(f, g)], facts, finding, result=result)
     if rule.code in result.broken:
         return finding.but(severity="hint")
     return tried[0] if tried else None

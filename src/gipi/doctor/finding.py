@@ -84,8 +84,9 @@ class Finding:
     def from_dict(cls, found: Mapping[str, Any]) -> Finding:
         """Return what `as_dict` said, without its repairs: those were functions."""
         known = ("code", "severity", "confirmed", "message", "advice", "evidence", "phase", "step")
-        tuples = {k: tuple(found.get(k, ())) for k in ("where", "rows", "parents")}
-        return cls(**{k: found[k] for k in known if k in found}, **tuples)
+        values: dict[str, Any] = {k: found[k] for k in known if k in found}
+        values |= {k: tuple(found.get(k, ())) for k in ("where", "rows", "parents")}
+        return cls(**values)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `findings.json` holds."""

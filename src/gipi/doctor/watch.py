@@ -202,7 +202,7 @@ class Watch:
                 p.copy_(self._before[name])
         exp = _experiment(twin, [heard], self.val, self.declared)
         try:
-            return Facts(exp).gradients
+            return dict(Facts(exp).gradients)
         except Exception:  # noqa: BLE001  a doctor must not kill the patient
             return None
 

@@ -291,13 +291,12 @@ class Attending:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run goes on with."""
-        return {"due": list(self.due), "known": sorted(self.known)}
+        return {"due": list(self.due), "known": [f.as_dict() for f in self.known.values()]}
 
     def load_state(self, saved: dict[str, Any]) -> None:
         """Go on where the run was left; what was found then stands in its rows."""
         self.due = list(saved["due"])
-        self.known = dict.fromkeys(saved["known"])  # type: ignore[arg-type]
-        self.known = {}
+        self.known = {f["code"]: Finding.from_dict(f) for f in saved["known"]}
 
     def __call__(self, step: Step) -> Action | None:
         """Take a row into the trace; at the checks, look at it."""
