@@ -16,7 +16,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis, look_before, look_during
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules import RULES
-from gipi.doctor.within import as_experiment, changed_settings, trace_of
+from gipi.doctor.within import ROW_CODES, as_experiment, changed_settings, trace_of
 from gipi.train import checkpoint
 from gipi.train.look import first_look
 from gipi.train.prepare import Own, prepare
@@ -66,7 +66,8 @@ def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Pr
         if checkpoint.list_checkpoints(folder):
             live.model.load_state_dict(checkpoint.newest_good(folder)[1]["model"])
         watched = Facts(live, start=facts)
-        found += look_during(watched, RULES, result.trace, result)
+        rules = tuple(rule for rule in RULES if rule.code in ROW_CODES)
+        found += look_during(watched, rules, result.trace, result)
     result.findings = ranked(found, RULES)
     write_file(
         folder / rundir.FINDINGS, json.dumps([f.as_dict() for f in result.findings], indent=1)

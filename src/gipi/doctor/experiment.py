@@ -6,7 +6,9 @@ into them. Nothing here knows of gipi's own models, tasks or streams.
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -212,8 +214,26 @@ def plain_step(exp: Experiment, xb: Any, yb: Any) -> Tensor:
     exp.optimizer.zero_grad()
     loss = exp.loss(call(exp.model, xb), yb)
     loss.backward()
-    exp.optimizer.step()
+    update(exp.optimizer)
     return loss.detach()
+
+
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """Call ``optimizer.step()``; where the compiler is not imported yet, without importing it.
+
+    torch's own `step` asks the compiler not to look into it, and imports it for that: a second.
+    """
+    kind = type(optimizer)
+    if "torch._dynamo" in sys.modules or not kind.__module__.startswith("torch.optim"):
+        optimizer.step()
+        return
+    for hook in optimizer._optimizer_step_pre_hooks.values():  # noqa: SLF001
+        hook(optimizer, (), {})
+    with torch.no_grad():
+        inspect.unwrap(kind.step)(optimizer)
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # noqa: SLF001  for schedulers
+    for hook in optimizer._optimizer_step_post_hooks.values():  # noqa: SLF001
+        hook(optimizer, (), {})
 
 
 def take_step(exp: Experiment, xb: Any, yb: Any) -> Tensor:

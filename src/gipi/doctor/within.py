@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gipi import optim
 from gipi.core import dist
 from gipi.core.atomic import write_file
 from gipi.core.batch import Batch
@@ -28,6 +29,7 @@ from gipi.doctor.diagnose import Diagnosis, look_before, look_during
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding
+from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
 from gipi.doctor.trace import CHECKS, LayerLook, Look, Trace
 from gipi.tasks import call_model
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
     from gipi.train.prepare import Prepared
 
 LOOK_S, LOOK_SHARE = 2.0, 0.02
-"""The look before the first step takes at most these seconds, and this share of a time budget."""
+"""The look before the first step takes at most these seconds, and this share of a time budget;
+the rehearsal of the first steps as much again."""
 WATCH_SHARE = 0.02
 """Counter-experiments while the run goes on take at most this share of its steps."""
 KEYS: dict[str, tuple[str, ...]] = {
@@ -65,6 +68,13 @@ DOOMS = frozenset(
      "wrong_output_activation", "batch_mixing", "exploding_gradient")
 )  # fmt: skip
 """Problems with which a run is not worth its time."""
+REHEARSED = ("nan_inf", "lr_too_high", "exploding_gradient", "vanishing_gradient")
+"""Problems that the first steps show, before the run begins."""
+REHEARSAL_STEPS, REHEARSAL_WARMUP = 24, 10
+REHEARSAL_PASSES = 60
+"""Passes that a rehearsal costs, and the shortest counter-experiment; else there is no time."""
+ROW_CODES = ("nan_inf", "lr_too_high", "overfit", "class_imbalance")
+"""Problems that rows show, whose losses are means over many steps."""
 MACHINE = ("recipe", "from the data", "doctor")
 """Origins of values that nobody gave."""
 
@@ -145,7 +155,11 @@ def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consulta
     """Return what `consult` says; nothing where the doctor is off or several ranks train."""
     if prepared.config.doctor == "off" or dist.world() > 1:
         return Consultation()
-    return consult(prepared, train, val, device=pick_device(prepared.config.device))
+    optim.spare_compiler()  # an optimizer would import it: seconds
+    try:
+        return consult(prepared, train, val, device=pick_device(prepared.config.device))
+    finally:
+        optim.allow_compiler()
 
 
 def attending(
@@ -187,8 +201,19 @@ def consult(
     if exp is None:
         return result
     seconds = LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
-    facts, diagnosis = Facts(exp), Diagnosis(exp, [])
-    found = list(look_before(facts, RULES, diagnosis, until=began + seconds))
+    peak = at_full_rate(exp)
+    facts, diagnosis = Facts(peak), Diagnosis(exp, [])
+    paper = tuple(rule for rule in RULES if rule.code == "lr_decay_too_fast")
+    found = list(look_before(Facts(exp), paper, diagnosis))
+    others = tuple(rule for rule in RULES if rule not in paper)
+    found += look_before(facts, others, diagnosis, until=began + seconds)
+    if not roots(found):
+        pass_began = time.perf_counter()
+        facts.gradients_of(*facts.batch)
+        if REHEARSAL_PASSES * (time.perf_counter() - pass_began) < seconds:
+            found += _rehearsed(peak, diagnosis)
+        else:
+            diagnosis.unlooked += [code for code in REHEARSED if code not in diagnosis.unlooked]
     result.findings = ranked(found, RULES)
     result.unlooked = tuple(diagnosis.unlooked)
     for finding in roots(result.findings):
@@ -200,6 +225,26 @@ def consult(
             break
     result.seconds = time.perf_counter() - began
     return result
+
+
+def at_full_rate(exp: Experiment) -> Experiment:
+    """Return a copy whose warm-up is cut short: counter-experiments have no time for a long one."""
+    peak = duplicate(exp)
+    for group in peak.optimizer.param_groups:
+        group["lr"] = group.pop("initial_lr", group["lr"])
+    peak.scheduler = torch.optim.lr_scheduler.LambdaLR(
+        peak.optimizer, lambda i: min(1.0, (i + 1) / REHEARSAL_WARMUP)
+    )
+    return peak
+
+
+def _rehearsed(peak: Experiment, diagnosis: Diagnosis) -> list[Finding]:
+    """Return what the first steps at the full rate show, on a copy."""
+    twin = duplicate(peak)
+    trace = play(twin, steps=REHEARSAL_STEPS)
+    rules = tuple(rule for rule in RULES if rule.code in REHEARSED)
+    facts = Facts(twin, start=Facts(peak))
+    return list(look_during(facts, rules, trace, diagnosis))
 
 
 def _given(finding: Finding, prepared: Prepared) -> dict[str, str]:
@@ -231,7 +276,9 @@ def _changed(finding: Finding, exp: Experiment, prepared: Prepared, result: Cons
             n for n, _ in prepared.model.named_parameters()
         ]
         if rate != old and same:
-            result.settings["lr"] = float(f"{prepared.config.lr * rate / old:.3g}")
+            lower = float(f"{prepared.config.lr * rate / old:.3g}")
+            result.settings["lr"] = lower
+            said = f"lr {prepared.config.lr:g} -> {lower:g}"
         elif trial.epochs != exp.epochs and same:
             result.settings |= {"epochs": float(trial.epochs), "steps": None, "time": None}
         elif same and type(trial.model) is type(prepared.model) and "init" in finding.code:
@@ -260,8 +307,12 @@ def roots(findings: Sequence[Finding]) -> list[Finding]:
 
 def _refusal(finding: Finding, given: Mapping[str, str]) -> GipiError:
     by = ", ".join(f"{key} ({where})" for key, where in given.items())
+    tried = finding.evidence.get("loss_at")
+    shown = ""
+    if isinstance(tried, dict):
+        shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in tried.items())
     return ConfigError(
-        f"{finding.message} [{finding.code}]",
+        f"{finding.message}{shown} [{finding.code}]",
         f"a run that can learn{'; this one is doomed by ' + by if by else ''}",
         f"{finding.advice}; --apply lets the doctor change it, --doctor advise trains all the same"
         if given
@@ -323,7 +374,8 @@ class Attending:
             return None
         facts, result = Facts(duplicate(exp)), Diagnosis(exp, [])
         allowed = int(WATCH_SHARE * self.trace.planned)
-        for finding in look_during(facts, RULES, self.trace, result, known=self.known,
+        rules = tuple(rule for rule in RULES if rule.code in ROW_CODES)
+        for finding in look_during(facts, rules, self.trace, result, known=self.known,
                                    allowed=allowed):  # fmt: skip
             self.known[finding.code] = finding
             sure = finding.confirmed and finding.severity == "problem"
