@@ -108,7 +108,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         seen = contest(facts, change, adam=adam)
         if seen is not None and seen.wins(KNOWN if finding.evidence["known"] else WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
-    return finding.but(severity="hint") if finding.evidence["known"] else None
+    told = bool(facts.exp.declared.get("tokens"))
+    return finding.but(severity="hint") if told else None
 
 
 def trimmed(padding: Padding) -> Change:
