@@ -11,7 +11,7 @@ from gipi.doctor.copies import untouched
 from gipi.doctor.experiment import call
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -67,6 +67,14 @@ def _found(facts: Facts) -> Unreached:
         if _loss_with(facts, group) == base:
             unused += group
     return Unreached(tuple(n for n in names if n not in unused), tuple(unused))
+
+
+def matter(facts: Facts, names: Sequence[str]) -> bool:
+    """Whether the first batch's loss depends on some parameters."""
+    try:
+        return _loss_with(facts, list(names)) != _loss_with(facts, [])
+    except (RuntimeError, ValueError):
+        return True
 
 
 def _loss_with(facts: Facts, names: list[str]) -> float:

@@ -69,6 +69,23 @@ def test_healthy_nets_are_silent(make) -> None:
     assert findings(make(), RULE) == []
 
 
+def test_inputs_as_a_tuple_with_lengths_are_silent() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x, n):
+            return self.net(x * n[:, None])
+
+    (X, y), _ = blobs()
+    n = torch.ones(len(X))
+    parts = zip(X.split(30), n.split(30), y.split(30), strict=True)
+    stream = [((a, b), c) for a, b, c in parts]
+    exp = experiment(Two(), (stream, None), loss=nn.CrossEntropyLoss())
+    assert findings(exp, RULE) == []
+
+
 def test_a_stream_whose_first_dimension_is_time_is_silent() -> None:
     class TimeFirst(nn.Module):
         def __init__(self) -> None:

@@ -8,6 +8,7 @@ from tests.doctor.patients import Reader, experiment, findings, seen, token_rows
 from tests.doctor.wired import Attention, Reading, cured, named, next_words
 from torch import nn
 
+from gipi.doctor.rules import wrong_mask
 from gipi.doctor.rules.padding import RULE
 from gipi.doctor.sequences import PadsFirst, Trimmed
 
@@ -36,6 +37,12 @@ def test_a_state_behind_the_padding_is_named_and_cured() -> None:
     exp = experiment(Reading(lengths=False), long_pads(), epochs=3, lr=5e-3)
     treatment = cured(exp, RULE)
     assert treatment.proof.gain > 0
+
+
+def test_it_is_no_wrong_mask() -> None:
+    torch.manual_seed(0)
+    exp = experiment(Reading(lengths=False), long_pads())
+    assert findings(exp, wrong_mask.RULE) == []
 
 
 def test_what_the_user_calls_padding_is_at_least_a_hint() -> None:

@@ -8,6 +8,7 @@ from tests.doctor.wired import cured, named
 from torch import nn
 
 from gipi.doctor.experiment import plain_step
+from gipi.doctor.rules import frozen_layer, params_not_in_optimizer
 from gipi.doctor.rules.unused_parameters import RULE
 
 
@@ -40,6 +41,8 @@ def test_a_layer_that_is_never_called() -> None:
     assert named(exp, RULE).findings[0].where == ("extra.weight", "extra.bias")
     treatment = cured(exp, RULE)
     assert not treatment.proof.gain
+    for rule in (frozen_layer.RULE, params_not_in_optimizer.RULE):
+        assert findings(treatment.experiment, rule) == []
 
 
 def test_where_the_step_is_the_users_own_it_is_a_hint() -> None:

@@ -22,6 +22,11 @@ def test_class_numbers_fitted_by_square_are_named_and_changed_on_request() -> No
     assert cured(exp, RULE, apply=["wrong_loss"]).after["loss"] < 1
 
 
+def test_an_output_without_its_last_dimension() -> None:
+    data = [(X, y.float()) for X, y in blobs(classes=5, apart=1.5)]
+    named(experiment(nn.Sequential(*mlp(out=1), nn.Flatten(0)), data, loss=nn.L1Loss()), RULE)
+
+
 def test_counts_fitted_by_square_are_numbers() -> None:
     data = [(X, (2 * y + 4).round().clamp(0, 9)) for X, y in regression()]
     assert findings(experiment(mlp(out=1), data), RULE) == []

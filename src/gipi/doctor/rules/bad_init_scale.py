@@ -11,14 +11,17 @@ from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
+from gipi.doctor.tape import NORMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from gipi.doctor.facts import Facts
 
-LOW, HIGH = 0.12, 2.5
+LOW, HIGH = 0.05, 2.5
 """RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
+NORMED = 0.005
+"""The lower bound where norms stand between layers: there small branches are a matter of taste."""
 
 EMBEDDED = 0.004, 4.0
 """RMS of embeddings: 1 is torch's own, 0.02 that of language models."""
@@ -32,6 +35,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     """Suspect layers whose gain is far from 1 before the first step."""
     tied = _shared(facts)
     equal = set(same_rows(facts))
+    low = NORMED if facts.tape.of(NORMS) else LOW
     gains: dict[str, float] = {}
     for name, p in facts.exp.model.named_parameters():
         owner = facts.owners.get(name)
@@ -42,7 +46,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         gain = gain_of(p.detach(), owner)
         if isinstance(owner, nn.Embedding) and EMBEDDED[0] <= gain <= EMBEDDED[1]:
             continue
-        if gain > 0 and not LOW <= gain <= HIGH:
+        if gain > 0 and not low <= gain <= HIGH:
             gains[name] = gain
     if not gains:
         return

@@ -89,7 +89,7 @@ def rows_come_first(facts: Facts) -> bool:
 def with_other_row(xb: Any) -> Any:
     """Return the inputs with the first row replaced by one that differs; None where none does."""
     if isinstance(xb, Tensor):
-        apart = (xb != xb[:1]).flatten(1).any(1).nonzero()
+        apart = (xb != xb[:1]).reshape(len(xb), -1).any(1).nonzero()
         if not len(apart):
             return None
         changed = xb.clone()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices
+from gipi.doctor.reach import matter
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield _finding(facts, frozen, "every weight of the model").but(confirmed=True)
         return
     layers = matrices(facts, [n for n in frozen if facts.still(n)])
-    if layers:
+    if layers and matter(facts, layers):
         beside = {n.rpartition(".")[0] for n in layers}
         yield _finding(facts, [n for n in frozen if n.rpartition(".")[0] in beside],
                        f"{len(layers)} of the model's weight matrices")  # fmt: skip

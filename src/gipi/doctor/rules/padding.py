@@ -33,6 +33,8 @@ MOVES = 0.05
 """Median standard deviations by which an output must move when padding is taken away."""
 WINS, KNOWN = 0.85, 0.93
 """Share of the loss below which rows without padding must come; the second where it is known."""
+FORGOTTEN = 0.05
+"""Behind so little is left of a row, whatever a short training shows."""
 SHARE = 0.2
 """Share of the targets that must be padding."""
 
@@ -69,7 +71,7 @@ def _in_the_outputs(facts: Facts, padding: Padding) -> Iterator[Finding]:
         whole = by_place(full, int(rows.sum()), places=places)
         if said is None or whole is None:
             return
-        full = whole[:, places - cut :] if padding.front else full[:, :cut]
+        full = whole[:, places - cut :] if padding.front else whole[:, :cut]
         real = ~(padding.where[: len(x)][rows])
         real = real[:, places - cut :] if padding.front else real[:, :cut]
         said, full = said[real], full[real]
@@ -78,6 +80,7 @@ def _in_the_outputs(facts: Facts, padding: Padding) -> Iterator[Finding]:
     gap = (said - full).abs().flatten(1).amax(1) / (base.std() + 1e-12)
     if float(gap.median()) <= MOVES:
         return
+    kept = 1.0 if at_every_place(facts) else _kept(facts, padding, rows, cut)
     change = trimmed(padding)
     first = (Repair("padding in front of rows", pads_first(padding),
                     edit="pack_padded_sequence, or take the state at the last real token"),
@@ -86,11 +89,15 @@ def _in_the_outputs(facts: Facts, padding: Padding) -> Iterator[Finding]:
         "padding",
         f"outputs move by {float(gap.median()):.3g} standard deviations in the median when padding "
         f"({float(padding.where.double().mean()):.0%} of all places) is taken away: it is read as "
-        "if it were content",
+        "if it were content"
+        + (f", and behind it real tokens matter {kept:.2g} times as much as without it"
+           if kept < 1 else ""),
         "mask padding in attention (key_padding_mask), leave it out of means, and take the last "
         "real token of recurrent layers",
         evidence={"moves": float(gap.median()), "pad": padding.pad,
-                  "share": float(padding.where.double().mean()), "known": padding.known},
+                  "share": float(padding.where.double().mean()), "known": padding.known,
+                  "words_matter": kept},
+        confirmed=kept < FORGOTTEN,
         strength=EXACT / 2,
         repairs=(
             *first,
@@ -98,6 +105,22 @@ def _in_the_outputs(facts: Facts, padding: Padding) -> Iterator[Finding]:
                    edit="key_padding_mask=(x == pad), and a mean over real places"),
         ),
     )  # fmt: skip
+
+
+def _kept(facts: Facts, padding: Padding, rows: Tensor, cut: int) -> float:
+    """Return how much real tokens move outputs with the padding, over how much they do without."""
+    x, base = facts.few[rows], facts.base
+    assert base is not None
+    real = ~padding.where[: len(rows)][rows]
+    part = slice(x.shape[1] - cut, None) if padding.front else slice(0, cut)
+    generator = torch.Generator().manual_seed(0)
+    held = x[real]
+    changed = x.clone()
+    changed[real] = held[torch.randperm(len(held), generator=generator)]
+    with_it = (facts.shown(changed) - base[rows]).abs().flatten(1).amax(1)
+    without = (facts.shown(changed[:, part]) - facts.shown(x[:, part])).abs().flatten(1).amax(1)
+    least = float(without.median())
+    return float(with_it.median()) / least if least > 0 else 1.0
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -108,7 +131,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         seen = contest(facts, change, adam=adam)
         if seen is not None and seen.wins(KNOWN if finding.evidence["known"] else WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
-    return finding.but(severity="hint") if finding.evidence["known"] else None
+    told = bool(facts.exp.declared.get("tokens"))
+    return finding.but(severity="hint") if told else None
 
 
 def trimmed(padding: Padding) -> Change:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices
+from gipi.doctor.reach import matter
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.frozen_layer import join
 
@@ -55,7 +56,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             ),
         )  # fmt: skip
         return
-    if missing:
+    if missing and matter(facts, missing):
         word = f", but has {strangers} that the model does not use" if strangers else ""
         found = _finding(missing, f"the optimizer lacks {len(missing)} of the model's trainable "
                          f"parameters{word}: they stay as they are")  # fmt: skip

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHRINK = 0.05
 """Share by which decay alone would shrink a scale over the run, from which it is mentioned."""
+STRONG, LITTLE = 0.1, 0.02
+"""A decay from which a smaller share is mentioned too."""
 COUPLED = 0.01
 """Decay from which it is mentioned where it goes through Adam's division."""
 DIVIDES = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop,
@@ -37,7 +39,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         rate = max(float(group["lr"]), float(group.get("initial_lr", 0.0)))
         shrink = 1 - math.exp(-min(50.0, rate * decay * exp.total_steps))
         coupled = isinstance(exp.optimizer, DIVIDES) and not group.get("decoupled_weight_decay")
-        if shrink < SHRINK and not (coupled and decay >= COUPLED):
+        strong = shrink >= SHRINK or (decay >= STRONG and shrink >= LITTLE)
+        if not strong and not (coupled and decay >= COUPLED):
             continue
         found = [names[id(p)] for p in group["params"] if id(p) in norms and id(p) in names]
         if found:

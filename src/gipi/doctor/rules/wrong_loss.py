@@ -169,12 +169,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         repair.change(twin)
         faster(twin)
 
-    _, plain = after_steps(facts.exp, STEPS, change=faster, own_step=False)
-    _, classes = after_steps(facts.exp, STEPS, change=changed, own_step=False)
+    try:
+        _, plain = after_steps(facts.exp, STEPS, change=faster, own_step=False)
+        _, classes = after_steps(facts.exp, STEPS, change=changed, own_step=False)
+        number = float((outputs(plain, X).flatten().round() == y).double().mean())
+        chosen = outputs(classes, X).reshape(len(y), -1).argmax(1)
+    except (RuntimeError, ValueError, IndexError, CannotRepair):
+        return finding.but(severity="hint")
     facts.passes += 2 * STEPS
-    number = float((outputs(plain, X).flatten().round() == y).double().mean())
-    chosen = outputs(classes, X)
-    chosen = chosen.reshape(len(y), -1).argmax(1)
     named = float((chosen == y).double().mean())
     if named < number + POINTS:
         return None
@@ -210,7 +212,7 @@ def other_loss(name: str) -> Change:
 
 
 def _cross_entropy(said: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(said.reshape(-1, said.shape[-1]), y.long().reshape(-1))
+    return F.cross_entropy(said.reshape(y.numel(), -1), y.long().reshape(-1))
 
 
 def _bce_logits(said: Tensor, y: Tensor) -> Tensor:
