@@ -297,7 +297,7 @@ def _experiment(
              for h in heard]  # fmt: skip
     return Experiment(
         start.model, train=pairs, val=val, loss=start.loss, optimizer=start.optimizer,
-        epochs=1, shuffle=False, declared={"time_ordered": True, **declared},
+        epochs=1, shuffle=False, declared={"time_ordered": True, "duplicates": True, **declared},
     )  # fmt: skip
 
 

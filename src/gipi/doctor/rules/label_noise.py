@@ -33,7 +33,9 @@ FLAT, FLATTER = 0.6, 0.75
 The second where over two fifths of what guessing costs is wrong."""
 EXCESS = 0.06
 """Training rows must be told worse than validation rows by this where only they are noisy."""
-SEEN = 0.2
+SEEN, LATE = 0.2, 0.5
+"""Shares of the run from which on the net is asked where training alone is noisy, and where both
+splits are."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     net_val, net_train = _net(facts, start.val), _net(facts, start.train)
     if net_val is None or net_train is None or net_val.every > 0.75 * chance:
         return
+    # A net that is worse than a shallow learner has not learned enough to be asked.
     both = net_val.firm >= 0.5 * best.firm and net_val.every >= 0.5 * best.every
+    both = both and trace.done >= LATE and net_val.every <= 1.3 * best.every + 0.03
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)
