@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.trace import Trace
 
-RATIO = 8.0
+RATIO = 10.0
 RECALL = 0.5
 """Recall of the rare classes, as a share of that of the frequent ones, that is good enough."""
 SEEN = 1.0
