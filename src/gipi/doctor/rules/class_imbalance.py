@@ -164,7 +164,8 @@ def _answers(
         shift = torch.full_like(said[0], torch.inf)
         shift[counts[0].to(said.device)] = counts[1].log().to(said)
         said = said - shift
-    return said.argmax(1)
+    largest: Tensor = said.argmax(1)
+    return largest
 
 
 def weigh(exp: Experiment) -> str:
