@@ -34,6 +34,7 @@ def test_repeated_rows_are_named_dropped_and_undone() -> None:
     assert change is not None
     change(exp)
     assert len(exp.train[0]) < 121
+    assert exp.total_steps >= 48
     assert findings(exp, RULE) == []
 
 

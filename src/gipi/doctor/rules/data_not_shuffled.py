@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler
 
 from gipi.doctor.edits import shuffled
 from gipi.doctor.experiment import batches, tensors
@@ -36,6 +37,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     if exp.declared.get("time_ordered") or facts.kind not in ("classes", "binary", "numbers"):
         return
     if tensors(exp.train) is not None and exp.shuffle:
+        return
+    if isinstance(exp.train, DataLoader) and isinstance(exp.train.sampler, RandomSampler):
         return
     order = _in_order(facts)
     if order is None:

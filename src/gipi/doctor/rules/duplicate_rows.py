@@ -62,7 +62,12 @@ def dedupe(exp: Experiment) -> str:
         raise CannotRepair(message)
     first = first_of(keys_of([pair[0], pair[1].reshape(len(pair[1]), -1)]))
     exp.train = kept(exp.train, first)
-    return f"took {int((~first).sum())} of {len(first)} training rows out that repeat another"
+    # As many steps as before: what is compared is the rows, not how long they were trained on.
+    exp.epochs = exp.epochs * len(first) / int(first.sum())
+    return (
+        f"took {int((~first).sum())} of {len(first)} training rows out that repeat another; "
+        f"{exp.epochs:.3g} epochs make as many steps"
+    )
 
 
 def _drawn(facts: Facts, found: Copies) -> bool:

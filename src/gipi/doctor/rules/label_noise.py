@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.trace import Trace
 
-LEAST, LEAST_VAL = 300, 100
+LEAST, LEAST_VAL = 400, 100
 FIRM = 0.25
 """Share of the rows that are placed most firmly."""
 FLOOR = 0.05
@@ -34,6 +34,7 @@ The second where over two fifths of what guessing costs is wrong."""
 EXCESS = 0.06
 """Training rows must be told worse than validation rows by this where only they are noisy."""
 SEEN = 0.2
+"""Share of the run from which on the net is asked."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if best.every > 0.4 * chance and best.firm < FLATTER * best.every:
         return
     net_val, net_train = _net(facts, start.val), _net(facts, start.train)
-    if net_val is None or net_train is None or net_val.every > 0.75 * chance:
+    if net_val is None or net_train is None:
         return
-    both = net_val.firm >= 0.5 * best.firm and net_val.every >= 0.5 * best.every
+    seen = facts.notes.setdefault("errors of the net", [])
+    seen.append(net_val)
+    if net_val.every > 0.75 * chance:
+        return
+    # A net that is worse than a shallow learner has not learned enough to be asked.
+    # At the end it is asked at its best: later it may have learned wrong labels by heart.
+    fair = min(seen, key=lambda e: e.every)
+    both = fair.firm >= 0.5 * best.firm and fair.every >= 0.5 * best.every
+    both = both and trace.done >= 1 and fair.every <= 1.3 * best.every + 0.03
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)

@@ -81,7 +81,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if on_train < (2 * NET if facts.kind == "numbers" else NET):
         return
     # Of images, sequences and texts shallow learners see little: the net must have had its chance.
-    if facts.inputs != "table" and (trace.done < 1 or on_val > 1 or on_train < 2 * NET):
+    if facts.inputs != "table" and (trace.done < 1 or on_val > 2):
         return
     here, val = answers(facts), sheet(facts, "val")
     seen = [*(a.z for a in here), on_val]
