@@ -67,8 +67,8 @@ def restore(exp: Experiment, saved: Saved) -> None:
     for module, mode in saved.modes:
         module.training = mode
     exp.optimizer.load_state_dict(copy.deepcopy(saved.optimizer))
-    for group, old in zip(exp.optimizer.param_groups, saved.rates, strict=True):
-        group.update(old)
+    for group, rates in zip(exp.optimizer.param_groups, saved.rates, strict=True):
+        group.update(rates)
     if saved.scheduler is not None:
         exp.scheduler.load_state_dict(copy.deepcopy(saved.scheduler))
     torch.set_rng_state(saved.rng[0])

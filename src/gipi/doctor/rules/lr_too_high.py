@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
+from gipi.doctor.schedules import other_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +130,10 @@ def _sure(finding: Finding, trial: Trial, order: tuple[float, ...]) -> Finding:
 
 
 def _repairs(factors: tuple[float, ...]) -> tuple[Repair, ...]:
-    found = [Repair(f"lr x {f:.3g}", times_lr(f), edit=f"multiply lr by {f:.3g}") for f in factors]
+    found = [
+        Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr times {f:.3g}, falling as a cosine")
+        for f in factors
+    ]
     return (*found, Repair("lr from a range test", from_range))
 
 

@@ -52,11 +52,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     by_heart = after[-1]["train_eval"] < BY_HEART * last
     edge = LEARNED if by_heart else RISE
     fell = abs(trace.start.get("val", trace.scale) - best["val"])
-    if (
-        rise < edge * low
-        or rise < OF_SCALE * scale
-        or rise < (OF_FALL / 2 if by_heart else OF_FALL) * fell
-    ):
+    of_fall = OF_FALL / 2 if by_heart else OF_FALL
+    if rise < max(edge * low, OF_SCALE * scale, of_fall * fell):
         return
     if after[-1]["train_eval"] >= best["train_eval"]:
         return
