@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon, times_lr
+from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import other_rate
 
@@ -140,7 +140,7 @@ def _repairs(factors: tuple[float, ...]) -> tuple[Repair, ...]:
 def from_range(exp: Experiment) -> str:
     """Take the rate of the valley of a range test."""
     rate = best_rate(exp)
-    return times_lr(rate / exp.optimizer.param_groups[0]["lr"])(exp)
+    return other_rate(rate / exp.optimizer.param_groups[0]["lr"])(exp)
 
 
 RULE = Rule(
