@@ -58,6 +58,9 @@ def test_progress_that_is_missed() -> None:
     assert trial(2.0, own=1.5, other=1.0).best() == "other"
     assert trial(2.0, own=math.inf, other=1.0).sure("own", "other")
     assert not trial(2.0, own=1.0, other=1.5).sure("own", "other")
+    wild = Trial(2.0, {"own": [900.0, 40.0, 9.0, 3.0, 2.1], "other": [1.0] * 5}, {}, {})
+    assert wild.sure("own", "other")
+    assert not wild.sure("other", "own")
 
 
 def test_the_same_rates_are_tried_once_for_all_rules() -> None:

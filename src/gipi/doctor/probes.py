@@ -131,11 +131,16 @@ class Trial:
         return (mine - better) / max(start - better, FLOOR * abs(start), 1e-12)
 
     def sure(self, own: Any, other: Any) -> bool:
-        """Whether `other` ends lower by more than two standard errors of paired differences."""
+        """Whether `other` ends lower by more than two standard errors of paired differences.
+
+        Or at every one of five steps and more: losses that still come down from a height are wild.
+        """
         pairs = zip(self.tails[own], self.tails[other], strict=True)
         gains = [a - b for a, b in pairs]
         if not all(math.isfinite(g) for g in gains):
             return not math.isfinite(self.end(own)) and math.isfinite(self.end(other))
+        if len(gains) >= 5 and min(gains) > 0:
+            return True
         mean = sum(gains) / len(gains)
         spread = math.sqrt(sum((g - mean) ** 2 for g in gains) / max(1, len(gains) - 1))
         return mean > 2 * spread / math.sqrt(len(gains))

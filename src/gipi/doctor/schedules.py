@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gipi.doctor.probes import times_lr
+
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Change
@@ -35,6 +37,21 @@ def cosine(peak: float | None = None) -> Change:
         )
         exp.scheduler_every = "step"
         return f"the learning rate falls from {highest:.3g} to 0 as a cosine over {total} steps"
+
+    return change
+
+
+def other_rate(factor: float) -> Change:
+    """Return the change to a multiple of the rate that falls to 0 as a cosine, if none falls yet.
+
+    What is best in a short trial is often too high for the end of a run; a rate that falls is not.
+    """
+
+    def change(exp: Experiment) -> str:
+        if exp.scheduler is not None:
+            return times_lr(factor)(exp)
+        old = exp.optimizer.param_groups[0]["lr"]
+        return f"learning rate {old:.3g} -> {old * factor:.3g}: {cosine(old * factor)(exp)}"
 
     return change
 

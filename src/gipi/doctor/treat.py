@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gipi.doctor.diagnose import Diagnosis
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding, Repair
+    from gipi.doctor.trace import Trace
 
 PARTS = 20
 """Parts of the validation rows by whose differences the noise of a comparison is told."""
@@ -30,6 +31,8 @@ LEAST = 20
 """Steps of such a trial, at least."""
 OPTIONS = 3
 """Repairs of one finding that are tried, at most."""
+HARDLY = 0.6
+"""Share of the first loss above which a repaired run has hardly learned."""
 UNKNOWN = 0.05
 """Where the noise cannot be told, this share of the score stands for its standard error."""
 
@@ -140,14 +143,14 @@ class _Course:
         """Run the options, the most promising first; keep the first that proves better.
 
         What shows only late in a run cannot be tried in short: there every option that the budget
-        allows is run, and the best is kept.
+        allows is run, and the best is kept. So it is where the first has hardly learned.
         """
         code = findings[0].code
         if self.spent >= self.allowed and self.accepted:
             self.rejected.append(f"{code}: not tried, the budget is used up")
             return
         late = findings[0].phase == "epoch"
-        kept: tuple[float, Experiment, list[Repair], list[str]] | None = None
+        kept: tuple[Experiment, list[Repair], list[str]] | None = None
         for number, repairs in enumerate(options if late else self._promising(options)):
             if number and self.spent >= self.allowed:
                 break
@@ -157,21 +160,23 @@ class _Course:
             except CannotRepair as why:
                 self.rejected.append(f"{repairs[0].name}: {why}")
                 continue
-            self.spent += play(twin, quiet=True).step
+            trace = play(twin, quiet=True)
+            self.spent += trace.step
             proof = compare(self.best, twin)
             wanted = "exact" if any(r.proof == "exact" for r in repairs) else repairs[0].proof
             figures = (
                 f"{', '.join(said)}: {proof.before:.4g} -> {proof.after:.4g}, "
                 f"gain {proof.gain:.3g} with a standard error of {proof.se:.3g}"
             )
-            if not proof.holds(wanted) or (kept is not None and proof.after <= kept[0]):
+            beaten = kept is not None and not compare(kept[0], twin).holds("better")
+            if beaten or not proof.holds(wanted):
                 self.rejected.append(figures)
                 continue
-            kept = proof.after, twin, repairs, said
-            if not late:
+            kept = twin, repairs, said
+            if not late and not _hardly(trace):
                 break
         if kept is not None:
-            _, self.best, repairs, said = kept
+            self.best, repairs, said = kept
             self.accepted += repairs
             self.changes += said
             self.cured += [f.code for f in findings]
@@ -200,6 +205,13 @@ class _Course:
             for score, number in zip(_scores(*said), tried, strict=True)
         ]
         return [options[number] for _, number in sorted(scored)]
+
+
+def _hardly(trace: Trace) -> bool:
+    """Whether a run has brought the loss hardly down: a short trial may have chosen badly."""
+    name = "val" if "val" in trace.start else "train_eval"
+    first, last = (rows.get(name, math.nan) for rows in (trace.start, (trace.epochs or [{}])[-1]))
+    return bool(last > HARDLY * abs(first))
 
 
 def candidates(diagnosis: Diagnosis, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:

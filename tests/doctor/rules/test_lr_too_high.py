@@ -10,7 +10,7 @@ from tests.doctor.patients import blobs, experiment, mlp, problems, regression, 
 from gipi.doctor.rules.lr_too_high import RULE
 
 
-@pytest.mark.parametrize("lr", [3.0, 30.0])
+@pytest.mark.parametrize("lr", [10.0, 100.0])
 def test_a_rate_far_too_high_is_named_early_and_cured(lr: float) -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(), blobs(), lr=lr, optimizer="adam")

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon, times_lr
+from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon
 from gipi.doctor.rule import Rule
+from gipi.doctor.schedules import other_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,14 +130,17 @@ def _sure(finding: Finding, trial: Trial, order: tuple[float, ...]) -> Finding:
 
 
 def _repairs(factors: tuple[float, ...]) -> tuple[Repair, ...]:
-    found = [Repair(f"lr x {f:.3g}", times_lr(f), edit=f"multiply lr by {f:.3g}") for f in factors]
+    found = [
+        Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr times {f:.3g}, falling as a cosine")
+        for f in factors
+    ]
     return (*found, Repair("lr from a range test", from_range))
 
 
 def from_range(exp: Experiment) -> str:
     """Take the rate of the valley of a range test."""
     rate = best_rate(exp)
-    return times_lr(rate / exp.optimizer.param_groups[0]["lr"])(exp)
+    return other_rate(rate / exp.optimizer.param_groups[0]["lr"])(exp)
 
 
 RULE = Rule(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates, times_lr
+from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.lr_too_high import from_range
+from gipi.doctor.schedules import other_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ TARGETS = (3e-3, 1e-2, 3e-2)
 """Update over weight of the rates that are tried instead."""
 SHARE = 0.125
 """Share of the run that a trial takes at first."""
-STUCK = 0.95
+STUCK, LAST = 0.95, 0.6
 MISSED = 0.4
 TRIED, TRIES = "trials of higher rates", 2
 CLEARER = 0.05
@@ -39,7 +40,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         if look.step > 0 and trace.rates
     ]
     speeds = [r / lr for r, lr in pairs if math.isfinite(r) and lr > 0]
-    if not speeds or trace.broken is not None:
+    if not speeds or trace.broken is not None or trace.done > LAST:
         return
     recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
     if trace.done >= 0.5 and recent < 0.5 * trace.scale:
@@ -97,7 +98,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         confirmed=True,
         evidence={**finding.evidence, "loss_as_is": trial.end(whole_run),
                   "loss_at": {f"lr x {f:.3g}": trial.end(f) for f in factors}},
-        repairs=(*[Repair(f"lr x {f:.3g}", times_lr(f), edit=f"lr={lr * f:.2g}") for f in order],
+        repairs=(*[Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr={lr * f:.2g}") for f in order],
                  *finding.repairs),
     )  # fmt: skip
 

@@ -23,8 +23,9 @@ BY_HEART = 0.1
 """Loss of training rows over that of validation rows that says so."""
 OF_SCALE = 0.05
 """The rise over the loss before the first step: what is tiny may double."""
-OF_FALL = 0.1
-"""The rise over the fall before it: a loss that may be negative has no scale of its own."""
+OF_FALL = 0.16
+"""The rise over the fall before it, half where rows are known by heart: a loss that may be negative
+has no scale of its own."""
 CHECKS = 3
 SURE = 2.0
 """Standard errors of the rise, by parts of the validation rows."""
@@ -51,7 +52,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     by_heart = after[-1]["train_eval"] < BY_HEART * last
     edge = LEARNED if by_heart else RISE
     fell = abs(trace.start.get("val", trace.scale) - best["val"])
-    if rise < edge * low or rise < OF_SCALE * scale or rise < OF_FALL * fell:
+    of_fall = OF_FALL / 2 if by_heart else OF_FALL
+    if rise < max(edge * low, OF_SCALE * scale, of_fall * fell):
         return
     if after[-1]["train_eval"] >= best["train_eval"]:
         return

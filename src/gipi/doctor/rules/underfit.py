@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
-ACCURACY, EXPLAINED = 0.08, 0.12
+ACCURACY, EXPLAINED = 0.15, 0.2
 """How much better a simple learner must be, on rows that it never saw, than the net on its own."""
 SURE = 3.0
 FLAT = 0.03
