@@ -71,6 +71,12 @@ def limited(seconds: float) -> Iterator[None]:
 
 def plain_run(exp: Experiment) -> tuple[int, str]:
     """Train as anyone would, judging validation rows every epoch; return steps and what broke."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")  # of copies of schedulers
+        return _plain_run(exp)
+
+
+def _plain_run(exp: Experiment) -> tuple[int, str]:
     planned, steps, epoch = exp.total_steps, 0, 0
     per_epoch = exp.steps_per_epoch
     exp.model.train()
