@@ -207,6 +207,8 @@ def _trained(exp: Experiment, seconds: dict[str, float], name: str) -> tuple[Exp
 def scores(built: Built, sick: Experiment, healthy: Experiment, treatment: Any) -> dict[str, Any]:
     """Return means and standard errors on held-out rows; "gap" healthy - sick, "gain" repaired - sick.
 
+    "rest" is healthy - repaired.
+
     Rows of the sick and the repaired run are the same, so their difference is taken row by row; so
     is the twin's where it is judged on as many rows.
     """
@@ -222,6 +224,8 @@ def scores(built: Built, sick: Experiment, healthy: Experiment, treatment: Any) 
         three = row_scores(treatment.experiment, built.sick_test, built.kind)
         found["repaired"] = mean_and_error(three)
         found["gain"] = mean_and_error(three - one)
+        if len(three) == len(two):
+            found["rest"] = mean_and_error(two - three)
     return {k: [round(v, 6) for v in pair] for k, pair in found.items()}
 
 
