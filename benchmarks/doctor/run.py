@@ -5,7 +5,7 @@
 
 from the repository's root, with the library installed. One JSON row a (commit, case, seed) is
 appended to `results/*.jsonl`, and rows that are there are not measured again, so that a run may be
-stopped at any moment and goes on where it stopped. `--only` takes codes or parts of cases' names.
+stopped at any moment and goes on where it stopped. `--only` takes codes, parts of cases' names, or "healthy", "sick".
 `--shard 1/2` takes every second case from the second on: start one process a shard to use more
 cores (timings then say less). The drawn half is drawn by the hash of the commit that is judged.
 
@@ -299,11 +299,15 @@ def chosen(half: str, head: str, only: list[str], shard: str) -> list[Case]:
     """Return the cases that were asked for."""
     found = cases(half, head)
     if only:
-        found = [
-            c for c in found if any(w in (c.fault.code, c.fault.name) or w in c.name for w in only)
-        ]
+        found = [c for c in found if any(_fits(c, word) for word in only)]
     part, parts = (int(v) for v in shard.split("/"))
     return found[part::parts]
+
+
+def _fits(case: Case, word: str) -> bool:
+    if word in ("healthy", "sick"):
+        return bool(case.truth) == (word == "sick")
+    return word in (case.fault.code, case.fault.name) or word in case.name
 
 
 def main() -> None:
