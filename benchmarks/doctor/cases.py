@@ -35,7 +35,9 @@ ODDITIES: tuple[Fault, ...] = (
     *oddities_forms.ODDITIES,
 )  # fmt: skip
 CODES = tuple(sorted({f.code for f in FAULTS}))
-NO_VARIATION = frozenset(("declared_freeze", "tied", "bounces", "prelu", "selu", "elu", "gelu"))
+NO_VARIATION = frozenset(
+    ("declared_freeze", "masked_words", "tied", "bounces", "prelu", "selu", "elu", "gelu")
+)
 """Faults that say more exactly what the net is than a variation would leave it."""
 RECTIFIED = frozenset(("dead", "sparse_relu"))
 """Faults that need the ReLUs of their settings."""

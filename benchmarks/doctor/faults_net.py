@@ -46,8 +46,11 @@ def forgetful(s: Setup, scale: float) -> None:
 
 def loud_layers(s: Setup, gain: float) -> None:
     """Six layers whose weights are `gain` times too large."""
-    s.knobs["depth"] = 6
     changed(s, lambda m: [p.mul_(gain) for p in weights(m)[:-1]])
+
+
+def _six_layers(s: Setup, _: float) -> None:
+    s.knobs["depth"] = 6
 
 
 def loud_state(s: Setup, gain: float) -> None:
@@ -178,7 +181,7 @@ def _dropout(s: Setup, p: float) -> None:
 FAULTS = (
     Fault("deep_sigmoid", "vanishing_gradient", deep_sigmoid, (*PERCEPTRONS, "pictures_auto"), 7, 14, auto=False),
     Fault("forgetful", "vanishing_gradient", forgetful, ("recall_gru", "order_gru"), 0.02, 0.2, also=("bad_init_scale",)),
-    Fault("loud_layers", "exploding_gradient", loud_layers, PERCEPTRONS, 5, 12, also=("bad_init_scale",)),
+    Fault("loud_layers", "exploding_gradient", loud_layers, PERCEPTRONS, 5, 12, also=("bad_init_scale",), base=_six_layers),
     Fault("loud_state", "exploding_gradient", loud_state, ("forecast_rnn", "waves_gru"), 4, 10,
           also=("bad_init_scale",), twin=_relu_state),
     Fault("dead", "dead_relu", dead, ("digits_mlp", "digits_cnn", "clouds_mlp", "gratings_cnn", "waves_conv"), 8, 30),

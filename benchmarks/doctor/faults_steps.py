@@ -202,6 +202,12 @@ def forgets(s: Setup, _: float) -> None:
     s.declared["old_task"] = s.facts["old"]
 
 
+def replays(s: Setup, _: float) -> None:
+    """A quarter of the old rows is trained on again, beside the new ones."""
+    (X, y), (Xo, yo) = s.facts["new"], s.facts["old"]
+    s.train = (torch.cat([X, Xo[: len(yo) // 4]]), torch.cat([y, yo[: len(yo) // 4]]))
+
+
 FAULTS = (
     Fault("log_of_zero", "nan_inf", log_of_zero, ("cancer_mlp",), 12, 40),
     Fault("blank_rows", "nan_inf", blank_rows, ("digits_mlp", "digits_cnn", "waves_conv", "clouds_mlp"), 2, 8, base=_row_norm),
@@ -225,5 +231,5 @@ FAULTS = (
     Fault("drops", "dropout_too_high", drops, ("digits_mlp", "digits_cnn", "friedman_mlp", "rows_lstm"), 0.88, 0.97),
     Fault("shrinks", "weight_decay_too_high", shrinks, MANY[:6] + MANY[7:11], 0.5, 2),
     Fault("decays_norms", "weight_decay_on_norm_bias", decays_norms, ("digits_bncnn", "prose_gpt", "reviews_attention", "order_attention"), 0.1, 0.5, base=_adamw),
-    Fault("forgets", "catastrophic_forgetting", forgets, ("digits_mlp", "digits_cnn", "rows_lstm"), base=_before),
+    Fault("forgets", "catastrophic_forgetting", forgets, ("digits_mlp", "digits_cnn", "rows_lstm"), base=_before, twin=replays),
 )  # fmt: skip

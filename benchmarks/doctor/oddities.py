@@ -355,7 +355,7 @@ ODDITIES = (
     )),
     odd("sparse_relu", sparse_relu, ("digits_mlp", "digits_cnn", "clouds_mlp"), 0.05, 0.15),
     odd("entropy_floor", twice, ("markov_gru", "markov_gpt"), 1.5, 2.5),
-    odd("easy", easy, ("clouds_mlp", "digits_mlp", "gratings_cnn"), 0.8, 2),
+    odd("easy", easy, ("clouds_mlp", "gratings_cnn"), 0.8, 1.3),
     odd("noise_limited", noisy_targets, ("friedman_mlp", "three_mlp", "forecast_rnn", "diabetes_mlp"), 0.8, 1.6),
     odd("one_cycle", one_cycle, ("digits_mlp", "digits_bncnn", "gratings_cnn", "waves_gru", "spots_cnn"), 2, 5),
     odd("declared_freeze", declared_freeze, ("digits_mlp", "clouds_mlp", "digits_cnn")),

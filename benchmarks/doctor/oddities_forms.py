@@ -39,7 +39,7 @@ def masked_words(s: Setup, share: float) -> None:
     make = s.make
     assert isinstance(make, partial)
     s.make = partial(nets.attention, words + 1, s.train[0].shape[1], words, every=True)
-    s.epochs *= 3
+    s.epochs *= 2
 
 
 def easily_rare(s: Setup, ratio: float) -> None:
@@ -220,7 +220,7 @@ def linear_question(s: Setup, epochs: float) -> None:
 ODDITIES = (
     odd("both_ways", both_ways, ("reviews_lstm", "waves_gru", "rows_lstm")),
     odd("no_order", no_order, ("reviews_attention",)),
-    odd("masked_words", masked_words, ("markov_gpt",), 0.15, 0.3),
+    odd("masked_words", masked_words, ("markov_gpt",), 0.27, 0.35),
     odd("easily_rare", easily_rare, ("waves_gru", "waves_conv", "gratings_cnn"), 8, 16),
     odd("wide", wide, ("digits_mlp", "clouds_mlp", "waves_conv"), 4, 8),
     odd("weight_normed", weight_normed, ("digits_mlp", "digits_cnn", "friedman_mlp")),

@@ -5,7 +5,7 @@
 
 from the repository's root, with the library installed. One JSON row a (commit, case, seed) is
 appended to `results/*.jsonl`, and rows that are there are not measured again, so that a run may be
-stopped at any moment and goes on where it stopped. `--only` takes codes or parts of cases' names.
+stopped at any moment and goes on where it stopped. `--only` takes codes, parts of cases' names, or "healthy", "sick".
 `--shard 1/2` takes every second case from the second on: start one process a shard to use more
 cores (timings then say less). The drawn half is drawn by the hash of the commit that is judged.
 
@@ -71,6 +71,12 @@ def limited(seconds: float) -> Iterator[None]:
 
 def plain_run(exp: Experiment) -> tuple[int, str]:
     """Train as anyone would, judging validation rows every epoch; return steps and what broke."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")  # of copies of schedulers
+        return _plain_run(exp)
+
+
+def _plain_run(exp: Experiment) -> tuple[int, str]:
     planned, steps, epoch = exp.total_steps, 0, 0
     per_epoch = exp.steps_per_epoch
     exp.model.train()
@@ -201,6 +207,8 @@ def _trained(exp: Experiment, seconds: dict[str, float], name: str) -> tuple[Exp
 def scores(built: Built, sick: Experiment, healthy: Experiment, treatment: Any) -> dict[str, Any]:
     """Return means and standard errors on held-out rows; "gap" healthy - sick, "gain" repaired - sick.
 
+    "rest" is healthy - repaired.
+
     Rows of the sick and the repaired run are the same, so their difference is taken row by row; so
     is the twin's where it is judged on as many rows.
     """
@@ -216,6 +224,8 @@ def scores(built: Built, sick: Experiment, healthy: Experiment, treatment: Any) 
         three = row_scores(treatment.experiment, built.sick_test, built.kind)
         found["repaired"] = mean_and_error(three)
         found["gain"] = mean_and_error(three - one)
+        if len(three) == len(two):
+            found["rest"] = mean_and_error(two - three)
     return {k: [round(v, 6) for v in pair] for k, pair in found.items()}
 
 
@@ -289,11 +299,15 @@ def chosen(half: str, head: str, only: list[str], shard: str) -> list[Case]:
     """Return the cases that were asked for."""
     found = cases(half, head)
     if only:
-        found = [
-            c for c in found if any(w in (c.fault.code, c.fault.name) or w in c.name for w in only)
-        ]
+        found = [c for c in found if any(_fits(c, word) for word in only)]
     part, parts = (int(v) for v in shard.split("/"))
     return found[part::parts]
+
+
+def _fits(case: Case, word: str) -> bool:
+    if word in ("healthy", "sick"):
+        return bool(case.truth) == (word == "sick")
+    return word in (case.fault.code, case.fault.name) or word in case.name
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from benchmarks.doctor.table import (
     compared,
     costs,
     figures,
+    nearly,
     repairable,
     report,
     wilson,
@@ -115,6 +116,13 @@ def test_a_repair_closes_nine_tenths_of_a_gap_that_is_there() -> None:
     assert [closed(r) for r in (cured, half, left)] == [True, False, False]
     said = by_name([cured, half, left, noise, asked])
     assert said["repairable runs brought to 90 % of the gap"] == (1, 3)
+
+
+def test_what_is_left_may_be_noise() -> None:
+    gap = {"gap": [0.10, 0.01], "gain": [0.08, 0.01]}
+    assert nearly(row(scores={**gap, "rest": [0.02, 0.006]}))
+    assert not nearly(row(scores={**gap, "rest": [0.02, 0.004]}))
+    assert not nearly(row(scores=gap))
 
 
 def test_worse_is_beyond_two_standard_errors() -> None:
