@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gipi.api.run import Run
+    from gipi.doctor.experiment import Experiment
     from gipi.train.prepare import Prepared
 
 
@@ -54,25 +55,27 @@ def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Pr
             "a task whose step is one model and one loss of its outputs",
             f"read its rows and report: gipi report {folder}",
         )
+    result = look_back(exp, folder, steps=train.steps, primary=prepared.task.primary)
+    found = [f.as_dict() for f in result.findings]
+    write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
+    return result, prepared, folder
+
+
+def look_back(exp: Experiment, folder: Path, *, steps: int, primary: str) -> Diagnosis:
+    """Return what is found before the first step, in the rows, and in the newest weights."""
     facts, result = Facts(exp), Diagnosis(exp, [])
     found = list(look_before(facts, RULES, result))
     rows = read_rows(folder / rundir.ROWS)
     last = max((r["step"] for r in rows if "train/loss" in r), default=0)
-    result.trace = trace_of(
-        rows, planned=max(last, 1), steps=train.steps, primary=prepared.task.primary
-    )
+    result.trace = trace_of(rows, planned=max(last, 1), steps=steps, primary=primary)
     if last:
         live = duplicate(exp)
         if checkpoint.list_checkpoints(folder):
             live.model.load_state_dict(checkpoint.newest_good(folder)[1]["model"])
-        watched = Facts(live, start=facts)
         rules = tuple(rule for rule in RULES if rule.code in ROW_CODES)
-        found += look_during(watched, rules, result.trace, result)
+        found += look_during(Facts(live, start=facts), rules, result.trace, result)
     result.findings = ranked(found, RULES)
-    write_file(
-        folder / rundir.FINDINGS, json.dumps([f.as_dict() for f in result.findings], indent=1)
-    )
-    return result, prepared, folder
+    return result
 
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:

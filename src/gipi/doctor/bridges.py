@@ -36,7 +36,7 @@ def for_trainer(*, declared: Mapping[str, Any] | None = None) -> Any:
             """Watch the model and the optimizer of the Trainer."""
             optimizer = given["optimizer"]
             inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-            self.watch = watch(given["model"], inner, declared=declared)
+            self.watch = watch(given["model"], inner, None, declared=declared)
             self.watch.__enter__()
 
         def on_train_end(self, *_: Any, **__: Any) -> None:

@@ -11,6 +11,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
+from gipi.doctor.treat import Treatment, treat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
     from gipi.doctor.trace import Trace
-    from gipi.doctor.treat import Treatment
 
 LEAST_PASSES = 400
 """Passes that counter-experiments may cost in a short run."""
@@ -62,8 +62,6 @@ class Diagnosis:
         apply   codes whose repairs may be made though they need a yes
         budget  trainings of planned length that it may cost
         """
-        from gipi.doctor.treat import treat
-
         return treat(self, apply=tuple(apply), budget=budget)
 
     def __str__(self) -> str:

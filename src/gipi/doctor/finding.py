@@ -76,9 +76,22 @@ class Finding:
         """The first repair, or None where only a person can help."""
         return self.repairs[0] if self.repairs else None
 
-    def but(self, **changes: Any) -> Finding:
-        """Return the finding with some fields changed."""
-        return replace(self, **changes)
+    def but(
+        self,
+        *,
+        severity: Severity | None = None,
+        confirmed: bool | None = None,
+        evidence: Mapping[str, Any] | None = None,
+        step: int | None = None,
+        parents: tuple[str, ...] | None = None,
+        repairs: tuple[Repair, ...] | None = None,
+    ) -> Finding:
+        """Return the finding with some fields changed; None leaves a field as it is."""
+        asked = {
+            "severity": severity, "confirmed": confirmed, "evidence": evidence, "step": step,
+            "parents": parents, "repairs": repairs,
+        }  # fmt: skip
+        return replace(self, **{k: v for k, v in asked.items() if v is not None})
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from gipi.doctor.finding import CannotRepair
 from gipi.doctor.play import play, right
 
 if TYPE_CHECKING:
-    from gipi.doctor.diagnose import Diagnosis
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding, Repair
     from gipi.doctor.trace import Trace
@@ -35,6 +34,21 @@ HARDLY = 0.6
 """Share of the first loss above which a repaired run has hardly learned."""
 UNKNOWN = 0.05
 """Where the noise cannot be told, this share of the score stands for its standard error."""
+
+
+class Diagnosed(Protocol):
+    """What a treatment takes of a diagnosis; `why_not` is where it says why nothing was done."""
+
+    experiment: Experiment
+    findings: list[Finding]
+    trained: Experiment | None
+    trace: Trace | None
+    why_not: str
+
+    @property
+    def problems(self) -> list[Finding]:
+        """The findings that hurt."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,7 @@ class Treatment:
         return self.original
 
 
-def treat(diagnosis: Diagnosis, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
+def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
     """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``.
 
     Exact repairs are made together, first; then one finding after the other, roots in their order,
@@ -214,7 +228,7 @@ def _hardly(trace: Trace) -> bool:
     return bool(last > HARDLY * abs(first))
 
 
-def candidates(diagnosis: Diagnosis, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:
+def candidates(diagnosis: Diagnosed, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:
     """Return the problems that may be repaired, with their repairs: roots only, in their order."""
     found = []
     for f in diagnosis.findings:
@@ -229,7 +243,7 @@ def candidates(diagnosis: Diagnosis, apply: tuple[str, ...]) -> list[tuple[Findi
     return found
 
 
-def _why_not(diagnosis: Diagnosis) -> str:
+def _why_not(diagnosis: Diagnosed) -> str:
     if not diagnosis.problems:
         return "nothing is wrong that needs a repair"
     said = []

@@ -266,7 +266,7 @@ class Watch:
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Any = None,
+    loss: Any,
     *,
     val: Any = None,
     declared: Mapping[str, Any] | None = None,

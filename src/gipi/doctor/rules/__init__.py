@@ -67,6 +67,8 @@ from gipi.doctor.rules import (
 if TYPE_CHECKING:
     from gipi.doctor.rule import Rule
 
+__all__ = ["REGISTRY", "RULES"]
+
 RULES: tuple[Rule, ...] = (
     # wiring
     wrong_loss.RULE,
