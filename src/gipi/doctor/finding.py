@@ -81,15 +81,19 @@ class Finding:
         *,
         severity: Severity | None = None,
         confirmed: bool | None = None,
+        message: str | None = None,
+        where: tuple[str, ...] | None = None,
+        rows: tuple[int, ...] | None = None,
         evidence: Mapping[str, Any] | None = None,
         step: int | None = None,
         parents: tuple[str, ...] | None = None,
         repairs: tuple[Repair, ...] | None = None,
     ) -> Finding:
         """Return the finding with some fields changed; None leaves a field as it is."""
-        asked = {
-            "severity": severity, "confirmed": confirmed, "evidence": evidence, "step": step,
-            "parents": parents, "repairs": repairs,
+        asked: dict[str, Any] = {
+            "severity": severity, "confirmed": confirmed, "message": message, "where": where,
+            "rows": rows, "evidence": evidence, "step": step, "parents": parents,
+            "repairs": repairs,
         }  # fmt: skip
         return replace(self, **{k: v for k, v in asked.items() if v is not None})
 
