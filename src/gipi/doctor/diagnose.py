@@ -75,13 +75,15 @@ class Diagnosis:
 
 
 def diagnose(
-    exp: Experiment, *, train: bool | None = None, rules: tuple[Rule, ...] = RULES
+    exp: Experiment, *, train: bool | None = None, rules: tuple[Rule, ...] | None = None
 ) -> Diagnosis:
     """Find out what is wrong with `exp`; it is left as it was.
 
     train  True: always train a copy and watch it; False: only look before the first step; None:
            train unless that look confirmed a problem that dooms the run
+    rules  those that look; None: all of them
     """
+    rules = RULES if rules is None else rules
     began = time.perf_counter()
     facts = Facts(exp)
     result = Diagnosis(exp, [])
