@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import (
     Reader,
@@ -14,8 +15,10 @@ from tests.doctor.patients import (
     seen,
     token_rows,
 )
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from gipi.doctor import Experiment, diagnose
 from gipi.doctor.rules.train_val_overlap import RULE
 
 
@@ -81,3 +84,32 @@ def test_few_values_and_independent_rows_are_left_alone() -> None:
     proto = torch.randint(0, 5, (12, 12), generator=g).float()
     kind = torch.randint(0, 12, (800,), generator=g)
     assert findings(experiment(mlp(12, 3), halves(proto[kind], kind % 3)), RULE) == []
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_several_inputs_a_row(*, named: bool) -> None:
+    """Two tensors a row, by position or by name: equal where both are equal."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(11, 2)
+
+        def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.cat([self.a(x).relu(), z], -1))
+
+    def split(rows: list[int]) -> list:
+        pairs = [((x[i : i + 40], z[i : i + 40]), y[i : i + 40]) for i in rows]
+        return [({"x": a, "z": b}, c) for (a, b), c in pairs] if named else pairs
+
+    torch.manual_seed(0)
+    x, z = torch.randn(240, 4), torch.randn(240, 3)
+    y = (x[:, 0] + z[:, 0] > 0).long()
+    for val, found in ([120, 160, 200], []), ([0, 160, 200], ["train_val_overlap"]):
+        model = Two()
+        exp = Experiment(model, train=split([0, 40, 80]), val=split(val), epochs=2,
+                         loss=nn.CrossEntropyLoss(),
+                         optimizer=torch.optim.Adam(model.parameters(), 1e-2))  # fmt: skip
+        diagnosis = diagnose(exp, train=False)
+        assert not diagnosis.broken
+        assert [f.code for f in diagnosis.problems] == found

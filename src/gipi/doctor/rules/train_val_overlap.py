@@ -134,10 +134,10 @@ def _bits(X: Any, V: Any, first: Tensor) -> Tensor:
         n = len(X)
     elif isinstance(X, dict):
         both = {k: torch.cat([X[k], V[k]]) for k in X if isinstance(X[k], Tensor)}
-        n = len(next(iter(both.values())))
+        n = next(len(v) for v in X.values() if isinstance(v, Tensor))
     else:
         both = [torch.cat([a, b]) for a, b in zip(X, V, strict=True) if isinstance(a, Tensor)]
-        n = len(both[0])
+        n = next(len(a) for a in X if isinstance(a, Tensor))
     return bits_of(both, first.nonzero().flatten())[n:]
 
 
