@@ -52,7 +52,7 @@ def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Pr
     if exp is None:
         raise RequestError(
             f"{folder} is a run of the task '{prepared.task.name}'",
-            "a task whose step is one model and one loss of its outputs",
+            "classify, regress or forecast, with a step that is one model and one loss",
             f"read its rows and report: gipi report {folder}",
         )
     result = look_back(exp, folder, steps=train.steps, primary=prepared.task.primary)

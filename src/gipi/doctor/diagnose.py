@@ -111,11 +111,17 @@ def diagnose(
 
 
 def look_before(
-    facts: Facts, rules: tuple[Rule, ...], result: Diagnosis, *, until: float | None = None
+    facts: Facts,
+    rules: tuple[Rule, ...],
+    result: Diagnosis,
+    *,
+    until: float | None = None,
+    pass_s: float = 0.0,
 ) -> Iterable[Finding]:
     """Yield what the rules find before the first step, confirmed or turned into hints.
 
-    until  moment (`time.perf_counter`) after which no further rule looks
+    until   moment (`time.perf_counter`) after which no further rule looks
+    pass_s  seconds of one pass: counter-experiments that would last longer are not begun
     """
     for rule in rules:
         if rule.before is None:
@@ -124,7 +130,11 @@ def look_before(
             result.unlooked.append(rule.code)
             continue
         for finding in _tried(rule, rule.before, facts, result=result):
-            sure = _confirmed(rule, facts, finding, LEAST_PASSES, result)
+            allowed = LEAST_PASSES
+            if until is not None and pass_s > 0:
+                left = max(until - time.perf_counter(), 0.0)
+                allowed = min(allowed, facts.passes + int(left / pass_s))
+            sure = _confirmed(rule, facts, finding, allowed, result)
             if sure is not None:
                 yield sure
 

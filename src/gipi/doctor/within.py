@@ -76,6 +76,8 @@ REHEARSAL_PASSES = 60
 ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance")
 """Problems that rows show, whose losses are means over many steps. A run that learns its rows by
 heart ends with the weights of its best evaluation: that is said there, and is no problem."""
+WATCHED = ("classify", "regress", "forecast")
+"""Tasks whose targets the rules know how to read."""
 MACHINE = ("recipe", "from the data", "doctor")
 """Origins of values that nobody gave."""
 
@@ -131,6 +133,8 @@ def as_experiment(
 ) -> Experiment | None:
     """Return a run as an experiment; None where a step is more than a model and a loss of it."""
     if len(task.phases) != 1 or task.phases[0].closure or task.forward is not call_model:
+        return None
+    if task.name not in WATCHED:
         return None
     if not train.steps or not train.rows:
         return None
@@ -207,11 +211,12 @@ def consult(
     paper = tuple(rule for rule in RULES if rule.code == "lr_decay_too_fast")
     found = list(look_before(Facts(exp), paper, diagnosis))
     others = tuple(rule for rule in RULES if rule not in paper)
-    found += look_before(facts, others, diagnosis, until=began + seconds)
+    pass_began = time.perf_counter()
+    _ = facts.gradients
+    pass_s = time.perf_counter() - pass_began
+    found += look_before(facts, others, diagnosis, until=began + seconds, pass_s=pass_s)
     if not roots(found):
-        pass_began = time.perf_counter()
-        facts.gradients_of(*facts.batch)
-        if REHEARSAL_PASSES * (time.perf_counter() - pass_began) < 2 * seconds:
+        if REHEARSAL_PASSES * pass_s < 2 * seconds:
             found += _rehearsed(peak, diagnosis)
         else:
             diagnosis.unlooked += [code for code in REHEARSED if code not in diagnosis.unlooked]
