@@ -152,8 +152,16 @@ def as_experiment(
         model, train=_Rows(train), val=None if val is None else _Rows(val), loss=loss,
         optimizer=optimizer, epochs=epochs, batch_size=train.batch_size, scheduler=scheduler,
         scheduler_every="step", seed=config.seed,
-        declared={"frozen": tuple(config.freeze)} if config.freeze else {},
+        declared=_declared(task, config),
     )  # fmt: skip
+
+
+def _declared(task: Task, config: Config) -> dict[str, Any]:
+    """Return what a configuration says that the doctor cannot see."""
+    found: dict[str, Any] = {"frozen": tuple(config.freeze)} if config.freeze else {}
+    if task.name == "forecast" or config.time_column is not None:
+        found["time_ordered"] = True  # the newest rows judge: they may differ from the oldest
+    return found
 
 
 def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consultation:
