@@ -14,6 +14,7 @@ same rules judge it as any other.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,6 +39,8 @@ EARLY = 3
 """Steps from the first that are listened to whole."""
 GROWTH = 1.5
 """Each later look comes after this many times the steps of the one before."""
+SHARE = 0.01
+"""Later looks wait until all of them have taken less than this share of the time."""
 BATCHES = 32
 """Batches that are kept for counter-experiments, at most."""
 
@@ -80,7 +83,11 @@ class Watch:
         self.norms: dict[int, Tensor] = {}
         self.heard: dict[int, Heard] = {}
         self.looks: list[tuple[int, list[str], Tensor]] = []
-        self.moves: list[Moved] = []
+        self.early: list[
+            tuple[Heard, dict[str, Tensor], dict[str, Tensor | None], dict[str, Tensor]]
+        ] = []
+        self.looking_s = 0.0
+        self._began = time.perf_counter()
         self.step = 0
         self.next_look = 0
         self.names = {id(p): n for n, p in model.named_parameters()}
@@ -91,6 +98,7 @@ class Watch:
         self._grads: dict[str, Tensor | None] = {}
         self._backward = torch.Tensor.backward
         self._start: Experiment | None = None
+        self._look_began = 0.0
         self._end: dict[str, Tensor] = {}
         self._result: Diagnosis | None = None
 
@@ -140,6 +148,7 @@ class Watch:
         self.losses.append(math.nan if self._loss_now is None else self._loss_now)
         if self._ear is None:
             return
+        self._look_began = time.perf_counter()
         heard = self._ear.heard
         heard.loss = self._loss_now
         self._deafen()
@@ -159,10 +168,16 @@ class Watch:
             self._before, self._grads = {}, {}
         self.step += 1
         self._loss_now = None
-        if self.step < EARLY or self.step >= self.next_look:
+        if self._look_began:
+            self.looking_s += time.perf_counter() - self._look_began
+            self._look_began = 0.0
+        due = self.step >= self.next_look and len(self.heard) < BATCHES
+        if due and self.step >= EARLY:  # a listened step costs about as much again as its look
+            elapsed = time.perf_counter() - self._began
+            due = 2 * self.looking_s <= SHARE * elapsed
+        if self.step < EARLY or due:
             self.next_look = max(self.step + 1, int(self.step * GROWTH))
-            if len(self.heard) < BATCHES:
-                self._listen()
+            self._listen()
 
     def _look(self) -> None:
         """Note what the step changed; of the first steps also whether the gradient was fresh."""
@@ -176,21 +191,22 @@ class Watch:
         if columns:
             self.looks.append((self.step, list(self._before), torch.stack(columns)))
         heard = self.heard.get(self.step)
-        if heard is not None and heard.whole and len(self.moves) < EARLY:
-            fresh = self._fresh(heard)
-            if fresh is None:
-                return
-            self.moves.append(
-                Moved(
-                    math.nan if heard.loss is None else float(heard.loss),
-                    dict(self._grads),
-                    fresh,
-                    {n: float((now[n] - old).abs().max()) if old.numel() else 0.0
-                     for n, old in self._before.items()},
-                )
-            )  # fmt: skip
+        if heard is not None and heard.whole and len(self.early) < EARLY:
+            moved = {n: (now[n] - old).abs().max() if old.numel() else old.new_zeros(())
+                     for n, old in self._before.items()}  # fmt: skip
+            self.early.append((heard, self._before, self._grads, moved))
 
-    def _fresh(self, heard: Heard) -> dict[str, Tensor | None] | None:
+    def _moves(self) -> list[Moved]:
+        """Return the first steps, each beside what a fresh gradient of its rows would have been."""
+        found = []
+        for heard, before, grads, moved in self.early:
+            fresh = self._fresh(heard, before)
+            if fresh is not None:
+                loss = math.nan if heard.loss is None else float(heard.loss)
+                found.append(Moved(loss, grads, fresh, {n: float(v) for n, v in moved.items()}))
+        return found
+
+    def _fresh(self, heard: Heard, before: dict[str, Tensor]) -> dict[str, Tensor | None] | None:
         """Return the gradient of the step's own rows from zero, at the weights it was taken at.
 
         None where the model cannot be called again in that way: the loop must go on.
@@ -199,7 +215,7 @@ class Watch:
         twin = duplicate(self._start)
         with torch.no_grad():
             for name, p in twin.model.named_parameters():
-                p.copy_(self._before[name])
+                p.copy_(before[name])
         exp = _experiment(twin, [heard], self.val, self.declared)
         try:
             return dict(Facts(exp).gradients)
@@ -231,8 +247,9 @@ class Watch:
         exp = _experiment(self._start, kept, self.val, self.declared)
         exp.epochs = max(1.0, self.step / len(kept))
         facts = Facts(exp)
-        if self.moves:
-            facts.__dict__["moves"] = self.moves  # as the loop did them, not as we would
+        moves = self._moves()
+        if moves:
+            facts.__dict__["moves"] = moves  # as the loop did them, not as we would
         result = Diagnosis(exp, [])
         found = list(look_before(facts, RULES, result))
         live = duplicate(exp)
