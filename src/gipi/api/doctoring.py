@@ -16,9 +16,8 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis, look_before, look_during
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules import RULES
-from gipi.doctor.within import ROW_CODES, as_experiment, changed_settings, trace_of
+from gipi.doctor.within import ROW_CODES, changed_settings, opened, trace_of
 from gipi.train import checkpoint
-from gipi.train.look import first_look
 from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start, read_tokenizer
 
@@ -44,11 +43,7 @@ def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Pr
     check_same(prepared, about)
     device = pick_device(prepared.config.device)
     train, val = streams_of(prepared, device)
-    prepared.model.to(device)
-    if getattr(train, "can_store", False):
-        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
-    first_look(prepared.model, train, device)
-    exp = as_experiment(prepared.model, prepared.task, train, val, prepared.config)
+    exp = opened(prepared, train, val, device=device)
     if exp is None:
         raise RequestError(
             f"{folder} is a run of the task '{prepared.task.name}'",

@@ -105,16 +105,19 @@ class Consultation:
 
 
 class _Rows:
-    """The batches of a stream as (inputs, target), each pass the next epoch."""
+    """The batches of a stream's first epoch as (inputs, target).
+
+    Every pass gives the same ones, so that two short trainings differ by their change alone.
+    """
 
     def __init__(self, stream: Stream) -> None:
-        self.stream, self.epoch = stream, 0
+        self.stream = stream
 
     def __len__(self) -> int:
         return self.stream.steps
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        for batch in self.stream.epoch(self.epoch):
+        for batch in self.stream.epoch(0):
             if batch.target is None:
                 continue
             values = tuple(v.clone() for v in batch.inputs.values())
@@ -164,6 +167,17 @@ def _declared(task: Task, config: Config) -> dict[str, Any]:
     return found
 
 
+def opened(
+    prepared: Prepared, train: Stream, val: Stream | None, *, device: torch.device
+) -> Experiment | None:
+    """Return a run as it stands before its first step: model placed, first layer looked at data."""
+    prepared.model.to(device)
+    if getattr(train, "can_store", False):
+        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
+    first_look(prepared.model, train, device)
+    return as_experiment(prepared.model, prepared.task, train, val, prepared.config)
+
+
 def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consultation:
     """Return what `consult` says; nothing where the doctor is off or several ranks train."""
     if prepared.config.doctor == "off" or dist.world() > 1:
@@ -206,11 +220,7 @@ def consult(
     """
     began, config = time.perf_counter(), prepared.config
     result = Consultation()
-    prepared.model.to(device)
-    if getattr(train, "can_store", False):
-        train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
-    first_look(prepared.model, train, device)
-    exp = as_experiment(prepared.model, prepared.task, train, val, config)
+    exp = opened(prepared, train, val, device=device)
     if exp is None:
         return result
     seconds = LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
@@ -233,7 +243,7 @@ def consult(
     for finding in roots(result.findings):
         given = _given(finding, prepared)
         may = config.doctor == "repair" and (not given or config.apply)
-        done = _changed(finding, exp, prepared, result) if may else False
+        done = may and _changed(finding, exp, prepared, result, yes=config.apply)
         if not done and finding.code in DOOMS and config.doctor == "repair":
             result.refusal = _refusal(finding, given)
             break
@@ -271,14 +281,18 @@ def _given(finding: Finding, prepared: Prepared) -> dict[str, str]:
     return found
 
 
-def _changed(finding: Finding, exp: Experiment, prepared: Prepared, result: Consultation) -> bool:
+def _changed(
+    finding: Finding, exp: Experiment, prepared: Prepared, result: Consultation, *, yes: bool
+) -> bool:
     """Carry out the first repair that fits a run of gipi; return whether one did.
+
+    yes  repairs that need a person's word may be made, too
 
     Repairs act on a copy; what they changed of the rate and the passes becomes a setting, and
     weights that were only drawn anew are taken over.
     """
     for repair in finding.repairs:
-        if repair.change is None or repair.mode == "advise":
+        if repair.change is None or not (repair.mode == "auto" or (yes and repair.mode == "ask")):
             continue
         trial = duplicate(exp)
         try:
@@ -310,7 +324,7 @@ def changed_settings(diagnosis: Diagnosis, prepared: Prepared) -> tuple[dict[str
     """Return the settings that the repairs of a diagnosis come to, and what they do in words."""
     result = Consultation()
     for finding in roots(diagnosis.findings):
-        _changed(finding, diagnosis.experiment, prepared, result)
+        _changed(finding, diagnosis.experiment, prepared, result, yes=True)
     return result.settings, result.changes
 
 
@@ -321,6 +335,8 @@ def roots(findings: Sequence[Finding]) -> list[Finding]:
 
 def _refusal(finding: Finding, given: Mapping[str, str]) -> GipiError:
     by = ", ".join(f"{key} ({where})" for key, where in given.items())
+    can = finding.code.startswith("lr_") or "init" in finding.code  # what `_changed` can carry over
+    apply = "--apply lets the doctor change it, " if given and can else ""
     tried = finding.evidence.get("loss_at")
     shown = ""
     if isinstance(tried, dict):
@@ -328,9 +344,7 @@ def _refusal(finding: Finding, given: Mapping[str, str]) -> GipiError:
     return ConfigError(
         f"{finding.message}{shown} [{finding.code}]",
         f"a run that can learn{'; this one is doomed by ' + by if by else ''}",
-        f"{finding.advice}; --apply lets the doctor change it, --doctor advise trains all the same"
-        if given
-        else f"{finding.advice}; --doctor advise trains all the same",
+        f"{finding.advice}; {apply}--doctor advise trains all the same",
     )
 
 
