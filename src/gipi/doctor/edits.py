@@ -23,6 +23,7 @@ from torch.utils.data import (
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import batches, take_step, tensors
 from gipi.doctor.finding import CannotRepair
+from gipi.doctor.rewire import Around
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,7 +206,7 @@ def shuffled(exp: Experiment) -> str:
     return "the training loader shuffles its rows"
 
 
-class _Front(nn.Module):
+class _Front(Around):
     """A model with a step before it, a step after it, or both; its other attributes stay its own.
 
     before  inputs -> inputs: a tuple of positional ones; None for none
@@ -227,12 +228,6 @@ class _Front(nn.Module):
             named = {k: self.before(x) for k, x in named.items()}
         said = self.model(*inputs, **named)
         return said if self.after is None else self.after(said)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("model"), name)
 
 
 def put_in_front(
