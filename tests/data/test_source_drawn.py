@@ -108,7 +108,8 @@ def test_entities_are_not_expanded(tmp_path):
     (root / "Annotations" / "00.xml").write_text(
         '<!DOCTYPE a [<!ENTITY b "cccc">]><annotation>&b;</annotation>'
     )
-    assert 0 in read_source(root).columns["boxes"].facts["unreadable"]
+    reasons = read_source(root).columns["boxes"].facts["unreadable"]
+    assert "it declares entities" in reasons[0]
 
 
 def test_voc_masks(tmp_path):
@@ -158,6 +159,39 @@ def test_coco_files_that_are_none(tmp_path, text):
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError):
         read_source(tmp_path)
+
+
+def test_coco_pictures_of_one_id_are_refused(tmp_path):
+    """Each of them would get the annotations of both."""
+    data = drawn.coco_json(ROWS)
+    data["images"][1]["id"] = 0
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"two images have the id 0, the second is '01\.png'"):
+        read_source(root)
+
+
+@pytest.mark.parametrize("make", [drawn.mask_folder, drawn.voc_folder])
+def test_lists_that_are_no_utf8_are_named(tmp_path, make):
+    root = make(tmp_path / "set", ROWS)
+    path = root / "train.txt" if make is drawn.mask_folder else root / "ImageSets/Main/train.txt"
+    path.write_bytes(b"00\n\xff\xe9\n")
+    with pytest.raises(DataError, match=r"train\.txt: byte 0xFF at position 3 \(line 2\)"):
+        read_source(root)
+
+
+def test_tables_whose_pictures_are_all_gone(tmp_path):
+    path = drawn.points_table(tmp_path, ROWS)
+    (tmp_path / "faces").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"points\.csv row 1: the picture 'faces/00\.png' does not"):
+        read_source(path)
+    assert read_source(path, task="regress").task is None
+    (tmp_path / "t.csv").write_text("image,label\n" + "a.png,x\nb.png,y\n" * 9)
+    with pytest.raises(DataError, match=r"t\.csv row 1: the picture 'a\.png' does not exist"):
+        read_source(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("image,size,label\n" + "a.png,3,x\nb.png,4,y\n" * 9)
+    notes = read_source(tmp_path / "t.csv").notes
+    assert any("column 'image' names pictures ('a.png'), but none of them" in n for n in notes)
 
 
 def test_keypoints_by_the_names_of_points(tmp_path):

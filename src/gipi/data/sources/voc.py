@@ -19,6 +19,7 @@ from gipi.data.source import TEST, TRAIN, VAL, Annotations, ImageFiles, Source
 from gipi.data.sources.classlist import without_void
 from gipi.data.sources.compressed import fingerprint_files
 from gipi.data.sources.folder import is_image
+from gipi.data.sources.plain import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +163,7 @@ def _stems(
     if not any(n == "train" for n, _ in files) and (lists / "trainval.txt").is_file():
         files = [("trainval", TRAIN), *files]
     for name, part in files:
-        lines = (lists / f"{name}.txt").read_text("utf-8-sig").split("\n")
+        lines = read_text(lists / f"{name}.txt").split("\n")
         found = [line.split()[0] for line in lines if line.strip()]
         again = set(found) & set(stems)
         if again:
@@ -182,9 +183,7 @@ def _objects(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int]
     """Return (name, [x0, y0, x1, y1, crowd]) of each object, and the stated (height, width)."""
     try:
         text = path.read_text("utf-8", errors="replace")
-        if "<!ENTITY" in text or "<!DOCTYPE" in text:  # may be a bomb, and is never needed
-            text = ""
-        tree = ET.fromstring(text)  # noqa: S314  no entities: checked above
+        tree = _tree(text)
         objects = [_object(one) for one in tree.iter("object")]
         high, wide = (float(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
         size = (round(high), round(wide))
@@ -195,6 +194,12 @@ def _objects(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int]
             "correct the file",
         ) from error
     return objects, size
+
+
+def _tree(text: str) -> ET.Element:
+    if "<!ENTITY" in text or "<!DOCTYPE" in text:  # may be a bomb, and is never needed
+        raise ValueError("it declares entities or a document type")
+    return ET.fromstring(text)  # noqa: S314  no entities: checked above
 
 
 def _object(one: ET.Element) -> tuple[str, list[float]]:
