@@ -156,8 +156,8 @@ def test_a_flip_that_turns_one_object_into_another_is_refused(kind: str) -> None
     chosen = default_augment(schema, 160, 20, probes=probes)
     assert chosen.steps[0] == "flip"
     assert f"left-right flip on: {kind} move along" in chosen.reason
-    few = probe_flips(scenes(kind, mirrored=True), rows[:30])
-    assert default_augment(schema, 30, 20, probes=few).steps[0] == "flip"
+    few = probe_flips(scenes(kind, mirrored=True), rows[:12])
+    assert default_augment(schema, 12, 20, probes=few).steps[0] == "flip"
 
 
 def test_objects_are_cut_out() -> None:
@@ -180,7 +180,7 @@ def test_objects_are_cut_out() -> None:
     inside[2, 6] = 0
     assert torch.equal(parts[0, 1], 255 * inside)
     assert torch.equal(parts[0, 0], pixels[0, 0, 8:20, 4:16] * inside)
-    assert len(cut_out(pixels[1:], masks[1:], side=12, most=9)[0]) == 0
+    assert cut_out(pixels[1:], masks[1:], side=12, most=9)[0].shape == (0, 2, 12, 12)
 
 
 @pytest.mark.data

@@ -96,6 +96,15 @@ def test_voc(tmp_path):
         read_source(root)
 
 
+def test_voc_pictures_of_one_name_are_said(tmp_path):
+    root = drawn.voc_folder(tmp_path / "set", ROWS)
+    drawn.write(root / "JPEGImages" / "02.bmp", ROWS[3][0])
+    source = read_source(root)
+    assert source.columns["image"].paths[2].name == "02.png"
+    assert any("1 picture beside another one of the same name left out, such as 02.bmp beside "
+               "02.png" in note for note in source.notes)  # fmt: skip
+
+
 def test_voc_objects_that_are_difficult_are_crowds(tmp_path):
     root = drawn.voc_folder(tmp_path / "set", ROWS)
     path = root / "Annotations" / "00.xml"
@@ -159,6 +168,16 @@ def test_coco_files_that_are_none(tmp_path, text):
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError):
         read_source(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["a"]])
+def test_coco_points_that_names_do_not_tell_apart_are_numbered(tmp_path, names):
+    data = drawn.coco_json(ROWS, points=True)
+    for category in data["categories"]:
+        category["keypoints"] = names
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    assert read_source(root).columns["keypoints"].classes == ("point 0", "point 1", "point 2")
 
 
 def test_coco_pictures_of_one_id_are_refused(tmp_path):

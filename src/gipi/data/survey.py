@@ -55,7 +55,7 @@ def survey(files: ImageFiles, drawn: Annotations, source: Source, options: DataO
     labels = np.zeros((len(drawn), len(drawn.classes)), dtype=bool)
     for row, item in enumerate(drawn.items):
         height, width = sizes[row].tolist()
-        reason = picture_fault(files, row) if not height else ""
+        reason = "" if height and width else picture_fault(files, row)
         reason = reason or _size_fault(drawn, row, (height, width))
         reason = reason or _crop_fault(files, row, height, width)
         if not reason and item is None:

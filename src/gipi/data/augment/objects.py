@@ -27,7 +27,8 @@ def cut_out(pixels: Tensor, target: Tensor, *, side: int, most: int) -> tuple[Te
             are an object, C' = C + 1 with the rest of the picture at 0 and the shape behind
     most    objects of one picture, spread over them
     """
-    find = _boxes if target.dim() == 3 and target.is_floating_point() else _shapes
+    boxed = target.is_floating_point()
+    find = _boxes if boxed else _shapes
     parts: list[Tensor] = []
     classes: list[int] = []
     for picture, drawn in zip(pixels.float(), target, strict=True):
@@ -35,7 +36,8 @@ def cut_out(pixels: Tensor, target: Tensor, *, side: int, most: int) -> tuple[Te
             parts.append(functional.adaptive_avg_pool2d(part, (side, side)))
             classes.append(kind)
     if not parts:
-        return torch.zeros(0, pixels.shape[1], side, side), torch.zeros(0, dtype=torch.int64)
+        channels = pixels.shape[1] + (not boxed)
+        return torch.zeros(0, channels, side, side), torch.zeros(0, dtype=torch.int64)
     return torch.stack(parts), torch.tensor(classes)
 
 

@@ -173,14 +173,15 @@ class _Rows:
         if not all(size):  # not stated: that of the picture; without one the survey names it
             with contextlib.suppress(DataError):
                 drawn_on = header(file, file.name)[1:]
-        shapes = []
+        shapes: list[Shape] = []
         for at, one in enumerate(found, 1):
             shape = self._shape(one, drawn_on)
             if isinstance(shape, str):
                 self.unreadable[len(self.items)] = f"annotation {at} of it {shape}"
-                return self._add(file, source, size, None, part)
+                break
             shapes.append(shape)
-        return self._add(file, source, size, Drawing(*drawn_on, tuple(shapes)), part)
+        whole = Drawing(*drawn_on, tuple(shapes)) if len(shapes) == len(found) else None
+        self._add(file, source, size, whole, part)
 
     def _shape(self, one: dict[str, Any], size: tuple[int, int]) -> Shape | str:
         """Return the shape of one annotation, or what is wrong with it."""
@@ -291,8 +292,10 @@ def _point_names(
             "the same points for every object", "keep one category",
         )  # fmt: skip
     count = counts.pop() if counts else 0
-    known: list[str] = next((c["keypoints"] for c in categories.values() if c.get("keypoints")), [])
-    names = tuple(known) if len(known) == count else tuple(f"point {i}" for i in range(count))
+    listed = next((c["keypoints"] for c in categories.values() if c.get("keypoints")), [])
+    names = tuple(map(str, listed))
+    if len(names) != count or len(set(names)) < count:  # answers are told apart by these names
+        names = tuple(f"point {i}" for i in range(count))
     facts: dict[str, Any] = {"flip": mirrored(names)}
     if count == len(SIGMAS) and names[:1] == ("nose",):
         facts["sigmas"] = list(SIGMAS)

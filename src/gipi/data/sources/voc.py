@@ -48,7 +48,7 @@ def read_voc(folder: Path, root: Path) -> Source:
     root = root.absolute()
     notes: list[str] = []
     xml = {p.stem: p for p in sorted((root / "Annotations").glob("*.xml"))}
-    pictures = _pictures(root)
+    pictures = _pictures(root, notes)
     stems, split = _stems(root / "ImageSets" / "Main", sorted(pictures), notes)
     _all_there(stems, pictures, root, "Main")
     left = len(set(xml) - set(stems))
@@ -91,7 +91,7 @@ def read_voc_masks(folder: Path, root: Path) -> Source:
     root = root.absolute()
     notes: list[str] = []
     masks = {p.stem: p.absolute() for p in sorted((root / "SegmentationClass").glob("*.png"))}
-    pictures = _pictures(root)
+    pictures = _pictures(root, notes)
     stems, split = _stems(
         root / "ImageSets" / "Segmentation", sorted(set(masks) & set(pictures)), notes
     )
@@ -148,9 +148,19 @@ def picture_source(
     )
 
 
-def _pictures(root: Path) -> dict[str, Path]:
+def _pictures(root: Path, notes: list[str]) -> dict[str, Path]:
+    """Return stem -> picture; add a note where a stem has several."""
     place = next((root / n for n in PLACES if (root / n).is_dir()), root)
-    return {p.stem: p.absolute() for p in sorted(place.iterdir()) if is_image(p) and p.is_file()}
+    found = [p.absolute() for p in sorted(place.iterdir()) if is_image(p) and p.is_file()]
+    out = {p.stem: p for p in found}
+    twin = next((p for p in found if out[p.stem] != p), None)
+    if twin is not None:
+        count = len(found) - len(out)
+        notes.append(
+            f"{count} picture{'s' * (count > 1)} beside another one of the same name left out, "
+            f"such as {twin.name} beside {out[twin.stem].name}"
+        )
+    return out
 
 
 def _stems(
