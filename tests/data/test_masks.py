@@ -152,7 +152,7 @@ def test_colours_of_classes(tmp_path, text):
     assert read_mask(tmp_path / "m.png", facts).tolist() == [[1, 0], [2, 2]]
     image = Image.fromarray(values).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
     image.save(tmp_path / "p.png")  # as tools that save pictures write them: in any order
-    assert Image.open(tmp_path / "p.png").mode == "P"
+    assert image.mode == "P"
     assert read_mask(tmp_path / "p.png", facts).tolist() == [[1, 0], [2, 2]]
     labels = Image.frombytes("P", (2, 2), bytes([0, 1, 2, 2]))
     labels.putpalette([5, 5, 5, 6, 6, 6, 7, 7, 7])  # none of the list: labels as they are
