@@ -205,7 +205,7 @@ MODELS = Registry(
                ("text", "pairs"), {"config": BertOptions}),
         Record("pretrained", pretrained, "texts: an encoder that others trained, with a new head",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text", "pairs"), {"config": PretrainedOptions}),
+               ("text", "pairs", "tag", "answer"), {"config": PretrainedOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

@@ -102,7 +102,7 @@ def data_options(config: Config) -> data_.DataOptions:
 def units(config: Config) -> Literal["words", "pieces"]:
     """Return what a model of tagged sentences reads: whole words where it has their letters too."""
     if config.model is None:
-        asked = config.tokenizer is not None or config.tokenizer_options
+        asked = config.tokenizer or config.tokenizer_options or config.pretrained
         return "pieces" if asked else "words"
     return "words" if "words" in models.MODELS.get(config.model).tags else "pieces"
 
