@@ -15,7 +15,6 @@ from gipi.core.schema import PAIRED, PRETEXT, WRITTEN, TaskKind
 from gipi.train import (
     budget,
     distil,
-    language_recipes,
     picture_recipes,
     series_recipes,
     text_recipes,
@@ -24,6 +23,7 @@ from gipi.train import (
 from gipi.train.advised import advised, scale_by_data
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
+from gipi.train.suits import suited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,12 +134,8 @@ def prepare(
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
-    if model_name is not None and schema.task == "forecast":
-        model_name = series_recipes.forecaster(model_name)
-    elif model_name is not None and language_recipes.is_language(schema):
-        language_recipes.check_goes_on(models.MODELS.get(model_name), models.MODELS)
-    elif model_name is not None:
-        text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
+    if model_name is not None:
+        model_name = suited(model_name, schema)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:
