@@ -143,9 +143,11 @@ def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool)
 
 def _stream(
     schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
-    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,  # noqa: ARG001
+    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,
     world: int,
 ) -> PretextStream:  # fmt: skip
+    if augment:
+        raise DataError("augment for running text", "pictures to augment", "leave augment out")
     rows, make = _rows(schema, running, part, seed=seed)
     return PretextStream(rows, make, batch_size=batch_size, seed=seed, shuffle=shuffle,
                          device=device, rank=rank, world=world)  # fmt: skip
