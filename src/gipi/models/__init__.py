@@ -49,6 +49,7 @@ from gipi.models.pretraining import (
     span_writer,
     text_encoder,
 )
+from gipi.models.reader import ReaderConfig, reader
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import RetinaNetConfig, retinanet
 from gipi.models.rnn import gru, lstm, rnn
@@ -100,6 +101,7 @@ __all__ = [
     "PerceptronConfig",
     "PretrainedOptions",
     "RNNConfig",
+    "ReaderConfig",
     "ResNetConfig",
     "RetinaNetConfig",
     "Seq2SeqState",
@@ -197,6 +199,10 @@ MODELS = Registry(
                "Lample et al. 2016, Neural architectures for named entity recognition, "
                "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
                ("text", "words", "tag"), {"config": TaggerConfig}),
+        Record("bilstm-reader", reader, "answers: reads question and context both ways: a floor",
+               "Chen, Fisch, Weston and Bordes 2017, Reading Wikipedia to answer open-domain "
+               "questions, arXiv:1704.00051", ("text", "reader", "answer"),
+               {"config": ReaderConfig}),
         Record("bert", text_encoder, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text", "tag", "answer"), {"config": BertOptions}),
