@@ -21,6 +21,7 @@ from gipi.train import (
     transfer,
 )
 from gipi.train.advised import advised, scale_by_data
+from gipi.train.carry import check_carries
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
 from gipi.train.suits import suited
@@ -95,6 +96,7 @@ def data_options(config: Config) -> data_.DataOptions:
         tokenizer=config.tokenizer,
         tokenizer_options=dict(config.tokenizer_options),
         max_length=config.max_length,
+        carry=config.carry,
         units=units(config),
     )
 
@@ -178,6 +180,8 @@ def prepare(
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )
+    if config.carry:
+        check_carries(model, config)
     if begun is not None and way is not None:
         config, said = transfer.filled(config, model, begun, way)
     if teacher is not None:
