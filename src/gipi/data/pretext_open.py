@@ -115,11 +115,11 @@ def _rule(vocab: int, length: int, how: dict[str, Any], tokenizer: Tokenizer) ->
 
 
 def _words(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Return (N,) int64: the number of the word that each token is a piece of."""
+    """Return (N,) int32 or int64: the number of the word that each token is a piece of."""
     names = tokenizer.tokens(range(tokenizer.vocab_size))
     special = set(tokenizer.special_tokens)
     begins = np.array([name in special or _begins(name, tokenizer.kind) for name in names])
-    return np.cumsum(begins[tokens]).astype(np.int64)
+    return np.cumsum(begins[tokens], dtype=np.int32 if len(tokens) < 1 << 31 else np.int64)
 
 
 def _begins(name: str, kind: str) -> bool:
