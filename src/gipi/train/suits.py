@@ -90,7 +90,7 @@ def _check_columns(record: Record, schema: Schema) -> None:
     columns = f"a table of the columns {names}" + (f" and {more} more" if more > 0 else "")
     what, do = "pictures", "leave --model out, or choose one of them"
     if "forecast" in tags:
-        what, do = "series to go on with", f"add --task forecast, or choose one of: {able}"
+        what, do = "series to go on with", "add --task forecast, or leave --model out"
     elif "text" in tags:
         what, do = "texts", f"{do}; schema.COLUMN=text makes a column a text"
     elif "series" in tags:
