@@ -132,7 +132,8 @@ def pretrained(
     if o.head == "none":
         return TextEmbedder(body, o, pad=signature.pad)
     if o.head != "classify":
-        at_tokens = (TokenTagger if o.head == "tag" else SpanReader)(body, pad=signature.pad)
+        new_head = TokenTagger if o.head == "tag" else SpanReader
+        at_tokens = new_head(body, pad=signature.pad)
         at_tokens.config = o
         at_tokens.choices = shape_in_words(config.stack, config.embed)
         return at_tokens
