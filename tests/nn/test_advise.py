@@ -92,6 +92,7 @@ def test_few_rows_and_a_batch_norm_are_remarked_upon():
     (said,) = remarks(net, few)
     assert said.startswith("2 layers normalise over the batch, which is 4 rows on a device; norm ")
     assert "group" in said
+    assert remarks(net, Situation("dense", batch_per_device=4)) == (said,)
     assert remarks(net, Situation("convolution", batch_per_device=8)) == ()
     assert remarks(net, Situation("convolution")) == ()
     assert remarks(net[:1], few) == ()

@@ -281,7 +281,7 @@ def remarks(model: nn.Module, situation: Situation) -> tuple[str, ...]:
 
     A published net keeps its own norm whatever the batch; this says when that is unwise.
     """
-    if situation.family != "convolution" or not 0 < situation.batch_per_device < FEW_ROWS:
+    if not 0 < situation.batch_per_device < FEW_ROWS:
         return ()
     mixing = mixes_rows(model)
     if not mixing:

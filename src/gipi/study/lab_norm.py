@@ -171,7 +171,8 @@ def _depth(
         "gradient comes from the right. Without normalisation (dashed) it depends on the weights' "
         "scale to the power of the depth: half of He's weights and it is gone, twice and it is "
         "huge. A norm after each layer divides that scale out, so all three panels look alike. "
-        "It is not free of cost: the norms' own gradient grows gently with depth.",
+        "It is not free of cost: the norms' own gradient grows gently with depth. Not drawn is "
+        "lrn, which has no scale to divide out.",
         "y = γ (x - mean) / √(var + ε) + β,   so  norm(aW x) = norm(W x) for every a > 0",
         "Ioffe and Szegedy 2015, Batch normalization, arXiv:1502.03167; Yang et al. 2019, A mean "
         "field theory of batch normalization, arXiv:1902.08129",
