@@ -115,4 +115,6 @@ def test_wrong_requests_are_named(options, situation, words):
 def test_a_choice_without_rules_is_named():
     with pytest.raises(UnknownName, match="no rule is about 'activaton'"):
         advise("activaton", Situation("dense"))
+    with pytest.raises(UnknownName, match="'activation'"):
+        resolve({"activaton": "auto"}, Situation("dense"))
     assert set(CHOICES) == set(KNOWN)

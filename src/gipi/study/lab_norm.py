@@ -255,7 +255,7 @@ def _batches(
         "with a rate in proportion to the batch. Batch norm takes mean and spread from the rows of "
         "the batch: of two rows it keeps nothing but which one is larger, and the averages that it "
         "saves for later use fit no batch it has seen. The norms within one row do not know what a "
-        "batch is; this is why group norm takes over below 8 rows a device.",
+        "batch is; this is why the rule for fewer than 8 rows on a device is group norm.",
         "batch: mean over rows and pixels;   layer: over channels and pixels of one row;   group: "
         "over a group of channels of one row",
         "Wu and He 2018, Group normalization, arXiv:1803.08494; Ba, Kiros and Hinton 2016, Layer "
