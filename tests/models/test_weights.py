@@ -180,8 +180,8 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (Bomb(), "cannot be read"),
-        ({"state_dict": {"a": torch.ones(1)}, "args": Bomb()}, "cannot be read"),
+        (Bomb(), r"cannot be read: it holds objects that are no tensors, such as \S+\.print"),
+        ({"state_dict": {"a": torch.ones(1)}, "args": Bomb()}, r"cannot be read: .*\.print"),
         ([torch.ones(1)], "more than named tensors"),
         ({"conv1.weight": 3}, "more than named tensors"),
         ({3: torch.ones(1)}, "more than named tensors"),
@@ -237,7 +237,7 @@ def test_damaged_bytes_are_refused_whatever_they_break(tmp_path, kind):
 @pytest.mark.parametrize("content", [b"0", b"K", b"((((", b"a", b"\x80\x02}q\x00X", b"I1\n."])
 def test_texts_that_look_like_a_pickle_are_refused(tmp_path, content):
     (tmp_path / "w.pt").write_bytes(content)
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot be read: damaged, or written by something else"):
         load_weights(net(), tmp_path / "w.pt")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gipi.core.errors import ModelError
@@ -204,8 +205,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             return load_file(path), ()
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte may end in any line of the reader
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ModelError(f"{path} cannot be read: {reason}", needed, do) from error
+        raise ModelError(f"{path} cannot be read: {_reason(error)}", needed, do) from error
     beside: list[str] = []
     while isinstance(content, dict):
         key = next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)
@@ -218,3 +218,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     ):
         raise ModelError(f"{path} holds more than named tensors", needed, do)
     return dict(content), tuple(beside)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file could not be read; torch's own words explain its settings instead."""
+    held = re.search(r"GLOBAL (\S+)", str(error))
+    if held is not None:
+        return f"it holds objects that are no tensors, such as {held[1]}"
+    if isinstance(error, OSError | SafetensorError) and str(error):
+        return str(error).splitlines()[0][:120]
+    return f"damaged, or written by something else ({type(error).__name__})"
