@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -74,6 +75,27 @@ def test_without_outputs_there_is_no_head(name, options):
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(net(x), net.features(x)[-1].mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("alexnet", {}), ("alexnet", {"variant": "2012"}), ("googlenet", {"variant": "2014"}),
+     ("resnet20", {"shortcut": "B"})],
+)  # fmt: skip
+def test_config_and_seed_rebuild_every_tensor(name, options):
+    def state(seed, options):
+        net = models.build(name, Signature(image=(3, 32, 32), outputs=0), seed=seed,
+                           options=options)  # fmt: skip
+        return net, net.state_dict()
+
+    net, tensors = state(3, options)
+    again, same = state(3, asdict(net.config))
+    _, other = state(4, options)
+    assert again.config == net.config
+    assert all(torch.equal(t, same[k]) for k, t in tensors.items())
+    assert any(not torch.equal(t, other[k]) for k, t in tensors.items())
+    net.train()(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
 
 
 def test_every_backbone_is_a_model_too_and_answers_maps():
