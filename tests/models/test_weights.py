@@ -180,8 +180,11 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (Bomb(), r"cannot be read: it holds objects that are no tensors, such as \S+\.print"),
-        ({"state_dict": {"a": torch.ones(1)}, "args": Bomb()}, r"cannot be read: .*\.print"),
+        (Bomb(), r"cannot be read: it holds objects that are no tensors, such as \S*print"),
+        (
+            {"state_dict": {"a": torch.ones(1)}, "args": Bomb()},
+            r"cannot be read: .*, such as \S*print",
+        ),
         ([torch.ones(1)], "more than named tensors"),
         ({"conv1.weight": 3}, "more than named tensors"),
         ({3: torch.ones(1)}, "more than named tensors"),
