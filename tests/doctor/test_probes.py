@@ -12,7 +12,8 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.flow import know_nothing
 from gipi.doctor.play import play
-from gipi.doctor.probes import Trial, after_steps, compared, lr_trial, times_lr
+from gipi.doctor.probes import Trial, after_steps, compared
+from gipi.doctor.rates import lr_trial, times_lr
 
 
 def made(lr: float = 0.01, **more):

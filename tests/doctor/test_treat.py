@@ -11,7 +11,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.play import play
-from gipi.doctor.probes import times_lr
+from gipi.doctor.rates import times_lr
 from gipi.doctor.treat import Proof, compare
 
 

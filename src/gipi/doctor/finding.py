@@ -25,6 +25,8 @@ class Repair:
     proof   what must hold for it to be kept: validation "better" by more than its noise,
             "not worse" by more than it, or "exact": the fault is gone, whatever the score says
     edit    the exact edit that a person would make in his own code
+    setting the key of a `gipi train` configuration that the change comes to, "lr" or "model.init";
+            empty where no key says it
     """
 
     name: str
@@ -32,6 +34,7 @@ class Repair:
     mode: Mode = "auto"
     proof: Proof = "better"
     edit: str = ""
+    setting: str = ""
 
 
 class CannotRepair(Exception):  # noqa: N818  read where it is raised, never seen by users

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.attempt import attempt
+from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import judged, outputs, whole
 from gipi.doctor.finding import CannotRepair
@@ -231,9 +232,7 @@ def _hardly(trace: Trace) -> bool:
 def candidates(diagnosis: Diagnosed, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:
     """Return the problems that may be repaired, with their repairs: roots only, in their order."""
     found = []
-    for f in diagnosis.findings:
-        if f.severity != "problem" or not f.confirmed or f.parents:
-            continue
+    for f in roots(diagnosis.findings):
         allowed = [
             r for r in f.repairs
             if r.change is not None and (r.mode == "auto" or (r.mode == "ask" and f.code in apply))

@@ -62,7 +62,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss},
         strength=EXACT / 2,
         repairs=(
-            Repair("draw the weights anew", drawn(names),
+            Repair("draw the weights anew", drawn(names), setting="model.init",
                    edit="for m in model.modules(): m.reset_parameters()"),
         ),
     )  # fmt: skip

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, TensorD
 from gipi.doctor.edits import reloaded
 from gipi.doctor.experiment import moved, outputs, tensors
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import times_lr
+from gipi.doctor.rates import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import take
 from gipi.doctor.trials import some
@@ -64,7 +64,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         repairs=(
             Repair("replay old rows", replay, proof="exact",
                    edit="train on new rows and a quarter as many old ones"),
-            Repair("lr / 10", times_lr(0.1), proof="not worse", edit="lr = lr / 10"),
+            Repair("lr / 10", times_lr(0.1), proof="not worse", edit="lr = lr / 10",
+                   setting="lr"),
         ),
     )  # fmt: skip
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from gipi.doctor.experiment import plain_step
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.flow import renewed
-from gipi.doctor.probes import compared, horizon, times_lr
+from gipi.doctor.probes import compared, horizon
+from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import Rule
 
@@ -125,7 +126,7 @@ def _finding(
         step=int(evidence.get("step", 0)),
         strength=strength,
         repairs=(anew, clipped) if phase == "before" else
-        (clipped, Repair("lr / 3", times_lr(1 / 3))),
+        (clipped, Repair("lr / 3", times_lr(1 / 3), setting="lr")),
     )  # fmt: skip
 
 

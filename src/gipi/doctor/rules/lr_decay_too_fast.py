@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import compared, paper_rates
+from gipi.doctor.probes import compared
+from gipi.doctor.rates import paper_rates
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from gipi.doctor.copies import restore, untouched
 from gipi.doctor.experiment import call, plain_step, take_step
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.probes import times_lr
+from gipi.doctor.rates import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.exploding_gradient import clipped_at
 from gipi.doctor.tape import entered, left
@@ -125,7 +125,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
                edit="if not torch.isfinite(loss): optimizer.zero_grad(); continue"),
     ]  # fmt: skip
     tame = [
-        Repair("lr / 10", times_lr(0.1)),
+        Repair("lr / 10", times_lr(0.1), setting="lr"),
         Repair(f"clip the gradient's norm at {usual:.3g}", clipped_at(usual),
                edit=f"clip_grad_norm_(model.parameters(), {usual:.3g})"),
     ]  # fmt: skip

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import Trial, compared, gains, lr_trial, soon, times_lr
+from gipi.doctor.probes import Trial, compared
+from gipi.doctor.rates import gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -113,7 +114,7 @@ def _repairs(momentum: float, lr: float) -> tuple[Repair, ...]:
         *(heavy if momentum >= HEAVY else ()),
         Repair("lr / 3 and a cosine", cosine(lr / 3),
                edit=f"lr={lr / 3:.3g} and CosineAnnealingLR over the whole run"),
-        Repair("lr / 10", times_lr(0.1), edit=f"lr={lr / 10:.3g}"),
+        Repair("lr / 10", times_lr(0.1), edit=f"lr={lr / 10:.3g}", setting="lr"),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import kept, put_in_front, stored
+from gipi.doctor.edits import kept, put_in_front, splits_of
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.gaps import NEAR, Fill, add_marks
@@ -54,7 +54,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     X = facts.X
     if X is not None and facts.inputs in ("table", "sequence") and len(X) >= 20:
         flat = columns(facts, X)
-        found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+        found = sentinels(flat)
         if X.ndim == 3:
             found = _not_padding(flat, found)
         found = [s for s in found if _arrives(facts, X, s)]
@@ -64,7 +64,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     if y is not None and facts.kind == "numbers" and y.ndim <= 2 and len(y) >= 20:
         flat = y.reshape(len(y), -1).detach().cpu().double()
         if flat.shape[1] <= 16:
-            found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+            found = sentinels(flat)
             if found:
                 yield _of_targets(found, y)
 
@@ -111,6 +111,12 @@ def _of_targets(found: list[Sentinel], y: Tensor) -> Finding:
                    edit=f"keep = y != {worst.value:.6g}; X, y = X[keep], y[keep]"),
         ),
     )  # fmt: skip
+
+
+def sentinels(flat: Tensor) -> list[Sentinel]:
+    """Return the columns of (places, columns) in which a value seems to stand for "unknown"."""
+    found = (sentinel(flat[:, j], j) for j in range(flat.shape[1]))
+    return [s for s in found if s is not None]
 
 
 def sentinel(column: Tensor, number: int) -> Sentinel | None:
@@ -169,7 +175,7 @@ def fill(exp: Experiment) -> str:
         message = "the input is not a table or a sequence of numbers"
         raise CannotRepair(message)
     flat = columns(facts, X)
-    found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+    found = sentinels(flat)
     if not found:
         message = "no such value was found again"
         raise CannotRepair(message)
@@ -197,22 +203,15 @@ def drop(exp: Experiment) -> str:
         message = "the targets are not one tensor"
         raise CannotRepair(message)
     flat = y.reshape(len(y), -1).detach().cpu().double()
-    found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+    found = sentinels(flat)
     taken = 0
-    for split in ("train", "val"):
-        data = getattr(exp, split)
-        if data is None:
-            continue
-        pair = stored(data)
-        if pair is None:
-            message = f"rows of {split} cannot be chosen by their number"
-            raise CannotRepair(message)
-        rows = pair[1].reshape(len(pair[1]), -1).cpu().double()
+    for name, data, _, targets in splits_of(exp):
+        rows = targets.reshape(len(targets), -1).cpu().double()
         bad = torch.zeros(len(rows), dtype=torch.bool)
         for s in found:
             bad |= rows[:, s.column] == s.value
         taken += int(bad.sum())
-        setattr(exp, split, kept(data, ~bad))
+        setattr(exp, name, kept(data, ~bad))
     return f"took out {taken} rows without a known target"
 
 

@@ -81,7 +81,8 @@ def _finding(
         phase="before" if phase == "before" else "epoch",
         strength=(found.best - now) / ACCURACY,
         repairs=(
-            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3"),
+            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3",
+                   setting="epochs"),
         ),
     )  # fmt: skip
 

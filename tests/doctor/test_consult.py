@@ -9,8 +9,10 @@ import pytest
 import gipi
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
+from gipi.doctor.consult import refusal
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.within import Consultation, _changed, _refusal, opened
+from gipi.doctor.own_run import opened
+from gipi.doctor.settings import Changed, change
 from gipi.train.prepare import Own, Prepared, prepare
 
 if TYPE_CHECKING:
@@ -38,22 +40,45 @@ def lower(exp: Experiment) -> str:
     return "lower"
 
 
+def shorter(exp: Experiment) -> str:
+    exp.epochs /= 2
+    return "half as long"
+
+
 @pytest.mark.parametrize(("mode", "yes", "done"), [
     ("auto", False, True), ("ask", False, False), ("ask", True, True), ("advise", True, False),
 ])  # fmt: skip
 def test_what_needs_a_yes_waits_for_it(mode: Any, *, yes: bool, done: bool) -> None:
     prepared, exp = ready()
-    finding = Finding("lr_too_high", "high", "lower it", repairs=(Repair("r", lower, mode=mode),))
-    result = Consultation()
-    assert _changed(finding, exp, prepared, result, yes=yes) == done
+    finding = Finding("any", "m", "a", repairs=(Repair("r", lower, mode=mode, setting="lr"),))
+    result = Changed()
+    assert change(finding, exp, prepared, result, yes=yes) == done
     assert bool(result.settings) == done
 
 
+def test_a_repair_says_itself_which_setting_it_comes_to() -> None:
+    prepared, exp = ready()
+
+    def changed(*repairs: Repair) -> dict[str, Any]:
+        result = Changed()
+        change(Finding("any", "m", "a", repairs=repairs), exp, prepared, result, yes=False)
+        return result.settings
+
+    both = Repair("r", lower), Repair("s", shorter, setting="epochs")
+    assert changed(both[0]) == {}  # what it does is more than the setting that moves with it
+    assert changed(*both) == {"epochs": exp.epochs / 2, "steps": None, "time": None}
+    assert changed(Repair("r", lower, setting="lr")) == {
+        "lr": pytest.approx(prepared.config.lr / 10)
+    }
+
+
 def test_a_refusal_offers_only_what_would_help() -> None:
-    given = {"key": "--set key"}
-    assert "--apply" in _refusal(Finding("lr_too_high", "m", "a"), given).do
-    assert "--apply" not in _refusal(Finding("vanishing_gradient", "m", "a"), given).do
-    assert "--apply" not in _refusal(Finding("lr_too_high", "m", "a"), {}).do
+    his = {"key": "--set key"}
+    known = Finding("a", "m", "a", repairs=(Repair("r", lower, mode="ask", setting="lr"),))
+    assert "--apply" in refusal(known, his).do
+    assert "--apply" not in refusal(known, {}).do
+    for repair in (Repair("r", lower), Repair("r", lower, mode="advise", setting="lr")):
+        assert "--apply" not in refusal(Finding("lr_a", "m", "a", repairs=(repair,)), his).do
 
 
 def test_weights_of_zero_are_refused_said_or_drawn(tmp_path: Path) -> None:
