@@ -11,8 +11,8 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.play import play
+from gipi.doctor.proof import Proof, compare
 from gipi.doctor.rates import times_lr
-from gipi.doctor.treat import Proof, compare
 
 
 def made(lr: float = 1e-4, rows: int = 600, **more):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.copies import untouched
 from gipi.doctor.experiment import call
-from gipi.doctor.play import units_of
+from gipi.doctor.eye import units_of
 from gipi.doctor.probes import Trial, compared, horizon
 from gipi.doctor.reinit import renew
 from gipi.doctor.tape import WEIGHTED

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gipi.doctor.copies import duplicate, untouched
 from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step
-from gipi.doctor.play import right, seeded
+from gipi.doctor.judge import right
+from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import take_step, whole
-from gipi.doctor.play import seeded
 from gipi.doctor.probes import FLOOR, Trial, compared, first_batches, horizon, loss_on
+from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

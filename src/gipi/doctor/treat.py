@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from gipi.doctor.attempt import attempt
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
-from gipi.doctor.experiment import judged, outputs, whole
 from gipi.doctor.finding import CannotRepair
-from gipi.doctor.play import play, right
+from gipi.doctor.play import play
+from gipi.doctor.proof import Proof, compare, scores, side_by_side
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding, Repair
     from gipi.doctor.trace import Trace
 
-PARTS = 20
-"""Parts of the validation rows by whose differences the noise of a comparison is told."""
-JUDGED = 10_000
-BETTER_SE, WORSE_SE, WON_SE = 2.0, 1.0, 3.0
 TRIAL = 0.15
 """Where there is a choice of repairs each is tried for this share of the run first."""
 LEAST = 20
@@ -33,8 +26,6 @@ OPTIONS = 3
 """Repairs of one finding that are tried, at most."""
 HARDLY = 0.6
 """Share of the first loss above which a repaired run has hardly learned."""
-UNKNOWN = 0.05
-"""Where the noise cannot be told, this share of the score stands for its standard error."""
 
 
 class Diagnosed(Protocol):
@@ -50,32 +41,6 @@ class Diagnosed(Protocol):
     def problems(self) -> list[Finding]:
         """The findings that hurt."""
         ...
-
-
-@dataclass(frozen=True)
-class Proof:
-    """How a changed run compares with the one before, on validation rows; more is better.
-
-    gain   mean difference of scores over parts of the rows, and its standard error `se`
-    won    standard errors by which more than half of the parts gained: a run that failed has losses
-           so wild that their mean says little
-    """
-
-    before: float
-    after: float
-    gain: float
-    se: float
-    won: float = 0.0
-
-    def holds(self, wanted: str) -> bool:
-        """Whether a repair with that kind of proof is kept."""
-        if not math.isfinite(self.after):
-            return False
-        if wanted == "exact" or not math.isfinite(self.before):
-            return True
-        if wanted == "not worse":
-            return self.gain >= -WORSE_SE * self.se
-        return self.gain > 0 and (self.gain > BETTER_SE * self.se or self.won >= WON_SE)
 
 
 @dataclass
@@ -201,8 +166,7 @@ class _Course:
         if len(options) == 1:
             return options
         steps = max(LEAST, round(TRIAL * self.exp.total_steps))
-        tried: list[int] = []
-        said: list[tuple[Experiment, Any, Any]] = []
+        tried: dict[int, Experiment] = {}
         for number, repairs in enumerate(options):
             twin = duplicate(self.exp)
             try:
@@ -212,12 +176,10 @@ class _Course:
                 self.rejected.append(f"{repairs[0].name}: {why}")
                 continue
             self.spent += play(twin, steps=steps, quiet=True).step
-            X, y = _rows(twin)
-            tried.append(number)
-            said.append((twin, outputs(twin, X), y))
+            tried[number] = twin
         scored = [
             (-score if math.isfinite(score) else math.inf, number)
-            for score, number in zip(_scores(*said), tried, strict=True)
+            for score, number in zip(side_by_side(*tried.values()), tried, strict=True)
         ]
         return [options[number] for _, number in sorted(scored)]
 
@@ -255,67 +217,3 @@ def _why_not(diagnosis: Diagnosed) -> str:
 def _made(repair: Repair, twin: Experiment) -> str:
     assert repair.change is not None
     return repair.change(twin)
-
-
-def scores(exp: Experiment) -> dict[str, float]:
-    """Return score and loss, as asked, of the validation rows (training rows where none are)."""
-    X, y = _rows(exp)
-    said = outputs(exp, X)
-    with torch.no_grad():
-        loss = float((exp.judge or exp.loss)(said, y))
-    return {"score": _scores((exp, said, y))[0], "loss": loss}
-
-
-def _scores(*said: tuple[Experiment, Any, Any]) -> list[float]:
-    """Return comparable scores of (experiment, outputs, targets).
-
-    Where a loss is not finite though the outputs are, as the logarithm of a zero, all are judged by
-    their share of right classes; outputs that are not finite have no score.
-    """
-    found = [judged(exp, o, y) for exp, o, y in said]
-    sound = [isinstance(o, Tensor) and bool(o.isfinite().all()) for _, o, _ in said]
-    if not any(s and not math.isfinite(v) for s, v in zip(sound, found, strict=True)):
-        return found
-    shares = [right(o, y) if s else math.nan for s, (_, o, y) in zip(sound, said, strict=True)]
-    return shares if any(math.isfinite(v) for v in shares) else found
-
-
-def compare(old: Experiment, new: Experiment) -> Proof:
-    """Return how two trained experiments compare on the same validation rows.
-
-    Those of the changed one: a repair may have taken rows out that nobody can be judged by. Both
-    answer the same rows, so that what is hard about a row is hard for both: the noise is that of
-    the differences between parts of the rows, not of the scores.
-    """
-    X, y = _rows(new)
-    said_old, said_new = outputs(old, X), outputs(new, X)
-    before, after = _scores((old, said_old, y), (new, said_new, y))
-    unknown = Proof(before, after, after - before, UNKNOWN * abs(before))
-    parts = _parts(y)
-    if parts is None or not isinstance(said_old, Tensor) or not isinstance(said_new, Tensor):
-        return unknown
-    try:
-        gains = [judged(new, said_new[p], y[p]) - judged(old, said_old[p], y[p]) for p in parts]
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return unknown
-    values = torch.tensor([g for g in gains if math.isfinite(g)], dtype=torch.float64)
-    if len(values) < 3:
-        return unknown
-    n = len(values)
-    se = float(values.std() / math.sqrt(n))
-    won = (int((values > 0).sum()) - n / 2) / math.sqrt(n / 4)
-    return Proof(before, after, float(values.mean()), se, won)
-
-
-def _rows(exp: Experiment) -> tuple[Any, Any]:
-    found = whole(exp.val if exp.val is not None else exp.train, JUDGED, exp.device)
-    assert found is not None
-    return found
-
-
-def _parts(y: Any) -> list[Tensor] | None:
-    """Return the numbers of rows of up to `PARTS` parts of two rows or more."""
-    if not isinstance(y, Tensor) or len(y) < 8:
-        return None
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
-    return list(order.to(y.device).tensor_split(min(PARTS, len(y) // 2)))

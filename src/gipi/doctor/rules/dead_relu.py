@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.experiment import call, whole
+from gipi.doctor.eye import UNIT_ROWS
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units
-from gipi.doctor.play import UNIT_ROWS, seeded
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import LAYERS
 from gipi.doctor.rule import Rule
+from gipi.doctor.seeded import seeded
 from gipi.doctor.tape import NORMS, recording
 from gipi.doctor.units import RECTIFIERS
 
