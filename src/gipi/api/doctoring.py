@@ -14,8 +14,9 @@ from gipi.core.rows import read_rows
 from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate
-from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import look_before, look_during
 from gipi.doctor.own_run import opened
 from gipi.doctor.rows import trace_of
 from gipi.doctor.rules import RULES

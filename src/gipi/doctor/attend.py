@@ -12,9 +12,10 @@ from gipi.core.rundir import FINDINGS
 from gipi.doctor.causes import ranked
 from gipi.doctor.consult import Consultation
 from gipi.doctor.copies import duplicate
-from gipi.doctor.diagnose import Diagnosis, look_during
+from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
+from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES

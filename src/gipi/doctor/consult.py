@@ -18,8 +18,9 @@ from gipi.core.device import pick_device
 from gipi.core.errors import ConfigError, GipiError
 from gipi.doctor.causes import ranked, roots
 from gipi.doctor.copies import duplicate
-from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import look_before, look_during
 from gipi.doctor.own_run import opened
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES

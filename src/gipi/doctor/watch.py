@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, save
-from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.ear import Ear, Heard
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
+from gipi.doctor.look import look_before, look_during
 from gipi.doctor.rules import RULES
 from gipi.doctor.trace import LayerLook, Look, Trace
 
