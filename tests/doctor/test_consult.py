@@ -10,8 +10,10 @@ import gipi
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
 from gipi.doctor.consult import refusal
+from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.own_run import opened
+from gipi.doctor.rules.lr_decay_too_fast import before
 from gipi.doctor.settings import Changed, change
 from gipi.train.prepare import Own, Prepared, prepare
 
@@ -23,12 +25,13 @@ if TYPE_CHECKING:
 FIXED = {"precision": "fp32", "threads": 1, "layout": "contiguous", "gemm": "native"}
 
 
-def ready(**more: Any) -> tuple[Prepared, Experiment]:
+def ready(*, settings: dict[str, Any] | None = None, **more: Any) -> tuple[Prepared, Experiment]:
     from gipi.api.training import streams_of
     from gipi.core.device import pick_device
 
     device = pick_device("cpu")
-    prepared = prepare([resolve.layer_from_values({"model": "mlp", "steps": 20, **more})], Own())
+    given = {"model": "mlp", "steps": 20, **more}
+    prepared = prepare([resolve.layer_from_values(given, settings=settings)], Own())
     exp = opened(prepared, *streams_of(prepared, device), device=device)
     assert exp is not None
     return prepared, exp
@@ -70,6 +73,14 @@ def test_a_repair_says_itself_which_setting_it_comes_to() -> None:
     assert changed(Repair("r", lower, setting="lr")) == {
         "lr": pytest.approx(prepared.config.lr / 10)
     }
+
+
+def test_a_schedule_that_is_used_up_becomes_a_cosine_and_not_another_rate() -> None:
+    prepared, exp = ready(steps=200, schedule="exponential", settings={"schedule.end": 1e-12})
+    (finding,) = before(Facts(exp))
+    result = Changed()
+    assert change(finding, exp, prepared, result, yes=False)
+    assert result.settings == {"schedule": "cosine", "schedule_options": {}}
 
 
 def test_a_refusal_offers_only_what_would_help() -> None:

@@ -14,6 +14,7 @@ from gipi.doctor.judge import right
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.finding import Measure
 
 PARTS = 20
 """Parts of the validation rows by whose differences the noise of a comparison is told."""
@@ -64,13 +65,13 @@ def side_by_side(*exps: Experiment) -> list[float]:
     return _scores(*((exp, outputs(exp, X), y) for exp, (X, y) in zip(exps, rows, strict=True)))
 
 
-def _scores(*said: tuple[Experiment, Any, Any]) -> list[float]:
+def _scores(*said: tuple[Experiment, Any, Any], measure: Measure | None = None) -> list[float]:
     """Return comparable scores of (experiment, outputs, targets).
 
     Where a loss is not finite though the outputs are, as the logarithm of a zero, all are judged by
     their share of right classes; outputs that are not finite have no score.
     """
-    found = [judged(exp, o, y) for exp, o, y in said]
+    found = [_score(exp, o, y, measure) for exp, o, y in said]
     sound = [isinstance(o, Tensor) and bool(o.isfinite().all()) for _, o, _ in said]
     if not any(s and not math.isfinite(v) for s, v in zip(sound, found, strict=True)):
         return found
@@ -78,22 +79,31 @@ def _scores(*said: tuple[Experiment, Any, Any]) -> list[float]:
     return shares if any(math.isfinite(v) for v in shares) else found
 
 
-def compare(old: Experiment, new: Experiment) -> Proof:
+def _score(exp: Experiment, said: Any, y: Any, measure: Measure | None) -> float:
+    return judged(exp, said, y) if measure is None else measure.of(said, y)
+
+
+def compare(old: Experiment, new: Experiment, *, measure: Measure | None = None) -> Proof:
     """Return how two trained experiments compare on the same validation rows.
 
-    Those of the changed one: a repair may have taken rows out that nobody can be judged by. Both
-    answer the same rows, so that what is hard about a row is hard for both: the noise is that of
-    the differences between parts of the rows, not of the scores.
+    measure  what they are judged by; None: the metric, or the loss as asked
+
+    Rows are those of the changed one: a repair may have taken rows out that nobody can be judged
+    by. Both answer the same rows, so that what is hard about a row is hard for both: the noise is
+    that of the differences between parts of the rows, not of the scores.
     """
     X, y = _rows(new)
     said_old, said_new = outputs(old, X), outputs(new, X)
-    before, after = _scores((old, said_old, y), (new, said_new, y))
+    before, after = _scores((old, said_old, y), (new, said_new, y), measure=measure)
     unknown = Proof(before, after, after - before, UNKNOWN * abs(before))
     parts = _parts(y)
     if parts is None or not isinstance(said_old, Tensor) or not isinstance(said_new, Tensor):
         return unknown
     try:
-        gains = [judged(new, said_new[p], y[p]) - judged(old, said_old[p], y[p]) for p in parts]
+        gains = [
+            _score(new, said_new[p], y[p], measure) - _score(old, said_old[p], y[p], measure)
+            for p in parts
+        ]
     except (RuntimeError, ValueError, IndexError, TypeError):
         return unknown
     values = torch.tensor([g for g in gains if math.isfinite(g)], dtype=torch.float64)

@@ -112,9 +112,13 @@ def _init(_: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any
     return {"model_options": options}
 
 
+def _schedule(*_: object) -> dict[str, Any]:
+    return {"schedule": "cosine", "schedule_options": {}}
+
+
 CARRIED: dict[
     str, Callable[[Experiment, Experiment, Prepared], dict[str, Any] | None]
-] = {"lr": _rate, "epochs": _epochs, "model.init": _init}  # fmt: skip
+] = {"lr": _rate, "epochs": _epochs, "model.init": _init, "schedule": _schedule}  # fmt: skip
 """How what a repair did to a copy is read off as settings, by the key that the repair names."""
 
 

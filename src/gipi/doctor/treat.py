@@ -10,6 +10,7 @@ from gipi.doctor.attempt import attempt
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
+from gipi.doctor.gone import remaining
 from gipi.doctor.play import play
 from gipi.doctor.proof import Proof, compare, scores, side_by_side
 
@@ -51,6 +52,9 @@ class Treatment:
     changes     what was changed, in words, in order
     cured       codes of the findings that the changes belong to
     before, after  score (more is better) and loss of the validation rows of the old and new run
+    proof       how they compare by the metric, or the loss as asked: where that may rightly get
+                worse a change was kept on other grounds
+    grounds     for every kept run of changes, the figures by which it was kept
     rejected    repairs that were tried and rolled back, with their figures
     passes      steps that treating cost
     """
@@ -61,6 +65,7 @@ class Treatment:
     before: dict[str, float]
     after: dict[str, float]
     proof: Proof
+    grounds: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     passes: int = 0
     original: Experiment | None = field(default=None, repr=False)
@@ -75,34 +80,36 @@ class Treatment:
 def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
     """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``.
 
-    Exact repairs are made together, first; then one finding after the other, roots in their order,
-    each on top of what was kept so far. Of several repairs for one finding those that do best in a
-    short trial are run first. A change stays only where its run proved better than the one before.
+    Exact repairs are made together, first, those after which their rules find nothing any more;
+    then one finding after the other, roots in their order, each on top of what was kept so far. Of
+    several repairs for one finding those that do best in a short trial are run first. A change
+    stays only where its run proved better than the one before.
     """
     exp = diagnosis.experiment
     chosen = candidates(diagnosis, apply)
     if not chosen:
         diagnosis.why_not = _why_not(diagnosis)
         return None
-    course = _Course(exp, int(budget * exp.total_steps))
+    course = _Course(exp, roots(diagnosis.findings), int(budget * exp.total_steps))
     if diagnosis.trained is None:
         diagnosis.trained = duplicate(exp)
         diagnosis.trace = attempt(diagnosis.trained)
         course.spent += diagnosis.trace.step
     old = course.best = diagnosis.trained
-    exact = [(f, r) for f, rs in chosen for r in rs[:1] if r.proof == "exact"]
+    exact = course.curing([(f, rs[0]) for f, rs in chosen if rs[0].proof == "exact"])
     if exact:
         course.take([f for f, _ in exact], [[r for _, r in exact]])
     for finding, repairs in chosen:
-        if repairs[0].proof != "exact":
-            course.take([finding], [[r] for r in repairs])
+        others = [r for r in repairs if r.proof != "exact"]
+        if others and not any(finding is cured for cured in course.cured):
+            course.take([finding], [[r] for r in others])
     if not course.accepted:
         diagnosis.why_not = "no repair proved better: " + "; ".join(course.rejected)
         return None
     twin = course.best
     return Treatment(
-        twin, course.changes, course.cured, scores(old), scores(twin), compare(old, twin),
-        course.rejected, course.spent, exp,
+        twin, course.changes, [f.code for f in course.cured], scores(old), scores(twin),
+        compare(old, twin), course.grounds, course.rejected, course.spent, exp,
     )  # fmt: skip
 
 
@@ -111,13 +118,39 @@ class _Course:
     """A treatment under way: what was kept, what it cost, and the run that is best so far."""
 
     exp: Experiment
+    problems: list[Finding]
     allowed: int
     spent: int = 0
     accepted: list[Repair] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
-    cured: list[str] = field(default_factory=list)
+    cured: list[Finding] = field(default_factory=list)
+    grounds: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     best: Experiment = field(init=False)
+
+    def found(self, finding: Finding) -> int:
+        """Return how many problems of a finding's code there were."""
+        return sum(f.code == finding.code for f in self.problems)
+
+    def curing(self, exact: list[tuple[Finding, Repair]]) -> list[tuple[Finding, Repair]]:
+        """Return the exact repairs that fit, and after which a look finds less than before.
+
+        What was found in the course of a run is looked for again after the changed one.
+        """
+        found = []
+        for finding, repair in exact:
+            twin = duplicate(self.exp)
+            try:
+                for r in (*(kept for _, kept in found), repair):
+                    _made(r, twin)
+            except CannotRepair as why:
+                self.rejected.append(f"{repair.name}: {why}")
+                continue
+            if finding.phase == "before" and remaining(finding.code, twin) >= self.found(finding):
+                self.rejected.append(f"{repair.name}: {finding.code} is still there")
+                continue
+            found.append((finding, repair))
+        return found
 
     def take(self, findings: list[Finding], options: list[list[Repair]]) -> None:
         """Run the options, the most promising first; keep the first that proves better.
@@ -131,6 +164,7 @@ class _Course:
             return
         late = findings[0].phase == "epoch"
         kept: tuple[Experiment, list[Repair], list[str]] | None = None
+        grounds = ""
         for number, repairs in enumerate(options if late else self._promising(options)):
             if number and self.spent >= self.allowed:
                 break
@@ -140,26 +174,41 @@ class _Course:
             except CannotRepair as why:
                 self.rejected.append(f"{repairs[0].name}: {why}")
                 continue
+            wanted, measure = repairs[0].proof, repairs[0].measure
+            seen = [f for f in findings if f.phase != "before"] if wanted == "exact" else []
+            start = duplicate(twin) if seen else None
             trace = play(twin, quiet=True)
             self.spent += trace.step
-            proof = compare(self.best, twin)
-            wanted = "exact" if any(r.proof == "exact" for r in repairs) else repairs[0].proof
+            proof = compare(self.best, twin, measure=measure)
             figures = (
-                f"{', '.join(said)}: {proof.before:.4g} -> {proof.after:.4g}, "
+                f"{', '.join(said)}: {'' if measure is None else measure.name + ' '}"
+                f"{proof.before:.4g} -> {proof.after:.4g}, "
                 f"gain {proof.gain:.3g} with a standard error of {proof.se:.3g}"
             )
-            beaten = kept is not None and not compare(kept[0], twin).holds("better")
-            if beaten or not proof.holds(wanted):
+            left = [
+                f.code for f in seen
+                if start is not None
+                and remaining(f.code, start, trained=(twin, trace)) >= self.found(f)
+            ]  # fmt: skip
+            if left:
+                figures += f"; {', '.join(left)} is still there"
+            beaten = kept is not None and not (
+                compare(kept[0], twin, measure=measure).holds("better")
+            )
+            if left or beaten or not proof.holds(wanted):
                 self.rejected.append(figures)
                 continue
             kept = twin, repairs, said
+            cured = ", ".join(f.code for f in findings)
+            grounds = figures + (f"; {cured} is gone" if wanted == "exact" else "")
             if not late and not _hardly(trace):
                 break
         if kept is not None:
             self.best, repairs, said = kept
+            self.grounds.append(grounds)
             self.accepted += repairs
             self.changes += said
-            self.cured += [f.code for f in findings]
+            self.cured += findings
 
     def _promising(self, options: list[list[Repair]]) -> list[list[Repair]]:
         """Return the options, the one first that is best after a short trial."""

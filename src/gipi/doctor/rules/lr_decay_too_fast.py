@@ -43,7 +43,7 @@ def before(facts: Facts) -> Iterator[Finding]:
                   "rates": rates[:: max(1, total // 32)]},
         strength=AREA / area,
         repairs=(
-            Repair("cosine over the whole run", cosine(top),
+            Repair("cosine over the whole run", cosine(top), setting="schedule",
                    edit=f"torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, {total}), "
                    "stepped after every batch"),
         ),

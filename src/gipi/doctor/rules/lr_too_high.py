@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.rates import best_rate, gains, lr_trial, soon
+from gipi.doctor.rates import best_rate, gains, lr_trial, paper_rates, soon
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import other_rate
 
@@ -144,9 +144,9 @@ def _repairs(factors: tuple[float, ...]) -> tuple[Repair, ...]:
 
 
 def from_range(exp: Experiment) -> str:
-    """Take the rate of the valley of a range test."""
-    rate = best_rate(exp)
-    return other_rate(rate / exp.optimizer.param_groups[0]["lr"])(exp)
+    """Take the rate of the valley of a range test as the highest one of the schedule."""
+    highest = max(paper_rates(exp) or [exp.optimizer.param_groups[0]["lr"]])
+    return other_rate(best_rate(exp) / highest)(exp)
 
 
 RULE = Rule(
