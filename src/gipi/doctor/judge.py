@@ -38,8 +38,9 @@ class Judge:
             X, y = split
             said = outputs(exp, X)
             with torch.no_grad():
-                row["train_eval" if name == "train" else "val"] = float(loss(said, y))
-                row[f"{name}_score"] = judged(exp, said, y)
+                row["train_eval" if name == "train" else "val"] = found = float(loss(said, y))
+                own = exp.metric is not None
+                row[f"{name}_score"] = judged(exp, said, y) if own else -found
                 if name == "val":
                     row["val_parts"] = _parts(loss, said, y)
                     row["val_right"] = right(said, y)
