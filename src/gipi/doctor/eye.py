@@ -24,20 +24,19 @@ UNIT_ROWS = 256
 class Eye:
     """Sees gradients and weights where an optimizer steps; looks at layers when it is open.
 
-    norm  the gradient's norm at the last step, as the optimizer saw it
+    norm  the gradient's norm at the last step, as the optimizer saw it; 0 where the eye is shut
     """
 
-    def __init__(self, exp: Experiment) -> None:
-        self.exp, self.open, self.norm = exp, False, 0.0
+    def __init__(self, exp: Experiment, *, shut: bool = False) -> None:
+        self.exp, self.shut, self.open, self.norm = exp, shut, False, 0.0
         self.names = {id(p): n for n, p in exp.model.named_parameters()}
         self._handles: list[Any] = []
         self._before: dict[str, Tensor] = {}
         self._grads: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        self._handles = [
-            self.exp.optimizer.register_step_pre_hook(self._about_to_step),
-        ]
+        if not self.shut:
+            self._handles = [self.exp.optimizer.register_step_pre_hook(self._about_to_step)]
         return self
 
     def __exit__(self, *_: object) -> None:

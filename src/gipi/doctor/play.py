@@ -44,7 +44,7 @@ def play(
 ) -> Trace:
     """Train `exp` for `steps` (all that are planned by default) and return its trace.
 
-    quiet  only losses, norms, rates and the judgements of epochs: no looks, no state kept
+    quiet  only losses, rates and the judgements of epochs: no norms, no looks, no state kept
 
     The experiment is changed: it is trained, from its own seed on, so that two runs draw the same
     numbers; generators outside are left as they were. A run whose loss is not finite for ten steps
@@ -58,7 +58,7 @@ def play(
     at = set() if quiet else look_steps(planned) | {d - 1 for d in due}
     judge = Judge(exp)
     best = _Best(exp)
-    with seeded(exp), warnings.catch_warnings(), Eye(exp) as eye:
+    with seeded(exp), warnings.catch_warnings(), Eye(exp, shut=quiet) as eye:
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
         trace.start = judge()
         exp.model.train()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.copies import duplicate, untouched
+from gipi.doctor.copies import duplicate, peeking
 from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step
 from gipi.doctor.judge import right
 from gipi.doctor.seeded import seeded
@@ -184,7 +184,7 @@ def level(exp: Experiment, steps: int, last: int, *, most: int = 8) -> float:
     with seeded(exp):
         given = list(islice(first_batches(exp, steps), steps))
     given = given[-last:][:most]
-    with untouched(exp), seeded(exp), torch.no_grad():
+    with peeking(exp), seeded(exp), torch.no_grad():
         exp.model.train()
         found = [float(exp.loss(call(exp.model, _augmented(exp, xb)), yb)) for xb, yb in given]
     return sum(found) / len(found) if found else math.nan
@@ -208,7 +208,7 @@ def loss_on(exp: Experiment, xb: Any, yb: Any, *, training: bool = False) -> flo
 
     Nothing of the experiment changes, running means of a batch norm neither.
     """
-    with untouched(exp), seeded(exp), torch.no_grad():
+    with peeking(exp), seeded(exp), torch.no_grad():
         if training:
             exp.model.train()
             return float(exp.loss(call(exp.model, xb), yb))
