@@ -103,7 +103,7 @@ def _epochs(exp: Experiment, trial: Experiment, _: Prepared) -> dict[str, Any] |
     return {"epochs": float(trial.epochs), "steps": None, "time": None}
 
 
-def _init(_: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any] | None:
+def _init(_exp: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any] | None:
     names = [[n for n, _ in m.named_parameters()] for m in (trial.model, prepared.model)]
     if names[0] != names[1] or type(trial.model) is not type(prepared.model):
         return None

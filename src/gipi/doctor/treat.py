@@ -137,7 +137,7 @@ class _Course:
 
         What was found in the course of a run is looked for again after the changed one.
         """
-        found = []
+        found: list[tuple[Finding, Repair]] = []
         for finding, repair in exact:
             twin = duplicate(self.exp)
             try:

@@ -79,6 +79,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     norms = [n for n in trace.norms if math.isfinite(n) and n > 0]
     if len(norms) < 10:
         return
+    if len(norms) == len(trace.norms) and max(norms) < SPIKE * min(norms):
+        return  # no step can be that far above a median
     for step in range(max(8, facts.notes.get(SEEN, 0)), len(trace.norms)):
         past = [n for n in trace.norms[max(0, step - 50) : step] if math.isfinite(n) and n > 0]
         if len(past) < 8:
