@@ -11,12 +11,16 @@ from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
 from gipi.core.errors import RequestError
 from gipi.core.rows import read_rows
+from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate
-from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import look_before, look_during
+from gipi.doctor.own_run import opened
+from gipi.doctor.rows import trace_of
 from gipi.doctor.rules import RULES
-from gipi.doctor.within import ROW_CODES, changed_settings, opened, trace_of
+from gipi.doctor.settings import changed_settings
 from gipi.train import checkpoint
 from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start, read_tokenizer
@@ -75,12 +79,12 @@ def look_back(exp: Experiment, folder: Path, *, steps: int, primary: str) -> Dia
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:
     """Train the run again with what its diagnosis changes; None where no setting would cure it."""
-    settings, said = changed_settings(result, prepared)
-    if not settings:
+    changed = changed_settings(result, prepared)
+    if not changed.settings:
         return None
-    kept = {**resolve.to_values(prepared.config), **settings}
+    kept = {**resolve.to_values(prepared.config), **changed.settings}
     kept.pop("out", None)
     layer = resolve.layer("run", [(k, v, "doctor") for k, v in kept.items() if v is not None])
     if not quiet:
-        print("\n".join(f"doctor: changed: {line}" for line in said), flush=True)  # noqa: T201
+        print("\n".join(f"doctor: changed: {line}" for line in changed.said), flush=True)  # noqa: T201
     return train_layers([layer], quiet=quiet)
