@@ -16,7 +16,7 @@ from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
 from gipi.doctor.look import look_during
-from gipi.doctor.own_run import as_experiment
+from gipi.doctor.own_run import as_experiment, rules_for
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import given
@@ -117,7 +117,7 @@ class Attending:
             return None
         facts, result = Facts(duplicate(exp)), Diagnosis(exp, [])
         allowed = int(WATCH_SHARE * self.trace.planned)
-        rules = tuple(rule for rule in RULES if rule.code in ROW_CODES)
+        rules = tuple(rule for rule in rules_for(task) if rule.code in ROW_CODES)
         for finding in look_during(facts, rules, self.trace, result, known=self.known,
                                    allowed=allowed):  # fmt: skip
             if not finding.confirmed:

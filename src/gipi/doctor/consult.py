@@ -21,7 +21,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.look import look_before, look_during
-from gipi.doctor.own_run import opened
+from gipi.doctor.own_run import opened, rules_for
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import Changed, can_change, change, given
@@ -98,9 +98,10 @@ def consult(
     seconds = LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
     peak = at_full_rate(exp)
     facts, diagnosis = Facts(peak), Diagnosis(exp, [])
-    paper = tuple(rule for rule in RULES if rule.code == "lr_decay_too_fast")
+    rules = rules_for(prepared.task)
+    paper = tuple(rule for rule in rules if rule.code == "lr_decay_too_fast")
     found = list(look_before(Facts(exp), paper, diagnosis))
-    others = tuple(rule for rule in RULES if rule not in paper)
+    others = tuple(rule for rule in rules if rule not in paper)
     pass_began = time.perf_counter()
     _ = facts.gradients
     pass_s = time.perf_counter() - pass_began

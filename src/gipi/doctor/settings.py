@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
+from gipi.doctor.own_run import own_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,10 +105,11 @@ def _epochs(exp: Experiment, trial: Experiment, _: Prepared) -> dict[str, Any] |
 
 
 def _init(_exp: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any] | None:
-    names = [[n for n, _ in m.named_parameters()] for m in (trial.model, prepared.model)]
-    if names[0] != names[1] or type(trial.model) is not type(prepared.model):
+    drawn = own_model(trial)
+    names = [[n for n, _ in m.named_parameters()] for m in (drawn, prepared.model)]
+    if names[0] != names[1] or type(drawn) is not type(prepared.model):
         return None
-    prepared.model.load_state_dict(trial.model.state_dict())
+    prepared.model.load_state_dict(drawn.state_dict())
     options = {k: v for k, v in prepared.config.model_options.items() if k != "init"}
     return {"model_options": options}
 
