@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.errors import DataError, did_you_mean
+from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import WRITTEN
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
 from gipi.data.forms import form_of
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
+from gipi.data.running import TASK
 from gipi.data.source import Annotations, ImageFiles, Source
 from gipi.data.sources import read_source
 from gipi.data.stream import Columns, RowStream
@@ -212,6 +213,12 @@ def open_data(
     chosen = options or DataOptions()
     source = read_source(data, target=chosen.target, task=chosen.task)
     form = form_of(chosen.task or source.task)
+    if chosen.carry and TASK not in form.tasks:
+        raise ConfigError(
+            f"carry=true, and {source.name} is not read as running text",
+            "the task generate: rows of other data have nothing before them",
+            f"use --task {TASK}, or leave carry out",
+        )
     return _made_of(form.open(source, chosen, progress), chosen)
 
 
