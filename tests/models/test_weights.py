@@ -183,7 +183,7 @@ class Bomb:
         (Bomb(), r"cannot be read: it holds objects that are no tensors, such as \S*print"),
         (
             {"state_dict": {"a": torch.ones(1)}, "args": Bomb()},
-            r"cannot be read: .*, such as \S*print",
+            r"cannot be read: .* as \S*print",
         ),
         ([torch.ones(1)], "more than named tensors"),
         ({"conv1.weight": 3}, "more than named tensors"),

@@ -211,7 +211,7 @@ def _histograms(seed: int) -> tuple[Picture, Picture]:
         "Histograms of the gradient at the outputs of the same layers, drawn on the scale of what "
         "enters at layer 20; it travels from the lowest row up. Under the fixed small weights and "
         "in the sigmoid everything stands on zero long before layer 1, and so it does in ReLU "
-        "under Xavier's rule. He's for ReLU and LeCun's for SELU hand it down as wide as it came.",
+        "under Xavier's rule. He's for ReLU and LeCun's for SELU hand it down about as wide.",
         "histogram of ∂L/∂hₗ, ∂L/∂h_last ~ N(0, 1), over rows and units",
         "Glorot and Bengio 2010, figures 6 and 7",
         tuple(back), LARGE,
