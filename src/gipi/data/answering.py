@@ -330,7 +330,7 @@ def _source(source: Source, made: Windows) -> Source:
 
 
 def _faults(schema: Schema, source: Source, used: np.ndarray) -> dict[int, str]:
-    faults = text_faults(schema, source, used)
+    faults = text_faults(text_fields(schema), source, used)
     for f in text_fields(schema):
         texts = texts_of(source, f)
         for i in used.tolist():

@@ -31,7 +31,7 @@ from gipi.data.source import TEST, TRAIN, VAL, Column, Source
 from gipi.data.sources.corpus import titled
 from gipi.data.stream import Columns
 from gipi.data.text_windows import Running, WindowStream
-from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, texts_of, tokenizer_of
+from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, text_fields, texts_of, tokenizer_of
 from gipi.data.tokenizing import MOST_CHARACTERS, choose_tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
 
@@ -220,7 +220,7 @@ def _texts(
 ) -> tuple[list[str], list[str]]:  # fmt: skip
     """Return the text of each document, "" where there is none or it cannot be read, and notes."""
     texts = texts_of(source, schema.of("input", "text")[0])
-    faults = text_faults(schema, source, np.arange(len(texts)))
+    faults = text_faults(text_fields(schema), source, np.arange(len(texts)))
     notes = settle(faults, source, options)
     for row in faults:
         texts[row] = ""

@@ -12,12 +12,13 @@ from gipi.models.alexnet import AlexNetConfig, alexnet
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
+from gipi.models.detector import DetectorConfig
 from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
 from gipi.models.embedder import text_embedder
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
-from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.fcos import fcos
 from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
 from gipi.models.from_tokens import (
     BertOptions,
@@ -51,7 +52,7 @@ from gipi.models.pretraining import (
 )
 from gipi.models.reader import ReaderConfig, reader
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
-from gipi.models.retinanet import RetinaNetConfig, retinanet
+from gipi.models.retinanet import retinanet
 from gipi.models.rnn import gru, lstm, rnn
 from gipi.models.rnn_encoder_decoder import Seq2SeqState
 from gipi.models.sequence import RNNConfig
@@ -79,8 +80,8 @@ __all__ = [
     "DeepLabV3Config",
     "DenseNetBCConfig",
     "DenseNetConfig",
+    "DetectorConfig",
     "FCNConfig",
-    "FCOSConfig",
     "FastNetConfig",
     "FastTextConfig",
     "GPT2Options",
@@ -103,7 +104,6 @@ __all__ = [
     "RNNConfig",
     "ReaderConfig",
     "ResNetConfig",
-    "RetinaNetConfig",
     "Seq2SeqState",
     "SpanReader",
     "Start",
@@ -163,10 +163,11 @@ MODELS = Registry(
                ("image", "segment"), {"config": FCNConfig, "image": _STREET}),
         Record("fcos", fcos, "detection without anchors: pyramid and one head, on any backbone",
                "Tian et al. 2019, FCOS: fully convolutional one-stage object detection, "
-               "arXiv:1904.01355", ("image", "detect"), {"config": FCOSConfig, "image": _PHOTO}),
+               "arXiv:1904.01355",
+               ("image", "detect"), {"config": DetectorConfig, "image": _PHOTO}),
         Record("retinanet", retinanet, "detection with nine anchors a place, on any backbone",
                "Lin et al. 2017, Focal loss for dense object detection, arXiv:1708.02002",
-               ("image", "detect"), {"config": RetinaNetConfig, "image": _PHOTO}),
+               ("image", "detect"), {"config": DetectorConfig, "image": _PHOTO}),
         Record("heatmap", heatmap, "points: one map a point, on any backbone",
                "Xiao, Wu and Wei 2018, Simple baselines for human pose estimation, "
                "arXiv:1804.06208", ("image", "pose"), {"config": HeatmapConfig, "image": _FACE}),
