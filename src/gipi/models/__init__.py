@@ -50,6 +50,7 @@ from gipi.models.pretraining import (
     span_writer,
     text_encoder,
 )
+from gipi.models.reader import ReaderConfig, reader
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
 from gipi.models.retinanet import retinanet
 from gipi.models.rnn import gru, lstm, rnn
@@ -101,6 +102,7 @@ __all__ = [
     "PerceptronConfig",
     "PretrainedOptions",
     "RNNConfig",
+    "ReaderConfig",
     "ResNetConfig",
     "Seq2SeqState",
     "SpanReader",
@@ -198,6 +200,10 @@ MODELS = Registry(
                "Lample et al. 2016, Neural architectures for named entity recognition, "
                "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
                ("text", "words", "tag"), {"config": TaggerConfig}),
+        Record("bilstm-reader", reader, "answers: reads question and context both ways: a floor",
+               "Chen, Fisch, Weston and Bordes 2017, Reading Wikipedia to answer open-domain "
+               "questions, arXiv:1704.00051", ("text", "reader", "answer"),
+               {"config": ReaderConfig}),
         Record("bert", text_encoder, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text", "tag", "answer"), {"config": BertOptions}),
@@ -206,7 +212,7 @@ MODELS = Registry(
                ("text", "pairs"), {"config": BertOptions}),
         Record("pretrained", pretrained, "texts: an encoder that others trained, with a new head",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text", "pairs"), {"config": PretrainedOptions}),
+               ("text", "pairs", "tag", "answer"), {"config": PretrainedOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

@@ -21,7 +21,8 @@ def dead_units(model: nn.Module, batch: Batch | Tensor | tuple[Tensor, ...]) -> 
     """Return for each ReLU of the model the share of its units that answer 0 to all of `batch`.
 
     Such a unit has no gradient on these rows; where it is dead on all training rows it never learns
-    again. A unit is a column of (B, D) or a channel of (B, C, positions...), over all calls.
+    again. A unit is a column of (B, D) or a channel of (B, C, positions...), over all calls. A ReLU
+    that the model calls as a function is no module and is not seen.
 
     batch  inputs of the model: a `Batch`, one tensor, or a tuple
 
