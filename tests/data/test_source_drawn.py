@@ -208,6 +208,22 @@ def test_coco_points_that_names_do_not_tell_apart_are_numbered(tmp_path, names):
     assert read_source(root).columns["keypoints"].classes == ("point 0", "point 1", "point 2")
 
 
+def test_names_that_no_file_can_have(tmp_path):
+    data = drawn.coco_json(ROWS)
+    data["images"][1]["file_name"] = "a" * 5000 + ".png"
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match="1 picture is not there: annotations.json: aaaa"):
+        read_source(root)
+    path = drawn.points_table(tmp_path / "table", ROWS)
+    path.write_text(path.read_text().replace("faces/02.png", "a" * 5000 + ".png"))
+    with pytest.raises(DataError, match="row 3: the picture 'aaaa.*' does not exist"):
+        read_source(path)
+    path.write_text(path.read_text().replace("faces/00.png", "b" * 5000 + ".png"))
+    with pytest.raises(DataError, match="row 1: the picture 'bbbb.*' does not exist"):
+        read_source(path)
+
+
 def test_coco_pictures_of_one_id_are_refused(tmp_path):
     """Each of them would get the annotations of both."""
     data = drawn.coco_json(ROWS)
