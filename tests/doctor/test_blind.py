@@ -12,6 +12,7 @@ from tests.data.sentences import asked, tagged, write_conll, write_squad
 from tests.data.texts import reviews
 
 import gipi
+from gipi.api.doctoring import examine
 from gipi.api.training import streams_of
 from gipi.core import resolve
 from gipi.doctor import consult as consulting
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 CPU = torch.device("cpu")
 TEXT = {"model.width": 16, "model.heads": 2, "model.layers": 1, "max_length": 24,
-        "tokenizer.vocab": 200}  # fmt: skip
+        "tokenizer.vocab": 400}  # fmt: skip
 
 
 def prose(folder: Path) -> Path:
@@ -120,12 +121,9 @@ def test_every_code_of_the_short_list_is_a_rule() -> None:
 
 
 def test_a_finished_run_of_any_task_is_looked_at(tmp_path: Path) -> None:
-    run = gipi.train(str(drawn.masks(tmp_path / "d", 16)), steps=3, quiet=True,
-                     out=str(tmp_path / "run"),
-                     settings={"model.backbone": "resnet20", "image_size": 32})  # fmt: skip
-    from gipi.api.doctoring import examine
-
-    result, _, folder = examine(run.folder)
-    assert folder == run.folder
+    gipi.train(str(drawn.masks(tmp_path / "d", 16)), steps=3, quiet=True, out=str(tmp_path / "run"),
+               settings={"model.backbone": "resnet20", "image_size": 32})  # fmt: skip
+    result, _, folder = examine(tmp_path / "run")
+    assert folder == tmp_path / "run"
     assert result.broken == {}
     assert [f.code for f in result.problems] == []

@@ -101,8 +101,9 @@ def _target_size(
     sizes: np.ndarray, asked: int | tuple[int, int] | None, task: str
 ) -> tuple[tuple[int, int], str]:
     """Return (H, W) and why."""
-    whole = None if isinstance(asked, int | None) else size_asked(asked)
-    if whole is not None:
+    if asked is not None and not isinstance(asked, int):
+        whole = size_asked(asked)
+        assert whole is not None
         return whole, f"{whole[0]}x{whole[1]} as asked"
     distinct = np.unique(sizes, axis=0)
     ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))

@@ -292,7 +292,9 @@ def _point_names(
             "the same points for every object", "keep one category",
         )  # fmt: skip
     count = counts.pop() if counts else 0
-    listed = next((c["keypoints"] for c in categories.values() if c.get("keypoints")), [])
+    listed: list[Any] = next(
+        (c["keypoints"] for c in categories.values() if c.get("keypoints")), []
+    )
     names = tuple(map(str, listed))
     if len(names) != count or len(set(names)) < count:  # answers are told apart by these names
         names = tuple(f"point {i}" for i in range(count))
