@@ -35,3 +35,10 @@ def test_entities_are_shown_beside_their_sentence_and_a_written_text_stands_alon
     output.predictions(written, tmp_path / "written", brief=True)
     assert capsys.readouterr().out.startswith("ein Hund\nja\n")
     assert (tmp_path / "written" / "predictions.txt").read_text() == "ein Hund\nja\n"
+
+
+def test_large_numbers_are_written_out(capsys):
+    values = np.array([123456.7, 0.000012345, 99999.4, -2.5e6, 1e18])
+    output.predictions(Predictions(tuple("abcde"), {"value": values}, target="y"), None, brief=True)
+    said = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["123457", "1.2345e-05", "99999", "-2500000", "1e+18"]

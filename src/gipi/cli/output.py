@@ -90,6 +90,8 @@ def audit(path: str, layer: Layer) -> dict[str, Any]:
 def _number(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_number(v) for v in value) or "none"
+    if isinstance(value, float) and 1e5 <= abs(value) < 1e15:
+        return f"{value:.0f}"  # a price is no power of ten
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
