@@ -211,7 +211,7 @@ WRONG = [
     (["train", "--epochs"], ["--epochs"]),
     (["train", "a", "b"], ["b"]),
     (["predict"], ["run", "gipi predict --help"]),
-    (["predict", "run"], ["inputs"]),
+    (["predict", "run"], ["INPUTS"]),
     (["list", "modles"], ["'modles'", "'models'"]),
     (["show", "lenet6"], ["'lenet6'", "'lenet5'"]),
     # annotated pictures: the file or row, and what to do
