@@ -211,7 +211,7 @@ WRONG = [
     (["train", "--epochs"], ["--epochs"]),
     (["train", "a", "b"], ["b"]),
     (["predict"], ["run", "gipi predict --help"]),
-    (["predict", "run"], ["inputs"]),
+    (["predict", "run"], ["INPUTS"]),
     (["list", "modles"], ["'modles'", "'models'"]),
     (["show", "lenet6"], ["'lenet6'", "'lenet5'"]),
     # annotated pictures: the file or row, and what to do
@@ -343,6 +343,14 @@ WRONG = [
     (series("whole", "--set", "model.kernel=4"), ["kernel", "odd"]),
     (series("whole", "--set", "augment=[mixup]"), ["mixup", "series"]),
     (["train", "series_whole.csv", "--target", "b", "--set", "horizon=5"], ["horizon", "forecast"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "normalise=none"],
+     ["normalise=none", "no pictures", "leave normalise out"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "image_size=32"],
+     ["image_size=32", "no pictures"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "max_length=9"],
+     ["max_length=9", "no texts", "leave max_length out"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "tokenizer=bpe"],
+     ["tokenizer=bpe", "no texts"]),
     (["train", "good.csv", "--target", "y", "--model", "dlinear"], ["dlinear", "--task forecast"]),
     # files of configuration
     (["train", "--config", "no.yaml"], ["no.yaml", "does not exist"]),

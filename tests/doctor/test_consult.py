@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import gipi
 from gipi.core import resolve
@@ -105,3 +107,16 @@ def test_weights_of_zero_are_refused_said_or_drawn(tmp_path: Path) -> None:
     changed = run("c", apply=True)
     assert changed.metrics["val/accuracy"] > said.metrics["val/accuracy"]
     assert run("d", doctor="off").result["findings"] == []
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_labels_in_another_order_are_said_at_the_end_of_a_run(
+    *, mixed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = load_digits(return_X_y=True)
+    target = np.random.default_rng(0).permutation(y) if mixed else y
+    gipi.train((x.astype("float32"), target), epochs=10, seed=0, out=str(tmp_path / "run"),
+               settings=FIXED)  # fmt: skip
+    said = capsys.readouterr().out
+    assert ("doctor: problem: a linear learner" in said) == mixed
+    assert ("check how inputs and targets were joined" in said) == mixed

@@ -73,7 +73,7 @@ def by_hand(model: Any, steps: int) -> Any:
 
 def farthest(one: nn.Module, two: nn.Module) -> float:
     pairs = zip(one.parameters(), two.parameters(), strict=True)
-    return max(float((a - b).abs().max()) for a, b in pairs)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
 
 
 def test_it_is_what_a_loop_by_hand_does() -> None:
@@ -103,7 +103,7 @@ def test_an_evaluation_in_between_has_a_memory_of_its_own() -> None:
     state = model.begin(1)  # all of it as one row
     tokens = torch.from_numpy(text().tokens[140:200].astype(np.int64))[None]
     scores, _ = model.advance(tokens[:, :-1], state)
-    whole = float(token_losses(scores, tokens[:, 1:]).mean())
+    whole = float(token_losses(scores, tokens[:, 1:]).mean().detach())
     assert val.places == 1
     assert found.metrics["loss"] == pytest.approx(whole, rel=1e-9)
 
@@ -164,13 +164,13 @@ def test_the_state_is_worth_something_and_no_part_of_the_model(place: Path) -> N
     assert run.model.memory.places == 0  # type: ignore[union-attr]
     said = "\n".join(read_config(place / "whole")[2]["choices"])
     assert "each row goes on where that of the batch before ended" in said
-    assert run.generate("the king", max_new_tokens=5)[0].tokens == 5
+    assert len(run.generate("the king", max_new_tokens=5)[0].tokens) == 5
 
 
 def test_a_finished_run_is_judged_again_alike(place: Path) -> None:
-    wanted = gipi.load(place / "whole").metrics["val/loss"]
+    wanted = gipi.load(place / "whole").metrics["val/bits_per_byte"]
     again = gipi.evaluate(place / "whole")["metrics"]
-    assert again["val/loss"] == pytest.approx(wanted, rel=1e-5)
+    assert again["val/bits_per_byte"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_transformer_has_no_state_to_carry(place: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_model_of_someone_elses_is_not_judged_by_its_name(
 ) -> None:
     class Known:
         def get(self, name: str) -> Record:
-            return Record(name, None)  # type: ignore[arg-type]
+            return Record(name, None, "strange")  # type: ignore[arg-type]
 
     monkeypatch.setattr(suits, "MODELS", Known())
     assert suited("strange", SCHEMAS["table"]) == "strange"

@@ -148,6 +148,7 @@ def _work(
     found = [f.as_dict() for d in doctor for f in d.findings]
     if first and doctor:
         write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
+        _say(quiet, *(line for d in doctor for line in d.lines()))
     dist.stop()  # what follows is the work of one process
     if not first:
         return Run(folder)

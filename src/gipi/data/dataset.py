@@ -196,6 +196,15 @@ class Dataset:
         return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
+BELONGS = {
+    "image": (("image_size", "normalise"), "pictures",
+              "numbers of a table are always scaled by the training rows"),
+    "text": (("tokenizer", "tokenizer_options", "max_length"), "texts",
+             "there is nothing to cut into tokens"),
+}  # fmt: skip
+"""Options that only data of a kind can have: they would be read by nobody, and silently."""
+
+
 def open_data(
     data: Any,
     options: DataOptions | None = None,
@@ -219,7 +228,23 @@ def open_data(
             "the task generate: rows of other data have nothing before them",
             f"use --task {TASK}, or leave carry out",
         )
-    return _made_of(form.open(source, chosen, progress), chosen)
+    parts = form.open(source, chosen, progress)
+    _check_belongs(chosen, parts.schema, source)
+    return _made_of(parts, chosen)
+
+
+def _check_belongs(options: DataOptions, schema: Schema, source: Source) -> None:
+    """Raise `ConfigError` for an option of pictures or texts where the data has none of them."""
+    for kind, (names, what, instead) in BELONGS.items():
+        if schema.of("input", kind):
+            continue
+        for name in names:
+            value = getattr(options, name)
+            if value not in (None, {}):
+                raise ConfigError(
+                    f"{name}={value}, and {source.name} has no {what} among its inputs",
+                    f"data with {what}", f"leave {name} out: {instead}",
+                )  # fmt: skip
 
 
 def read_rows(

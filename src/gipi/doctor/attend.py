@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
 WATCH_SHARE = 0.02
 """Counter-experiments while the run goes on take at most this share of its steps."""
-ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance")
-"""Problems that rows show, whose losses are means over many steps. A run that learns its rows by
-heart ends with the weights of its best evaluation: that is said there, and is no problem."""
+ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance", "labels_misaligned")
+"""Problems that rows and weights show, though losses are means over many steps. A run that learns
+its rows by heart ends with the weights of its best evaluation: that is said, and is no problem."""
+OF_TABLES = ("labels_misaligned",)
+"""Those that ask the net about thousands of rows: within a run only where that costs nothing."""
 
 
 def attending(
@@ -83,6 +85,11 @@ class Attending:
         """What was found before and during the run."""
         return ranked([*self.before.findings, *self.known.values()], RULES)
 
+    def lines(self) -> list[str]:
+        """Return the problems that came up during the run, one line each, for its end."""
+        return [f"doctor: {f.severity}: {f.message}; do: {f.advice}"
+                for f in self.known.values() if f.severity == "problem"]  # fmt: skip
+
     def state(self) -> dict[str, Any]:
         """Return what a resumed run goes on with."""
         return {"due": list(self.due), "known": [f.as_dict() for f in self.known.values()]}
@@ -117,7 +124,8 @@ class Attending:
             return None
         facts, result = Facts(duplicate(exp)), Diagnosis(exp, [])
         allowed = int(WATCH_SHARE * self.trace.planned)
-        rules = tuple(rule for rule in rules_for(task) if rule.code in ROW_CODES)
+        codes = set(ROW_CODES).difference(() if facts.inputs == "table" else OF_TABLES)
+        rules = tuple(rule for rule in rules_for(task) if rule.code in codes)
         for finding in look_during(facts, rules, self.trace, result, known=self.known,
                                    allowed=allowed):  # fmt: skip
             if not finding.confirmed:

@@ -68,7 +68,11 @@ class Consultation:
     def lines(self) -> list[str]:
         """Return what people read of it: one line a finding, one a change."""
         said = [f"doctor: {f.severity}: {f.message}" for f in self.findings]
-        return said + [f"doctor: changed: {c}" for c in self.changed.said]
+        said += [f"doctor: changed: {c}" for c in self.changed.said]
+        skipped = [code for code in self.unlooked if code not in REHEARSED]  # the run shows those
+        if skipped:
+            said.append(f"doctor: no time before the first step for {', '.join(skipped)}")
+        return said
 
 
 def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consultation:
