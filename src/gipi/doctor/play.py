@@ -110,7 +110,7 @@ def play(
 
 
 def attempt(exp: Experiment) -> Trace:
-    """Train `exp` as far as it goes and return its quiet trace: an empty one where it ends in error.
+    """Train `exp` as far as it goes, not looked into; an error of its own leaves an empty trace.
 
     A last batch of one row before a batch norm, or a model without a trainable weight, end so.
     """
