@@ -90,7 +90,7 @@ def bars(rows: Sequence[Row], *, title: str, percent: bool = False) -> Panel:
             f'y1="{axes.top}" y2="{floor:.1f}"/><text class="tick" x="{axes.x(value):.1f}" '
             f'y="{floor + 15:.1f}" text-anchor="middle">{said}</text>'
         )
-    step = min((floor - axes.top) / max(len(rows), 1), 34.0)
+    step = min((floor - axes.top) / max(len(rows), 1), 40.0)
     for i, (name, value, colour) in enumerate(rows):
         y = axes.top + (i + 0.5) * step
         end = axes.x(value if math.isfinite(value) else high)
@@ -146,7 +146,7 @@ def loss_panel(courses: Mapping[int, Course]) -> Panel:
     longest = max(len(c.losses) for c in courses.values())
     size = max(1, math.ceil(longest / POINTS))
     lines = []
-    for colour, course in courses.items():
+    for colour, course in below(courses):
         parts = [course.losses[i : i + size] for i in range(0, len(course.losses), size)]
         x = [float(i * size + len(p)) for i, p in enumerate(parts)]
         y = [sum(p) / len(p) for p in parts]
@@ -156,13 +156,19 @@ def loss_panel(courses: Mapping[int, Course]) -> Panel:
     return over(lines, title=what, x_label="step", log=True)
 
 
+def below(courses: Mapping[int, Course]) -> list[tuple[int, Course]]:
+    """Return the runs as they are drawn: the healthy twin lies below the others."""
+    return sorted(courses.items(), key=lambda c: c[0] != TWIN)
+
+
 def score_panel(courses: Mapping[int, Course], kind: str, *, judging: bool) -> Panel:
     """Return how well held-out rows are told over the runs; `judging`: validation rows, too."""
     lines = []
-    for colour, course in courses.items():
+    for colour, course in below(courses):
         if course.held:
             x, y = zip(*course.held, strict=True)
-            lines.append(Line(KEYS[colour], x, y, colour, dots=True, dashed=colour == TWIN))
+            twin = colour == TWIN
+            lines.append(Line(KEYS[colour], x, y, colour, dots=not twin, dashed=twin))
     if judging and courses[AS_IS].val:
         x, y = zip(*courses[AS_IS].val, strict=True)
         lines.append(Line(KEYS[VAL], x, y, VAL, dots=True))
@@ -197,7 +203,7 @@ def evidence_panel(
     elif kind == "trial":
         title, rows = "counter-experiment: loss afterwards", trial(evidence)
     else:
-        title, rows = "shares", shares(evidence)
+        title, rows = "what the doctor counted", shares(evidence)
     least = 2 if kind == "shares" else 1
     return bars(rows, title=title, percent=kind == "shares") if len(rows) >= least else None
 
