@@ -32,6 +32,15 @@ EXPLAINED = "1 - squared error / variance"
 LISTED = {"moves_by_place": "place", "gradient_by_place": "place", "rates": "part of the run",
           "means": "look", "last_losses": "step", "std": "column"}  # fmt: skip
 """Lists of numbers that rules keep as evidence, with what stands below them."""
+SHARES = (
+    "share", "alike", "expected", "explained_raw", "explained_transformed", "errors",
+    "errors_net_val", "errors_net_train", "recall_rare", "recall_others", "old", "before", "now",
+    "auc", "kept", "lost", "next", "rest", "train", "val", "linear", "neighbours", "exact",
+    "mean_recall_as_is", "mean_recall_weighted", "explained", "explained_train", "explained_val",
+    "net_on_training_rows", "simple_on_new_rows", "linear_on_training_rows", "variance_lost",
+)  # fmt: skip
+"""Numbers of the evidence that are shares of a whole."""
+SHARE_TABLES = ("dead units", "flat units", "rates")
 OWN = ("as it is", "own", "lr x 1")
 """The side of a counter-experiment that nothing was changed on."""
 NO_SIDE = ("loss_as_is", "loss_at", "loss_before")
@@ -185,8 +194,8 @@ def evidence_panel(
     """Return the panel of one kind; None where the evidence holds nothing of it.
 
     kind    "values" a histogram of what `values` returns (with its name); "trial" the losses of a
-            counter-experiment; "shares" numbers within 0..1; "named" a table of names and numbers;
-            "listed" a list of numbers
+            counter-experiment; "shares" of a whole, see `SHARES`; "named" a table of names and
+            numbers; "listed" a list of numbers
     """
     if kind == "values":
         what, found = values()
@@ -204,8 +213,9 @@ def evidence_panel(
         title, rows = "counter-experiment: loss afterwards", trial(evidence)
     else:
         title, rows = "what the doctor counted", shares(evidence)
+    percent = kind == "shares" or title in SHARE_TABLES
     least = 2 if kind == "shares" else 1
-    return bars(rows, title=title, percent=kind == "shares") if len(rows) >= least else None
+    return bars(rows, title=title, percent=percent) if len(rows) >= least else None
 
 
 def trial(evidence: Mapping[str, Any]) -> list[Row]:
@@ -223,21 +233,21 @@ def trial(evidence: Mapping[str, Any]) -> list[Row]:
 
 
 def shares(evidence: Mapping[str, Any]) -> list[Row]:
-    """Return the numbers within 0..1."""
+    """Return the shares of a whole, those below nothing as nothing."""
     return [
-        (k.replace("_", " "), float(v), AS_IS) for k, v in evidence.items()
-        if isinstance(v, float) and 0 <= v <= 1 and not k.startswith("loss")
+        (k.replace("_", " "), max(float(v), 0.0), AS_IS) for k, v in evidence.items()
+        if k in SHARES and isinstance(v, float) and v <= 1
     ]  # fmt: skip
 
 
 def named(evidence: Mapping[str, Any]) -> tuple[str, list[Row]]:
-    """Return the key and the rows of the first table of names and numbers."""
-    for key, table in evidence.items():
-        if key == "loss_at" or not isinstance(table, dict) or not table:
-            continue
-        if all(isinstance(v, int | float) for v in table.values()):
+    """Return the key and the rows of the first table of names and numbers, the nearest first."""
+    tables = [(k, v) for k, v in evidence.items() if isinstance(v, dict) and k != "loss_at"]
+    for key, table in tables:
+        if table and all(isinstance(v, int | float) for v in table.values()):
             return key.replace("_", " "), [(str(n), float(v), AS_IS) for n, v in table.items()]
-    return "", []
+    inner = [(f"{key}: {found[0]}", found[1]) for key, t in tables if (found := named(t))[1]]
+    return inner[0] if inner else ("", [])
 
 
 def listed(evidence: Mapping[str, Any]) -> tuple[str, list[float]]:

@@ -70,6 +70,7 @@ def page(rule: Rule, told: Mapping[str, Any]) -> str:
         f"Of this patient it says, {ORDINALS[min(told['place'], 3)]}:\n",
         f"```text\n{says}\n```\n",
         evidence(finding),
+        f"Beside it: {linked(told['others'])}.\n" if told["others"] else "",
         "## Repair\n",
         repairs(finding["repairs"]),
         outcome(rule, told),
