@@ -125,7 +125,8 @@ def test_every_patient_is_still_found_as_its_page_says(code: str) -> None:
         then["finding"]["phase"],
     )
     courses = {charts.AS_IS: charts.Course([1.0, 0.5])}
-    assert wordless(seen(built, finding, courses).words) == wordless(then["panels"][0])
+    panels = (seen(built, finding, courses).words, then["panels"][0])
+    assert len({wordless(words).partition(", means")[0] for words in panels}) == 1
 
 
 # ------------------------------------------------------------------------ charts
