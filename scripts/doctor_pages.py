@@ -38,7 +38,7 @@ MODES = {
 PROOFS = {
     "better": "validation rows are told better, by more than their noise",
     "not worse": "validation rows are not told worse by more than their noise",
-    "exact": "the fault is gone",
+    "exact": "the rule, asked again, finds the fault no more",
 }
 FEW = 6
 """Numbers of a list, and lines of evidence within a table, that a page shows."""
@@ -162,7 +162,7 @@ def repairs(found: Sequence[Mapping[str, Any]]) -> str:
         return "There is nothing that the doctor could change: what to do is for a person.\n"
     rows: list[list[object]] = [
         [r["name"], MODES[r["mode"] if r["made"] else "advise"],
-         f"kept where {PROOFS[r['proof']]}" if r["made"] else "",
+         f"kept where {PROOFS[r['proof']]}" + (f" ({r['by']})" if r["by"] else "") if r["made"] else "",
          f"`{r['edit']}`" if r["edit"] else ""]
         for r in found
     ]  # fmt: skip

@@ -131,7 +131,8 @@ def of(finding: Finding) -> dict[str, Any]:
     told = finding.as_dict()
     told["rows"] = told["rows"][:8]
     for said, repair in zip(told["repairs"], finding.repairs, strict=True):
-        said |= {"proof": repair.proof, "made": repair.change is not None}
+        said |= {"proof": repair.proof, "made": repair.change is not None,
+                 "by": "" if repair.measure is None else repair.measure.name}  # fmt: skip
     return told
 
 

@@ -14,7 +14,7 @@ FIXED = [
     "gemm=native",
 ]  # fmt: skip
 VERBS = ("train", "resume", "evaluate", "predict", "report", "cache", "list", "show", "lab", "data",
-         "tokenizer", "generate", "score")  # fmt: skip
+         "tokenizer", "generate", "score", "doctor")  # fmt: skip
 
 
 @pytest.fixture
@@ -79,6 +79,16 @@ def test_version(capsys):
 def test_an_unknown_verb_gets_the_nearest_one(capsys):
     assert main(["evalute", "runs/last"]) == 2
     assert "did you mean 'evaluate'?" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_missing_is_named_with_what_it_is(capsys):
+    assert main(["predict", "runs/last"]) == 2
+    said = capsys.readouterr().err
+    assert "`gipi predict` was given no INPUTS" in said
+    assert "Images, folders, tables, texts" in said
+    assert "see `gipi predict --help`" in said
+    assert main(["tokenizer", "show", "tokenizer.json"]) == 2
+    assert "`gipi tokenizer show` was given no TEXT" in capsys.readouterr().err
 
 
 def test_an_error_for_programs_is_one_json_object(capsys, place):

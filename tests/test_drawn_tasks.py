@@ -112,6 +112,10 @@ def test_boxes_and_points_are_in_original_pixels(place, capsys, views) -> None:
     assert corners[:, [1, 3]].max() <= 60
     assert corners.max() > 32
     source = str(place / "pose-data" / PICTURES["pose"])
+    if views:
+        assert main(["predict", "pose", source, *views, "--json"]) == 2
+        assert "no pairs are known" in last(capsys)["error"]["found"]
+        views = ["--tta", "shift"]
     assert main(["predict", "pose", source, *views, "--json"]) == 0
     points = last(capsys)["predictions"][0]["points"]
     assert list(points) == ["corner", "middle", "end"]

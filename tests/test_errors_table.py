@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,11 @@ import gipi
 from gipi.cli import main
 from gipi.core.errors import GipiError, RequestError
 from tests import drawn
+from tests.data.prose import prose
+from tests.data.sentences import asked as questions
+from tests.data.sentences import tagged, write_conll, write_squad
+from tests.data.texts import reviews, write_rows
+from tests.folders import tiny_folder
 
 LINES = 12  # an error must be shorter than this
 SECONDS = 30  # far above the 5 s of the law: other processes may hold the processors
@@ -51,6 +57,58 @@ def series(fault, *more):
     """Arguments of a training on a series."""
     return ["train", f"series_{fault}.csv", "--task", "forecast", "--steps", "1", "--set",
             "horizon=5", "--set", "lookback=10", *more]  # fmt: skip
+
+
+def _text_faults():
+    """Texts, tags, questions, parallel texts and an encoder, each file with one fault in it."""
+    rows = reviews(60)
+    write_rows(Path("texts_fine.csv"), rows, ("text", "label"))
+    write_rows(Path("texts_empty.csv"), [("", label) for _, label in rows], ("text", "label"))
+    write_rows(Path("texts_no_label.csv"), [*rows[:4], (rows[4][0], ""), *rows[5:]],
+               ("text", "label"))  # fmt: skip
+    korean = write_rows(
+        Path("texts_torn.csv"), [("정말 좋은 영화", "good")] * 40, ("text", "label")
+    )
+    data = korean.read_bytes()
+    at = data.index("영화".encode(), 200)
+    korean.write_bytes(data[:at] + b"\xc0" + data[at + 1 :])
+    lines = Path("texts_fine.csv").read_bytes().split(b"\n")
+    Path("texts_null.csv").write_bytes(b"\n".join([*lines[:7], b"\0" + lines[7], *lines[8:]]))
+    Path("prose_fine.txt").write_text(prose(60))
+    Path("prose_latin.txt").write_bytes((prose(20) + "sch\u00f6n " * 9).encode("latin1"))
+    Path("prose_null.txt").write_text(f"{prose(20)}\0{prose(20)}")
+    Path("prose_one.txt").write_text("a")
+    Path("prose_short.txt").write_text(prose(1))
+    people = tagged(30)
+    write_conll(Path("tags_fine.conll"), people)
+    write_conll(Path("tags_long.conll"), [*people[:7], people[7] * 5, *people[8:]])
+    text = Path("tags_fine.conll").read_text()
+    Path("tags_lost.conll").write_text(text.replace("to O", "to", 1))
+    Path("tags_strange.conll").write_text(text.replace("to O", "to PLACE", 1))
+    for fault in ("elsewhere", "long"):
+        articles = questions()
+        asked = articles[5]["paragraphs"][0]["qas"][0]
+        if fault == "elsewhere":
+            asked["answers"][0]["answer_start"] += 1
+        else:
+            asked["question"] = "where " * 80
+        write_squad(Path(f"asked_{fault}.json"), articles)
+    Path("parallel").mkdir()
+    Path("parallel/train.en").write_text("a b c\n" * 20)
+    Path("parallel/train.de").write_text("d e f\n" * 19)
+    tiny_folder(Path("encoder"))
+    config = json.loads(Path("encoder/config.json").read_text())
+    for fault, change in {"few_rows": {"vocab_size": 20}, "pad": {"pad_token_id": 3}}.items():
+        shutil.copytree("encoder", f"encoder_{fault}")
+        Path(f"encoder_{fault}/config.json").write_text(json.dumps({**config, **change}))
+
+
+def texts(name, *settings):
+    """Arguments of a training on texts."""
+    args = ["train", name, "--steps", "1"]
+    if name.startswith("prose"):
+        args += ["--task", "generate"]
+    return [*args, *(part for s in settings for part in ("--set", s))]
 
 
 def _drawn_faults():
@@ -129,6 +187,7 @@ def place(tmp_path_factory):
     Path("weights.safetensors").write_bytes(b"no")
     _drawn_faults()
     _series_faults()
+    _text_faults()
     args = ["train", "good.csv", "--target", "y", "--steps", "2", "--out", "run", "--quiet"]
     fixed = ["precision=fp32", "threads=1", "gemm=native", "model.widths=[4]"]
     assert main([*args, *(p for s in fixed for p in ("--set", s))]) == 0
@@ -152,7 +211,7 @@ WRONG = [
     (["train", "--epochs"], ["--epochs"]),
     (["train", "a", "b"], ["b"]),
     (["predict"], ["run", "gipi predict --help"]),
-    (["predict", "run"], ["inputs"]),
+    (["predict", "run"], ["INPUTS"]),
     (["list", "modles"], ["'modles'", "'models'"]),
     (["show", "lenet6"], ["'lenet6'", "'lenet5'"]),
     # annotated pictures: the file or row, and what to do
@@ -219,12 +278,56 @@ WRONG = [
     ([*T, "--set", "momentum=0.9"], ["momentum"]),
     # names
     ([*T, "--model", "mpl"], ["'mpl'", "'mlp'"]),
-    ([*T, "--model", "lenet5"], ["lenet5"]),
+    ([*T, "--model", "lenet5"], ["'lenet5' is for pictures", "'a', 'b'", "mlp"]),
+    ([*T, "--model", "resnet20"], ["'resnet20' is for pictures", "mlp"]),
+    ([*T, "--model", "textcnn"], ["'textcnn' is for texts", "schema.COLUMN=text"]),
+    ([*T, "--model", "bert"], ["'bert' is for texts", "mlp"]),
+    (["train", "pictures", "--steps", "1", "--model", "textcnn"], ["sees no pictures", "lenet5"]),
+    (["train", "pictures", "--steps", "1", "--model", "unet"], ["'unet' does not classify"]),
+    ([*drawn_data("turned_box"), "--set", "bad_rows=skip", "--model", "unet"],
+     ["'unet' does not detect", "fcos"]),
     ([*T, "--optimizer", "adaw"], ["'adaw'", "'adamw'"]),
     ([*T, "--schedule", "cosin"], ["'cosin'", "'cosine'"]),
     ([*T, "--task", "clasify"], ["'clasify'", "'classify'"]),
     (["train", "numbers.csv", "--target", "y", "--task", "classify", "--model", "lenet5"],
      ["target 'y'", "regress"]),
+    # texts: empty, unreadable, too short or too long
+    (texts("texts_empty.csv", "schema.text=text"), ["every training text is empty"]),
+    (texts("texts_no_label.csv"), ["'label' is missing in 1 of 60 rows", "row 5"]),
+    (texts("texts_torn.csv"), ["texts_torn.csv", "no UTF-8 (0xc0)", "(line "]),
+    (texts("texts_null.csv"), ["texts_null.csv", "(line 8) is a null byte"]),
+    (texts("prose_latin.txt"), ["prose_latin.txt", "0xF6", "not UTF-8", "iconv"]),
+    (texts("prose_null.txt"), ["prose_null.txt", "a null byte at position"]),
+    (texts("prose_one.txt"), ["prose_one has 1 characters", "give more text"]),
+    (texts("prose_short.txt", "max_length=64"),
+     ["the train text of prose_short", "at least 65", "max_length below"]),
+    (texts("tags_long.conll", "max_length=12"),
+     ["tags_long.conll line", "the limit is 12", "bad_rows=skip"]),
+    (texts("asked_long.json", "tokenizer=word", "max_length=60"),
+     ["question 5-0: its question has", "max_length raises it"]),
+    # labels that do not align
+    (texts("tags_lost.conll"), ["tags_lost.conll line", "1 column in 'to'", "its tag behind it"]),
+    (texts("tags_strange.conll"), ["tags_strange.conll line", "'PLACE' is no tag"]),
+    (texts("asked_elsewhere.json"), ["question 5-0", "is not at character", "answer_start"]),
+    (texts("parallel"), ["train.de has 19 lines and train.en 20", "line 20 of train.en"]),
+    # tokenizers, encoders and models that do not fit
+    (texts("texts_fine.csv", "pretrained=encoder_few_rows"), ["embedding 20 rows", "trained with"]),
+    (texts("texts_fine.csv", "pretrained=encoder_pad"), ["the pad token is 0 ([PAD])", "it is 3"]),
+    (texts("tags_fine.conll", "pretrained=encoder_pad"), ["the pad token is 0 ([PAD])"]),
+    (texts("texts_fine.csv", "pretrained=nowhere"), ["nowhere", "config.json"]),
+    (texts("texts_fine.csv", "pretrained=encoder", "max_length=99"), ["max_length=99", "32"]),
+    (texts("texts_fine.csv", "pretrained=encoder", "tokenizer=gone.json"), ["gone.json"]),
+    (texts("texts_fine.csv", "tokenizer=bp"), ["tokenizer=bp", "bpe"]),
+    (texts("texts_fine.csv", "tokenizer.vocab=0"), ["tokenizer.vocab=0"]),
+    (texts("texts_fine.csv", "augment=[mixup]"), ["augment=mixup on texts"]),
+    ([*texts("texts_fine.csv"), "--model", "resnet20"], ["'resnet20' reads no text", "textcnn"]),
+    ([*texts("texts_fine.csv"), "--model", "gpt2"], ["'gpt2' writes tokens", "classify"]),
+    ([*texts("tags_fine.conll"), "--model", "textcnn"], ["no head for the task tag", "bert"]),
+    ([*texts("prose_fine.txt"), "--model", "bert"], ["'bert' does not go on", "gpt2"]),
+    (texts("prose_fine.txt", "carry=true"), ["no state to carry", "--model lstm"]),
+    ([*T, "--set", "carry=true"], ["carry=true", "--task generate"]),
+    (["train", "prose_fine.txt", "--task", "masked", "--steps", "1", "--set", "augment=[flip]"],
+     ["augment for running text", "leave augment out"]),
     # series
     (series("gap"), ["series_gap.csv row 31", "3 steps are missing", "bad_rows=fill"]),
     (series("twice"), ["series_twice.csv row 10", "as in row 9", "one row a date"]),
@@ -240,6 +343,14 @@ WRONG = [
     (series("whole", "--set", "model.kernel=4"), ["kernel", "odd"]),
     (series("whole", "--set", "augment=[mixup]"), ["mixup", "series"]),
     (["train", "series_whole.csv", "--target", "b", "--set", "horizon=5"], ["horizon", "forecast"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "normalise=none"],
+     ["normalise=none", "no pictures", "leave normalise out"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "image_size=32"],
+     ["image_size=32", "no pictures"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "max_length=9"],
+     ["max_length=9", "no texts", "leave max_length out"]),
+    (["train", "series_whole.csv", "--target", "b", "--set", "tokenizer=bpe"],
+     ["tokenizer=bpe", "no texts"]),
     (["train", "good.csv", "--target", "y", "--model", "dlinear"], ["dlinear", "--task forecast"]),
     # files of configuration
     (["train", "--config", "no.yaml"], ["no.yaml", "does not exist"]),

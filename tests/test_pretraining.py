@@ -12,7 +12,7 @@ import torch
 
 import gipi
 from gipi import tasks
-from gipi.core.errors import ConfigError, ModelError, RequestError
+from gipi.core.errors import ConfigError, DataError, ModelError, RequestError
 from gipi.core.rundir import HUB, read_config
 from gipi.deploy.predict import load
 from gipi.models import load_folder
@@ -119,6 +119,20 @@ def test_a_student_begins_as_half_of_its_teacher_and_stands_alone(place: Path) -
     assert run.metrics["val/hidden_perplexity"] > 1
 
 
+def test_a_killed_student_goes_on_to_the_same_weights(place: Path) -> None:
+    whole = train(place, "masked", "taught", teacher=str(place / "teacher"), save_every=1, keep=9)
+    cut = place / "taught-cut"
+    shutil.copytree(place / "taught", cut)
+    for step in (2, 3, 4):
+        shutil.rmtree(cut / "checkpoints" / f"step-{step}", ignore_errors=True)
+    (cut / "result.json").unlink()
+    shutil.rmtree(cut / "model")
+    again = gipi.resume(str(cut), quiet=True)
+    assert again.result["weights_sha256"] == whole.result["weights_sha256"]
+    alone = train(place, "masked", "untaught", **{"model.layers": 2})
+    assert alone.result["weights_sha256"] != whole.result["weights_sha256"]
+
+
 def test_what_was_learnt_from_text_starts_a_classifier(place: Path) -> None:
     write_rows(place / "texts.csv", reviews(60), ("text", "label"))
     settings = {"precision": "fp32", "threads": 1, "gemm": "native",
@@ -126,6 +140,14 @@ def test_what_was_learnt_from_text_starts_a_classifier(place: Path) -> None:
     run = gipi.train(str(place / "texts.csv"), steps=2, quiet=True, out=str(place / "fine"),
                      settings=settings)  # fmt: skip
     assert run.result["model"] == "pretrained"
+
+
+@pytest.mark.parametrize("task", ["masked", "spans"])
+def test_text_is_not_augmented_like_pictures(place: Path, task: str) -> None:
+    with pytest.raises(DataError, match="augment for running text") as error:
+        train(place, task, "no", augment=["flip"])
+    assert error.value.do == "leave augment out"
+    assert not (place / "no").exists()
 
 
 def test_what_cannot_be_is_refused(place: Path) -> None:

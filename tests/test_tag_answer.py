@@ -40,6 +40,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     runs = {
         "words": ["people.conll", "--steps", "60", "--lr", "0.01", *settings(WORDS)],
         "pieces": ["people.conll", "--model", "bert", "--steps", "4", *settings(SMALL)],
+        "floor": ["people.json", "--model", "bilstm-reader", "--steps", "4",
+                  *settings(["model.embedding=8", "model.width=8", "max_length=40",
+                             "tokenizer=word"])],
         "asked": ["people.json", "--steps", "4", *settings([*SMALL, "max_length=40",
                                                             "tokenizer=word"])],
     }  # fmt: skip
@@ -169,6 +172,18 @@ def test_a_run_of_questions_is_scored_again(place: Path, asked: Any) -> None:
 def test_what_does_not_fit_is_named(asked: Any, args: list[str], words: str) -> None:
     error = asked("train", *args, "--out", "never", code=2)["error"]
     assert words in error["found"]
+
+
+def test_a_recurrent_reader_is_the_floor(place: Path, asked: Any) -> None:
+    run = gipi.load(place / "floor")
+    assert (run.result["task"], run.result["model"]) == ("answer", "bilstm-reader")
+    assert {"test/exact_match_text", "test/answer_f1", "test/span_f1"} <= set(run.metrics)
+    context = "all were glad. Hal lives in Oslo. the sun was out"
+    found = asked("predict", "floor", "Where does Hal live?", context)["predictions"][0]
+    assert found["answer"] == (context[found["start"] : found["end"]] if found["answer"] else "")
+    again = asked("evaluate", "floor")["metrics"]
+    assert again["test/answer_f1"] == pytest.approx(run.metrics["test/answer_f1"], abs=1e-6)
+    assert asked("resume", "floor", "--steps", "6")["steps"] == 6
 
 
 def test_data_of_both_kinds_is_audited(asked: Any) -> None:

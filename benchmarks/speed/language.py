@@ -1,7 +1,7 @@
 """Tokens/s of a small GPT on characters: the hand-written loop, the same through `fit`, defaults.
 
-    GIPI_DATA=folder python language.py [hand hand-bf16 same same-auto defaults] [--rounds 5]
-                                        [--steps 2000] [--threads 0] [--again]
+    GIPI_DATA=folder python language.py [hand hand-bf16 same same-auto defaults hf ...] [--rounds 5]
+                                        [--steps 2000] [--threads 0] [--peers PYTHON] [--again]
 
 Each round runs every contender once, in an order that turns by one each round, in a process of its
 own; ratios of tokens/s are taken within a round, against "hand".
@@ -10,6 +10,9 @@ own; ratios of tokens/s are taken within a round, against "hand".
     same        gipi's gpt2 with the same shape, optimizer, schedule, arithmetic and threads
     same-auto   the same, arithmetic and threads left to the trial of the real step
     defaults    `gipi train tinyshakespeare`, about as many tokens, nothing else given
+    hf, hf-bf16, keras-torch, keras-jax   the same shape in the peers (language_peers.py), run by
+                --peers, the Python that has them; without it, or where one cannot be imported, it
+                is reported as missing
 
 Tokens/s are of the steps alone (for `fit` with its rows, checks, metrics and checkpoints, without
 evaluation); "start" counts the whole process. "val" is the loss in windows of 64, "own" that in
@@ -32,7 +35,8 @@ from typing import Any
 from stats import Results, bootstrap, versions
 
 HERE = Path(__file__).parent
-CONTENDERS = ("hand", "hand-bf16", "same", "same-auto", "defaults")
+OWN = ("hand", "hand-bf16", "same", "same-auto", "defaults")
+PEERS = ("hf", "hf-bf16", "keras-torch", "keras-jax")
 LIMIT_S = 3600
 SAME = {
     "model": "gpt2", "batch_size": 12, "lr": 1e-3,
@@ -53,6 +57,13 @@ def child(contender: str, steps: int, seed: int, threads: int) -> dict[str, Any]
         precision = "bf16" if contender.endswith("bf16") else "fp32"
         found = language_loop.train(steps, seed=seed, precision=precision, threads=threads)
         return {**found, "own": found["val"]}
+    if contender in PEERS:
+        try:
+            import language_peers
+
+            return language_peers.train(contender, steps, seed=seed, threads=threads)
+        except ImportError as missing:
+            return {"missing": str(missing)}
     import torch
 
     import gipi
@@ -85,9 +96,9 @@ def child(contender: str, steps: int, seed: int, threads: int) -> dict[str, Any]
         }  # fmt: skip
 
 
-def run_once(contender: str, *, steps: int, seed: int, threads: int) -> dict[str, Any]:
+def run_once(contender: str, *, python: str, steps: int, seed: int, threads: int) -> dict[str, Any]:
     """Return what one process printed; raise `SystemExit` with what it said where it failed."""
-    words = [sys.executable, __file__, "--child", contender, "--steps", str(steps)]
+    words = [python, __file__, "--child", contender, "--steps", str(steps)]
     words += ["--seed", str(seed), "--threads", str(threads)]
     began = time.time()
     done = subprocess.run(
@@ -102,8 +113,9 @@ def run_once(contender: str, *, steps: int, seed: int, threads: int) -> dict[str
 def main() -> None:
     """Measure what was asked for, in turns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("contenders", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("contenders", nargs="*", default=[*OWN, *PEERS])
     parser.add_argument("--child")
+    parser.add_argument("--peers", help="Python of the environment with the peers")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
@@ -115,20 +127,34 @@ def main() -> None:
         return
     results, work = Results("language"), f"gpt-{asked.steps}-t{asked.threads}"
     seen: dict[str, list[dict[str, Any]]] = {c: [] for c in asked.contenders}
+    missing: dict[str, str] = {}
+    if not asked.peers:
+        missing = dict.fromkeys(PEERS, "no Python with the peers was given (--peers)")
     for turn in range(asked.rounds):
         shift = turn % len(asked.contenders)
         for contender in asked.contenders[shift:] + asked.contenders[:shift]:
+            if contender in missing:
+                continue
             variant = f"{contender} round {turn}"
             known = [r for r in results.rows if (r["work"], r["variant"]) == (work, variant)]
             if known and results.has(work, variant) and not asked.again:
                 seen[contender].append(known[-1])
                 continue
-            found = run_once(contender, steps=asked.steps, seed=turn, threads=asked.threads)
-            results.add(work, variant, **found, versions=versions("torch", "numpy"))
+            python = asked.peers if contender in PEERS else sys.executable
+            found = run_once(
+                contender, python=python, steps=asked.steps, seed=turn, threads=asked.threads
+            )
+            if "missing" in found:
+                missing[contender] = found["missing"]
+                continue
+            results.add(work, variant, **{"versions": versions("torch", "numpy"), **found})
             seen[contender].append(found)
             print(f"round {turn} {contender}: {found['tokens_per_s']:,.0f} tokens/s, "
                   f"val {found['val']:.4f} (own windows {found['own']:.4f})", flush=True)  # fmt: skip
-    report(seen)
+    report({c: rows for c, rows in seen.items() if rows})
+    for contender in asked.contenders:
+        if contender in missing:
+            print(f"{contender}: missing, {missing[contender]}")
 
 
 def report(seen: dict[str, list[dict[str, Any]]]) -> None:

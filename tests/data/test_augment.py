@@ -318,6 +318,8 @@ def test_default_sizes_follow_the_picture() -> None:
         ({"name": "flip", "axis": "left"}, "horizontal or vertical"),
         ({"name": "crop", "padding": "white"}, "one of zero"),
         ({"name": "erase", "least": 0.5, "most": 0.1}, "least=0.5"),
+        ({"name": "resized-crop", "most": 0.2}, "least=0.35 is above most=0.2"),
+        ({"name": "erase", "least": 0.4}, "least=0.4 is above most=0.33"),
         ({"name": "mixup", "alpha": 0}, "alpha=0"),
         ({"pixels": 2}, "augment entry"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -12,7 +13,11 @@ from gipi.core.errors import DataError
 from gipi.core.schema import Field, Schema
 from gipi.data import DataOptions, open_data
 from gipi.data.augment import build_augment, default_augment, probe_flip, probe_flips
+from gipi.data.augment.objects import cut_out
 from gipi.data.augment.probe import FlipProbe
+from gipi.data.decode import Decoder
+from gipi.data.masks import Masks
+from gipi.data.pictures import Pictures
 from gipi.data.stream import Columns
 
 if TYPE_CHECKING:
@@ -113,6 +118,79 @@ def test_flips_of_real_data(data_folder: Path, name: str, folder: str, horizonta
     across, down = probe_flips(data.columns, data.splits["train"])
     assert across.allowed is horizontal, across.reason
     assert not down.allowed, down.reason
+
+
+def scenes(kind: str, *, mirrored: bool, n: int = 160) -> Columns:
+    """Return pictures with an object each; two of its classes are mirror images, or symmetric."""
+    rng = np.random.default_rng(3)
+    stem, square = np.zeros((12, 12), dtype=bool), np.ones((12, 12), dtype=bool)
+    stem[:, :3] = stem[7:] = True
+    hollow = square.copy()
+    hollow[3:9, 3:9] = False
+    shapes = (stem, stem[:, ::-1]) if mirrored else (square, hollow)
+    pixels = rng.integers(0, 60, (n, 1, 40, 40)).astype(np.uint8)
+    masks = np.zeros((n, 40, 40), dtype=np.uint8)
+    boxes = torch.full((n, 2, 6), -1.0)
+    for row in range(n):
+        which, x, y = int(rng.integers(2)), int(rng.integers(28)), int(rng.integers(28))
+        window = (row, slice(y, y + 12), slice(x, x + 12))
+        pixels[:, 0][window][shapes[which]] = 220
+        masks[window][shapes[which]] = which + 1
+        boxes[row, 0] = torch.tensor([x, y, x + 12, y + 12, which, 0])
+    pictures = Pictures(pixels, Decoder(1, 40, 40), (0.0,), (1.0,))
+    return Columns({"image": pictures}, Masks(masks) if kind == "mask" else boxes)
+
+
+@pytest.mark.parametrize("kind", ["mask", "boxes"])
+def test_a_flip_that_turns_one_object_into_another_is_refused(kind: str) -> None:
+    """The box of a b moves along with its mirror image, which is a d."""
+    schema, rows = Schema((picture(1, 40), target(kind))), np.arange(160)
+    probes = probe_flips(scenes(kind, mirrored=True), rows)
+    assert probes[0].by_class
+    assert not probes[0].allowed
+    assert "training objects" in probes[0].reason
+    chosen = default_augment(schema, 160, 20, probes=probes)
+    assert "flip" not in chosen.steps
+    assert probes[0].reason in chosen.reason
+    probes = probe_flips(scenes(kind, mirrored=False), rows)
+    chosen = default_augment(schema, 160, 20, probes=probes)
+    assert chosen.steps[0] == "flip"
+    assert f"left-right flip on: {kind} move along" in chosen.reason
+    few = probe_flips(scenes(kind, mirrored=True), rows[:12])
+    assert default_augment(schema, 12, 20, probes=few).steps[0] == "flip"
+
+
+def test_objects_are_cut_out() -> None:
+    pixels = torch.arange(2 * 40 * 40, dtype=torch.float32).view(2, 1, 40, 40)
+    boxes = torch.tensor([
+        [[4.0, 8, 16, 20, 1, 0], [20, 20, 39, 39, 0, 1], [0, 0, 3, 9, 0, 0]],
+        [[28.0, 28, 40, 40, 0, 0], [0, 0, 0, 0, -1, 0], [0, 0, 12, 12, 2, 0]],
+    ])  # fmt: skip
+    parts, classes = cut_out(pixels, boxes, side=12, most=9)
+    assert classes.tolist() == [1, 0, 2], "no crowd, nothing tiny, no unused row"
+    assert torch.equal(parts[0], pixels[0, :, 8:20, 4:16])
+    assert torch.equal(parts[1], pixels[1, :, 28:, 28:])
+    assert len(cut_out(pixels, boxes, side=12, most=1)[1]) == 2
+    masks = torch.full((2, 40, 40), 255, dtype=torch.uint8)
+    masks[0, 8:20, 4:16] = 3
+    masks[0, 10, 10] = 7
+    parts, classes = cut_out(pixels, masks, side=12, most=9)
+    assert classes.tolist() == [3]
+    inside = torch.ones(12, 12)
+    inside[2, 6] = 0
+    assert torch.equal(parts[0, 1], 255 * inside)
+    assert torch.equal(parts[0, 0], pixels[0, 0, 8:20, 4:16] * inside)
+    assert cut_out(pixels[1:], masks[1:], side=12, most=9)[0].shape == (0, 2, 12, 12)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["bccd", "camvid"])
+def test_flips_of_real_objects(data_folder: Path, name: str) -> None:
+    if not (data_folder / name).is_dir():
+        pytest.skip(f"no {name}")
+    data = open_data(name, DataOptions())
+    across, _ = probe_flips(data.columns, data.splits["train"])
+    assert across.allowed or not across.by_class, across.reason
 
 
 def picture(channels: int = 3, side: int = 32) -> Field:

@@ -68,6 +68,14 @@ def test_float_tiff_in_zero_to_one() -> None:
     assert np.abs(pixels - values * 255).max() <= 0.5
 
 
+def test_values_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    values = np.full((4, 4), 0.5, dtype=np.float32)
+    values[1, 2] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif cannot be decoded \(it has values that are no"):
+        decode(tmp_path / "a.tif", Decoder(1, 4, 4), "a.tif")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int) -> None:
     upright = noise(6, 5, 3)

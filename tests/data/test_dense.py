@@ -229,6 +229,25 @@ def test_classes_are_matched_by_name_in_other_data(tmp_path):
         read_rows(other, data.schema)
 
 
+def test_points_are_matched_by_name_in_other_data(tmp_path):
+    path = drawn.points_table(tmp_path)
+    lines = [line.split(",") for line in path.read_text().split()[1:]]
+
+    def table(name, header, order=(1, 2, 3, 4)):
+        text = "\n".join(",".join([row[0], *(row[k] for k in order)]) for row in lines)
+        (tmp_path / name).write_text(f"image,{header}\n{text}\n")
+        return tmp_path / name
+
+    named = table("named.csv", "low_x,low_y,high_x,high_y")
+    data = open_data(named)
+    wanted = data.columns.target
+    turned = table("turned.csv", "high_x,high_y,low_x,low_y", (3, 4, 1, 2))
+    assert torch.equal(read_rows(turned, data.schema).columns.target, wanted)
+    assert torch.equal(read_rows(path, data.schema).columns.target, wanted), "unnamed: by place"
+    with pytest.raises(DataError, match="no keypoint is called 'low'"):
+        read_rows(table("other.csv", "left_x,left_y,high_x,high_y"), data.schema)
+
+
 def test_the_task_can_be_overridden(tmp_path):
     root = drawn.coco_folder(tmp_path / "set")
     assert open_data(root).schema.task == "detect"
@@ -290,6 +309,10 @@ def test_grey_masks_without_names(tmp_path):
     data = open_data(root)
     assert data.schema.classes == ("class 0", "class 1", "class 2", "class 3")
     assert any("labels 0 to 3 are called class 0" in n for n in data.notes)
+    stray = np.asarray(Image.open(root / "masks" / "00.png")).copy()
+    stray[0, 0] = 9
+    Image.fromarray(stray).save(root / "masks" / "00.png")
+    assert any("5 of them are in no mask: is 9 one?" in n for n in open_data(root).notes)
     for path in (root / "masks").iterdir():
         values = np.asarray(Image.open(path))
         Image.fromarray(np.where(values > 0, 255, 0).astype(np.uint8)).save(path)

@@ -66,6 +66,19 @@ def test_corrupt_pictures_with_a_label_each(tmp_path, mode):
     assert all(2 not in ids for ids in data.splits.values())
 
 
+def test_pictures_in_memory_with_values_that_are_no_numbers():
+    rng = np.random.RandomState(0)
+    images = rng.rand(40, 8, 8).astype(np.float32)
+    images[3, 2, 2], images[5, 0, 0] = np.nan, np.inf
+    data = {"image": images, "y": np.arange(40) % 2}
+    refused(data, r"2 rows of 40 .*: row 4: its picture has a value that is no number; row 6: ")
+    kept = open_data(data, SKIP)
+    assert sum(len(ids) for ids in kept.splits.values()) == 38
+    assert np.isfinite(kept.schema.inputs[0].stats["mean"]).all()
+    with pytest.raises(DataError, match="row 4: its picture"):
+        read_rows(data, kept.schema)
+
+
 def test_a_decompression_bomb(tmp_path, monkeypatch):
     root = drawn.voc_folder(tmp_path / "set")
     Image.new("L", (400, 400)).save(root / "JPEGImages" / "02.png")
@@ -126,7 +139,101 @@ def test_a_box_without_area(tmp_path):
     data["annotations"][0] |= {"bbox": [1, 2, 3, 4], "category_id": 99}
     (root / "annotations.json").write_text(json.dumps(data))
     refused(root, "has an unknown class")
-    refused(root, "its mask has labels of no class: 254", task="segment")
+    refused(root, r"annotation 1 of it has an unknown class \(category_id 99\)", task="segment")
+    whole = {"segmentation": [[0, 0, 60, 0, 60, 40, 0, 40]], "category_id": 10}
+    data["annotations"].insert(1, data["annotations"][0] | whole)
+    (root / "annotations.json").write_text(json.dumps(data))
+    refused(root, r"unknown class \(category_id 99\)", task="segment")  # though drawn over
+
+
+@pytest.mark.parametrize(
+    ("drawn_as", "match"),
+    [
+        ([[1, 2, 3, 4]], "has no segmentation"),
+        ("abc", "has no segmentation"),
+        ([[1, 2, 9, 2, 9, 8, 4]], "a polygon with an odd number of coordinates"),
+        ([[float("nan"), 2, 9, 2, 9, 8]], "a corner that is no number"),
+        ([[1, 2, 9, float("inf"), 9, 8]], "a corner that is no number"),
+        ([[-1e308, 2, 1e308, 2, 9, 8]], "lies outside the picture of 60x40 pixels"),
+        ([[70, 2, 80, 2, 80, 8]], "lies outside the picture of 60x40 pixels"),
+        ({"counts": [10**30]}, "runs of 10+ pixels in a picture of 2400"),
+        ({"counts": "o" * 30 + "0"}, "runs of .* pixels in a picture of 2400"),
+    ],
+)
+def test_shapes(tmp_path, drawn_as, match):
+    data = drawn.coco_json(drawn.squares())
+    data["annotations"][0]["segmentation"] = drawn_as
+    root = drawn.coco_folder(tmp_path / "set")
+    (root / "annotations.json").write_text(json.dumps(data))
+    error = refused(root, match, task="segment")
+    assert "images/00.png: " in error.found
+    kept = open_data(root, DataOptions(bad_rows="skip", task="segment"))
+    assert sum(len(ids) for ids in kept.splits.values()) == 11
+
+
+def test_shapes_on_pictures_of_no_stated_size(tmp_path):
+    root = drawn.coco_folder(tmp_path / "set")
+    options = DataOptions(task="segment", image_size=(40, 60))
+    stated = open_data(root, options).columns.target
+    data = drawn.coco_json(drawn.squares())
+    for image in data["images"]:
+        del image["height"], image["width"]
+    (root / "annotations.json").write_text(json.dumps(data))
+    rows = np.arange(12)
+    assert (open_data(root, options).columns.target.fetch(rows) == stated.fetch(rows)).all()
+    (root / "images" / "03.png").write_bytes(b"x")
+    refused(root, r"03\.png: the picture cannot be decoded", task="segment")
+
+
+def change_masks(root, change):
+    for path in (root / "masks").iterdir():
+        Image.fromarray(change(np.asarray(Image.open(path))).astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("names", ["ground\nthing\n", "ground 0 0 0\nthing 255 255 255\n"])
+def test_black_and_white_masks_of_two_named_classes(tmp_path, names):
+    """Label 255 counts nowhere, but nothing would be left to learn without it here."""
+    root = drawn.mask_folder(tmp_path / "set", names=names)
+    change_masks(root, lambda mask: 255 * (mask > 0))
+    data = open_data(root, DataOptions(image_size=(40, 60)))
+    assert data.schema.classes == ("ground", "thing")
+    wanted = [mask > 0 for _, mask, _ in drawn.squares()]
+    assert (data.columns.target.fetch(np.arange(12)) == wanted).all()
+    again = read_rows(root, data.schema)
+    assert (again.columns.target.fetch(np.arange(12)) == wanted).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [(0, "only one class: background"), (3, "only one class: blue"), (255, "have no class")],
+)
+def test_masks_that_leave_nothing_to_tell_apart(tmp_path, value, match):
+    root = drawn.mask_folder(tmp_path / "set")
+    change_masks(root, lambda mask: 0 * mask + value)
+    with pytest.raises(DataError, match=match) as error:
+        open_data(root)
+    assert "the list of classes" in error.value.do
+
+
+def test_more_classes_than_a_mask_holds(tmp_path):
+    names = "".join(f"c{chr(97 + i // 16)}{chr(97 + i % 16)}\n" for i in range(256))
+    root = drawn.mask_folder(tmp_path / "set", names=names)
+    with pytest.raises(DataError, match="256 classes of masks"):
+        open_data(root)
+
+
+def test_pictures_of_nothing_alone(tmp_path):
+    data = drawn.coco_json(drawn.squares()) | {"annotations": []}
+    root = drawn.coco_folder(tmp_path / "set")
+    (root / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match="no picture has a box"):
+        open_data(root)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (40, 9000), 0, [1, 2, 3]])
+def test_sizes_that_are_none(tmp_path, size):
+    with pytest.raises(ConfigError, match="image_size="):
+        open_data(drawn.voc_folder(tmp_path / "set"), DataOptions(image_size=size))
 
 
 def test_boxes_that_overhang_a_pixel_are_cut(tmp_path):

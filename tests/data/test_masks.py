@@ -111,8 +111,25 @@ def test_labels_of_every_mode(tmp_path, mode):
 
 def test_labels_above_255(tmp_path):
     Image.fromarray(np.full((2, 2), 300, dtype=np.uint16)).save(tmp_path / "m.png")
-    with pytest.raises(ValueError, match="the label 300, above 255"):
+    with pytest.raises(ValueError, match="the label 300: labels are whole numbers, .* above 255"):
         read_mask(tmp_path / "m.png", {})
+
+
+@pytest.mark.parametrize("value", [-3, 0.5, float("nan")])
+def test_labels_that_are_none(tmp_path, value):
+    values = np.array([[0, 3], [2, value]])
+    path = tmp_path / "m.tif"
+    Image.fromarray(values.astype(np.float32)).save(path)
+    with pytest.raises(ValueError, match=f"the mask m.tif has the label {value}"):
+        read_mask(path, {})
+    Image.fromarray(np.array([[0, 3], [2, 1]], dtype=np.float32)).save(path)
+    assert read_mask(path, {}).tolist() == [[0, 3], [2, 1]]
+
+
+def test_runs_beyond_64_bits_are_runs_of_another_size():
+    for runs in ("o" * 30 + "0", (10**30,), (2**63, -(2**63) + 4)):
+        with pytest.raises(ValueError, match="pixels in a picture of 4|a negative length"):
+            draw(Drawing(2, 2, (Shape(1, runs=runs),)))
 
 
 @pytest.mark.parametrize(
@@ -133,10 +150,38 @@ def test_colours_of_classes(tmp_path, text):
     values = np.array([[[70, 130, 180], [128, 64, 128]], [[0, 0, 0], [0, 0, 0]]], dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png", facts).tolist() == [[1, 0], [2, 2]]
+    image = Image.fromarray(values).convert("P", palette=Image.Palette.ADAPTIVE, colors=3)
+    image.save(tmp_path / "p.png")  # as tools that save pictures write them: in any order
+    assert image.mode == "P"
+    assert read_mask(tmp_path / "p.png", facts).tolist() == [[1, 0], [2, 2]]
+    labels = Image.frombytes("P", (2, 2), bytes([0, 1, 2, 2]))
+    labels.putpalette([5, 5, 5, 6, 6, 6, 7, 7, 7])  # none of the list: labels as they are
+    labels.save(tmp_path / "p.png")
+    assert read_mask(tmp_path / "p.png", facts).tolist() == [[0, 1], [2, 2]]
+    Image.fromarray(np.array([[0, 1], [2, 2]], dtype=np.uint8)).save(tmp_path / "l.png")
+    assert read_mask(tmp_path / "l.png", facts).tolist() == [[0, 1], [2, 2]]
     values[0, 0] = 9
     Image.fromarray(values).save(tmp_path / "m.png")
     with pytest.raises(ValueError, match=r"a colour of no class: \[9, 9, 9\]"):
         read_mask(tmp_path / "m.png", facts)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB"])
+def test_grey_colours_of_classes(tmp_path, mode):
+    (tmp_path / "labels.txt").write_text("ground 0 0 0\nthing 255 255 255\n")
+    _, facts = read_list(tmp_path / "labels.txt")
+    image = Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8))
+    image.convert(mode).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", facts).tolist() == [[0, 1], [1, 0]]
+    Image.fromarray(np.array([[0, 1], [1, 0]], dtype=np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", facts).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("line", ["pavement 128 64 128", "pavement 128 64 300"])
+def test_colours_that_tell_no_class(tmp_path, line):
+    (tmp_path / "labels.txt").write_text(f"road 128 64 128\n{line}\n")
+    with pytest.raises(DataError, match="two classes one colour, or one above 255"):
+        read_list(tmp_path / "labels.txt")
 
 
 def test_class_lists(tmp_path):

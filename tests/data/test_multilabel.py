@@ -56,6 +56,14 @@ def test_columns_of_0_and_1_beside_pictures(tmp_path):
     assert data.columns.target.tolist() == expected
     schema = Schema.from_dict(json.loads(json.dumps(data.schema.to_dict())))
     assert read_rows(path, schema).columns.target.tolist() == expected
+    lines = [line.split(",") for line in path.read_text().split()]
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(f"{a},{c},1,{b}" for a, b, c in lines).replace(",1,", ",owl,", 1))
+    assert read_rows(other, schema).columns.target.tolist() == expected, "matched by name"
+    other.write_text("\n".join(f"{a},{c},{b}" for a, b, c in lines).replace("cat", "owl"))
+    with pytest.raises(DataError, match="no column for the label 'cat'"):
+        read_rows(other, schema)
+    assert read_rows(other, schema, target=False).columns.target is None
     picture = read_rows(tmp_path / "p" / "03.png", schema)
     assert picture.columns.target is None
 

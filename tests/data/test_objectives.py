@@ -313,6 +313,12 @@ def test_pairs_are_joined_and_the_longer_text_is_cut_first(seed, width):
     tokens, segments, cut = join_pairs(
         values, offsets, first=first, second=second, width=width, begin=1, separator=2, pad=0
     )
+    lying = join_pairs(
+        values.numpy().astype(np.uint16), offsets, first=first, second=second, width=width,
+        begin=1, separator=2, pad=0,
+    )[0]  # fmt: skip
+    assert lying.dtype == torch.int64
+    assert torch.equal(lying, tokens)
     for i, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
         left = values[offsets[a] : offsets[a + 1]].tolist()
         right = values[offsets[b] : offsets[b + 1]].tolist()

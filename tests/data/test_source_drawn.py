@@ -96,6 +96,15 @@ def test_voc(tmp_path):
         read_source(root)
 
 
+def test_voc_pictures_of_one_name_are_said(tmp_path):
+    root = drawn.voc_folder(tmp_path / "set", ROWS)
+    drawn.write(root / "JPEGImages" / "02.bmp", ROWS[3][0])
+    source = read_source(root)
+    assert source.columns["image"].paths[2].name == "02.png"
+    assert any("1 picture beside another one of the same name left out, such as 02.bmp beside "
+               "02.png" in note for note in source.notes)  # fmt: skip
+
+
 def test_voc_objects_that_are_difficult_are_crowds(tmp_path):
     root = drawn.voc_folder(tmp_path / "set", ROWS)
     path = root / "Annotations" / "00.xml"
@@ -108,7 +117,8 @@ def test_entities_are_not_expanded(tmp_path):
     (root / "Annotations" / "00.xml").write_text(
         '<!DOCTYPE a [<!ENTITY b "cccc">]><annotation>&b;</annotation>'
     )
-    assert 0 in read_source(root).columns["boxes"].facts["unreadable"]
+    reasons = read_source(root).columns["boxes"].facts["unreadable"]
+    assert "it declares entities" in reasons[0]
 
 
 def test_voc_masks(tmp_path):
@@ -158,6 +168,49 @@ def test_coco_files_that_are_none(tmp_path, text):
     (tmp_path / "annotations.json").write_text(text)
     with pytest.raises(DataError):
         read_source(tmp_path)
+
+
+@pytest.mark.parametrize("names", [["a", "a", "b"], ["a"]])
+def test_coco_points_that_names_do_not_tell_apart_are_numbered(tmp_path, names):
+    data = drawn.coco_json(ROWS, points=True)
+    for category in data["categories"]:
+        category["keypoints"] = names
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    assert read_source(root).columns["keypoints"].classes == ("point 0", "point 1", "point 2")
+
+
+def test_coco_pictures_of_one_id_are_refused(tmp_path):
+    """Each of them would get the annotations of both."""
+    data = drawn.coco_json(ROWS)
+    data["images"][1]["id"] = 0
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match=r"two images have the id 0, the second is '01\.png'"):
+        read_source(root)
+
+
+@pytest.mark.parametrize("make", [drawn.mask_folder, drawn.voc_folder])
+def test_lists_that_are_no_utf8_are_named(tmp_path, make):
+    root = make(tmp_path / "set", ROWS)
+    path = root / "train.txt" if make is drawn.mask_folder else root / "ImageSets/Main/train.txt"
+    path.write_bytes(b"00\n\xff\xe9\n")
+    with pytest.raises(DataError, match=r"train\.txt: byte 0xFF at position 3 \(line 2\)"):
+        read_source(root)
+
+
+def test_tables_whose_pictures_are_all_gone(tmp_path):
+    path = drawn.points_table(tmp_path, ROWS)
+    (tmp_path / "faces").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"points\.csv row 1: the picture 'faces/00\.png' does not"):
+        read_source(path)
+    assert read_source(path, task="regress").task is None
+    (tmp_path / "t.csv").write_text("image,label\n" + "a.png,x\nb.png,y\n" * 9)
+    with pytest.raises(DataError, match=r"t\.csv row 1: the picture 'a\.png' does not exist"):
+        read_source(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("image,size,label\n" + "a.png,3,x\nb.png,4,y\n" * 9)
+    notes = read_source(tmp_path / "t.csv").notes
+    assert any("column 'image' names pictures ('a.png'), but none of them" in n for n in notes)
 
 
 def test_keypoints_by_the_names_of_points(tmp_path):

@@ -58,6 +58,17 @@ def test_a_pad_that_is_not_zero_fills_the_rest() -> None:
     assert padder.cut(torch.tensor([0, 1]), 4).tolist() == [[7, 9, 9, 9], [5, 6, 9, 9]]
 
 
+def test_on_the_host_the_tokens_stay_where_they_lie() -> None:
+    values, offsets = ragged([np.array([5, 6], np.int32), np.array([7], np.int32)])
+    values.setflags(write=False)  # as what is mapped from the disk
+    padder = Padder(Tokens(values, offsets, pad=9), np.array([1]), torch.device("cpu"))
+    assert padder._values.data_ptr() == values.ctypes.data
+    assert padder.cut(torch.tensor([0, 0]), 8).tolist() == [[7] + [9] * 7] * 2
+    empty, offsets = ragged([np.zeros(0, np.int32)] * 3)
+    padder = Padder(Tokens(empty, offsets, pad=4), np.array([2, 0]), torch.device("cpu"))
+    assert padder.cut(torch.tensor([1, 0]), 2).tolist() == [[4, 4], [4, 4]]
+
+
 def test_rows_of_a_batch_have_about_one_length_and_epochs_differ() -> None:
     found = stream()
     padded = sum(b.inputs["tokens"].numel() for b in found.epoch(0))

@@ -86,6 +86,15 @@ def test_masks_are_judged_by_one_confusion_matrix_without_ignored_pixels() -> No
     assert "'road'" in base["rule"]
 
 
+def test_a_picture_that_nobody_labelled_is_no_failure() -> None:
+    said, truth = masks()
+    truth[0] = 255
+    found = drawn.judge(said, truth, None, tasks.segment(), schema("mask"))
+    assert found.cost[0] == 0
+    assert found.words[0] == "no pixel is labelled in it"
+    assert found.cost.argmax() == 2
+
+
 def test_boxes_are_judged_by_what_was_missed_and_what_was_wrong() -> None:
     truth = torch.full((2, 2, 6), -1.0)
     truth[0, 0] = torch.tensor([0, 0, 4, 4, 0, 0])
@@ -189,6 +198,22 @@ def test_a_box_is_drawn_on_its_edge() -> None:
     assert np.array_equal(drawn_[120, 50], colour)
     assert np.array_equal(drawn_[200, 100], colour)
     assert drawn_[130, 100].max() == 0
+
+
+def test_answers_of_any_net_can_be_drawn() -> None:
+    """An inverted box, a point far away or nowhere: a net of one's own may say anything."""
+    picture = np.zeros((300, 300, 3), dtype=np.uint8)
+    said = [((150, 200, 50, 60), 1, 0.7), ((float("nan"), 0, 1, 1), 1, 0.6)]
+    drawn_ = np.asarray(
+        paint.boxed(picture, truth=[], said=said, classes=NAMES, palette=paint.colours(3))
+    )
+    assert np.array_equal(drawn_[120, 50], paint.colours(3)[1])
+    truth = np.array([[10, 10, 2], [50, 50, 2], [90, 90, 2]], dtype=np.float32)
+    answers = np.array([[3e9, 10, 1], [np.nan, 5, 1], [90, 95, 1]], dtype=np.float32)
+    drawn_ = np.asarray(paint.pointed(picture, truth=truth, said=answers))
+    assert drawn_[10, 200].tolist() == [220, 60, 60], "the line goes off to the right"
+    assert np.array_equal(drawn_[95, 90], paint.colours(3)[2])
+    assert drawn_[54, 50].max() > 0, "the ring is there without an answer"
 
 
 def test_all_colours_differ() -> None:

@@ -11,10 +11,12 @@ from torch import nn
 
 from gipi import models, tasks
 from gipi.core import rundir
+from gipi.core.batch import Batch
 from gipi.core.errors import CheckpointError, DataError, ModelError, RequestError
+from gipi.core.schema import Field, Schema
 from gipi.data import DataOptions, open_data
 from gipi.deploy import save_model_folder
-from gipi.deploy.predict import load, one_row
+from gipi.deploy.predict import load, one_row, seen_from
 
 
 def table(rows=60):
@@ -45,6 +47,21 @@ def shop(tmp_path):
     frame = table()
     dataset, net, task = saved(tmp_path / "model", frame, "bought")
     return frame, dataset, net, task, load(tmp_path / "model", device="cpu")
+
+
+def test_one_view_may_be_named_alone():
+    image = Field("image", "image", "input", shape=(1, 4, 4), stats={"range": 1.0})
+    schema = Schema((image, Field("y", "category", "target", classes=("a", "b"))))
+    seen = []
+
+    def net(x):
+        seen.append(x)
+        return x.flatten(1)[:, :2]
+
+    task = seen_from(tasks.build("classify"), schema, "flip")
+    task.forward(net, Batch({"image": torch.rand(2, 1, 4, 4)}, None, rows=2))
+    assert torch.equal(seen[1], seen[0].flip(3))
+    assert len(seen) == 2
 
 
 def direct(net, dataset, split="all"):

@@ -12,7 +12,9 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.flow import know_nothing
 from gipi.doctor.play import play
-from gipi.doctor.probes import Trial, after_steps, compared, lr_trial, times_lr
+from gipi.doctor.probes import Trial, after_steps, compared
+from gipi.doctor.rates import lr_trial, times_lr
+from gipi.doctor.trials import trial
 
 
 def made(lr: float = 0.01, **more):
@@ -87,3 +89,13 @@ def test_the_best_answer_that_knows_nothing() -> None:
     told = know_nothing(Facts(made()))
     p = torch.bincount(y) / len(y)
     assert math.isclose(told, float(-(p * p.log()).sum()), rel_tol=1e-5)
+
+
+def test_the_training_without_a_change_is_run_once() -> None:
+    facts = Facts(made())
+    one, passes = trial(facts, 10), facts.passes
+    assert trial(facts, 10) is one
+    assert facts.passes == passes
+    assert trial(facts, 10, change=times_lr(0.1)) is not one
+    later = Facts(made(), start=facts)
+    assert trial(later, 10) is not trial(later, 10)  # weights may have moved in between

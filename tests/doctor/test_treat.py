@@ -8,11 +8,12 @@ import torch
 from tests.doctor.patients import blobs, experiment, mlp
 
 from gipi.doctor.copies import duplicate
-from gipi.doctor.diagnose import Diagnosis
-from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.diagnose import Diagnosis, diagnose
+from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.play import play
-from gipi.doctor.probes import times_lr
-from gipi.doctor.treat import Proof, compare
+from gipi.doctor.proof import Proof, compare
+from gipi.doctor.rates import times_lr
+from gipi.doctor.rules.unused_parameters import RULE as UNUSED
 
 
 def made(lr: float = 1e-4, rows: int = 600, **more):
@@ -107,3 +108,48 @@ def test_a_copy_of_an_optimizer_keeps_what_it_has_beside_its_state() -> None:
     trace = play(twin)
     assert trace.losses[-1] < trace.losses[0]
     assert not torch.equal(twin.model[0].weight, exp.model[0].weight)
+
+
+class Forgetful(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.extra = mlp(), torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_an_exact_repair_after_which_the_fault_is_there_is_rolled_back() -> None:
+    exp = experiment(Forgetful(), blobs(), epochs=3)
+    diagnosis = diagnose(exp, train=False, rules=(UNUSED,))
+    (finding,) = diagnosis.problems
+    idle = Repair("nothing", lambda _: "did nothing", proof="exact")
+    sick = Diagnosis(exp, [finding.but(repairs=(idle,))])
+    assert sick.repair() is None
+    assert "unused_parameters is still there" in sick.why_not
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.grounds[0].endswith("unused_parameters is gone")
+
+
+def test_one_exact_repair_that_does_not_fit_leaves_the_others() -> None:
+    def never(_):
+        message = "it does not fit"
+        raise CannotRepair(message)
+
+    exp = experiment(Forgetful(), blobs(), epochs=3)
+    diagnosis = diagnose(exp, train=False, rules=(UNUSED,))
+    second = (Repair("no", never, proof="exact"), Repair("rate", times_lr(1.0), proof="not worse"))
+    diagnosis.findings.append(found(*second))
+    treatment = diagnosis.repair(budget=4)
+    assert treatment is not None
+    assert treatment.cured == ["unused_parameters", "lr_too_low"]
+    assert treatment.rejected == ["no: it does not fit"]
+
+
+def test_a_repair_may_be_judged_by_another_measure() -> None:
+    measure = Measure("margin", lambda said, y: float(said.gather(1, y[:, None]).mean()))
+    louder = Repair("lr x 1", times_lr(1.0), proof="not worse", measure=measure)
+    treatment = Diagnosis(made(0.01, epochs=2), [found(louder)]).repair()
+    assert treatment is not None
+    assert ": margin " in treatment.grounds[0]

@@ -91,6 +91,16 @@ def test_every_record_is_documented_and_named_as_people_type_it(kind: str) -> No
         assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", record.name)
 
 
+def test_every_net_for_pictures_and_tables_is_in_the_table_of_models() -> None:
+    rows = [
+        line for line in (DOCS / "models.md").read_text("utf-8").splitlines() if line[:1] == "|"
+    ]
+    for record in catalogue.registry("models"):
+        if {"image", "table"} & set(record.tags):
+            family = record.name.rstrip("0123456789")  # resnet18 ... resnet152 is one row
+            assert any(f"`{family}" in row for row in rows), record.name
+
+
 def test_every_folder_has_a_line_in_the_architecture_and_in_the_readme() -> None:
     parts = [p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.name[0] not in "_."]
     parts.remove("py.typed")

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 FILE_WORDS = {"utils", "util", "helpers", "helper", "misc", "common", "manager", "handler"}
 CLASS_WORDS = ("Manager", "Handler", "Helper", "Utils", "Util")
 # What has a default and is an operand all the same: row weights, where an epoch begins, a counter,
-# a factor, a caption, the third of the three inputs that every tokenizer gives.
-OPERANDS = {"weight", "skip", "stream", "gain", "note", "token_type_ids"}
+# a factor, a caption, the third of the three inputs that every tokenizer gives, and that of a net
+# whose rows go on from batch to batch.
+OPERANDS = {"weight", "skip", "stream", "gain", "note", "token_type_ids", "fresh_B"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
@@ -56,6 +57,17 @@ def test_maps_are_the_pictures_size_over_the_stride(name, options, side):
         assert found.shape[2:] == (side // stride, side // stride)
 
 
+@pytest.mark.parametrize("side", [32, 224])
+@pytest.mark.parametrize(("name", "options"), FAMILIES[:2], ids=NAMES[:2])
+def test_maps_of_alexnet_are_within_a_pixel_of_the_size_over_the_stride(name, options, side):
+    net = build(name, 3, side, side, outputs=0, **options).eval()
+    with torch.no_grad():
+        maps = net.features(torch.randn(1, 3, side, side))
+    for found, stride in zip(maps, net.feature_strides, strict=True):
+        assert abs(found.shape[2] - side / stride) <= 1
+        assert abs(found.shape[3] - side / stride) <= 1
+
+
 @pytest.mark.parametrize(("name", "options"), FAMILIES, ids=NAMES)
 def test_without_outputs_there_is_no_head(name, options):
     net = build(name, outputs=0, **options).eval()
@@ -63,6 +75,27 @@ def test_without_outputs_there_is_no_head(name, options):
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(net(x), net.features(x)[-1].mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("alexnet", {}), ("alexnet", {"variant": "2012"}), ("googlenet", {"variant": "2014"}),
+     ("resnet20", {"shortcut": "B"})],
+)  # fmt: skip
+def test_config_and_seed_rebuild_every_tensor(name, options):
+    def state(seed, options):
+        net = models.build(name, Signature(image=(3, 32, 32), outputs=0), seed=seed,
+                           options=options)  # fmt: skip
+        return net, net.state_dict()
+
+    net, tensors = state(3, options)
+    again, same = state(3, asdict(net.config))
+    _, other = state(4, options)
+    assert again.config == net.config
+    assert all(torch.equal(t, same[k]) for k, t in tensors.items())
+    assert any(not torch.equal(t, other[k]) for k, t in tensors.items())
+    net.train()(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
 
 
 def test_every_backbone_is_a_model_too_and_answers_maps():
@@ -113,6 +146,14 @@ def test_blocks_may_start_as_the_identity():
     torch.testing.assert_close(net.layer1[1](x), x)
 
 
+@pytest.mark.parametrize("variant", ["batchnorm", "2014"])
+def test_no_layer_that_answers_starts_as_if_a_rectifier_followed(variant):
+    net = build("googlenet", outputs=1000, variant=variant, auxiliary=True)
+    for head in (net.fc, net.aux1.fc2, net.aux2.fc2):
+        assert head.weight.std().item() == pytest.approx(1024**-0.5, rel=0.02)
+    assert net.aux1.fc1.weight.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.02)
+
+
 def test_option_a_keeps_every_second_pixel_and_adds_maps_of_zeros():
     block = build("resnet20").layer2[0]
     x = torch.randn(2, 16, 6, 6)
@@ -142,6 +183,10 @@ def test_option_a_keeps_every_second_pixel_and_adds_maps_of_zeros():
         (lambda: build("googlenet", 1, transform_input=True), ModelError, "three channels"),
         (lambda: models.build("resnet18", Signature(numbers=3)), ModelError, "images"),
         (lambda: models.build("googlenet", Signature(numbers=3)), ModelError, "images"),
+        (lambda: models.build("resnet18", Signature(vocab=9, length=4)), ModelError,
+         "resnet for data without pictures[\\s\\S]*'lstm' for texts"),
+        (lambda: models.build("lenet5", Signature(numbers=3)), ModelError,
+         "lenet5 for data without pictures"),
         (lambda: backbone("resnet19", Signature(image=(3, 8, 8)), torch.Generator()),
          UnknownName, "resnet1"),
     ],

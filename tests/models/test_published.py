@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-import gipi
+from gipi.cli import main
 
 
 @pytest.mark.data
@@ -16,12 +18,14 @@ import gipi
         ("resnet32", "resnet32-d509ac18.th", 0.9263),
     ],
 )
-def test_the_cifar_checkpoints_score_their_published_test_error(data_folder, name, file, accuracy):
+def test_the_cifar_checkpoints_score_their_published_test_error(
+    data_folder, capsys, name, file, accuracy
+):
     path = data_folder / "checkpoints" / file
     if not path.exists() or not (data_folder / "cifar10").exists():
         pytest.skip("no checkpoints or no cifar10 among the data sets")
-    found = gipi.evaluate(
-        "cifar10", model=name, weights=path, settings={"normalise": "imagenet"}
-    )  # fmt: skip
+    command = ["evaluate", "cifar10", "--model", name, "--weights", str(path)]
+    assert main([*command, "--set", "normalise=imagenet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["rows"] == 10_000
     assert found["metrics"]["test/accuracy"] == pytest.approx(accuracy, abs=1e-9)

@@ -130,6 +130,18 @@ def test_a_text_is_pooled_by_its_maximum_and_a_series_by_its_last_state():
     assert build("vector-series").choices[0].endswith("pool last")
 
 
+def test_the_rules_for_recurrent_nets_are_said_with_their_reasons():
+    said = "\n".join(build("vector-last", "rnn").choices)
+    assert "activation tanh: a state that is fed back must stay bounded" in said
+    assert "the rule layer-norm-in-sequences would be layer: it works on one position" in said
+    said = "\n".join(build("vector-last", "rnn", activation="relu", norm="layer").choices)
+    assert "activation relu, as asked (the rule tanh-in-recurrent-nets would be tanh" in said
+    assert "norm layer: it works on one position" in said
+    said = "\n".join(build("vector-last", "lstm").choices)
+    assert "activation" not in said  # its functions are its own
+    assert "norm none" in said
+
+
 def test_segments_of_a_pair_are_taken_and_not_used():
     model, x = build("vector-last"), tokens()
     assert torch.equal(model(x, torch.ones_like(x)), model(x))

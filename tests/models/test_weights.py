@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import warnings
+from contextlib import suppress
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -128,6 +133,7 @@ def test_an_error_stays_short_and_counts_the_rest(tmp_path):
     with pytest.raises(ModelError, match="and 68 more") as caught:
         load_weights(net(), tmp_path / "w.pt")
     assert len(str(caught.value).splitlines()) < 12
+    assert "compare_weights lists every name" in caught.value.do
     assert len(compare_weights(net(), tmp_path / "w.pt").unexpected) == 72
 
 
@@ -174,8 +180,11 @@ class Bomb:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (Bomb(), "cannot be read"),
-        ({"state_dict": {"a": torch.ones(1)}, "args": Bomb()}, "cannot be read"),
+        (Bomb(), r"cannot be read: it holds objects that are no tensors, such as \S*print"),
+        (
+            {"state_dict": {"a": torch.ones(1)}, "args": Bomb()},
+            r"cannot be read: .* as \S*print",
+        ),
         ([torch.ones(1)], "more than named tensors"),
         ({"conv1.weight": 3}, "more than named tensors"),
         ({3: torch.ones(1)}, "more than named tensors"),
@@ -196,6 +205,76 @@ def test_a_file_that_is_none_is_refused(tmp_path, ending, content):
         path.write_bytes(content)
     with pytest.raises(ModelError, match="cannot be read"):
         load_weights(net(), path)
+
+
+@pytest.mark.parametrize(("name", "words"), [("none.pt", "there is no such file"),
+                                             ("none.safetensors", "there is no such file"),
+                                             ("folder.safetensors", "it is a folder")])  # fmt: skip
+def test_a_wrong_path_is_not_taken_for_a_wrong_content(tmp_path, name, words):
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(ModelError, match=words) as caught:
+        load_weights(net(), tmp_path / name)
+    assert caught.value.do == "correct the path"
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_damaged_bytes_are_refused_whatever_they_break(tmp_path, kind):
+    """Within the names and shapes, where the reader's own errors are of every kind."""
+    source = tmp_path / f"w.{'safetensors' if kind == 'safetensors' else 'pt'}"
+    state = nn.Linear(3, 2).state_dict()
+    if kind == "safetensors":
+        save_file(state, source)
+    else:
+        torch.save(state, source, _use_new_zipfile_serialization=kind == "zip")
+    whole, generator = source.read_bytes(), random.Random(0)
+    for _ in range(150):
+        bad = bytearray(whole)
+        for _ in range(generator.choice((1, 3, 9))):
+            bad[generator.randrange(len(bad))] = generator.randrange(256)
+        source.write_bytes(bad[: generator.choice((len(bad), generator.randrange(len(bad))))])
+        with suppress(ModelError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_weights(nn.Linear(3, 2), source)
+
+
+@pytest.mark.parametrize("content", [b"0", b"K", b"((((", b"a", b"\x80\x02}q\x00X", b"I1\n."])
+def test_texts_that_look_like_a_pickle_are_refused(tmp_path, content):
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be read: damaged, or written by something else"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+def test_two_layouts_in_one_file_lose_no_tensor(tmp_path):
+    """A name of 2017 beside the name that it would be translated to."""
+    state = net(name="densenet-bc", seed=1, depth=16).state_dict()
+    key = "features.denseblock1.denselayer1.norm1.weight"
+    torch.save({**state, key.replace("norm1", "norm.1"): state[key] + 1}, tmp_path / "w.pt")
+    target = net(name="densenet-bc", seed=2, depth=16)
+    report = load_weights(target, tmp_path / "w.pt", partial=True)
+    assert report.unexpected == (key.replace("norm1", "norm.1"),)
+    assert torch.equal(target.state_dict()[key], state[key])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"classes": -1}, "classes=-1"),
+        ({"classes": "10"}, "classes='10'"),
+        ({"classes": 2.5}, "classes=2.5"),
+        ({"channels": 0}, "channels=0"),
+        ({"image": (3, 0, 5)}, r"image=\(3, 0, 5\)"),
+        ({"image": (3, 8)}, r"image=\(3, 8\)"),
+        ({"image": (3, 8, 8), "numbers": 4}, "a picture beside numbers"),
+        ({"channels": 3, "vocab": 4}, "a picture beside numbers"),
+    ],
+)
+def test_gipi_model_names_what_no_net_has(given, words):
+    with pytest.raises(ConfigError, match=words):
+        gipi.model("resnet20", **given)
+
+
+def test_gipi_model_takes_whole_numbers_of_numpy():
+    assert gipi.model("resnet20", classes=np.int64(3)).linear.out_features == 3
 
 
 def test_gipi_model_takes_weights_variant_and_channels(tmp_path, capsys):

@@ -92,6 +92,7 @@ def test_few_rows_and_a_batch_norm_are_remarked_upon():
     (said,) = remarks(net, few)
     assert said.startswith("2 layers normalise over the batch, which is 4 rows on a device; norm ")
     assert "group" in said
+    assert remarks(net, Situation("dense", batch_per_device=4)) == (said,)
     assert remarks(net, Situation("convolution", batch_per_device=8)) == ()
     assert remarks(net, Situation("convolution")) == ()
     assert remarks(net[:1], few) == ()
@@ -114,4 +115,6 @@ def test_wrong_requests_are_named(options, situation, words):
 def test_a_choice_without_rules_is_named():
     with pytest.raises(UnknownName, match="no rule is about 'activaton'"):
         advise("activaton", Situation("dense"))
+    with pytest.raises(UnknownName, match="'activation'"):
+        resolve({"activaton": "auto"}, Situation("dense"))
     assert set(CHOICES) == set(KNOWN)

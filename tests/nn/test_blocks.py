@@ -168,6 +168,7 @@ def test_drop_rates_rise_to_the_last():
     [
         (lambda: conv_block(3, 4, groups=2), "3 channels in of a convolution in 2 groups"),
         (lambda: conv_block(4, 3, groups=2), "3 channels out"),
+        (lambda: conv_block(4, 4, groups=0), "groups=0"),
         (lambda: conv_block(3, 4, order="norm-conv-act"), "order 'norm-conv-act'"),
         (lambda: dense_block(3, 4, activation="maxout", order="norm-act-conv"), "2 pieces"),
         (lambda: DropPath(1.0), r"p=1\.0"),

@@ -153,6 +153,8 @@ def test_no_norm_is_decayed(record):
         (lambda: norm("batchnorm", 3), UnknownName, "'batch"),
         (lambda: norm("instance", 3), ModelError, "'instance' for vectors"),
         (lambda: norm("lrn", 3), ModelError, "'lrn' for vectors"),
+        (lambda: norm("batch", 3, dims=4), ModelError, "dims=4"),
+        (lambda: norm("batch", 3, dims=-1), ModelError, "dims=-1"),
     ],
 )
 def test_wrong_requests_are_named(call, error, words):

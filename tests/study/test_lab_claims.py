@@ -110,10 +110,30 @@ def test_signals_are_a_function_of_the_seed():
     assert one.forward == same.forward != other.forward
 
 
-@pytest.mark.parametrize("init", INITS.names())
-def test_every_initialisation_has_its_strip(init):
-    found = lab_init.signals("relu", init, depth=2, width=16, rows=8)
-    assert len(found.forward) == len(found.backward) == 2
+@pytest.mark.parametrize("name", ACTIVATIONS.names())
+def test_every_initialisation_has_its_strip_for_every_activation(name):
+    for init in INITS.names():
+        found = lab_init.signals(name, init, rows=50)
+        assert len(found.forward) == len(found.backward) == lab_init.DEPTH
+
+
+def test_the_drawn_gradients_are_those_of_the_layers():
+    torch.manual_seed(0)
+    found = lab_init.signals("tanh", "xavier", depth=3, width=16, rows=8)
+    assert [g.shape for g in found.gradients] == [(8, 16)] * 3
+    spreads = [g.double().std().item() for g in found.gradients]
+    assert [s / spreads[-1] for s in spreads] == pytest.approx(found.backward)
+    step = lab_init.signals("step", "xavier", depth=3, width=16, rows=8)
+    assert [bool(g.any()) for g in step.gradients] == [False, False, True]
+
+
+def test_gradients_are_handed_down_where_the_page_says_so():
+    kept = {pair: lab_init.signals(*pair).backward[0] for pair in lab_init.HISTOGRAMS}
+    assert {pair for pair, ratio in kept.items() if ratio < 0.01} == {
+        ("tanh", "normal"), ("sigmoid", "xavier"), ("relu", "xavier"),
+    }  # fmt: skip
+    assert 0.3 < kept["relu", "he"] < 3
+    assert 0.3 < kept["selu", "lecun"] < 3
 
 
 # ------------------------------------------------------------------------ normalisation

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from gipi.cli import lab as command
 from gipi.cli import main
 from gipi.core.errors import StorageError, UnknownName
 from gipi.core.svg import Line, line_chart
+from gipi.nn import ACTIVATIONS, INITS, NORMS
+from gipi.optim import OPTIMIZERS
 from gipi.study import EXPERIMENTS, Experiment, Picture, run_lab, write_lab
 from gipi.study.lab_charts import (
     EDGES,
@@ -181,6 +184,22 @@ def test_an_out_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "f").write_text("")
     assert main(["lab", "activations", "--out", str(tmp_path / "f")]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_of_them_are_drawn_in_under_three_minutes_and_are_the_pictures_of_the_docs(tmp_path):
+    found = run_lab("all", tmp_path)
+    assert found["seconds"] < 180
+    assert found["lab"] == list(EXPERIMENTS)
+    assert found["page"] == str(tmp_path / "index.html")
+    drawn = {Path(p).name for p in found["pictures"]}
+    docs = Path(__file__).parents[2] / "docs" / "pictures"
+    assert drawn == {p.name for p in docs.glob("lab-*.svg")}
+    html = (tmp_path / "index.html").read_text()
+    for record in (*ACTIVATIONS, *INITS, *NORMS, *OPTIMIZERS):
+        assert record.name in html, record.name
+    for path in found["pictures"]:
+        ET.parse(path)
 
 
 def test_an_experiment_draws_what_it_says(tmp_path):

@@ -245,6 +245,8 @@ def test_strides_of_maps():
         ({"share": -0.1}, "positive"),
         ({"reference": "eyes"}, "two point indices"),
         ({"reference": [1]}, "two point indices"),
+        ({"reference": [2, 2]}, "two point indices that differ"),
+        ({"width": float("inf")}, "width=inf"),
         ({"reference": [1, -2]}, "two point indices"),
     ],
 )

@@ -153,6 +153,11 @@ def test_points_are_brought_back_and_change_names() -> None:
     views = tta_views(["flip", {"name": "shift", "pixels": 2}])
     answers = predict_tta(Answer(found), pose(), batch=batch(blobs(at)), schema=form, views=views)
     assert torch.allclose(torch.from_numpy(answers["points"][..., :2]), wanted, atol=0.1)
+    unknown = schema("keypoints", ("left", "right"))
+    with pytest.raises(ConfigError, match="2 keypoints of which no pairs are known"):
+        with_views(pose(), unknown, views=views)
+    assert with_views(pose(), unknown, views=tta_views("shift")).name == "pose"
+    assert with_views(pose(), schema("keypoints", ("tip",)), views=views).name == "pose"
     blind = schema("keypoints", ("left", "right"), flip=[])
     mixed = predict_tta(Answer(found), pose(), batch=batch(blobs(at)), schema=blind, views=views)
     assert not torch.allclose(torch.from_numpy(mixed["points"][..., :2]), wanted, atol=1.0)

@@ -150,7 +150,7 @@ def test_a_text_with_brackets_is_shown_as_it_is(corpus, capsys):
         (["train", "corpus.txt", "--vocob", "9"], "no option '--vocob'"),
         (["show", "nowhere.json", "text"], "nowhere.json cannot be read"),
         (["trian"], "trian"),
-        ([], "alone says not what to do"),
+        ([], "alone does nothing"),
     ],
 )
 def test_wrong_requests(args, words, corpus, capsys):

@@ -56,6 +56,12 @@ def test_a_batch_norm_over_few_rows_is_remarked_upon(batch, micro, speaks):
     assert rows_at_once(config) == (0 if batch == "full" else micro or batch)
 
 
+def test_tables_are_remarked_upon_as_well():
+    net = models.build("mlp", Signature(numbers=4, outputs=3), options={"norm": "batch"})
+    said = advised(net, schema(), Signature(numbers=4), Config(batch_size=4))
+    assert any("norm group would suit it" in s for s in said)
+
+
 def test_lsuv_looks_at_training_rows_and_is_the_same_each_time():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 5, generator=generator) * torch.tensor([1.0, 10, 100, 1e3, 1e4])

@@ -15,11 +15,17 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def speeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that steps 40,000 pictures of 28x28 a second over the width of the first block."""
+    """A machine that steps 40,000 pictures of 28x28 a second over the width of the first block.
 
-    def pretend(signature: Signature, options: dict, recipe: Recipe, device: object) -> float:
+    A quarter more where a step has many rows.
+    """
+
+    def pretend(
+        signature: Signature, options: dict, recipe: Recipe, device: object, *, rows: int = 0
+    ) -> float:
         side = options.get("side", max(signature.image[1:]))
-        return 40_000 * 16 / options["widths"][0] ** 1.2 * (28 / side) ** 2
+        few = 40_000 * 16 / options["widths"][0] ** 1.2 * (28 / side) ** 2
+        return 1.25 * few if rows > 32 else few
 
     monkeypatch.setattr(budget, "_rows_per_s", pretend)
 
@@ -42,6 +48,15 @@ def test_more_time_buys_a_wider_net_that_still_sees_the_rows_often_enough() -> N
         assert p.epochs * 50_000 >= budget.enough(50_000, seconds)
     sizes = [p.batch_size for p in plans]
     assert sizes == sorted(sizes)
+
+
+@pytest.mark.usefixtures("speeds")
+def test_passes_are_counted_at_the_speed_of_the_batch_that_will_be_used() -> None:
+    """An optimizer step costs the same for few rows and many: few rows are no measure of a run."""
+    found = planned(300)
+    assert found.batch_size > 32
+    few = 40_000 * 16 / found.options["widths"][0] ** 1.2
+    assert found.epochs == pytest.approx(1.25 * few * 300 / 50_000)
 
 
 @pytest.mark.usefixtures("speeds")

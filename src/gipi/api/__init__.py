@@ -161,7 +161,8 @@ def model(
     >>> type(model("lenet5", classes=10, image=(1, 28, 28))).__name__
     'LeNet5'
     """
-    other = numbers or cardinalities or vocab
+    other = bool(numbers or cardinalities or vocab)
+    _check_shape(classes, image, channels, other=other)
     shape = None if other else _picture(name, image, channels)
     chosen = {**(options or {}), **({} if variant is None else {"variant": variant})}
     signature = Signature(shape, numbers, cardinalities, classes, vocab, length, horizon=horizon)
@@ -170,6 +171,23 @@ def model(
         report = models.load_weights(built, weights, partial=partial)
         print("\n".join(report.lines()), flush=True)  # noqa: T201
     return built
+
+
+def _check_shape(
+    classes: int, image: tuple[int, int, int] | None, channels: int | None, *, other: bool
+) -> None:
+    """Raise for a head or a picture that no net has, and for a picture beside other inputs."""
+    if not hasattr(classes, "__index__") or classes < 0:  # whole numbers of any package
+        raise ConfigError(f"classes={classes!r}", "a whole number, or 0 for a net without a head",
+                          "give the number of classes")  # fmt: skip
+    sizes = (*((1, 1, 1) if image is None else image), 1 if channels is None else channels)
+    if len(sizes) != 4 or not all(hasattr(n, "__index__") and n > 0 for n in sizes):
+        given = f"image={image!r}" if image is not None else f"channels={channels!r}"
+        raise ConfigError(given, "channels, height and width, each of one or more",
+                          "give image=(3, 224, 224), or channels=3 alone")  # fmt: skip
+    if other and (image is not None or channels is not None):
+        raise ConfigError("a picture beside numbers, cardinalities or vocab", "one kind of input",
+                          "leave image and channels out, or the others")  # fmt: skip
 
 
 def _picture(

@@ -11,12 +11,16 @@ from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
 from gipi.core.errors import RequestError
 from gipi.core.rows import read_rows
+from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate
-from gipi.doctor.diagnose import Diagnosis, look_before, look_during
+from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import look_before, look_during
+from gipi.doctor.own_run import opened, own_model, rules_for
+from gipi.doctor.rows import trace_of
 from gipi.doctor.rules import RULES
-from gipi.doctor.within import ROW_CODES, changed_settings, opened, trace_of
+from gipi.doctor.settings import changed_settings
 from gipi.train import checkpoint
 from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start, read_tokenizer
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from gipi.api.run import Run
     from gipi.doctor.experiment import Experiment
+    from gipi.tasks import Task
     from gipi.train.prepare import Prepared
 
 
@@ -47,27 +52,27 @@ def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Pr
     if exp is None:
         raise RequestError(
             f"{folder} is a run of the task '{prepared.task.name}'",
-            "classify, regress or forecast, with a step that is one model and one loss",
+            "a task whose step is one loss and its gradient",
             f"read its rows and report: gipi report {folder}",
         )
-    result = look_back(exp, folder, steps=train.steps, primary=prepared.task.primary)
+    result = look_back(exp, folder, task=prepared.task, steps=train.steps)
     found = [f.as_dict() for f in result.findings]
     write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
     return result, prepared, folder
 
 
-def look_back(exp: Experiment, folder: Path, *, steps: int, primary: str) -> Diagnosis:
+def look_back(exp: Experiment, folder: Path, *, task: Task, steps: int) -> Diagnosis:
     """Return what is found before the first step, in the rows, and in the newest weights."""
-    facts, result = Facts(exp), Diagnosis(exp, [])
-    found = list(look_before(facts, RULES, result))
+    facts, result, known = Facts(exp), Diagnosis(exp, []), rules_for(task)
+    found = list(look_before(facts, known, result))
     rows = read_rows(folder / rundir.ROWS)
     last = max((r["step"] for r in rows if "train/loss" in r), default=0)
-    result.trace = trace_of(rows, planned=max(last, 1), steps=steps, primary=primary)
+    result.trace = trace_of(rows, planned=max(last, 1), steps=steps, primary=task.primary)
     if last:
         live = duplicate(exp)
         if checkpoint.list_checkpoints(folder):
-            live.model.load_state_dict(checkpoint.newest_good(folder)[1]["model"])
-        rules = tuple(rule for rule in RULES if rule.code in ROW_CODES)
+            own_model(live).load_state_dict(checkpoint.newest_good(folder)[1]["model"])
+        rules = tuple(rule for rule in known if rule.code in ROW_CODES)
         found += look_during(Facts(live, start=facts), rules, result.trace, result)
     result.findings = ranked(found, RULES)
     return result
@@ -75,12 +80,12 @@ def look_back(exp: Experiment, folder: Path, *, steps: int, primary: str) -> Dia
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:
     """Train the run again with what its diagnosis changes; None where no setting would cure it."""
-    settings, said = changed_settings(result, prepared)
-    if not settings:
+    changed = changed_settings(result, prepared)
+    if not changed.settings:
         return None
-    kept = {**resolve.to_values(prepared.config), **settings}
+    kept = {**resolve.to_values(prepared.config), **changed.settings}
     kept.pop("out", None)
     layer = resolve.layer("run", [(k, v, "doctor") for k, v in kept.items() if v is not None])
     if not quiet:
-        print("\n".join(f"doctor: changed: {line}" for line in said), flush=True)  # noqa: T201
+        print("\n".join(f"doctor: changed: {line}" for line in changed.said), flush=True)  # noqa: T201
     return train_layers([layer], quiet=quiet)

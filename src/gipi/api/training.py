@@ -21,7 +21,9 @@ from gipi.deploy.evidence import write_evidence
 from gipi.deploy.folder import save_model_folder
 from gipi.deploy.passages import write_samples
 from gipi.deploy.predict import rows_at_once
-from gipi.doctor.within import Consultation, attending, consulted, with_settings
+from gipi.doctor.attend import attending
+from gipi.doctor.consult import Consultation, consulted
+from gipi.doctor.settings import with_settings
 from gipi.models import save_encoder
 from gipi.report.tensorboard import TensorBoard
 from gipi.train import Setup, fit
@@ -71,7 +73,7 @@ def train_layers(
     asked = consulted(prepared, *streams)
     if asked.refusal is not None:
         raise asked.refusal
-    prepared = with_settings(prepared, asked.settings)
+    prepared = with_settings(prepared, asked.changed.settings)
     first, folder = dist.rank() == 0, Path()
     if first:
         folder = rundir.create_run(_path(prepared.config.out), prepared.dataset.name)
@@ -146,6 +148,7 @@ def _work(
     found = [f.as_dict() for d in doctor for f in d.findings]
     if first and doctor:
         write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
+        _say(quiet, *(line for d in doctor for line in d.lines()))
     dist.stop()  # what follows is the work of one process
     if not first:
         return Run(folder)

@@ -110,6 +110,12 @@ def _usage(error: Any, command: Any, verb: str) -> RequestError:
         close = nearest(name, known)
         hint = f"did you mean '{close}'?" if close else f"see `{page}`; any key: --set key=value"
         return RequestError(f"there is no option '{name}'", f"an option of `{page}`", hint)
+    lost: Any = getattr(error, "param", None)
+    if type(error).__name__ == "MissingParameter" and getattr(lost, "help", None):
+        return RequestError(
+            f"`gipi {verb}` was given no {lost.name.upper()}", lost.help.rstrip("."),
+            f"see `{page}`",
+        )  # fmt: skip
     message = " ".join(error.format_message().split())
     return RequestError(message, "the arguments that the command takes", f"see `{page}`")
 

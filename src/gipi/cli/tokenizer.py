@@ -34,7 +34,7 @@ def tokenizer(
     del json  # read before the verbs are
     if context.invoked_subcommand is None:
         raise RequestError(
-            "`gipi tokenizer` alone says not what to do", "train or show",
+            "`gipi tokenizer` alone does nothing", "train or show",
             "see `gipi tokenizer --help`",
         )  # fmt: skip
 

@@ -80,6 +80,12 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` and a manifest into a temporary folder and rename it to `path`.
 

@@ -152,6 +152,10 @@ class Config(Recipe):
     season: int | None = Field(
         None, gt=0, description="forecast: steps of a season; None: from the dates"
     )
+    carry: bool = Field(
+        default=False,
+        description="running text: a recurrent net's state goes on from batch to batch",
+    )
     stream: Literal["auto", "resident", "mapped", "streaming"] = Field(
         "auto", description="where batches come from"
     )

@@ -104,11 +104,12 @@ def open_answered(divided: Divided) -> Opened:
     parts = [_encoded(tokenizer, column, used, faults) for column in columns]
     frame = frame_with_none(tokenizer)
     longest = max(frame.size(2) + sum(len(part[i][0]) for part in parts) for i in used.tolist())
-    length = options.max_length or min(longest, LONGEST)
+    length = options.max_length or min(longest, LONGEST, options.longest or LONGEST)
+    why = "the model reads no more" if length == options.longest else "max_length raises it"
     for i in used.tolist():
         if not _has_room(parts, i, frame, length):
             faults.setdefault(i, f"its question has {len(parts[0][i][0])} tokens, and a row has "
-                              f"{length} (max_length raises it)")  # fmt: skip
+                              f"{length} ({why})")  # fmt: skip
     _answer_faults(source, parts[1], used, faults)
     notes = settle(faults, source, options)
     splits = {name: np.setdiff1d(ids, list(faults)) for name, ids in splits.items()}
@@ -329,7 +330,7 @@ def _source(source: Source, made: Windows) -> Source:
 
 
 def _faults(schema: Schema, source: Source, used: np.ndarray) -> dict[int, str]:
-    faults = text_faults(schema, source, used)
+    faults = text_faults(text_fields(schema), source, used)
     for f in text_fields(schema):
         texts = texts_of(source, f)
         for i in used.tolist():

@@ -24,7 +24,7 @@ _KINDS = (  # words of a fault, its code, what it is
     ("has no mask", "no-annotation", "without a mask"),
     ("all ", "no-keypoints", "with every keypoint missing"),
     ("labels of no class", "unknown-class", "whose mask has labels of no class"),
-    ("unknown class", "unknown-class", "with a box of an unknown class"),
+    ("unknown class", "unknown-class", "with a box or shape of an unknown class"),
     ("colour", "unknown-class", "with colours of no class"),
     ("inverted", "inverted", "with an inverted box"),
     ("no area", "no-area", "with a box without area"),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.atomic import storage_error, write_file
+from gipi.core.atomic import digest_file, storage_error, write_file
 from gipi.core.errors import StorageError
 
 if sys.platform == "win32":
@@ -38,7 +38,6 @@ Fill = Callable[[dict[str, np.ndarray]], None]
 
 ALIGN = 64
 FORMAT = 1
-_BLOCK = 8 << 20
 _ENTRY, _DATA, _USED = "entry.json", "columns.bin", "used"
 
 
@@ -193,7 +192,7 @@ class Cache:
                 if isinstance(column, np.memmap):
                     column.flush()
             columns.clear()
-            meta = {"name": name, "layout": _plain(layout), "sha256": _hash_file(data)}
+            meta = {"name": name, "layout": _plain(layout), "sha256": digest_file(data)}
             write_file(temp / _ENTRY, json.dumps(meta))
             (temp / _USED).touch()
             temp.rename(path)
@@ -293,15 +292,7 @@ def _intact(path: Path, layout: Layout) -> bool:
     data = path / _DATA
     if meta is None or meta["layout"] != _plain(layout) or not data.is_file():
         return False
-    return data.stat().st_size >= _total(layout) and _hash_file(data) == meta["sha256"]
-
-
-def _hash_file(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as f:
-        while block := f.read(_BLOCK):
-            total.update(block)
-    return total.hexdigest()
+    return data.stat().st_size >= _total(layout) and digest_file(data) == meta["sha256"]
 
 
 @contextmanager

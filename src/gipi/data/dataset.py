@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gipi.core.errors import DataError, did_you_mean
+from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.schema import WRITTEN
 from gipi.data.augment import build_augment
 from gipi.data.decode import as_array, header, open_picture, placements, to_pixels
 from gipi.data.forms import form_of
 from gipi.data.options import DataOptions
 from gipi.data.pictures import Pictures
+from gipi.data.running import TASK
 from gipi.data.source import Annotations, ImageFiles, Source
 from gipi.data.sources import read_source
 from gipi.data.stream import Columns, RowStream
@@ -195,6 +196,15 @@ class Dataset:
         return np.ascontiguousarray(values.transpose(1, 2, 0))
 
 
+BELONGS = {
+    "image": (("image_size", "normalise"), "pictures",
+              "numbers of a table are always scaled by the training rows"),
+    "text": (("tokenizer", "tokenizer_options", "max_length"), "texts",
+             "there is nothing to cut into tokens"),
+}  # fmt: skip
+"""Options that only data of a kind can have: they would be read by nobody, and silently."""
+
+
 def open_data(
     data: Any,
     options: DataOptions | None = None,
@@ -212,7 +222,29 @@ def open_data(
     chosen = options or DataOptions()
     source = read_source(data, target=chosen.target, task=chosen.task)
     form = form_of(chosen.task or source.task)
-    return _made_of(form.open(source, chosen, progress), chosen)
+    if chosen.carry and TASK not in form.tasks:
+        raise ConfigError(
+            f"carry=true, and {source.name} is not read as running text",
+            "the task generate: rows of other data have nothing before them",
+            f"use --task {TASK}, or leave carry out",
+        )
+    parts = form.open(source, chosen, progress)
+    _check_belongs(chosen, parts.schema, source)
+    return _made_of(parts, chosen)
+
+
+def _check_belongs(options: DataOptions, schema: Schema, source: Source) -> None:
+    """Raise `ConfigError` for an option of pictures or texts where the data has none of them."""
+    for kind, (names, what, instead) in BELONGS.items():
+        if schema.of("input", kind):
+            continue
+        for name in names:
+            value = getattr(options, name)
+            if value not in (None, {}):
+                raise ConfigError(
+                    f"{name}={value}, and {source.name} has no {what} among its inputs",
+                    f"data with {what}", f"leave {name} out: {instead}",
+                )  # fmt: skip
 
 
 def read_rows(

@@ -86,6 +86,8 @@ def _why(error: Exception, path: Path | bytes) -> str:
 def _wide_to_l(image: Image.Image) -> Image.Image:
     """Return an 8-bit picture of one with 16-bit, 32-bit or float values."""
     values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are no numbers")
     top = float(values.max(initial=0))
     if image.mode == "F" and top <= 1.0:
         scaled = values * 255.0

@@ -14,6 +14,7 @@ import numpy as np
 from gipi.core.errors import DataError, StorageError
 from gipi.data import cache
 from gipi.data.decode import VERSION, Decoder, decode, decode_array
+from gipi.data.masks import VERSION as LABELS
 from gipi.data.source import ImageFiles
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gipi.data.source import Source
 
 _SMALL = Decoder(3, 32, 32)
+_BLOCK = 1024  # pictures in memory that are looked through at once
 _WITHOUT_CACHE = 64 << 20  # decoded bytes that are held in memory instead of in the cache
 
 
@@ -51,7 +53,8 @@ def decode_all(
     progress   called with (done, total)
     """
     if not isinstance(column, ImageFiles):
-        return Decoded(decode_array(column, decoder))
+        values = decode_array(column, decoder)
+        return Decoded(values, faults=_no_numbers(values))
     n, skipped = len(column), set(leave)
     rows = [row for row in range(n) if row not in skipped]
     layout: cache.Layout = {"pixels": ((n, *decoder.shape), "uint8"), "bad": ((n,), "bool")}
@@ -92,13 +95,26 @@ def decode_all(
             f"{store.budget_bytes / 1e9:.1f} GB: pictures are decoded while training"
         )
         return Decoded(column, masks, why, _verify(column, rows, source, options, progress))
-    table = b"" if masks is None else masks.table.tobytes()
+    table = b"" if masks is None else masks.table.tobytes() + bytes([LABELS])
     key = cache.key_of(
         source.fingerprint, column.digest(), decoder, VERSION, tuple(sorted(skipped)), table
     )
     entry = store.open(key, layout, fill, name=source.name)
     _known(column, np.flatnonzero(entry.columns["bad"]), faults)
     return result(entry.columns, entry.note)
+
+
+def _no_numbers(pixels: np.ndarray) -> dict[int, str]:
+    """Return the rows of float pictures with a value that is no number, and that reason."""
+    if pixels.dtype.kind != "f":
+        return {}
+    bad = [
+        start + np.flatnonzero(~np.isfinite(pixels[start : start + _BLOCK]).all((1, 2, 3)))
+        for start in range(0, len(pixels), _BLOCK)
+    ]
+    return {
+        row: "its picture has a value that is no number" for rows in bad for row in rows.tolist()
+    }
 
 
 def _area(decoder: Decoder) -> int:

@@ -6,6 +6,7 @@ picture, moved by the very matrix that `Dataset.placement` gives.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 
 from gipi.core.errors import ConfigError, DataError
+from gipi.core.schema import IGNORED
 from gipi.data.decode import Decoder, placements, shade
+from gipi.data.images import size_asked
 from gipi.data.masks import MaskFiles, label_table
 from gipi.data.placement import move_boxes, move_points
 from gipi.data.source import Annotations, ImageFiles
@@ -21,6 +24,8 @@ from gipi.data.survey import Survey, named_classes, survey
 from gipi.data.turned import upright
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from gipi.core.schema import Field, Schema
@@ -96,12 +101,14 @@ def _target_size(
     sizes: np.ndarray, asked: int | tuple[int, int] | None, task: str
 ) -> tuple[tuple[int, int], str]:
     """Return (H, W) and why."""
-    if isinstance(asked, tuple):
-        return asked, f"{asked[0]}x{asked[1]} as asked"
+    if asked is not None and not isinstance(asked, int):
+        whole = size_asked(asked)
+        assert whole is not None
+        return whole, f"{whole[0]}x{whole[1]} as asked"
     distinct = np.unique(sizes, axis=0)
     ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
     usual = round(float(np.median(sizes.max(1))))
-    longest = asked or min(LONGEST[task], usual)
+    longest = min(LONGEST[task], usual) if asked is None else asked
     if not 1 <= longest <= 8192:
         raise ConfigError(f"image_size={asked}", "1 to 8192 pixels", "image_size=256")
     step = STEP if asked is None or asked % STEP == 0 else 1
@@ -125,18 +132,34 @@ def fit_target(field: Field, found: View, decoder: Decoder, rows: np.ndarray) ->
         shape = (max((len(drawn.items[i]) for i in rows.tolist()), default=0) or 1, 6)
     else:
         shape = (len(drawn.classes), 3)
+    _check_classes(found, rows)
     keys = ("flip", "sigmas") if drawn.kind == "keypoints" else ()
     stats = {k: drawn.facts[k] for k in keys if drawn.facts.get(k)}
-    if drawn.kind != "keypoints" and not len(drawn.classes):
-        raise DataError(
-            f"'{field.name}' has no class", "at least one class to find", "check the annotations"
-        )
-    if drawn.kind == "mask" and len(drawn.classes) < 2:
-        raise DataError(
-            f"the masks have only one class: {drawn.classes[0]}",
-            "at least two classes (the background counts)", "check the masks",
-        )  # fmt: skip
     return replace(field, classes=drawn.classes, shape=shape, stats={**field.stats, **stats})
+
+
+def _check_classes(found: View, rows: np.ndarray) -> None:
+    """Raise where these rows show nothing that could be told apart, or more than a mask holds."""
+    drawn = found.drawn
+    if drawn.kind == "keypoints":
+        return
+    shown = found.presence[rows].any(0)
+    if drawn.kind == "boxes" and not shown.any():
+        raise DataError(
+            "no picture has a box", "at least one object to find", "check the annotations"
+        )
+    if drawn.kind == "mask" and len(drawn.classes) > IGNORED:
+        raise DataError(
+            f"{len(drawn.classes)} classes of masks",
+            f"at most {IGNORED}: the label {IGNORED} counts nowhere", "put rare classes together",
+        )  # fmt: skip
+    if drawn.kind == "mask" and shown.sum() < 2:
+        names = [name for name, there in zip(drawn.classes, shown, strict=True) if there]
+        raise DataError(
+            f"the masks have only one class: {names[0]}" if names else "the masks have no class",
+            f"at least two classes (the background counts; {IGNORED} counts nowhere)",
+            "check the masks, and the list of classes where there is one",
+        )
 
 
 def mask_files(found: View, field: Field, decoder: Decoder) -> MaskFiles:
@@ -156,6 +179,13 @@ def strange_labels(found: View, field: Field) -> dict[int, str]:
                 f"{len(found.drawn.classes)} keypoints a picture",
                 f"{field.shape[0]}, as in training", "give the same points",
             )  # fmt: skip
+        lost = [name for name in field.classes if name not in found.drawn.classes]
+        if lost and not (_unnamed(field.classes) or _unnamed(found.drawn.classes)):
+            raise DataError(
+                f"no keypoint is called '{lost[0]}'",
+                "the points of training: " + ", ".join(field.classes[:20]),
+                "give the points the names that they had in training",
+            )
         return {}
     new = np.array([name not in field.classes for name in found.drawn.classes], dtype=bool)
     presence = found.presence
@@ -164,6 +194,17 @@ def strange_labels(found: View, field: Field) -> dict[int, str]:
         names = [n for n, p in zip(found.drawn.classes, presence[row] & new, strict=True) if p]
         out[row] = f"the class '{names[0]}' was not known in training"
     return out
+
+
+def _unnamed(points: Sequence[str]) -> bool:
+    return all(re.fullmatch(r"point \d+", name) for name in points)
+
+
+def _order(points: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Return which of the points each of those of training is: by name, else by place."""
+    if set(points) == set(known) and len(set(points)) == len(points):
+        return [points.index(name) for name in known]
+    return list(range(len(points)))
 
 
 def encode(found: View, field: Field, decoder: Decoder, rows: np.ndarray) -> Tensor:
@@ -176,8 +217,9 @@ def encode(found: View, field: Field, decoder: Decoder, rows: np.ndarray) -> Ten
     matrices = placements(found.files, decoder, rows, sizes[rows])
     if drawn.kind == "keypoints":
         points = np.zeros((len(drawn), field.shape[0], 3), dtype=np.float32)
+        order = _order(drawn.classes, field.classes)
         for row, matrix in zip(rows.tolist(), matrices, strict=True):
-            item = drawn.items[row]
+            item = drawn.items[row][order]
             seen = item[:, 2:] > 0
             moved = np.where(seen, move_points(np.nan_to_num(item[:, :2]), matrix), 0.0)
             points[row] = np.concatenate([moved, np.where(seen, item[:, 2:], 0.0)], axis=1)

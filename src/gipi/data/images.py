@@ -25,7 +25,7 @@ def choose_decoder(
     column: ImageFiles | np.ndarray, train: np.ndarray, options: DataOptions
 ) -> tuple[Decoder, str]:
     """Return how pictures of this column are decoded, and why; from training rows only."""
-    size = _size(options.image_size)
+    size = size_asked(options.image_size)
     if isinstance(column, ImageFiles):
         chosen = choose(column, train.tolist(), size=size)
         return chosen.decoder, chosen.reason
@@ -41,7 +41,8 @@ def choose_decoder(
     return Decoder(c, *size), f"{'grey' if c == 1 else 'RGB'}; size as asked"
 
 
-def _size(asked: int | tuple[int, int] | None) -> tuple[int, int] | None:
+def size_asked(asked: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return (H, W) of `image_size`, None where nothing is asked; raise where it is no size."""
     if asked is None:
         return None
     pair = (asked, asked) if isinstance(asked, int) else tuple(asked)

@@ -1,7 +1,9 @@
 """Masks: one label a pixel, from label pictures, polygons and runs, to class indices.
 
 A file of mode P, L, 1 or I holds labels as they are; RGB is grey saved as colour, or the colours of
-a class list. Polygons are filled by the rule that a pixel belongs to a shape when its centre lies
+a class list. With such a list the palette of P decides where it has these colours, for tools that
+save pictures order palettes as they like; and L does where all colours of the list are grey.
+Polygons are filled by the rule that a pixel belongs to a shape when its centre lies
 inside (even-odd), so that the area is right to half a pixel at the edge. Runs are those of COCO:
 lengths of 0s and 1s in turn down the columns, plain or in its text form.
 """
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from gipi.data.source import Annotations, ImageFiles
 
 UNKNOWN = -1
+VERSION = 2  # raise it when the same file gives other labels: caches are keyed by it
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,12 @@ def fill(corners: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _runs(runs: Sequence[int] | str, height: int, width: int) -> np.ndarray:
-    lengths = np.asarray(_unpack(runs) if isinstance(runs, str) else runs, dtype=np.int64)
-    if lengths.sum() != height * width or (lengths < 0).any():
-        raise ValueError(f"runs of {lengths.sum()} pixels in a picture of {height * width}")
+    numbers = _unpack(runs) if isinstance(runs, str) else list(runs)
+    if min(numbers, default=0) < 0:
+        raise ValueError("runs with a negative length")
+    if sum(numbers) != height * width:  # before numpy: numbers may be beyond its 64 bits
+        raise ValueError(f"runs of {sum(numbers)} pixels in a picture of {height * width}")
+    lengths = np.asarray(numbers, dtype=np.int64)
     flat = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
     return np.asarray(flat.reshape(width, height).T)
 
@@ -126,11 +132,16 @@ def read_mask(item: Path | Drawing, facts: dict[str, Any]) -> np.ndarray:
 
 def _labels(image: Image.Image, name: str, colours: Sequence[Sequence[int]] | None) -> np.ndarray:
     if image.mode in ("P", "L", "1"):
-        return np.asarray(image).astype(np.uint8)
-    if image.mode == "I" or image.mode.startswith("I;"):
+        stored = np.asarray(image).astype(np.uint8)
+        return stored if colours is None else _by_colour(image, stored, colours)
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
         wide = np.asarray(image)
-        if wide.size and (wide.max() > 255 or wide.min() < 0):
-            raise ValueError(f"the mask {name} has the label {wide.max()}, above 255")
+        odd = wide[~((wide >= 0) & (wide <= 255) & (wide == np.floor(wide)))]
+        if odd.size:
+            raise ValueError(
+                f"the mask {name} has the label {odd.flat[0]}: labels are whole numbers, none "
+                "negative, none above 255"
+            )
         return wide.astype(np.uint8)
     values = np.asarray(image.convert("L" if image.mode == "LA" else "RGB"))
     if values.ndim == 2:
@@ -139,16 +150,38 @@ def _labels(image: Image.Image, name: str, colours: Sequence[Sequence[int]] | No
         if (values == values[..., :1]).all():
             return np.ascontiguousarray(values[..., 0])
         raise ValueError(f"the mask {name} is coloured, and no class list says what colours mean")
-    packed = values.astype(np.int64) @ np.array([65536, 256, 1])
-    known = np.array(colours, dtype=np.int64) @ np.array([65536, 256, 1])
-    order = np.argsort(known)
-    at = np.clip(np.searchsorted(known[order], packed), 0, len(known) - 1)
-    found = order[at]
-    strange = known[found] != packed
+    found = _in_list(values, colours)
+    strange = found == UNKNOWN
     if strange.any():
         y, x = np.argwhere(strange)[0]
         raise ValueError(f"the mask {name} has a colour of no class: {values[y, x].tolist()}")
     return np.asarray(found.astype(np.uint8))
+
+
+def _by_colour(
+    image: Image.Image, stored: np.ndarray, colours: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Return the labels of a palette or grey mask by a list of colours, or as they are stored."""
+    if image.mode != "P" and any(len(set(colour)) > 1 for colour in colours):
+        return stored
+    used = np.unique(stored)
+    table = np.zeros((256, 3), dtype=np.int64)
+    if image.mode == "P":
+        palette = np.array(image.getpalette("RGB"), dtype=np.int64).reshape(-1, 3)
+        table[: len(palette)] = palette
+    else:
+        table[:] = np.arange(256)[:, None] * (255 if image.mode == "1" else 1)
+    found = _in_list(table, colours)
+    return stored if (found[used] == UNKNOWN).any() else np.asarray(found[stored].astype(np.uint8))
+
+
+def _in_list(values: np.ndarray, colours: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return the position of each colour (..., 3) in the list, `UNKNOWN` where it is not there."""
+    packed = values.astype(np.int64) @ np.array([65536, 256, 1])
+    known = np.array(colours, dtype=np.int64) @ np.array([65536, 256, 1])
+    order = np.argsort(known)
+    at = np.clip(np.searchsorted(known[order], packed), 0, len(known) - 1)
+    return np.asarray(np.where(known[order[at]] == packed, order[at], UNKNOWN))
 
 
 def label_table(

@@ -130,6 +130,28 @@ def join(source: Source, names: Sequence[str], *, name: str = JOINED) -> Source:
     )  # fmt: skip
 
 
+def in_order(source: Source, field: Field) -> Source:
+    """Return the source with its labels in the order of the field's classes, matched by name.
+
+    Labels without names (an array) are taken in their order. Raises `DataError` naming a label that
+    the field knows and the source lacks.
+    """
+    column, names = source.columns[field.name], source.classes.get(field.name, ())
+    if not isinstance(column, np.ndarray) or not is_labels(column) or not names:
+        return source
+    lost = [name for name in field.classes if name not in names]
+    if lost:
+        raise DataError(
+            f"{source.name} has no column for the label '{lost[0]}'",
+            "the labels of training: " + ", ".join(field.classes[:20]), "add the column",
+        )  # fmt: skip
+    order = [names.index(name) for name in field.classes]
+    return replace(
+        source, columns={**source.columns, field.name: column[:, order]},
+        classes={**source.classes, field.name: field.classes},
+    )  # fmt: skip
+
+
 def _first_odd(source: Source, column: Column) -> str:
     """Return ": row 3 has 'x'" for the first row that is neither 0 nor 1, where there is one."""
     if not isinstance(column, np.ndarray) or column.ndim != 1:

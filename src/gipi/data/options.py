@@ -43,6 +43,7 @@ class DataOptions:
     max_length          tokens of a row at most; None: from the training rows
     pretext             options of a task that is made of running text
     longest             tokens that the model can read at most; None: not known before
+    carry               running text: rows go on where those of the batch before ended
     bad_rows            what becomes of rows whose picture or annotation cannot be used: "refuse"
                         (an error that names them) or "skip" (left out, and said); of a series:
                         windows that touch a gap are left out, or "fill": the last value goes on
@@ -73,6 +74,7 @@ class DataOptions:
     units: Literal["words", "pieces"] = "words"
     max_length: int | None = None
     longest: int | None = None
+    carry: bool = False
     pretext: dict[str, Any] = field(default_factory=dict)
     bad_rows: Literal["refuse", "skip", "fill"] = "refuse"
     horizon: int | None = None

@@ -23,10 +23,10 @@ from gipi.data.faults import settle
 from gipi.data.form import Opened, RowForm
 from gipi.data.texts import (
     encoded,
-    fault_in,
     length_for,
     only_used,
     percent,
+    text_faults,
     texts_of,
     tokenizer_of,
     without_rows,
@@ -96,7 +96,7 @@ def open_pairs(rows: Divided) -> Opened:
     schema, source, splits, options = rows.schema, rows.source, rows.splits, rows.options
     fields = pair_fields(schema)
     every = np.sort(np.concatenate(list(splits.values())))
-    faults = _faults(fields, source, every)
+    faults = text_faults(fields, source, every)
     notes = settle(faults, source, options)
     splits = without_rows(splits, list(faults))
     used = np.sort(np.concatenate(list(splits.values())))
@@ -132,7 +132,7 @@ def read_pairs(
     """
     fields = pair_fields(schema)[: 2 if target else 1]
     every = np.arange(source.rows, dtype=np.int64)
-    faults = _faults(fields, source, every)
+    faults = text_faults(fields, source, every)
     notes = settle(faults, source, options)
     used = np.setdiff1d(every, list(faults))
     columns = [only_used(texts_of(source, f), used) for f in fields]
@@ -152,17 +152,6 @@ def read_pairs(
         return Opened(schema, {"tokens": sides[0].tokens}, {"all": used}, notes)
     return Opened(schema, _inputs(sides, ends), {"all": used}, notes, _target(sides[1]),
                   tuple(columns[1]))  # fmt: skip
-
-
-def _faults(fields: tuple[Field, ...], source: Source, rows: np.ndarray) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for field in fields:
-        texts = texts_of(source, field)
-        for i in rows.tolist():
-            why = fault_in(texts[i])
-            if why:
-                found.setdefault(i, f"the text '{field.name}' holds {why}")
-    return found
 
 
 # ------------------------------------------------------------------ rows of tokens

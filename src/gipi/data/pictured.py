@@ -31,10 +31,12 @@ def picture_field(schema: Schema) -> Field | None:
 def picture_column(source: Source, field: Field) -> ImageFiles | np.ndarray:
     """Return the pictures of a source, (N, H, W, C) where they are in memory."""
     column = source.columns.get(field.name)
-    if column is None or isinstance(column, Annotations):
+    words = column if isinstance(column, np.ndarray) and column.ndim < 3 else None
+    if column is None or words is not None or isinstance(column, Annotations):
+        said = "" if words is None or not len(words) else f" (it begins with {words[0]!r})"
         raise DataError(
-            f"{source.name} has no pictures in a column '{field.name}'",
-            "pictures, as in training",
+            f"{source.name} has no pictures in a column '{field.name}'" + said,
+            "pictures, as in training; files that a table names must be there",
             "give picture files, a folder of them, or an array",
         )
     return column[..., None] if isinstance(column, np.ndarray) and column.ndim == 3 else column

@@ -183,7 +183,6 @@ def paired_rows(
         )  # fmt: skip
     offsets, documents = _units(tokens, marks, (length - 3) // 2)
     firsts = pair_starts(documents)
-    values = torch.from_numpy(tokens.astype(np.int64))
     rule = MaskRule(marks.mask, marks.vocab, marks.special, share=share)
     most = rule.most(length)
 
@@ -191,7 +190,7 @@ def paired_rows(
         first = firsts[ids]
         second, label = next_sentence(documents, first, seed=seed, epoch=epoch)
         rows, segments, _ = join_pairs(
-            values, offsets, first=first, second=second, width=length, begin=marks.begin,
+            tokens, offsets, first=first, second=second, width=length, begin=marks.begin,
             separator=marks.separator, pad=marks.pad,
         )  # fmt: skip
         found = mask_tokens(rows, ids, rule=rule, seed=seed, epoch=epoch)

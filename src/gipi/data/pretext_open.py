@@ -115,11 +115,11 @@ def _rule(vocab: int, length: int, how: dict[str, Any], tokenizer: Tokenizer) ->
 
 
 def _words(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    """Return (N,) int64: the number of the word that each token is a piece of."""
+    """Return (N,) int32 or int64: the number of the word that each token is a piece of."""
     names = tokenizer.tokens(range(tokenizer.vocab_size))
     special = set(tokenizer.special_tokens)
     begins = np.array([name in special or _begins(name, tokenizer.kind) for name in names])
-    return np.cumsum(begins[tokens]).astype(np.int64)
+    return np.cumsum(begins[tokens], dtype=np.int32 if len(tokens) < 1 << 31 else np.int64)
 
 
 def _begins(name: str, kind: str) -> bool:
@@ -143,9 +143,11 @@ def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool)
 
 def _stream(
     schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
-    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,  # noqa: ARG001
+    shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,
     world: int,
 ) -> PretextStream:  # fmt: skip
+    if augment:
+        raise DataError("augment for running text", "pictures to augment", "leave augment out")
     rows, make = _rows(schema, running, part, seed=seed)
     return PretextStream(rows, make, batch_size=batch_size, seed=seed, shuffle=shuffle,
                          device=device, rank=rank, world=world)  # fmt: skip

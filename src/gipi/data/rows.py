@@ -65,7 +65,8 @@ def read_rows(schema: Schema, source: Source, options: DataOptions, *, target: b
     Raises what the form of the rows raises; `DataError` naming the row for a label that training
     did not know.
     """
-    source = dates_as_trained(_renamed(_joined(source, schema), schema), schema)
+    joined = _joined(source, schema, wanted=target)
+    source = dates_as_trained(_renamed(joined, schema), schema)
     notes, field = list(source.notes), schema.target
     known = target and (field is None or _complete(source, field, notes))
     opened = row_form(schema.task).read(schema, source, options, target=known)
@@ -108,11 +109,13 @@ def _target(source: Source, schema: Schema, rows: np.ndarray) -> torch.Tensor:
     )
 
 
-def _joined(source: Source, schema: Schema) -> Source:
+def _joined(source: Source, schema: Schema, *, wanted: bool) -> Source:
     """Return the source with the 0/1 columns of training as one target, where they are there."""
     field = schema.target
-    if field is None or not field.multi or field.name in source.columns:
+    if field is None or not field.multi:
         return source
+    if field.name in source.columns:
+        return multilabel.in_order(source, field) if wanted else source
     if "separator" in field.stats or not set(field.classes) <= set(source.columns):
         return source
     return multilabel.join(source, field.classes, name=field.name)

@@ -31,7 +31,7 @@ from gipi.data.source import TEST, TRAIN, VAL, Column, Source
 from gipi.data.sources.corpus import titled
 from gipi.data.stream import Columns
 from gipi.data.text_windows import Running, WindowStream
-from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, texts_of, tokenizer_of
+from gipi.data.texts import WORTH_KEEPING, hash_of, text_faults, text_fields, texts_of, tokenizer_of
 from gipi.data.tokenizing import MOST_CHARACTERS, choose_tokenizer
 from gipi.text.corpus import dtype_for, encode_documents
 
@@ -100,6 +100,8 @@ def open_running(
     _long_enough(spans, length, source, asked=options.max_length is not None)
     pad, vocab = pad_of(tokenizer)
     notes.append(chosen.reason)
+    if options.carry:
+        notes.append("each row goes on where that of the batch before ended, with the net's state")
     if end:
         notes.append(f"after each document stands {tokenizer.tokens([tokenizer.eos or 0])[0]}")
     notes.append(_said(parts, spans, length, why))
@@ -107,7 +109,7 @@ def open_running(
     notes += [strange] if strange else []
     stats = {
         "kind": tokenizer.kind, "vocab": vocab, "pad": pad, "length": length, "end": end,
-        "roles": dict(tokenizer.roles), "tokenizer": tokenizer.to_json(),
+        "roles": dict(tokenizer.roles), "tokenizer": tokenizer.to_json(), "carry": options.carry,
     }  # fmt: skip
     text = schema.of("input", "text")[0]
     schema = schema.with_field(replace(text, stats=stats))
@@ -218,7 +220,7 @@ def _texts(
 ) -> tuple[list[str], list[str]]:  # fmt: skip
     """Return the text of each document, "" where there is none or it cannot be read, and notes."""
     texts = texts_of(source, schema.of("input", "text")[0])
-    faults = text_faults(schema, source, np.arange(len(texts)))
+    faults = text_faults(text_fields(schema), source, np.arange(len(texts)))
     notes = settle(faults, source, options)
     for row in faults:
         texts[row] = ""
@@ -450,15 +452,16 @@ def _read(schema: Schema, source: Source, options: DataOptions, *, target: bool)
 
 
 def _stream(
-    _schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
+    schema: Schema, running: Running, part: str, *, batch_size: int | str, seed: int,
     shuffle: bool, augment: Sequence[str | dict[str, Any]], device: torch.device | str, rank: int,
     world: int,
 ) -> WindowStream:  # fmt: skip
     if augment:
         raise DataError("augment for running text", "pictures to augment", "leave augment out")
+    carry = bool(schema.of("input", "text")[0].stats.get("carry"))  # older folders do not say
     return WindowStream(
         running, part, batch_size=batch_size, seed=seed, shuffle=shuffle, device=device, rank=rank,
-        world=world,
+        world=world, carry=carry,
     )  # fmt: skip
 
 

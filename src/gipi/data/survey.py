@@ -17,6 +17,7 @@ from gipi.core.schema import IGNORED
 from gipi.data import cache
 from gipi.data.decode import VERSION, header
 from gipi.data.decoded import fault_of
+from gipi.data.masks import VERSION as LABELS
 from gipi.data.masks import Drawing, read_mask
 from gipi.data.source import Annotations, ImageFiles
 
@@ -54,7 +55,7 @@ def survey(files: ImageFiles, drawn: Annotations, source: Source, options: DataO
     labels = np.zeros((len(drawn), len(drawn.classes)), dtype=bool)
     for row, item in enumerate(drawn.items):
         height, width = sizes[row].tolist()
-        reason = picture_fault(files, row) if not height else ""
+        reason = "" if height and width else picture_fault(files, row)
         reason = reason or _size_fault(drawn, row, (height, width))
         reason = reason or _crop_fault(files, row, height, width)
         if not reason and item is None:
@@ -172,7 +173,8 @@ def _masks(files: ImageFiles, drawn: Annotations, source: Source, options: DataO
 
     n = len(files)
     layout = {"sizes": ((n, 2), "int64"), "labels": ((n, 256), "bool"), "bad": ((n,), "bool")}
-    columns = _kept(source, options, (drawn.kind, files.digest()), layout, fill)
+    what = (f"{drawn.kind} {LABELS}", files.digest())
+    columns = _kept(source, options, what, layout, fill)
     for row in np.flatnonzero(columns["bad"]).tolist():
         if row not in found:  # read from the cache: the few reasons are found again
             found[row] = _look(files, drawn, row)[2] or "it could not be read before"
@@ -259,12 +261,17 @@ def named_classes(
 
     labels   (N, 256) bool of the labels that were found
     Without a class list the classes are 0 to the highest label, called "class 3"; 255 is ignored.
-    Masks of 0 and 255 alone are black and white: 255 is then a class.
+    Masks of 0 and 255 alone are black and white: 255 is then a class, also where a list names two.
     known    classes of training: where those were black and white, masks of 0 alone are so too
     """
-    if drawn.classes:
-        return drawn, []
     present = np.flatnonzero(labels.any(0))
+    if drawn.classes:
+        two = drawn.facts["values"] == [0, 1] and "colours" not in drawn.facts
+        if not two or present.tolist() not in ([0, IGNORED], [IGNORED]):
+            return drawn, []
+        note = f"masks of 0 and 255 alone: 255 is read as '{drawn.classes[1]}'"
+        facts = {**drawn.facts, "values": [0, IGNORED], "ignored": []}
+        return _named(drawn, drawn.classes, facts), [note]
     black = tuple(known) == TWO and present.tolist() == [0]
     if black or present.tolist() in ([0, IGNORED], [IGNORED]):
         facts = {**drawn.facts, "values": [0, IGNORED], "ignored": []}
@@ -274,6 +281,9 @@ def named_classes(
     names = tuple(f"class {i}" for i in range(top + 1))
     facts = {**drawn.facts, "values": list(range(top + 1)), "ignored": [IGNORED]}
     note = f"no class list: labels 0 to {top} are called class 0, class 1, ..."
+    absent = top + 1 - int((present < IGNORED).sum())
+    if absent:
+        note += f"; {absent} of them {'is' if absent == 1 else 'are'} in no mask: is {top} one?"
     return _named(drawn, names, facts), [note]
 
 

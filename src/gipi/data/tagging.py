@@ -151,12 +151,15 @@ def open_tagged(divided: Divided) -> Opened:
     inputs = _inputs(schema, rows, faults)
     lengths = next(iter(inputs.values())).lengths
     longest = int(lengths[[i for i in used.tolist() if i not in faults]].max())
-    limit = options.max_length or (max(min(longest, LONGEST), 1) if pieces else None)
+    most = min(LONGEST, options.longest or LONGEST)  # the last: what the model can read
+    limit = options.max_length or (max(min(longest, most), 1) if pieces else None)
     if limit is not None:
         what = "pieces" if pieces else "words"
+        why = "the model reads no more" if limit == options.longest else "max_length raises it"
         for i in used[lengths[used] > limit].tolist():
-            faults.setdefault(i, f"it has {lengths[i]:,} {what}, and the limit is {limit:,} "
-                              "(max_length raises it)")  # fmt: skip
+            faults.setdefault(
+                i, f"it has {lengths[i]:,} {what}, and the limit is {limit:,} ({why})"
+            )
     notes = settle(faults, source, options) + notes
     splits = {name: np.setdiff1d(ids, list(faults)) for name, ids in splits.items()}
     splits = {name: ids for name, ids in splits.items() if len(ids)}

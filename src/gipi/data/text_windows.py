@@ -5,6 +5,10 @@ the text has, from a generator of (seed, e), so that every token is seen once an
 In evaluation the windows lie side by side and every token but the first is predicted once.
 Rank r of w takes windows n·r//w .. n·(r+1)//w of each step, as everywhere.
 
+For a net that remembers, the windows of a step go on where those of the step before ended: the
+text is cut into B long stretches that are read beside each other. Each epoch of training begins a
+little later than the others (`gipi.text.streams`); in evaluation nothing is left out.
+
 B windows of a step, T tokens of a window.
 """
 
@@ -20,12 +24,13 @@ import torch
 from gipi.core.batch import Batch
 from gipi.core.errors import ConfigError
 from gipi.core.schema import IGNORED_TOKEN
-from gipi.text.packing import random_windows
+from gipi.text.packing import random_windows, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHUNK_TOKENS = 1 << 16  # read at once: several steps of a small model, one of a large one
+STRETCH = 16  # windows of a stretch in evaluation, at least: fewer would hardly be a memory
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class WindowStream:
     rows, batch_size, steps   of one epoch, over all ranks; in training all steps are full
     inputs {"tokens": (B, T) int64}, target (B, T) int64; ids (B,) where the windows begin
     seconds_waiting           time spent reading so far
+    places                    with `carry`: stretches that are read beside each other, else 0; the
+                              inputs are then also "place" (B,) int64, the number of its stretch,
+                              and "fresh" (B,) bool, whether nothing came before
     """
 
     weighted = False
@@ -70,6 +78,7 @@ class WindowStream:
     def __init__(
         self, running: Running, part: str, *, batch_size: int | str, seed: int = 0,
         shuffle: bool = True, device: torch.device | str = "cpu", rank: int = 0, world: int = 1,
+        carry: bool = False,
     ) -> None:  # fmt: skip
         if not 0 <= rank < world:
             raise ConfigError(f"rank {rank} of {world}", "a rank from 0 to world-1", "correct it")
@@ -77,18 +86,23 @@ class WindowStream:
         self._begin, end = running.spans[part]
         self._tokens = running.tokens[self._begin : end]
         self.length = running.length
-        windows = running.windows(part)
-        self.batch_size = _batch_size(batch_size, windows)
+        windows, T = running.windows(part), running.length
+        most = windows
+        if carry:
+            most = max(1, (len(self._tokens) - 1) // T if shuffle else windows // STRETCH)
+        self.batch_size = _batch_size(batch_size, most)
+        self.places = self.batch_size if carry else 0
         self.shuffle = shuffle
-        self.steps = (
-            max(1, windows // self.batch_size) if shuffle else -(-windows // self.batch_size)
-        )
+        full = (len(self._tokens) - T) // T if carry else windows  # wherever an epoch begins
+        self.steps = max(1, full // self.batch_size) if shuffle else -(-windows // self.batch_size)
         self.rows = self.steps * self.batch_size if shuffle else windows
         self.seed, self.rank, self.world = seed, rank, world
         self.device = torch.device(device)
         self.seconds_waiting = 0.0
         per = self.batch_size * self.length
         self._per_chunk = max(1, min(64, CHUNK_TOKENS // max(per, 1)))
+        self._places = torch.arange(self.places, device=self.device)
+        self._fresh = torch.ones(self.places, dtype=torch.bool, device=self.device)
 
     def close(self) -> None:
         """Do nothing: no worker reads for this stream."""
@@ -96,10 +110,27 @@ class WindowStream:
     def starts(self, epoch: int) -> np.ndarray:
         """Return (rows,) int64: where the windows of this epoch begin within the part."""
         if not self.shuffle:
-            return np.arange(self.rows, dtype=np.int64) * self.length
+            return self._in_order() * self.length
+        if self.places:
+            found = streams(len(self._tokens), self.length, rows=self.places, seed=self.seed,
+                            epoch=epoch)  # fmt: skip
+            return found[: self.steps].reshape(-1)
         return random_windows(
             len(self._tokens), self.length + 1, number=self.rows, seed=self.seed, epoch=epoch
         )
+
+    def _in_order(self) -> np.ndarray:
+        """Return (rows,) int64: the numbers of all windows, step after step.
+
+        With stretches, the first ones have a window more where they cannot all be equal.
+        """
+        if not self.places:
+            return np.arange(self.rows, dtype=np.int64)
+        each, more = divmod(self.rows, self.places)
+        counts = each + (np.arange(self.places) < more)
+        first = np.cumsum(counts) - counts
+        steps = np.arange(self.steps)[:, None]
+        return np.asarray((first + steps)[steps < counts], np.int64)
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Yield this rank's share of the batches of one epoch from batch number `skip` on."""
@@ -108,20 +139,21 @@ class WindowStream:
             began = time.perf_counter()
             last = min(first + self._per_chunk, self.steps)
             sizes = [min(size, self.rows - step * size) for step in range(first, last)]
-            batches = self._cut(starts[first * size : last * size], sizes)
+            batches = self._cut(starts[first * size : last * size], sizes, first=first)
             self.seconds_waiting += time.perf_counter() - began
             yield from batches
 
-    def _cut(self, starts: np.ndarray, sizes: list[int]) -> list[Batch]:
-        """Return the batches of consecutive steps that begin at starts[0]."""
+    def _cut(self, starts: np.ndarray, sizes: list[int], *, first: int) -> list[Batch]:
+        """Return the batches of consecutive steps that begin at starts[0], with step `first`."""
         r, w = self.rank, self.world
-        shares, empty, keep, base = [], [], [], 0
+        shares, empty, keep, own, base = [], [], [], [], 0
         for n in sizes:
             low, high = n * r // w, n * (r + 1) // w
             empty.append(low == high)
             if low == high:  # every rank takes part in every step
                 low, high = 0, 1
             keep.append(slice(base + low, base + high))
+            own.append(slice(low, high))
             shares.append(high - low)
             base += n
         mine = starts if w == 1 else np.concatenate([starts[part] for part in keep])
@@ -130,8 +162,14 @@ class WindowStream:
         nothing = torch.zeros(1, device=self.device) if any(empty) else None
         cut = zip(tokens.split(shares), target.split(shares), ids.split(shares), sizes, empty,
                   strict=True)  # fmt: skip
-        return [Batch({"tokens": x}, y, nothing if none else None, i, rows)
-                for x, y, i, rows, none in cut]  # fmt: skip
+        batches = [Batch({"tokens": x}, y, nothing if none else None, i, rows)
+                   for x, y, i, rows, none in cut]  # fmt: skip
+        if self.places:
+            begins, goes_on = self._fresh, ~self._fresh
+            for number, (batch, part) in enumerate(zip(batches, own, strict=True), first):
+                batch.inputs["place"] = self._places[part]
+                batch.inputs["fresh"] = (goes_on if number else begins)[part]
+        return batches
 
     def _read(self, starts: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and targets, (rows, T) int64 each, on the device."""

@@ -53,7 +53,7 @@ def open_texts(rows: Divided) -> Opened:
     fields = text_fields(schema)
     if not fields:
         return Opened(schema, {}, splits, [])
-    faults = text_faults(schema, source, np.sort(np.concatenate(list(splits.values()))))
+    faults = text_faults(fields, source, np.sort(np.concatenate(list(splits.values()))))
     notes = settle(faults, source, options)
     splits = without_rows(splits, list(faults))
     used = np.sort(np.concatenate(list(splits.values())))
@@ -81,7 +81,7 @@ def read_texts(schema: Schema, source: Source, options: DataOptions) -> Opened:
     if not fields:
         return Opened(schema, {}, {}, [])
     every = np.arange(source.rows, dtype=np.int64)
-    faults = text_faults(schema, source, every)
+    faults = text_faults(text_fields(schema), source, every)
     notes = settle(faults, source, options)
     used = np.setdiff1d(every, list(faults))
     columns = [only_used(texts_of(source, f), used) for f in fields]
@@ -129,10 +129,10 @@ def only_used(texts: list[str], used: np.ndarray) -> list[str]:
     return out
 
 
-def text_faults(schema: Schema, source: Source, rows: np.ndarray) -> dict[int, str]:
+def text_faults(fields: tuple[Field, ...], source: Source, rows: np.ndarray) -> dict[int, str]:
     """Return row -> why a text of it cannot be read: null bytes, halves of surrogate pairs."""
     found: dict[int, str] = {}
-    for field in text_fields(schema):
+    for field in fields:
         texts = texts_of(source, field)
         for i in rows.tolist():
             why = fault_in(texts[i])

@@ -10,6 +10,7 @@ Shape suffixes: N rows, B rows of a batch, T positions.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -69,18 +70,20 @@ class Tokens:
 class Padder:
     """The tokens of one split, and how batches are cut out of them.
 
-    place  where the tokens lie; gathering happens there, without a loop over rows
+    place  where the tokens lie; gathering happens there, without a loop over rows. On the host that
+           is where they lie already, perhaps mapped from the disk: nothing is copied.
     """
 
     def __init__(self, tokens: Tokens, ids: np.ndarray, place: torch.device) -> None:
-        own = tokens.take(ids)
+        if place.type != "cpu":
+            tokens, ids = tokens.take(ids), np.arange(len(ids))
         self.pad, self.place = tokens.pad, place
-        shape = (width_of(own.longest), *own.values.shape[1:])
-        spare = np.full(shape, tokens.pad, dtype=own.values.dtype)
-        # A row is read to the width of its batch; the last ones must not run over the end.
-        self._values = torch.from_numpy(np.concatenate([own.values, spare])).to(place)
-        self._starts = torch.from_numpy(own.offsets[:-1].copy()).to(place)
-        self._counts = torch.from_numpy(own.lengths).to(place)
+        values = tokens.values
+        if not len(values):  # nothing but empty rows: all that is read of them is padding
+            values = np.full((1, *values.shape[1:]), tokens.pad, dtype=values.dtype)
+        self._values = _as_tensor(values).to(place)
+        self._starts = torch.from_numpy(tokens.offsets[ids]).to(place)
+        self._counts = torch.from_numpy(tokens.lengths[ids]).to(place)
 
     def cut(self, positions: Tensor, width: int) -> Tensor:
         """Return (B, T) int64 tokens of the rows at `positions`, right-padded to T = `width`.
@@ -89,12 +92,23 @@ class Padder:
         """
         steps = torch.arange(width, device=self.place)
         index_BT = self._starts.index_select(0, positions)[:, None] + steps
-        found = self._values.index_select(0, index_BT.view(-1))
+        # A row is read to the width of its batch: the last one must not run over the end.
+        flat = index_BT.view(-1).clamp_max_(len(self._values) - 1)
+        found = self._values.index_select(0, flat)
         found = found.view(*index_BT.shape, *found.shape[1:])
         beyond = steps >= self._counts.index_select(0, positions)[:, None]
         if found.ndim > 2:
             beyond = beyond[..., None]
         return found.long().masked_fill_(beyond, self.pad)
+
+
+def _as_tensor(values: np.ndarray) -> Tensor:
+    """Return the values as a tensor that shares their memory, which is only read."""
+    if values.flags.writeable:
+        return torch.from_numpy(values)
+    with warnings.catch_warnings():  # torch warns of what is mapped for reading alone
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return torch.from_numpy(values)
 
 
 def width_of(longest: int) -> int:

@@ -105,7 +105,8 @@ def _masks(outputs: Tensor, target: Tensor, weight: Tensor | None, goal: Field) 
     with np.errstate(invalid="ignore", divide="ignore"):
         each = both_say / union  # NaN where neither says the class
     known = ~np.isnan(each)
-    mean = np.where(known, each, 0.0).sum(1) / np.maximum(known.sum(1), 1)
+    labelled = known.any(1)  # not where nobody labelled a pixel: nothing in it can be wrong
+    mean = np.where(labelled, np.where(known, each, 0.0).sum(1) / np.maximum(known.sum(1), 1), 1.0)
     table = []
     hits, truth, said = total.diagonal(), total.sum(1), total.sum(0)
     for k, name in enumerate(goal.classes):
@@ -121,6 +122,9 @@ def _masks(outputs: Tensor, target: Tensor, weight: Tensor | None, goal: Field) 
         )
     words = []
     for scores, seen, m in zip(each, known, mean, strict=True):
+        if not seen.any():
+            words.append("no pixel is labelled in it")
+            continue
         order = [k for k in np.argsort(np.where(seen, scores, np.inf)) if seen[k]][:3]
         weakest = ", ".join(f"{goal.classes[k]} {scores[k]:.0%}" for k in order)
         words.append(f"mean IoU {m:.0%} over the classes in it; weakest: {weakest}")

@@ -18,6 +18,7 @@ IGNORED = 255
 TINT = 0.55  # share of the class colour in a tinted pixel
 SIDE = 300  # pixels of the shorter side to which small pictures are enlarged before drawing
 LONGEST = 640
+FARTHEST = 10_000  # pixels from the corner beyond which answers are drawn no farther
 TRUTH = (255, 255, 255)
 _BASE = (
     (37, 99, 201), (212, 87, 10), (15, 138, 109), (147, 52, 184), (181, 138, 0), (194, 37, 92),
@@ -90,12 +91,14 @@ def boxed(
     image, factor = canvas(picture)
     draw, letters = ImageDraw.Draw(image), font(12)
     for box, _ in truth:
-        corners = [v * factor for v in box]
+        corners = _corners(box, factor)
         draw.rectangle(_outer(corners, 1), outline=(0, 0, 0), width=1)
         draw.rectangle(corners, outline=TRUTH, width=2)
     for box, kind, score in sorted(said, key=lambda s: s[2]):
+        if not np.isfinite(box).all():
+            continue
         colour = _rgb(palette[kind])
-        corners = [v * factor for v in box]
+        corners = _corners(box, factor)
         draw.rectangle(corners, outline=colour, width=2)
         _label(draw, f"{label_of(classes, kind)} {score:.2f}", corners, colour, letters, image.size)
     return image
@@ -110,13 +113,16 @@ def pointed(picture: np.ndarray, *, truth: np.ndarray, said: np.ndarray) -> Imag
     draw = ImageDraw.Draw(image)
     palette = colours(max(len(said), 1))
     for k, (goal, answer) in enumerate(zip(truth, said, strict=True)):
-        x, y = float(answer[0]) * factor, float(answer[1]) * factor
+        said_so = bool(np.isfinite(answer[:2]).all())
+        x, y = (float(np.clip(v * factor, -FARTHEST, FARTHEST)) for v in answer[:2])
         if goal[2] > 0:
             gx, gy = float(goal[0]) * factor, float(goal[1]) * factor
-            draw.line([gx, gy, x, y], fill=(220, 60, 60), width=1)
+            if said_so:
+                draw.line([gx, gy, x, y], fill=(220, 60, 60), width=1)
             draw.ellipse([gx - 5, gy - 5, gx + 5, gy + 5], outline=(0, 0, 0), width=1)
             draw.ellipse([gx - 4, gy - 4, gx + 4, gy + 4], outline=TRUTH, width=2)
-        draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=_rgb(palette[k]), outline=(0, 0, 0))
+        if said_so:
+            draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=_rgb(palette[k]), outline=(0, 0, 0))
     return image
 
 
@@ -169,6 +175,12 @@ def _label(
     y = corners[1] - high if corners[1] >= high else corners[1]
     draw.rectangle([x, y, x + wide, y + high], fill=colour)
     draw.text((x + 3 - left, y + 2 - top), words, fill=(255, 255, 255), font=letters)
+
+
+def _corners(box: Sequence[float], factor: float) -> list[float]:
+    """Return the corners of a box, upper left first: a net of the user's own may invert boxes."""
+    x0, y0, x1, y1 = (float(np.clip(v * factor, -FARTHEST, FARTHEST)) for v in box)
+    return [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
 
 
 def _outer(corners: Sequence[float], by: float) -> list[float]:

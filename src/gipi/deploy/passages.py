@@ -41,6 +41,9 @@ def judge(judged: Evaluation, schema: Schema, *, samples: bool) -> Known:
         return Known()
     bits_NT = judged.outputs.double().numpy() / np.log(2)
     target_NT = judged.target.numpy()
+    if judged.ids is not None:  # windows that are read beside each other: back into their order
+        order = np.argsort(judged.ids.numpy(), kind="stable")
+        bits_NT, target_NT = bits_NT[order], target_NT[order]
     real_NT = target_NT != IGNORED_TOKEN
     counts, edges = np.histogram(
         np.clip(bits_NT[real_NT], 0, MOST_BITS), bins=BINS, range=(0, MOST_BITS)

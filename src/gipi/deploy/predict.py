@@ -196,7 +196,7 @@ def _later(do: str) -> str:
 
 def seen_from(task: Task, schema: Schema, tta: Sequence[str]) -> Task:
     """Return `task` with answers merged over the views that `tta` spans; itself without any."""
-    return with_views(task, schema, views=data_.tta_views(list(tta))) if tta else task
+    return with_views(task, schema, views=data_.tta_views(tta)) if tta else task
 
 
 def rows_at_once(schema: Schema) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
@@ -59,3 +59,8 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
             -f.strength,
         ),
     )
+
+
+def roots(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the confirmed problems that no other brings about."""
+    return [f for f in findings if f.severity == "problem" and f.confirmed and not f.parents]

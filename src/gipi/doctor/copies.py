@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
@@ -40,7 +40,7 @@ class Saved:
 
 def save(exp: Experiment) -> Saved:
     """Return a copy of weights, buffers, gradients, modes, optimizer, scheduler and generators."""
-    modules = [exp.model, *([exp.loss] if isinstance(exp.loss, nn.Module) else [])]
+    modules = _modules(exp)
     held = [t for m in modules for t in (*m.parameters(), *m.buffers())]
     groups = [
         {k: copy.copy(v) for k, v in g.items() if k != "params"} for g in exp.optimizer.param_groups
@@ -53,7 +53,7 @@ def save(exp: Experiment) -> Saved:
         copy.deepcopy(exp.optimizer.state_dict()),
         groups,
         copy.deepcopy(exp.scheduler.state_dict()) if hasattr(exp.scheduler, "state_dict") else None,
-        (torch.get_rng_state(), random.getstate(), np.random.get_state()),  # noqa: NPY002
+        _generators(),
     )  # fmt: skip
 
 
@@ -71,9 +71,49 @@ def restore(exp: Experiment, saved: Saved) -> None:
         group.update(rates)
     if saved.scheduler is not None:
         exp.scheduler.load_state_dict(copy.deepcopy(saved.scheduler))
-    torch.set_rng_state(saved.rng[0])
-    random.setstate(saved.rng[1])
-    np.random.set_state(saved.rng[2])  # noqa: NPY002
+    _set_generators(saved.rng)
+
+
+@contextmanager
+def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Put back what passes within change, where no step is taken.
+
+    Buffers, modes, generators, gradients (none within), and the weights that are named. It costs a
+    part of `untouched`, which copies every weight and the optimizer.
+    """
+    modules = _modules(exp)
+    tensors = [*weights, *(b for m in modules for b in m.buffers())]
+    kept = [(t, t.detach().clone()) for t in tensors]
+    modes = [(m, m.training) for m in exp.model.modules()]
+    grads = [(p, p.grad) for m in modules for p in m.parameters()]
+    generators = _generators()
+    for param, _ in grads:
+        param.grad = None
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, old in kept:
+                tensor.copy_(old)
+        for module, mode in modes:
+            module.training = mode
+        for param, grad in grads:
+            param.grad = grad
+        _set_generators(generators)
+
+
+def _modules(exp: Experiment) -> list[nn.Module]:
+    return [exp.model, *([exp.loss] if isinstance(exp.loss, nn.Module) else [])]
+
+
+def _generators() -> tuple[Tensor, Any, Any]:
+    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+
+
+def _set_generators(state: tuple[Tensor, Any, Any]) -> None:
+    torch.set_rng_state(state[0])
+    random.setstate(state[1])
+    np.random.set_state(state[2])  # noqa: NPY002
 
 
 @contextmanager

@@ -135,6 +135,22 @@ def kept(data: Any, keep: Tensor) -> Any:
     return reloaded(data, rows, shuffle=_shuffles(data))
 
 
+def splits_of(exp: Experiment) -> Iterator[tuple[str, Any, Tensor, Tensor]]:
+    """Yield (name, data, X, y) of both splits, every row in the order in which `kept` counts them.
+
+    Raises `CannotRepair` where a split is a stream.
+    """
+    for name in ("train", "val"):
+        data = getattr(exp, name)
+        if data is None:
+            continue
+        pair = stored(data)
+        if pair is None:
+            message = f"rows of {name} cannot be chosen by their number"
+            raise CannotRepair(message)
+        yield name, data, *pair
+
+
 def replaced(data: Any, X: Tensor, y: Tensor) -> Any:
     """Return other rows in the form of the data: a pair for a pair, a loader for a loader.
 

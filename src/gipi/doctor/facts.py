@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.copies import untouched
+from gipi.doctor.copies import peeking, untouched
 from gipi.doctor.experiment import batches, call, take_step, tensors, whole
 from gipi.doctor.losses import LossKind, loss_kind
 from gipi.doctor.tape import Tape, heard, taped
@@ -160,7 +160,7 @@ class Facts:
         In evaluation mode where training mode fails, as a batch norm does on a single row.
         """
         self.passes += 1
-        with untouched(self.exp):
+        with peeking(self.exp):
             self.exp.model.train()
             try:
                 return taped(self.exp, self.batch[0])
@@ -230,17 +230,14 @@ class Facts:
         """
         self.passes += 1
         exp = self.exp
-        with untouched(exp):
+        with peeking(exp):
             exp.model.train()
             if transformed and exp.transform is not None:
                 xb = exp.transform(xb)
-            for p in exp.model.parameters():
-                p.grad = None
             loss = exp.loss(call(exp.model, xb), yb)
             if loss.requires_grad:
                 loss.mean().backward()
-            return {n: None if p.grad is None else p.grad.clone()
-                    for n, p in exp.model.named_parameters()}  # fmt: skip
+            return {n: p.grad for n, p in exp.model.named_parameters()}
 
     @cached_property
     def moves(self) -> list[Moved]:
@@ -301,11 +298,14 @@ class Facts:
         """
         self.passes += 1
         exp = self.exp
-        with untouched(exp), torch.no_grad():
+        zero = [
+            p for p in exp.model.parameters()
+            if p.is_floating_point() and p.numel() and not bool(p.any())
+        ]  # fmt: skip
+        with peeking(exp, weights=zero), torch.no_grad():
             generator = torch.Generator().manual_seed(0)
-            for p in exp.model.parameters():
-                if p.is_floating_point() and p.numel() and not bool(p.any()):
-                    p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p))
+            for p in zero:
+                p.add_(0.1 * torch.randn(p.shape, generator=generator).to(p))
             exp.model.eval()
             return call(exp.model, xb)
 
@@ -355,7 +355,7 @@ class Facts:
     def says(self, xb: Any, *, training: bool = False) -> Any:
         """Return the outputs for some inputs; the experiment stays as it was."""
         self.passes += 1
-        with untouched(self.exp), torch.no_grad():
+        with peeking(self.exp), torch.no_grad():
             self.exp.model.train(training)
             return call(self.exp.model, xb)
 

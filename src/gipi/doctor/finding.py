@@ -16,6 +16,17 @@ Change = Callable[["Experiment"], str]
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What a repair is judged by where the loss as asked may rightly get worse.
+
+    name  for people; of: (outputs, targets) -> score, more is better
+    """
+
+    name: str
+    of: Callable[[Any, Any], float]
+
+
+@dataclass(frozen=True)
 class Repair:
     """One change that may cure a finding.
 
@@ -23,8 +34,12 @@ class Repair:
     change  alters a *copy* of the experiment in place and says what it did; raises `CannotRepair`
     mode    "auto": the doctor may do it; "ask": proposed, needs a yes; "advise": only told
     proof   what must hold for it to be kept: validation "better" by more than its noise,
-            "not worse" by more than it, or "exact": the fault is gone, whatever the score says
+            "not worse" by more than it, or "exact": its rule is asked again and does not find the
+            fault any more, whatever the score says
     edit    the exact edit that a person would make in his own code
+    measure what the proof goes by; None: the metric, or the loss as asked
+    setting the key of a `gipi train` configuration that the change comes to, "lr" or "model.init";
+            empty where no key says it
     """
 
     name: str
@@ -32,6 +47,8 @@ class Repair:
     mode: Mode = "auto"
     proof: Proof = "better"
     edit: str = ""
+    measure: Measure | None = None
+    setting: str = ""
 
 
 class CannotRepair(Exception):  # noqa: N818  read where it is raised, never seen by users

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gipi.doctor.copies import untouched
+from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call
-from gipi.doctor.play import units_of
+from gipi.doctor.eye import units_of
 from gipi.doctor.probes import Trial, compared, horizon
 from gipi.doctor.reinit import renew
 from gipi.doctor.tape import WEIGHTED
@@ -64,7 +64,7 @@ def places(facts: Facts) -> list[float]:
             seen.append(said)
 
     facts.passes += 1
-    with untouched(exp):
+    with peeking(exp):
         exp.model.train()
         hooks = []
         if facts.inputs == "sequence":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gipi.doctor.copies import untouched
+from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ def _loss_with(facts: Facts, names: list[str]) -> float:
     """Return the first batch's loss after noise is added to some parameters."""
     facts.passes += 1
     exp = facts.exp
-    with untouched(exp), torch.no_grad():
+    held = dict(exp.model.named_parameters())
+    with peeking(exp, weights=[held[n] for n in names]), torch.no_grad():
         exp.model.train()
-        held = dict(exp.model.named_parameters())
         generator = torch.Generator().manual_seed(0)
         for n in names:
             noise = torch.randn(held[n].shape, generator=generator).to(held[n])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gipi.doctor.copies import untouched
+from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.probes import accuracy_on
 
@@ -164,7 +164,7 @@ def is_linear(facts: Facts, xb: Tensor) -> bool:
     half = min(PAIRS, len(xb) // 2)
     a, b = xb[:half], xb[half : 2 * half]
     facts.passes += 1
-    with untouched(facts.exp), torch.no_grad():
+    with peeking(facts.exp), torch.no_grad():
         facts.exp.model.eval()
         said = call(facts.exp.model, torch.cat([a, b, a + b, torch.zeros_like(a[:1])]))
     if not isinstance(said, Tensor) or len(said) != 3 * half + 1:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.experiment import call, whole
 from gipi.doctor.finding import CannotRepair
-from gipi.doctor.play import seeded
+from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

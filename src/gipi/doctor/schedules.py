@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gipi.doctor.probes import times_lr
+from gipi.doctor.rates import times_lr
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NEIGHBOURS = 10
-ORDERS = 40
-"""Random orders of the targets that a score is held against."""
+FEW, ORDERS = 8, 40
+"""Random orders of the targets that a score is held against: few where they leave no doubt."""
+BEYOND_DOUBT = 15.0
+"""Standard deviations of the few from which on more orders cannot change what is said."""
 SHRINK = (0.03, 0.3, 3.0, 30.0)
 """Ridge penalties, in units of the mean squared singular value."""
 
@@ -88,13 +90,28 @@ def ridge(F_np: Tensor) -> Ridge:
     return Ridge(F_np, mean_p, U, s2[live])
 
 
-def left_out(r: Ridge, Y_nk: Tensor, penalty: float) -> Tensor:
-    """Return the prediction of every row by a ridge regression on all the others."""
+@dataclass(frozen=True)
+class Fit:
+    """Targets projected on the features once, for every penalty."""
+
+    ridge: Ridge
+    Y_nk: Tensor
+    mean_k: Tensor
+    inner_rk: Tensor
+
+    def left_out(self, penalty: float) -> Tensor:
+        """Return the prediction of every row by a ridge regression on all the others."""
+        r = self.ridge
+        w = r.s2_r / (r.s2_r + penalty)
+        fit = self.mean_k + r.U_nr @ (w[:, None] * self.inner_rk)
+        h = 1 / len(self.Y_nk) + r.U_nr.square() @ w
+        return self.Y_nk - (self.Y_nk - fit) / (1 - h).clamp_min(1e-3)[:, None]
+
+
+def fitted(r: Ridge, Y_nk: Tensor) -> Fit:
+    """Return what a regression of some targets needs for any penalty."""
     mean = Y_nk.mean(0)
-    w = r.s2_r / (r.s2_r + penalty)
-    fit = mean + r.U_nr @ (w[:, None] * (r.U_nr.T @ (Y_nk - mean)))
-    h = 1 / len(Y_nk) + r.U_nr.square() @ w
-    return Y_nk - (Y_nk - fit) / (1 - h).clamp_min(1e-3)[:, None]
+    return Fit(r, Y_nk, mean, r.U_nr.T @ (Y_nk - mean))
 
 
 def explained(told_nk: Tensor, Y_nk: Tensor, groups: int) -> Tensor:
@@ -108,12 +125,11 @@ def explained(told_nk: Tensor, Y_nk: Tensor, groups: int) -> Tensor:
     return 1 - off / base.clamp_min(1e-12)
 
 
-def versions(Y_nk: Tensor, more: tuple[Tensor, ...] = (), *, seed: int = 0) -> Tensor:
-    """Return targets, further versions of them, and random orders side by side: (n, G k)."""
+def in_any_order(Y_nk: Tensor, orders: int, *, seed: int = 0) -> list[Tensor]:
+    """Return targets in random orders; the first ones are the same, however many are asked for."""
     generator = torch.Generator().manual_seed(seed)
     n = len(Y_nk)
-    mixed = [Y_nk[torch.randperm(n, generator=generator)] for _ in range(ORDERS)]
-    return torch.cat([Y_nk, *more, *mixed], 1)
+    return [Y_nk[torch.randperm(n, generator=generator)] for _ in range(orders)]
 
 
 def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple[Answer, Tensor]:
@@ -122,27 +138,32 @@ def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple
     Every version chooses its best penalty, so that chance may choose as well.
     """
     Y = Y_nk.double()
-    wide = versions(Y, tuple(m.double() for m in more))
-    groups = 1 + len(more) + ORDERS
-    best = torch.full((groups,), -torch.inf, dtype=torch.float64)
-    told = Y
-    for penalty in r.penalties:
-        out = left_out(r, wide, penalty)
-        scores = explained(out, wide, groups)
-        if scores[0] > best[0]:
-            told = out[:, : Y.shape[1]]
-        best = torch.maximum(best, scores)
-    answer = Answer(float(best[0]), best[1 + len(more) :], told)
-    return answer, best[1 : 1 + len(more)]
+    others = [m.double() for m in more]
+
+    def asked(orders: int) -> tuple[Answer, Tensor]:
+        wide = torch.cat([Y, *others, *in_any_order(Y, orders)], 1)
+        groups = 1 + len(others) + orders
+        best = torch.full((groups,), -torch.inf, dtype=torch.float64)
+        told, fit = Y, fitted(r, wide)
+        for penalty in r.penalties:
+            out = fit.left_out(penalty)
+            scores = explained(out, wide, groups)
+            if scores[0] > best[0]:
+                told = out[:, : Y.shape[1]]
+            best = torch.maximum(best, scores)
+        return Answer(float(best[0]), best[1 + len(others) :], told), best[1 : 1 + len(others)]
+
+    first = asked(FEW)
+    return first if first[0].z > BEYOND_DOUBT else asked(ORDERS)
 
 
 def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor) -> Tensor:
     """Return what the regression with the best penalty says of other rows: (m, k)."""
     Y = Y_nk.double()
-    penalty = max(r.penalties, key=lambda c: float(explained(left_out(r, Y, c), Y, 1)))
-    mean = Y.mean(0)
-    inner = (r.U_nr.T @ (Y - mean)) / (r.s2_r + penalty)[:, None]
-    return mean + (F_mp.double() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
+    fit = fitted(r, Y)
+    penalty = max(r.penalties, key=lambda c: float(explained(fit.left_out(c), Y, 1)))
+    inner = fit.inner_rk / (r.s2_r + penalty)[:, None]
+    return fit.mean_k + (F_mp.double() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
 
 
 def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
@@ -156,12 +177,17 @@ def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
 def ask_neighbours(near_nk: Tensor, Y_nk: Tensor) -> Answer:
     """Return the answer of the nearest neighbours, shrunk to the mean by their number."""
     Y = Y_nk.double()
-    wide = versions(Y)
-    mean = wide.mean(0)
-    k = near_nk.shape[1]
-    out = mean + (wide[near_nk].mean(1) - mean) * (k / (k + 1))
-    scores = explained(out, wide, 1 + ORDERS)
-    return Answer(float(scores[0]), scores[1:], out[:, : Y.shape[1]])
+
+    def asked(orders: int) -> Answer:
+        wide = torch.cat([Y, *in_any_order(Y, orders)], 1)
+        mean = wide.mean(0)
+        k = near_nk.shape[1]
+        out = mean + (wide[near_nk].mean(1) - mean) * (k / (k + 1))
+        scores = explained(out, wide, 1 + orders)
+        return Answer(float(scores[0]), scores[1:], out[:, : Y.shape[1]])
+
+    first = asked(FEW)
+    return first if first.z > BEYOND_DOUBT else asked(ORDERS)
 
 
 def auc(score: Tensor, positive: Tensor) -> float:

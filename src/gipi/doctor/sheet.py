@@ -11,6 +11,7 @@ Shapes: n rows, p features, k columns of targets.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,7 +71,11 @@ class Sheet:
     Y: Tensor
     label: Tensor | None
     flat: int
-    ridge: Ridge
+
+    @cached_property
+    def ridge(self) -> Ridge:
+        """The features, factorised when a regression is asked for."""
+        return ridge(self.F)
 
     @property
     def straight(self) -> Tensor:
@@ -116,9 +121,9 @@ def _sheet(facts: Facts, split: str) -> Sheet | None:
     Y = _targets(facts, y[rows], None if label is None else label[rows])
     if lens is None or Y is None:
         return None
-    features = lens(taken)
-    return Sheet(lens, rows, features, Y, None if label is None else label[rows],
-                 lens.bend.shape[0], ridge(features))  # fmt: skip
+    return Sheet(
+        lens, rows, lens(taken), Y, None if label is None else label[rows], lens.bend.shape[0]
+    )
 
 
 def answers(facts: Facts, split: str = "train") -> tuple[Answer, Answer]:

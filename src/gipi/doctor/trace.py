@@ -122,6 +122,16 @@ class Trace:
         part = [v for v in self.losses[max(first, 0) : last] if math.isfinite(v)]
         return sum(part) / len(part) if part else math.nan
 
+    @property
+    def recent(self) -> float:
+        """The mean of the finite losses of the last fifth of the steps, five at least; or NaN."""
+        return self.mean_loss(self.step - max(5, self.step // 5), self.step)
+
+    @property
+    def units(self) -> dict[str, UnitLook]:
+        """The last look at activations; empty before the first."""
+        return next((look.units for look in reversed(self.looks) if look.units), {})
+
     def ratio(self, looks: int = 6) -> float:
         """Return the median over the last looks and all matrices of update over weight; or NaN.
 

@@ -21,11 +21,15 @@ from gipi.doctor.sheet import cpu
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gipi.doctor.facts import Facts
+
 LOOKED_AT = 64
 """Columns whose frequencies are counted; fewer columns can only lower the bits."""
 MARGIN = 3.0
 DISTINCT = 10
 MORE = 10.0
+AT_ONCE = 2_000_000
+"""Numbers whose frequencies are counted at once."""
 MOST, NUMBERS = 200_000, 50_000_000
 """Rows, and numbers in them, up to which all of a split are compared."""
 
@@ -67,14 +71,15 @@ def bits_of(X: Any, first: Tensor) -> Tensor:
         flat = torch.nan_to_num(flat.float()) if flat.is_floating_point() else flat.long()
         if total is None:
             total = torch.zeros(len(flat), dtype=torch.float64)
-        for column in flat.T:
-            values, counts = torch.unique(column[first], return_counts=True)
-            at = torch.searchsorted(values, column.contiguous()).clamp_max(len(values) - 1)
-            count = torch.where(values[at] == column, counts[at], 1).double()
-            bits = -(count / len(first)).log2()
-            if len(values) > max(DISTINCT, 0.5 * len(first)):  # a column that hardly ever repeats
-                bits = torch.where(count <= 1, plenty, bits)
-            total += bits
+        for some in torch.arange(flat.shape[1]).split(max(1, AT_ONCE // max(len(flat), 1))):
+            rows = flat[:, some].T.contiguous()
+            seen = rows[:, first].sort(1).values
+            count = torch.searchsorted(seen, rows, right=True) - torch.searchsorted(seen, rows)
+            bits = -(count.clamp_min(1).double() / len(first)).log2()
+            # Of a column that hardly ever repeats one value says enough.
+            distinct = (seen.diff(dim=1) != 0).sum(1) + 1
+            single = (distinct > max(DISTINCT, 0.5 * len(first)))[:, None] & (count <= 1)
+            total += torch.where(single, plenty, bits).sum(0)
     return torch.zeros(0, dtype=torch.float64) if total is None else total
 
 
@@ -114,6 +119,17 @@ def copies(X: Any) -> Copies:
     keys = keys_of(X)
     first = first_of(keys)
     return Copies(keys, first, bits_of(X, first.nonzero().flatten()) >= enough(len(keys)))
+
+
+def training_copies(facts: Facts) -> tuple[Any, Copies]:
+    """Return the training inputs and the equal rows among them, looked for once."""
+    first = facts.start or facts
+    if "copies" not in first.notes:
+        assert first.train is not None
+        X = inputs_of(first.exp.train, first.train)
+        first.notes["copies"] = X, copies(X)
+    found: tuple[Any, Copies] = first.notes["copies"]
+    return found
 
 
 def first_of(keys: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from gipi.models.alexnet import AlexNetConfig, alexnet
 from gipi.models.backbones import BACKBONES, RECORDS, Backbone, backbone
 from gipi.models.deeplab import DeepLabV3Config, deeplabv3
 from gipi.models.densenet import DenseNetBCConfig, DenseNetConfig
+from gipi.models.detector import DetectorConfig
 from gipi.models.dlinear import DLinearConfig, NLinearConfig, dlinear, nlinear
 from gipi.models.embedder import text_embedder
 from gipi.models.fastnet import FastNetConfig, fastnet
 from gipi.models.fasttext import FastTextConfig, fasttext
 from gipi.models.fcn import FCNConfig, fcn
-from gipi.models.fcos import FCOSConfig, fcos
+from gipi.models.fcos import fcos
 from gipi.models.from_folder import PretrainedOptions, Start, fill_from, pretrained, read_start
 from gipi.models.from_tokens import (
     BertOptions,
@@ -49,8 +50,9 @@ from gipi.models.pretraining import (
     span_writer,
     text_encoder,
 )
+from gipi.models.reader import ReaderConfig, reader
 from gipi.models.resnet import CifarResNetConfig, ResNetConfig
-from gipi.models.retinanet import RetinaNetConfig, retinanet
+from gipi.models.retinanet import retinanet
 from gipi.models.rnn import gru, lstm, rnn
 from gipi.models.rnn_encoder_decoder import Seq2SeqState
 from gipi.models.sequence import RNNConfig
@@ -78,8 +80,8 @@ __all__ = [
     "DeepLabV3Config",
     "DenseNetBCConfig",
     "DenseNetConfig",
+    "DetectorConfig",
     "FCNConfig",
-    "FCOSConfig",
     "FastNetConfig",
     "FastTextConfig",
     "GPT2Options",
@@ -100,8 +102,8 @@ __all__ = [
     "PerceptronConfig",
     "PretrainedOptions",
     "RNNConfig",
+    "ReaderConfig",
     "ResNetConfig",
-    "RetinaNetConfig",
     "Seq2SeqState",
     "SpanReader",
     "Start",
@@ -161,10 +163,11 @@ MODELS = Registry(
                ("image", "segment"), {"config": FCNConfig, "image": _STREET}),
         Record("fcos", fcos, "detection without anchors: pyramid and one head, on any backbone",
                "Tian et al. 2019, FCOS: fully convolutional one-stage object detection, "
-               "arXiv:1904.01355", ("image", "detect"), {"config": FCOSConfig, "image": _PHOTO}),
+               "arXiv:1904.01355",
+               ("image", "detect"), {"config": DetectorConfig, "image": _PHOTO}),
         Record("retinanet", retinanet, "detection with nine anchors a place, on any backbone",
                "Lin et al. 2017, Focal loss for dense object detection, arXiv:1708.02002",
-               ("image", "detect"), {"config": RetinaNetConfig, "image": _PHOTO}),
+               ("image", "detect"), {"config": DetectorConfig, "image": _PHOTO}),
         Record("heatmap", heatmap, "points: one map a point, on any backbone",
                "Xiao, Wu and Wei 2018, Simple baselines for human pose estimation, "
                "arXiv:1804.06208", ("image", "pose"), {"config": HeatmapConfig, "image": _FACE}),
@@ -197,6 +200,10 @@ MODELS = Registry(
                "Lample et al. 2016, Neural architectures for named entity recognition, "
                "arXiv:1603.01360; Ma and Hovy 2016, arXiv:1603.01354",
                ("text", "words", "tag"), {"config": TaggerConfig}),
+        Record("bilstm-reader", reader, "answers: reads question and context both ways: a floor",
+               "Chen, Fisch, Weston and Bordes 2017, Reading Wikipedia to answer open-domain "
+               "questions, arXiv:1704.00051", ("text", "reader", "answer"),
+               {"config": ReaderConfig}),
         Record("bert", text_encoder, "texts: every token sees every token",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
                ("text", "tag", "answer"), {"config": BertOptions}),
@@ -205,7 +212,7 @@ MODELS = Registry(
                ("text", "pairs"), {"config": BertOptions}),
         Record("pretrained", pretrained, "texts: an encoder that others trained, with a new head",
                "Devlin, Chang, Lee and Toutanova 2019, BERT, arXiv:1810.04805",
-               ("text", "pairs"), {"config": PretrainedOptions}),
+               ("text", "pairs", "tag", "answer"), {"config": PretrainedOptions}),
         Record("gpt2", language_model, "language: the next token from all before it",
                "Radford et al. 2019, Language models are unsupervised multitask learners",
                ("text", "language"), {"config": GPT2Options}),

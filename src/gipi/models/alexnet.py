@@ -11,7 +11,7 @@ from torch import nn
 from gipi.core.errors import ModelError
 from gipi.models.stem import Stem, image_of, pick_stem
 from gipi.models.tapped import Tapped
-from gipi.nn import initialise, why
+from gipi.nn import initialise, norm, why
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -74,7 +74,7 @@ class AlexNet(nn.Module):
         layers = (_layers_2012 if old else _layers_one_tower)(image[0], small=small)
         self.features = Tapped(layers, TAPS[config.variant])
         self.feature_channels = (96, 256, 256) if old else (64, 192, 256)
-        self.feature_strides = (1, 2, 4) if small else (4, 8, 16)
+        self.feature_strides = (1, 1, 2) if small else (4, 8, 16)  # the small stem does not pool
         headless = signature.outputs == 0
         self.maxpool = nn.Identity() if headless else nn.MaxPool2d(3, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1 if headless else GRID)
@@ -128,18 +128,14 @@ def _layers_one_tower(channels: int, *, small: bool) -> dict[str, nn.Module]:
 def _layers_2012(channels: int, *, small: bool) -> dict[str, nn.Module]:
     first, pool = _first(channels, 96, small=small)
     return {
-        "conv1": first, "relu1": nn.ReLU(inplace=True), "norm1": response_norm(), "pool1": pool,
+        "conv1": first, "relu1": nn.ReLU(inplace=True),
+        "norm1": norm("lrn", 96, dims=2), "pool1": pool,
         "conv2": nn.Conv2d(96, 256, 5, padding=2, groups=2), "relu2": nn.ReLU(inplace=True),
-        "norm2": response_norm(), "pool2": nn.MaxPool2d(3, 2),
+        "norm2": norm("lrn", 256, dims=2), "pool2": nn.MaxPool2d(3, 2),
         "conv3": nn.Conv2d(256, 384, 3, padding=1), "relu3": nn.ReLU(inplace=True),
         "conv4": nn.Conv2d(384, 384, 3, padding=1, groups=2), "relu4": nn.ReLU(inplace=True),
         "conv5": nn.Conv2d(384, 256, 3, padding=1, groups=2), "relu5": nn.ReLU(inplace=True),
     }  # fmt: skip
-
-
-def response_norm() -> nn.Module:
-    """Return the paper's y = x / (2 + 10⁻⁴ Σ x²)^0.75, summed over five neighbouring maps."""
-    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
 
 
 def _dense(outputs: int, dropout: float, *, before: bool) -> nn.Sequential:

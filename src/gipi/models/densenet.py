@@ -34,7 +34,7 @@ class DenseNetConfig:
     stem              "imagenet" 7x7/2 and pooling, "cifar" 3x3 without pooling, or "auto": cifar
                       for pictures of up to 64 pixels
     norm              a name of `gipi list norms`
-    dropout           share of the new maps of each layer dropped
+    dropout           share of the elements of each layer's new maps that are dropped
     memory_efficient  joins, norms and 1x1 convolutions are computed again in the backward pass
                       instead of being kept: about a fifth more time for far less memory
     """
@@ -52,8 +52,8 @@ class DenseNetBCConfig:
     depth             L, of the form 6n + 4
     growth            k, maps that each layer adds
     norm              a name of `gipi list norms`
-    dropout           share of the new maps of each layer dropped; the paper takes 0.2 where it does
-                      not augment
+    dropout           share of the elements of each layer's new maps that are dropped; the paper
+                      takes 0.2 where it does not augment
     memory_efficient  as in `DenseNetConfig`
     """
 

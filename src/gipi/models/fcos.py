@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from gipi.core.errors import ModelError
-from gipi.models.fpn import FPN, PRIOR, draw_head, flat, levels_for, tower
-from gipi.models.stem import image_of
-from gipi.nn import NORMS, initialise
-from gipi.nn.grids import STRIDES, existing_strides, locations
+from gipi.models.detector import Detector
+from gipi.models.fpn import draw_head, flat, levels_for
+from gipi.nn.grids import locations
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
+    from gipi.models.detector import DetectorConfig
 
 REACH = 4.0
 """Distance in strides that a new detector answers for every side of every place."""
 
 
-@dataclass(frozen=True)
-class FCOSConfig:
-    """Which FCOS.
-
-    backbone          a convolutional net of `gipi list models`
-    backbone_options  its own options
-    width             maps of the pyramid and of the head
-    depth             convolutions of each of the two towers of the head
-    strides           of the levels; those with a single place are left out
-    norm              of the towers, a name of `gipi list norms`: group norm does not care how few
-                      pictures a batch has
-    """
-
-    backbone: str = "resnet18"
-    backbone_options: dict[str, Any] = field(default_factory=dict)
-    width: Annotated[int, Field(gt=0)] = 128
-    depth: Annotated[int, Field(ge=0, le=8)] = 2
-    strides: tuple[int, ...] = STRIDES
-    norm: str = "group"
-
-
-class FCOS(nn.Module):
+class FCOS(Detector):
     """Pyramid, and one head of two towers that reads every level of it.
 
     image (B, C, H, W) of any size -> (B, A, 4 + 1 + K), float32; A places of all levels (see
@@ -62,30 +38,11 @@ class FCOS(nn.Module):
     the answer holds boxes rather than distances; towers of 2 x 128 maps rather than 4 x 256.
     """
 
-    def __init__(self, config: FCOSConfig, signature: Signature, generator: Generator) -> None:
-        super().__init__()
-        image = image_of(signature, "fcos")
-        if signature.outputs < 1:
-            raise ModelError("no class to find", "at least one class", "give boxes with classes")
-        NORMS.get(config.norm)
-        self.config, self.classes = config, signature.outputs
-        strides = existing_strides(image[1], image[2], strides=config.strides)
-        width = config.width
-        self.pyramid = FPN(config.backbone, image, strides=strides, width=width,
-                           options=config.backbone_options, generator=generator)  # fmt: skip
-        self.what = tower(width, config.depth, config.norm)
-        self.where = tower(width, config.depth, config.norm)
-        initialise(self.what, generator, activation="relu")
-        initialise(self.where, generator, activation="relu")
-        self.logits = nn.Conv2d(width, self.classes, 3, padding=1)
-        self.sides = nn.Conv2d(width, 5, 3, padding=1)  # four distances and the centerness
-        self.scale = nn.Parameter(torch.full((len(strides),), REACH).log())
-        draw_head(self.logits, generator, probability=PRIOR)
+    def __init__(self, config: DetectorConfig, signature: Signature, generator: Generator) -> None:
+        super().__init__(config, signature, generator, name="FCOS", boxes=1)
+        self.sides = nn.Conv2d(config.width, 5, 3, padding=1)  # four distances and the centerness
+        self.scale = nn.Parameter(torch.full((len(self.pyramid.strides),), REACH).log())
         draw_head(self.sides, generator)
-        self.choices = (
-            f"FCOS on {config.backbone}, levels of strides " + ", ".join(map(str, strides)),
-            *getattr(self.pyramid.body, "choices", ()),
-        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, A, 4 + 1 + K)."""
@@ -102,6 +59,6 @@ class FCOS(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-def fcos(config: FCOSConfig, signature: Signature, generator: Generator) -> FCOS:
+def fcos(config: DetectorConfig, signature: Signature, generator: Generator) -> FCOS:
     """Return an FCOS for images of this signature; `outputs` is the number of classes."""
     return FCOS(config, signature, generator)

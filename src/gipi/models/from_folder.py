@@ -1,4 +1,4 @@
-"""An encoder that others trained, with a new head: texts in, logits or vectors out.
+"""An encoder that others trained, with a new head: texts in; logits, tags, spans or vectors out.
 
 A folder in Hugging Face form is read once, when a run starts. After that the model is its own
 config.json, which travels among the options, and weights like any other's: it is built again
@@ -17,9 +17,10 @@ from gipi.core.errors import ModelError
 from gipi.models.embedder import TextEmbedder
 from gipi.models.encoder import EncoderConfig, EncoderModel
 from gipi.models.family import Fields
-from gipi.models.from_tokens import TextClassifier, text_in_words
+from gipi.models.from_tokens import HEADS, TextClassifier, shape_in_words, text_in_words
 from gipi.models.hub_folder import CONFIG, read_json
 from gipi.models.pretrained import FAMILIES, family_of, load_folder
+from gipi.models.token_heads import SpanReader, TokenTagger
 from gipi.models.transformer import draw_weights
 from gipi.nn.init import xavier
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 POOLING = Path("1_Pooling") / "config.json"  # how a sentence encoder makes one vector of a text
 NEUTRAL = ("_name_or_path", "transformers_version", "id2label", "label2id", "num_labels")
 Pooling = Literal["mean", "first"]
+NewHead = Literal["classify", "tag", "answer", "none"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,13 @@ class PretrainedOptions:
     """Which encoder stands below the new head.
 
     config   its config.json; filled from the folder by `pretrained=FOLDER`
-    head     classify: scores of a text, or numbers; none: the vector of a text
+    head     classify: scores of a text, or numbers; tag: scores of every token; answer: where an
+             answer begins and ends; none: the vector of a text
     pooling  the text's vector: mean over its tokens, or its first token through the pooling layer
     """
 
     config: dict[str, Any] = field(default_factory=dict)
-    head: Literal["classify", "none"] = "classify"
+    head: NewHead = "classify"
     pooling: Pooling = "mean"
 
 
@@ -93,12 +96,13 @@ def read_start(folder: str | Path) -> Start:
 
 def pretrained(
     options: PretrainedOptions, signature: Signature, generator: Generator
-) -> TextClassifier | TextEmbedder:
+) -> TextClassifier | TextEmbedder | TokenTagger | SpanReader:
     """Return the encoder of a config.json with a new head, all weights drawn from `generator`.
 
-    `fill_from` then puts the folder's weights in place. With `pooling` mean the head differs from
-    the published one, which reads the first token. Raises `ModelError` for a config that is no
-    encoder's, and for data that is no text or does not fit it.
+    `fill_from` then puts the folder's weights in place. With `pooling` mean the head of a text
+    differs from the published one, which reads the first token. Raises `ModelError` for a config
+    that is no encoder's, for data that is no text or does not fit it, and for a head that does not
+    answer what the data asks.
     """
     o = options
     if not o.config:
@@ -109,12 +113,16 @@ def pretrained(
         raise ModelError("data without text for the model 'pretrained'", "a column of texts",
                          "choose another model, or make the column a text by its kind"
                          )  # fmt: skip
+    wanted = HEADS[signature.per]
+    if o.head not in (wanted, "none"):
+        raise ModelError(f"model.head={o.head} for data that asks to {wanted}",
+                         f"the head {wanted}", "leave model.head out")  # fmt: skip
     _, config = _read(o.config, o.head, signature.outputs, "model.config")
     _fits(config, signature)
     config = replace(config, pooling=o.pooling)
-    if o.head == "classify":
+    if o.head in ("classify", "tag"):
         config = replace(config, outputs=signature.outputs)
-    else:
+    if o.head != "classify":  # one vector of a text is its affair alone
         config = replace(config, pool=False)
     body = EncoderModel(config)
     draw_weights(body, generator)
@@ -123,6 +131,12 @@ def pretrained(
             xavier(layer.weight, generator)
     if o.head == "none":
         return TextEmbedder(body, o, pad=signature.pad)
+    if o.head != "classify":
+        new_head = TokenTagger if o.head == "tag" else SpanReader
+        at_tokens = new_head(body, pad=signature.pad)
+        at_tokens.config = o
+        at_tokens.choices = shape_in_words(config.stack, config.embed)
+        return at_tokens
     model = TextClassifier(body, None, pad=signature.pad)
     model.config = o  # type: ignore[assignment]  # not those of a net from scratch
     model.choices += (text_in_words(o.pooling),)
@@ -135,7 +149,7 @@ def fill_from(model: nn.Module, start: Start) -> tuple[tuple[str, ...], LoadRepo
     The head stays new, and so does a pooling layer that reads another vector than it was trained
     on. Raises what `load_folder` raises.
     """
-    assert isinstance(model, TextClassifier | TextEmbedder)
+    assert isinstance(model, TextClassifier | TextEmbedder | TokenTagger | SpanReader)
     body = model.body
     loaded = load_folder(start.folder, head=body.config.head, outputs=body.config.outputs or None)
     found = loaded.model.state_dict()

@@ -11,9 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gipi.core.errors import ModelError
-from gipi.models.alexnet import response_norm
 from gipi.models.stem import Stem, image_of, pick_stem
-from gipi.nn import BatchNorm2d, initialise, why
+from gipi.nn import BatchNorm2d, initialise, norm, why
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -175,10 +174,10 @@ class GoogLeNet(nn.Module):
         self.small = small
         self.conv1 = ConvUnit(image[0], 64, 3 if small else 7, 1 if small else 2, plain=plain)
         self.maxpool1 = nn.Identity() if small else nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.norm1 = response_norm() if plain else nn.Identity()
+        self.norm1 = norm("lrn", 64, dims=2) if plain else nn.Identity()
         self.conv2 = ConvUnit(64, 64, 1, plain=plain)
         self.conv3 = ConvUnit(64, 192, 3, plain=plain)
-        self.norm3 = response_norm() if plain else nn.Identity()
+        self.norm3 = norm("lrn", 192, dims=2) if plain else nn.Identity()
         self.maxpool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.maxpool3 = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.maxpool4 = nn.MaxPool2d(3 if plain else 2, 2, ceil_mode=True)
@@ -192,7 +191,8 @@ class GoogLeNet(nn.Module):
         self.feature_channels = channels[1:] if small else channels
         self.feature_strides = (1, 2, 4, 8) if small else strides
         initialise(self, generator, activation="relu")
-        initialise(self.fc, generator)
+        for head in (self.fc, *(one.fc2 for one in (self.aux1, self.aux2) if one is not None)):
+            initialise(head, generator)
         shown = f"GoogLeNet {config.variant}, {'x'.join(map(str, image))}"
         heads = ["two auxiliary heads, added to the training loss with weight 0.3"]
         self.choices = (shown, said, *(heads if auxiliary else ()), why("relu", "auto"))

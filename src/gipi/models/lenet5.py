@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gipi.core.errors import ConfigError, ModelError
+from gipi.core.errors import ConfigError
+from gipi.models.stem import image_of
 from gipi.nn import ScaledTanh, Situation, initialise, resolve, widening
 from gipi.nn import activation as build_activation
 
@@ -136,10 +137,8 @@ class LeNet5(nn.Module):
 
     def __init__(self, config: LeNet5Config, signature: Signature, generator: Generator) -> None:
         super().__init__()
-        if signature.image is None:
-            raise ModelError("lenet5 on a table", "images", "use the model 'mlp' for tables")
+        channels, height, width = image_of(signature, "lenet5")
         self.config, said = _settled(config)
-        channels, height, width = signature.image
         pad = 2 if (height, width) == (PADDED, PADDED) else 0
         self.resize = not pad and (height, width) != (SIDE, SIDE)
         if config.variant == "1998":

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 from torch import nn
 
-from gipi.core.errors import ModelError
-from gipi.models.fpn import FPN, PRIOR, draw_head, flat, levels_for, tower
-from gipi.models.stem import image_of
-from gipi.nn import NORMS, initialise
-from gipi.nn.grids import RATIOS, SCALES, STRIDES, anchors, existing_strides
+from gipi.models.detector import Detector
+from gipi.models.fpn import draw_head, flat, levels_for
+from gipi.nn.grids import RATIOS, SCALES, anchors
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from gipi.core.schema import Signature
+    from gipi.models.detector import DetectorConfig
 
 GROWTH = math.log(1000 / 16)
 """Log of how many times a box may be larger than its anchor."""
@@ -27,27 +24,7 @@ GROWTH = math.log(1000 / 16)
 PER_PLACE = len(SCALES) * len(RATIOS)
 
 
-@dataclass(frozen=True)
-class RetinaNetConfig:
-    """Which RetinaNet.
-
-    backbone          a convolutional net of `gipi list models`
-    backbone_options  its own options
-    width             maps of the pyramid and of the head
-    depth             convolutions of each of the two towers of the head
-    strides           of the levels; those with a single place are left out
-    norm              of the towers, a name of `gipi list norms`
-    """
-
-    backbone: str = "resnet18"
-    backbone_options: dict[str, Any] = field(default_factory=dict)
-    width: Annotated[int, Field(gt=0)] = 128
-    depth: Annotated[int, Field(ge=0, le=8)] = 2
-    strides: tuple[int, ...] = STRIDES
-    norm: str = "group"
-
-
-class RetinaNet(nn.Module):
+class RetinaNet(Detector):
     """Pyramid, and one head of two towers that answers for the anchors of every place.
 
     image (B, C, H, W) of any size -> (B, A, 4 + 1 + K), float32; A anchors of all levels (see
@@ -62,29 +39,10 @@ class RetinaNet(nn.Module):
     rather than 4 x 256.
     """
 
-    def __init__(self, config: RetinaNetConfig, signature: Signature, generator: Generator) -> None:
-        super().__init__()
-        image = image_of(signature, "retinanet")
-        if signature.outputs < 1:
-            raise ModelError("no class to find", "at least one class", "give boxes with classes")
-        NORMS.get(config.norm)
-        self.config, self.classes = config, signature.outputs
-        strides = existing_strides(image[1], image[2], strides=config.strides)
-        width = config.width
-        self.pyramid = FPN(config.backbone, image, strides=strides, width=width,
-                           options=config.backbone_options, generator=generator)  # fmt: skip
-        self.what = tower(width, config.depth, config.norm)
-        self.where = tower(width, config.depth, config.norm)
-        initialise(self.what, generator, activation="relu")
-        initialise(self.where, generator, activation="relu")
-        self.logits = nn.Conv2d(width, PER_PLACE * self.classes, 3, padding=1)
-        self.moves = nn.Conv2d(width, PER_PLACE * 4, 3, padding=1)
-        draw_head(self.logits, generator, probability=PRIOR)
+    def __init__(self, config: DetectorConfig, signature: Signature, generator: Generator) -> None:
+        super().__init__(config, signature, generator, name="RetinaNet", boxes=PER_PLACE)
+        self.moves = nn.Conv2d(config.width, PER_PLACE * 4, 3, padding=1)
         draw_head(self.moves, generator)
-        self.choices = (
-            f"RetinaNet on {config.backbone}, levels of strides " + ", ".join(map(str, strides)),
-            *getattr(self.pyramid.body, "choices", ()),
-        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, A, 4 + 1 + K)."""
@@ -106,6 +64,6 @@ def moved(anchor: Tensor, moves: Tensor) -> Tensor:
     return torch.cat([middle - half, middle + half], dim=-1)
 
 
-def retinanet(config: RetinaNetConfig, signature: Signature, generator: Generator) -> RetinaNet:
+def retinanet(config: DetectorConfig, signature: Signature, generator: Generator) -> RetinaNet:
     """Return a RetinaNet for images of this signature; `outputs` is the number of classes."""
     return RetinaNet(config, signature, generator)

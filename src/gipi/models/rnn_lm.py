@@ -17,7 +17,7 @@ from gipi.models.sequence import (
     reordered,
     token_vectors,
 )
-from gipi.nn import Carried, initialise, row_lengths
+from gipi.nn import Carried, Memory, initialise, row_lengths
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -32,7 +32,9 @@ class RecurrentLM(nn.Module):
 
     tokens (B, T) int64 -> (B, T, V). Nothing reaches an earlier step, so padding on the right needs
     no mask. `advance` goes on from the state of the piece before, for texts longer than a step
-    should be: with `gipi.nn.detached` between the pieces that is truncated back-propagation.
+    should be: with `gipi.nn.detached` between the pieces that is truncated back-propagation. Where
+    the `memory` holds places, `forward` does so by itself: with `place` (B,) int64 and `fresh` (B,)
+    bool a row goes on from what the place remembers, or begins anew.
 
     With tied=true W is E (Press and Wolf 2017, arXiv:1608.05859; Inan, Khosravi and Socher 2017);
     where the widths differ, h_t goes through a linear layer first.
@@ -57,6 +59,7 @@ class RecurrentLM(nn.Module):
             signature.vocab, config.embedding, pad=self.pad, generator=generator
         )
         self.recurrent = recurrent_layers(config, config.embedding, generator=generator)
+        self.memory = Memory(self.recurrent)
         self.dropout = nn.Dropout(config.dropout)
         narrow = config.tied and config.width != config.embedding
         self.project = (
@@ -69,8 +72,14 @@ class RecurrentLM(nn.Module):
             self.head.weight = self.table.weight
         self.choices = describe(config, signature)
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
+    def forward(
+        self, tokens_BT: Tensor, place_B: Tensor | None = None, fresh_B: Tensor | None = None
+    ) -> Tensor:
         """Return the scores of every next token, (B, T, V)."""
+        if place_B is not None and fresh_B is not None and self.memory.places:
+            scores, state = self.advance(tokens_BT, self.memory.read(place_B, fresh_B))
+            self.memory.write(place_B, state)
+            return scores
         return self._scores(self.recurrent(self.dropout(self.table(tokens_BT))))
 
     def advance(self, tokens_BT: Tensor, state: Carried) -> tuple[Tensor, Carried]:

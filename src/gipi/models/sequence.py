@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from gipi.core.errors import ConfigError, ModelError
-from gipi.nn import Recurrent, row_lengths
+from gipi.nn import Recurrent, Situation, advise, resolve, row_lengths
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -196,4 +196,22 @@ def describe(config: RNNConfig, signature: Signature) -> tuple[str, ...]:
         entering,
         "recurrent weights start orthogonal, input weights by xavier"
         + (", forget gates with bias 1" if config.cell == "lstm" else ""),
+        *_advised(config),
     )
+
+
+def _advised(config: RNNConfig) -> tuple[str, ...]:
+    """Return what the rules say of the activation of a simple cell and of the norm, and why."""
+    situation = Situation("recurrent", depth=config.layers)
+    said: tuple[str, ...] = ()
+    if config.cell == "rnn":
+        said = resolve({"activation": config.activation}, situation).sentences
+    if config.norm != "none":
+        return (*said, *resolve({"norm": config.norm}, situation).sentences)
+    rule = advise("norm", situation)
+    assert rule is not None
+    plain = (
+        f"norm none, so that torch's fused layers do the work (the rule {rule.name} would be "
+        f"{rule.facts['advice']}: {rule.facts['reason']})"
+    )
+    return (*said, plain)

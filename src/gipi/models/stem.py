@@ -17,7 +17,8 @@ SMALL = 64  # pixels of the longer side up to which "auto" does without strides 
 def image_of(signature: Signature, model: str) -> tuple[int, int, int]:
     """Return (C, H, W) of the signature; raise `ModelError` where its input is no image."""
     if signature.image is None:
-        raise ModelError(f"{model} on a table", "images", "use the model 'mlp' for tables")
+        raise ModelError(f"{model} for data without pictures", "images",
+                         "use 'mlp' for tables, 'lstm' for texts and series")  # fmt: skip
     return signature.image
 
 

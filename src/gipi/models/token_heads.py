@@ -70,9 +70,14 @@ class SpanReader(nn.Module):
         segments = segments_BT if self.body.config.embed.segments > 1 else None
         ends_BT2: Tensor | None = self.body(tokens_BT, tokens_BT.ne(self.pad), segments).logits
         assert ends_BT2 is not None
-        closed_BT = context_BT == 0
-        first = torch.arange(closed_BT.shape[1], device=closed_BT.device) == 0
-        return ends_BT2.masked_fill((closed_BT & ~first)[..., None], -torch.inf)
+        return within_context(ends_BT2, context_BT)
+
+
+def within_context(ends_BT2: Tensor, context_BT: Tensor) -> Tensor:
+    """Return logits (B, T, 2) with -inf where `context_BT` is 0, but for place 0, "no answer"."""
+    closed_BT = context_BT == 0
+    first = torch.arange(closed_BT.shape[1], device=closed_BT.device) == 0
+    return ends_BT2.masked_fill((closed_BT & ~first)[..., None], -torch.inf)
 
 
 def _check_head(body: EncoderModel, head: str) -> None:

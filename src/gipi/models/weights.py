@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +122,8 @@ def _matched(module: nn.Module, path: Path) -> tuple[dict[str, Tensor], LoadRepo
     renamed = []
     for pattern, new in getattr(module, "renamed", ()):
         names = {name: re.sub(pattern, new, name) for name in state}
+        if len(set(names.values())) < len(names):  # two would meet, and one be lost
+            continue
         renamed += [old for old, name in names.items() if old != name]
         state = {names[old]: tensor for old, tensor in state.items()}
     shared = [n for n in own if n in state]
@@ -167,11 +168,13 @@ def _refusal(report: LoadReport, *, partial: bool) -> ModelError:
         _some("of another size", report.resized, _shapes),
     ]
     found = "\n    ".join(part for part in parts if part)
+    cut = max(map(len, (report.missing, report.unexpected, report.resized))) > SHOWN
+    rest = "; gipi.models.compare_weights lists every name" if cut else ""
     if partial or not _learnt(report):
         return ModelError(
             f"no tensor in {report.path} fits the model:\n    {found}",
             "weights of the same architecture",
-            "choose the model they were made for, or its options",
+            "choose the model they were made for, or its options" + rest,
         )
     heads = {name.rpartition(".")[0] for name, *_ in report.resized}
     head_only = len(heads) == 1 and not report.missing and not report.unexpected
@@ -181,7 +184,7 @@ def _refusal(report: LoadReport, *, partial: bool) -> ModelError:
     return ModelError(
         f"the weights in {report.path} do not fit the model:\n    {found}",
         "exactly the model's tensors" + (" (only the head differs)" if head_only else ""),
-        do + "partial=True in Python keeps what fits and lists the rest",
+        do + "partial=True in Python keeps what fits and lists the rest" + rest,
     )
 
 
@@ -194,13 +197,15 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Return the named tensors of a file, and the names of what lies beside them."""
     needed = "a safetensors file, or a torch file that holds only tensors"
     do = "save the state dict alone, best as safetensors"
+    if not path.is_file():
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ModelError(f"{path} cannot be read: {what}", needed, "correct the path")
     try:
         if path.suffix == ".safetensors":
             return load_file(path), ()
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ModelError(f"{path} cannot be read: {reason}", needed, do) from error
+    except Exception as error:  # a damaged byte may end in any line of the reader
+        raise ModelError(f"{path} cannot be read: {_reason(error)}", needed, do) from error
     beside: list[str] = []
     while isinstance(content, dict):
         key = next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)
@@ -213,3 +218,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     ):
         raise ModelError(f"{path} holds more than named tensors", needed, do)
     return dict(content), tuple(beside)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file could not be read; torch's own words explain its settings instead."""
+    held = re.search(r"GLOBAL (\S+)", str(error))
+    if held is not None:
+        return f"it holds objects that are no tensors, such as {held[1]}"
+    if isinstance(error, OSError | SafetensorError) and str(error):
+        return str(error).splitlines()[0][:120]
+    return f"damaged, or written by something else ({type(error).__name__})"

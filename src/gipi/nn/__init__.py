@@ -37,6 +37,7 @@ from gipi.nn.kvcache import Cache
 from gipi.nn.layers import LAYERS
 from gipi.nn.linear import ORDERS, Order, dense_block, zero_linear
 from gipi.nn.lsuv import lsuv
+from gipi.nn.memory import Memory
 from gipi.nn.norm import (
     NORMS,
     BatchNorm1d,
@@ -86,6 +87,7 @@ __all__ = [
     "LinearChain",
     "Mask",
     "Maxout",
+    "Memory",
     "NormedCell",
     "OneHotLinear",
     "Order",

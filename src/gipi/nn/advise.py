@@ -238,10 +238,14 @@ def advise(choice: str, situation: Situation) -> Record | None:
     >>> advise("activation", Situation("recurrent")).facts["advice"]
     'tanh'
     """
+    _check_choice(choice)
+    return next((r for r in RULES if r.facts["choice"] == choice and r.build(situation)), None)
+
+
+def _check_choice(choice: str) -> None:
     if choice not in CHOICES:
         raise UnknownName(f"no rule is about '{choice}'", f"one of {', '.join(CHOICES)}",
                           did_you_mean(choice, CHOICES))  # fmt: skip
-    return next((r for r in RULES if r.facts["choice"] == choice and r.build(situation)), None)
 
 
 def resolve(options: Mapping[str, str], situation: Situation) -> Resolved:
@@ -256,6 +260,8 @@ def resolve(options: Mapping[str, str], situation: Situation) -> Resolved:
     >>> print(settled.sentences[1])
     init xavier: it keeps a sigmoid away from its flat ends in both directions
     """
+    for choice in options:
+        _check_choice(choice)
     values: dict[str, str] = {}
     sentences: list[str] = []
     for choice in sorted(options, key=CHOICES.index):
@@ -281,7 +287,7 @@ def remarks(model: nn.Module, situation: Situation) -> tuple[str, ...]:
 
     A published net keeps its own norm whatever the batch; this says when that is unwise.
     """
-    if situation.family != "convolution" or not 0 < situation.batch_per_device < FEW_ROWS:
+    if not 0 < situation.batch_per_device < FEW_ROWS:
         return ()
     mixing = mixes_rows(model)
     if not mixing:

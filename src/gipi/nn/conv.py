@@ -36,8 +36,13 @@ def conv_block(
 
     groups   1 joins all channels, `width_in` none of them (depthwise)
     padding  None keeps the size at stride 1
-    order    conv-norm-act, norm-act-conv (pre-activation) or conv-act-norm
+    order    conv-norm-act (Ioffe and Szegedy 2015), norm-act-conv (pre-activation, He et al. 2016,
+             arXiv:1603.05027) or conv-act-norm
+
+    Raises `ConfigError` for widths that `groups` does not divide and for an unknown order.
     """
+    if groups < 1:
+        raise ConfigError(f"groups={groups}", "one or more", "use groups=1")
     for name, width in (("in", width_in), ("out", width_out)):
         if width % groups:
             raise ConfigError(f"{width} channels {name} of a convolution in {groups} groups",
@@ -63,12 +68,20 @@ def conv_block(
 
 
 def grouped(width_in: int, width_out: int, *, kernel: int = 3, groups: int = 2) -> nn.Conv2d:
-    """Return a convolution in which `groups` parts of the channels do not see each other."""
+    """Return a convolution in which `groups` parts of the channels do not see each other.
+
+    (B, width_in, H, W) -> (B, width_out, H, W) for odd kernels; in·out·k² / groups weights.
+    Krizhevsky, Sutskever and Hinton 2012, "ImageNet classification".
+    """
     return nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2, groups=groups)
 
 
 def depthwise(width: int, *, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution in which every channel sees itself only."""
+    """Return a convolution in which every channel sees itself only.
+
+    (B, width, H, W) -> (B, width, ⌈H / stride⌉, ⌈W / stride⌉) for odd kernels; width·k² weights.
+    Howard et al. 2017, "MobileNets", arXiv:1704.04861.
+    """
     return nn.Conv2d(width, width, kernel, stride, kernel // 2, groups=width)
 
 
@@ -83,6 +96,7 @@ def separable(
 ) -> nn.Sequential:
     """Return a depthwise block and then a 1x1 block: space first, channels second.
 
+    (B, width_in, H, W) -> (B, width_out, ⌈H / stride⌉, ⌈W / stride⌉) for odd kernels.
     k² in + in·out weights instead of k² in·out. Howard et al. 2017, "MobileNets", arXiv:1704.04861.
     """
     parts = {"activation": activation, "norm": norm}

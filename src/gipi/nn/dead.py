@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from gipi.nn.lsuv import inputs_of
+from gipi.nn.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,13 +21,15 @@ def dead_units(model: nn.Module, batch: Batch | Tensor | tuple[Tensor, ...]) -> 
     """Return for each ReLU of the model the share of its units that answer 0 to all of `batch`.
 
     Such a unit has no gradient on these rows; where it is dead on all training rows it never learns
-    again. A unit is a column of (B, D) or a channel of (B, C, positions...), over all calls.
+    again. A unit is a column of (B, D) or a channel of (B, C, positions...), over all calls. A ReLU
+    that the model calls as a function is no module and is not seen.
 
     batch  inputs of the model: a `Batch`, one tensor, or a tuple
 
     The advisor takes the mean as `Situation(dead_units=...)`. Maas, Hannun and Ng 2013, "Rectifier
     nonlinearities improve neural network acoustic models".
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(1, 2), nn.ReLU())
     >>> with torch.no_grad():
     ...     _ = net[0].weight.zero_(), net[0].bias.copy_(torch.tensor([-1.0, 1.0]))
@@ -45,19 +46,5 @@ def dead_units(model: nn.Module, batch: Batch | Tensor | tuple[Tensor, ...]) -> 
 
         return look
 
-    hooks = [
-        layer.register_forward_hook(watch(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, CUTTING)
-    ]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(*inputs_of(batch))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
+    observe(model, batch, watch, kinds=CUTTING)
     return {name: 1 - units.float().mean().item() for name, units in alive.items()}  # sync

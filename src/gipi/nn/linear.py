@@ -31,6 +31,8 @@ def dense_block(
 ) -> nn.Module:
     """Return x ↦ dropout(activation(norm(W x + b))), with x added where `residual` and widths fit.
 
+    (B, width_in) -> (B, width_out)
+
     order  where the norm stands, "conv" being the dense layer here: conv-norm-act as above,
            norm-act-conv (pre-activation, He et al. 2016, arXiv:1603.05027), conv-act-norm
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
-from gipi.core.batch import Batch
 from gipi.core.errors import ModelError
 from gipi.nn.init import initialise
+from gipi.nn.observe import observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Generator
+
+    from gipi.core.batch import Batch
 
 WEIGHTED = (
     nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d,
@@ -45,6 +46,7 @@ def lsuv(
     result has one name and variance for each. Dropout is off and norms use their running
     statistics, which stay as they were. Raises `ModelError` for a layer whose output does not vary.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 4))
     >>> found = lsuv(net, torch.randn(64, 8), generator=torch.Generator().manual_seed(0))
     >>> [(name, round(variance, 2)) for name, variance in found.items()]
@@ -53,28 +55,8 @@ def lsuv(
     if generator is not None:
         initialise(model, generator, init="lsuv")
     found: dict[str, float] = {}
-    modes = {module: module.training for module in model.modules()}
-    hooks = []
-    for name, layer in model.named_modules():
-        if isinstance(layer, WEIGHTED):
-            hooks.append(layer.register_forward_hook(_scaler(name, found, tolerance)))
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(*inputs_of(batch))
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, training in modes.items():
-            module.training = training
+    observe(model, batch, lambda name: _scaler(name, found, tolerance), kinds=WEIGHTED)
     return found
-
-
-def inputs_of(batch: Batch | Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the positional inputs that a model takes from a `Batch`, a tensor or a tuple."""
-    if isinstance(batch, Batch):
-        return tuple(batch.inputs.values())
-    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
 
 def _scaler(

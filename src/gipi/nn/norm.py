@@ -265,9 +265,12 @@ def norm(name: str, width: int, *, dims: int = 0) -> nn.Module:
 
     dims  axes behind the channels: 0 for vectors (B, C), 1 for (B, C, T), 2 for (B, C, H, W), 3
 
-    Raises `UnknownName`, and `ModelError` for instance and lrn on vectors.
+    Raises `UnknownName`, and `ModelError` for instance and lrn on vectors and for other `dims`.
     """
     build: Callable[[int, int], nn.Module] = NORMS.get(name).build
+    if not 0 <= dims <= 3:
+        raise ModelError(f"a norm over dims={dims}", "0 to 3 axes behind the channels",
+                         "use 0 for vectors, 1 for series, 2 for maps, 3 for volumes")  # fmt: skip
     return build(width, dims)
 
 

@@ -40,11 +40,13 @@ class Signals:
     """What one deep net does to random rows.
 
     layers     outputs of each layer, (B, width)
+    gradients  gradient at the output of each layer, (B, width), zeros where none arrives
     forward    spread of each layer's output over the spread of the input
     backward   spread of the gradient at each layer's output over that at the last layer
     """
 
     layers: list[Tensor]
+    gradients: list[Tensor]
     forward: list[float]
     backward: list[float]
 
@@ -81,12 +83,14 @@ def signals(
         grads = torch.autograd.grad(layers[-1], traced, back, allow_unused=True)
     found = {id(layer): g for layer, g in zip(traced, grads, strict=False)}
     found[id(layers[-1])] = back
-    backward = [
-        0.0 if (g := found.get(id(layer))) is None else _spread(g) / back.std().item()
-        for layer in layers
-    ]
     kept = [layer.detach() for layer in layers]
-    return Signals(kept, [_spread(layer) / spread for layer in kept], backward)
+    gradients = [
+        torch.zeros_like(layer) if (g := found.get(id(layer))) is None else g for layer in layers
+    ]
+    return Signals(
+        kept, gradients, [_spread(layer) / spread for layer in kept],
+        [_spread(g) / back.std().item() for g in gradients],
+    )  # fmt: skip
 
 
 def _spread(values: Tensor) -> float:
@@ -150,7 +154,7 @@ def init(seed: int = 0) -> Experiment:
             "2010",
             backward, LARGE,
         ),
-        _histograms(seed),
+        *_histograms(seed),
         learned,
     )  # fmt: skip
     return Experiment(
@@ -181,18 +185,14 @@ def _maps(seed: int) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, Any]]:
     return tuple(forward), tuple(backward), numbers
 
 
-def _histograms(seed: int) -> Picture:
-    panels = []
+def _histograms(seed: int) -> tuple[Picture, Picture]:
+    """Return the pictures of what some layers answer, and of the gradients that reach them."""
+    ahead, back = [], []
     for activation, rule in HISTOGRAMS:
-        found = signals(activation, rule, seed=seed)
-        low, high = _span(found.layers[0])
-        rows = [
-            (f"layer {n}", torch.histc(found.layers[n - 1], BINS, min=low, max=high).tolist())
-            for n in SHOWN_LAYERS
-        ]
-        title = f"{activation}, {rule}"
-        panels.append(ridges(rows, span=(low, high), title=title, size=LARGE))
-    return Picture(
+        found, title = signals(activation, rule, seed=seed), f"{activation}, {rule}"
+        ahead.append(_ridges(found.layers, title, span=_span(found.layers[0])))
+        back.append(_ridges(found.gradients, title, span=_span(found.gradients[-1])))
+    answers = Picture(
         "lab-init-histograms",
         "Distribution of the activations, layer by layer",
         "Histograms of what the units of some layers answer. With the fixed small normal weights "
@@ -203,8 +203,30 @@ def _histograms(seed: int) -> Picture:
         "histogram of hₗ = f(W hₗ₋₁), h₀ ~ N(0, 1), over rows and units",
         "Glorot and Bengio 2010; Klambauer et al. 2017, Self-normalizing neural networks, "
         "arXiv:1706.02515",
-        tuple(panels), LARGE,
+        tuple(ahead), LARGE,
     )  # fmt: skip
+    gradients = Picture(
+        "lab-init-gradients",
+        "Distribution of the gradients, layer by layer",
+        "Histograms of the gradient at the outputs of the same layers, drawn on the scale of what "
+        "enters at layer 20; it travels from the lowest row up. Under the fixed small weights and "
+        "in the sigmoid everything stands on zero long before layer 1, and so it does in ReLU "
+        "under Xavier's rule. He's for ReLU and LeCun's for SELU hand it down about as wide.",
+        "histogram of ∂L/∂hₗ, ∂L/∂h_last ~ N(0, 1), over rows and units",
+        "Glorot and Bengio 2010, figures 6 and 7",
+        tuple(back), LARGE,
+    )  # fmt: skip
+    return answers, gradients
+
+
+def _ridges(layers: Sequence[Tensor], title: str, *, span: tuple[float, float]) -> str:
+    """Return histograms of some layers, one above the other."""
+    low, high = span
+    rows = [
+        (f"layer {n}", torch.histc(layers[n - 1], BINS, min=low, max=high).tolist())
+        for n in SHOWN_LAYERS
+    ]
+    return ridges(rows, span=span, title=title, size=LARGE)
 
 
 def _span(first: Tensor) -> tuple[float, float]:

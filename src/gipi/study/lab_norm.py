@@ -171,7 +171,8 @@ def _depth(
         "gradient comes from the right. Without normalisation (dashed) it depends on the weights' "
         "scale to the power of the depth: half of He's weights and it is gone, twice and it is "
         "huge. A norm after each layer divides that scale out, so all three panels look alike. "
-        "It is not free of cost: the norms' own gradient grows gently with depth.",
+        "It is not free of cost: the norms' own gradient grows gently with depth. Not drawn is "
+        "lrn, which has no scale to divide out.",
         "y = γ (x - mean) / √(var + ε) + β,   so  norm(aW x) = norm(W x) for every a > 0",
         "Ioffe and Szegedy 2015, Batch normalization, arXiv:1502.03167; Yang et al. 2019, A mean "
         "field theory of batch normalization, arXiv:1902.08129",
@@ -254,7 +255,7 @@ def _batches(
         "with a rate in proportion to the batch. Batch norm takes mean and spread from the rows of "
         "the batch: of two rows it keeps nothing but which one is larger, and the averages that it "
         "saves for later use fit no batch it has seen. The norms within one row do not know what a "
-        "batch is; this is why group norm takes over below 8 rows a device.",
+        "batch is; this is why the rule for fewer than 8 rows on a device is group norm.",
         "batch: mean over rows and pixels;   layer: over channels and pixels of one row;   group: "
         "over a group of channels of one row",
         "Wu and He 2018, Group normalization, arXiv:1803.08494; Ba, Kiros and Hinton 2016, Layer "

@@ -33,6 +33,8 @@ STARTS = ((1e-4, 1e-5), (-1.85, 0.95), (1.95, -0.2))
 """Beside the saddle at (0, 0); above a local minimum on either side."""
 
 STEPS = 100
+LEFT = -0.5
+"""Height below which the saddle, of height 0, has been left."""
 
 
 def camel(x: float, y: float) -> float:
@@ -105,7 +107,7 @@ def _mean_height(walk: Walk) -> float:
     return sum(camel(x, y) for x, y in walk.points) / len(walk.points)
 
 
-def steps_to_leave(walk: Walk, level: float = -0.5) -> int | None:
+def steps_to_leave(walk: Walk, level: float = LEFT) -> int | None:
     """Return the first step whose height is below `level`; None where there is none."""
     return next((i for i, (x, y) in enumerate(walk.points) if camel(x, y) < level), None)
 
@@ -137,6 +139,11 @@ def first_order() -> list[Record]:
     return [r for r in OPTIMIZERS if "closure" not in r.tags]
 
 
+def _left_out() -> list[str]:
+    drawn = {r.name for r in first_order()}
+    return [name for name in OPTIMIZERS.names() if name not in drawn]
+
+
 def optimizers(seed: int = 0, *, steps: int = 160) -> Experiment:
     """Draw the loss of every first-order optimizer on one net, and its paths on the camel."""
     rows = digits(seed)
@@ -165,7 +172,8 @@ def optimizers(seed: int = 0, *, steps: int = 160) -> Experiment:
         "weights and in the same order of rows; behind each curve all the others. Each optimizer "
         f"has the best of {len(FACTORS)} learning rates around its usual one, chosen by the "
         "training loss, since a common rate would compare the rates and not the methods. Loss at "
-        f"the end, from the lowest: {ranking}. On so small a net much of the order is luck of the "
+        f"the end, from the lowest: {ranking}. Not here: {', '.join(_left_out())}, which needs all "
+        "rows and several gradients a step. On so small a net much of the order is luck of the "
         "rates; what stays is that momentum or a scale for each weight saves steps over plain "
         "descent, which is why one of them is the default.",
         "sgd: w ← w - η g;   momentum: v ← μv + g, w ← w - ηv;   adam: w ← w - η m̂ / (√v̂ + ε)",
@@ -203,7 +211,8 @@ def _surface_picture() -> tuple[Picture, dict[str, Any]]:
         "Paths on a surface with local minima and a saddle",
         f"{STEPS} steps on the six-hump camel; rings are the starts, dots the ends, stars the two "
         "global minima. The first start lies beside the saddle in the middle, where the gradient "
-        "is almost zero. Steps until it is left for good: " + ", ".join(waits) + ". The other two "
+        f"is almost zero. Steps until the height is below {LEFT:g}: " + ", ".join(waits)
+        + ". The other two "
         "start above local minima: whether a path ends there or rolls on depends on the size of "
         "its steps and on its momentum. Each optimizer has the one rate, of "
         f"{len(RATES)}, whose paths are lowest on average; Muon is not here, it needs a matrix.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,9 +77,10 @@ def detect(
                 did_you_mean(value, known),
             )
     _in_range(alpha=alpha, score=score, overlap=overlap)
-    if gamma < 0:
+    if not 0 <= gamma < math.inf:
         raise ConfigError(f"task.gamma={gamma}", "a number from 0 up", "2 is usual")
-    _above_zero(box_weight=box_weight, radius=radius, reach=reach, most=most, candidates=candidates)
+    _above_zero(box_weight=box_weight, radius=radius, reach=reach)
+    _whole(most=(most,), candidates=(candidates,), strides=strides)
     spec: dict[str, Any] = {
         "method": method, "box_weight": box_weight, "alpha": alpha, "gamma": gamma,
         "radius": radius, "reach": reach, "strides": list(strides), "score": score,
@@ -252,5 +254,15 @@ def _in_range(**values: float) -> None:
 
 def _above_zero(**values: float) -> None:
     for key, value in values.items():
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise ConfigError(f"task.{key}={value}", "a number above 0", f"correct task.{key}")
+
+
+def _whole(**values: Sequence[int]) -> None:
+    for key, found in values.items():
+        if not found or not all(type(v) is int and v > 0 for v in found):
+            shown = ",".join(map(str, found))
+            raise ConfigError(
+                f"task.{key}={shown}", "whole numbers above 0", f"correct task.{key}, or leave it "
+                "out",
+            )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -221,18 +222,21 @@ def _check(
                 f"one of {', '.join(names)}",
                 did_you_mean(value, names),
             )
-    if not all(v > 0 for v in (width, curvature, share, 1.0 if sigma is None else sigma)):
+    if not all(
+        0 < v < math.inf for v in (width, curvature, share, 1.0 if sigma is None else sigma)
+    ):
         raise ConfigError(
             f"task.sigma={sigma}, width={width}, curvature={curvature}, share={share}",
             "positive numbers",
             "leave them out for the usual values",
         )
     pair = isinstance(reference, (list, tuple)) and len(reference) == 2
-    if pair and all(isinstance(i, int) and i >= 0 for i in reference or ()):
+    numbers = [i for i in reference or () if type(i) is int and i >= 0] if pair else []
+    if len(set(numbers)) == 2:  # the distance of a point from itself measures nothing
         return
     if reference not in (None, "box", "picture"):
         raise ConfigError(
             f"task.reference={reference!r}",
-            "two point indices, 'box' or 'picture'",
+            "two point indices that differ, 'box' or 'picture'",
             "for instance task.reference=[36,45]",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def segment(
                 f"one of {', '.join(known)}",
                 did_you_mean(value, known),
             )
-    if not 0 <= label_smoothing < 1 or gamma < 0 or dice_weight < 0:
+    if not (0 <= label_smoothing < 1 and 0 <= gamma < math.inf and 0 <= dice_weight < math.inf):
         raise ConfigError(
             f"task.label_smoothing={label_smoothing}, gamma={gamma}, dice_weight={dice_weight}",
             "label_smoothing in [0, 1), gamma and dice_weight from 0 up",

@@ -45,7 +45,8 @@ def with_views(task: Task, schema: Schema, *, views: Sequence[View]) -> Task:
     Its loss is still that of the pictures as they are: it is for judging and predicting.
 
     views   from `gipi.data.tta_views`
-    Raises `ConfigError` where the data has no pictures or the task has no way to merge.
+    Raises `ConfigError` where the data has no pictures, the task has no way to merge, or a view is
+    a mirror image of points of which no pairs are known.
     """
     if not any(f.kind == "image" for f in schema.inputs):
         raise ConfigError("tta on data without pictures", "pictures", "leave it out")
@@ -53,6 +54,7 @@ def with_views(task: Task, schema: Schema, *, views: Sequence[View]) -> Task:
         raise ConfigError(
             f"tta with the task '{task.name}'", "one of " + ", ".join(MERGES), "leave it out"
         )
+    _check_names(schema, views)
     merge = MERGES[task.name]
 
     def merged(model: nn.Module, batch: Batch, first: Tensor | None = None) -> Tensor:
@@ -94,6 +96,22 @@ def _of_detections(task: Task) -> Task:
         task, units=lambda out, target, _: (out, target), decode=answers_of,
         decode_original=at_origin,
     )  # fmt: skip
+
+
+def _check_names(schema: Schema, views: Sequence[View]) -> None:
+    """Raise where points would be averaged with those of another name in a mirror image."""
+    target = schema.target
+    if target is None or target.kind != "keypoints" or len(target.classes) < 2:
+        return
+    mirrors = any(turned_over(view.matrix(2, 2)[None])[0] for view in views)
+    if mirrors and mirror_order(target) is None:
+        raise ConfigError(
+            f"tta with mirror images of {len(target.classes)} keypoints of which no pairs are "
+            "known",
+            "the pairs of points that change names in a mirror image (left eye, right eye), which "
+            "training takes from names with left and right",
+            "use views that do not mirror: --tta shift or --tta zoom",
+        )
 
 
 def predict_tta(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from gipi.core.atomic import digest, fsync_dir, storage_error, write_file
+from gipi.core.atomic import digest, digest_file, fsync_dir, storage_error, write_file
 from gipi.core.errors import DataError
 from gipi.text.encoded import check_texts
 from gipi.text.local import CUT, is_local
@@ -37,7 +37,6 @@ FORMAT = 1
 TOKENS, DOCUMENTS, META = "tokens.bin", "documents.bin", "corpus.json"
 _PIECE = 1 << 16  # characters after which a long document may be cut for encoding
 _BATCH = 1 << 22  # characters that are encoded at once
-_BLOCK = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def open_corpus(path: Path, tokenizer: Tokenizer | None = None, *, verify: bool 
         file = path / name
         try:
             whole = file.stat().st_size == meta["bytes"][name]
-            whole = whole and (not verify or _hash_file(file) == meta["sha256"][name])
+            whole = whole and (not verify or digest_file(file) == meta["sha256"][name])
         except OSError as error:
             raise _damaged(file, error.strerror or str(error)) from error
         if not whole:
@@ -261,14 +260,6 @@ def _damaged(file: Path, why: str) -> DataError:
     )
 
 
-def _hash_file(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as f:
-        while block := f.read(_BLOCK):
-            total.update(block)
-    return total.hexdigest()
-
-
 def content_of(paths: Iterable[Path]) -> str:
     """Return the hash of files, for the key of their corpus."""
-    return digest("".join(chain.from_iterable((_hash_file(p), "\n") for p in paths)).encode())
+    return digest("".join(chain.from_iterable((digest_file(p), "\n") for p in paths)).encode())

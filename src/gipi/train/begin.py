@@ -19,6 +19,7 @@ from gipi.core.rows import Rows, read_rows, truncate_rows
 from gipi.core.rundir import ROWS, SETUP
 from gipi.core.seed import derive
 from gipi.train import checkpoint
+from gipi.train.carry import hold
 from gipi.train.clock import make_clock, set_span
 from gipi.train.crowd import Crowd
 from gipi.train.evaluate import evaluate
@@ -86,6 +87,7 @@ def begin(
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
             torch.use_deterministic_algorithms(mode=True)
         model.to(device).train()
+        hold(model, train, recipe)
         if device.type == "cpu":
             keep_freed_pages()
         can_store = bool(getattr(train, "can_store", False))

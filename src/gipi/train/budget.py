@@ -103,9 +103,11 @@ def plan(
             break  # a smaller picture is only worth it where the net would be narrow
     assert best is not None
     options, speed = best
-    epochs = speed * seconds / rows
     batch = 2 ** round(math.log2(max(speed * seconds / UPDATES, 1)))
     size = max(32, min(512, batch, 2 ** int(math.log2(max(rows / 8, 32)))))
+    # An optimizer step costs the same for any number of rows: larger batches are faster by that.
+    speed = max(speed, _rows_per_s(signature, options, recipe, device, rows=size) or 0.0)
+    epochs = speed * seconds / rows
     shown = "-".join(map(str, options["widths"]))
     return Plan(
         options, size, epochs,
@@ -174,9 +176,17 @@ def _options(image: tuple[int, int, int], first: int, side: int) -> dict[str, An
 
 
 def _rows_per_s(
-    signature: Signature, options: dict[str, Any], recipe: Recipe, device: torch.device
+    signature: Signature,
+    options: dict[str, Any],
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    rows: int = 0,
 ) -> float | None:
-    """Return rows per second of training steps in the arithmetic that such a net gets."""
+    """Return rows per second of training steps in the arithmetic that such a net gets.
+
+    rows  of a step; 0: few, so that many nets can be compared in a short time
+    """
     assert signature.image is not None
     try:
         net: nn.Module = models.build("fastnet", signature, options=options).to(device)
@@ -190,11 +200,11 @@ def _rows_per_s(
     work = Work(net, tasks.classify(), device, lambda copy: build_optimizer(copy, recipe))
     candidate = Candidate(work, setup)
     fits = MEASURED_PIXELS // (signature.image[1] * signature.image[2])
-    size = max(2, min(MEASURED_ROWS, fits)) * (1 if device.type == "cpu" else 8)
+    size = rows or max(2, min(MEASURED_ROWS, fits)) * (1 if device.type == "cpu" else 8)
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randn(size, *signature.image, generator=generator).to(device)
     target = torch.randint(signature.outputs, (size,), generator=generator).to(device)
     candidate.feed(Batch({"image": pictures}, target, rows=size))
-    candidate.turn()
-    candidate.turn()
+    for _ in range(1 if rows else 2):
+        candidate.turn()
     return size / min(candidate.times)  # what the machine can do: others only slow it down

@@ -11,6 +11,7 @@ import torch
 
 from gipi.core import dist
 from gipi.core.batch import UNLABELLED, joined
+from gipi.train.carry import apart
 from gipi.train.mode import eval_mode
 from gipi.train.said import Reader, Said
 from gipi.train.window import measure, read_metrics
@@ -67,10 +68,11 @@ def evaluate(
 
     The loss is Σ w·l / Σ w of the task's first phase; metrics are in the units of the data. Under
     several ranks each sees its share and all get the same answer. The mode of the model is
-    restored. `keep` also returns outputs, targets and row ids on the CPU; the outputs of a task
-    whose answers lie on the picture in the form that its metrics compare, for a map of logits of
-    each row would fill the memory. Beyond `KEPT_BYTES` only some rows are kept, evenly spread;
-    boxes are kept of all, for their score is taken from them.
+    restored, and so is what it remembers of rows that go on. `keep` also returns outputs, targets
+    and row ids on the CPU; the outputs of a task whose answers lie on the picture in the form that
+    its metrics compare, for a map of logits of each row would fill the memory. Beyond `KEPT_BYTES`
+    only some rows are kept, evenly spread; boxes are kept of all, for their score is taken from
+    them.
 
     answers  rows, evenly spread, whose answers are made, quickly, and scored where the task writes
              texts; None: all rows, as well as it can
@@ -85,7 +87,8 @@ def evaluate(
     goal = None if schema is None else schema.target
     every = goal is not None and goal.kind == "boxes"
     reader = Reader.of(task, schema, stream, device, answers)
-    with eval_mode(model), torch.inference_mode(), autocast or nullcontext():
+    remembering = apart(model, stream)
+    with remembering, eval_mode(model), torch.inference_mode(), autocast or nullcontext():
         for given in stream.epoch(0):
             batch = given if device.type == "cpu" else given.to(device)
             if layout is not None:

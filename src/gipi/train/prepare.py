@@ -15,15 +15,16 @@ from gipi.core.schema import PAIRED, PRETEXT, WRITTEN, TaskKind
 from gipi.train import (
     budget,
     distil,
-    language_recipes,
     picture_recipes,
     series_recipes,
     text_recipes,
     transfer,
 )
 from gipi.train.advised import advised, scale_by_data
+from gipi.train.carry import check_carries
 from gipi.train.clock import counted_from
 from gipi.train.recipes import Suggestion, guess_model, recipe_for
+from gipi.train.suits import suited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +96,7 @@ def data_options(config: Config) -> data_.DataOptions:
         tokenizer=config.tokenizer,
         tokenizer_options=dict(config.tokenizer_options),
         max_length=config.max_length,
+        carry=config.carry,
         units=units(config),
     )
 
@@ -102,7 +104,7 @@ def data_options(config: Config) -> data_.DataOptions:
 def units(config: Config) -> Literal["words", "pieces"]:
     """Return what a model of tagged sentences reads: whole words where it has their letters too."""
     if config.model is None:
-        asked = config.tokenizer is not None or config.tokenizer_options
+        asked = config.tokenizer or config.tokenizer_options or config.pretrained
         return "pieces" if asked else "words"
     return "words" if "words" in models.MODELS.get(config.model).tags else "pieces"
 
@@ -134,12 +136,8 @@ def prepare(
     schema = dataset.schema
     task_name = wanted.task or schema.task
     model_name, why = _model_name(wanted, own, schema)
-    if model_name is not None and schema.task == "forecast":
-        model_name = series_recipes.forecaster(model_name)
-    elif model_name is not None and language_recipes.is_language(schema):
-        language_recipes.check_goes_on(models.MODELS.get(model_name), models.MODELS)
-    elif model_name is not None:
-        text_recipes.check_reads(models.MODELS.get(model_name), schema, models.MODELS)
+    if model_name is not None:
+        model_name = suited(model_name, schema)
     rows = len(dataset.splits["train"])
     planned = None if again else _for_time(wanted, own, dataset, task_name)
     if planned is not None:
@@ -182,6 +180,8 @@ def prepare(
     model = own.model or models.build(
         model_name or "", signature, seed=config.seed, options=config.model_options
     )
+    if config.carry:
+        check_carries(model, config)
     if begun is not None and way is not None:
         config, said = transfer.filled(config, model, begun, way)
     if teacher is not None:

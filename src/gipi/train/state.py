@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gipi.train.carry import remembered, remind
 from gipi.train.tree import like
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def to_tree(state: State) -> dict[str, Any]:
     return {
         **{name: getattr(state, name) for name in _COUNTERS},
         "model": dict(state.model.state_dict()),
+        "memory": remembered(state.model),
         "optimizers": {k: _optimizer_tree(o) for k, o in state.optimizers.items()},
         "best": None
         if best is None
@@ -90,6 +92,7 @@ def from_tree(state: State, tree: dict[str, Any]) -> None:
     for name in _COUNTERS:
         setattr(state, name, tree[name])
     state.model.load_state_dict(tree["model"])
+    remind(state.model, tree.get("memory", {}))
     for name, optimizer in state.optimizers.items():
         _load_optimizer(optimizer, tree["optimizers"][name])
     best = tree["best"]

@@ -59,7 +59,7 @@ TAGGER = Pace(7e-3, steps=5200, least=8, most=40, clip=5.0, batch=32)
 PACES = {
     "bilstm-tagger": TAGGER,
     "textcnn": CONVOLUTION, "fasttext": BAG,
-    "rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT,
+    "rnn": RECURRENT, "lstm": RECURRENT, "gru": RECURRENT, "bilstm-reader": RECURRENT,
 }  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def _answers(record: Record) -> bool:
     """Return whether a model reads a text and answers once."""
     if record.name == "embedder":
         return False
-    return "text" in record.tags and not {*WRITERS, "words"} & set(record.tags)
+    return "text" in record.tags and not {*WRITERS, "words", "reader"} & set(record.tags)
 
 
 def honest(schema: Schema, rows: int) -> str:

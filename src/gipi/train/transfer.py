@@ -24,7 +24,7 @@ from gipi.data.tokens import MULTIPLE
 from gipi.models import Start, fill_from, read_start
 from gipi.text import Tokenizer, check_fit
 from gipi.train.mode import train_mode
-from gipi.train.text_recipes import Pace, sized
+from gipi.train.text_recipes import HEADS, Pace, sized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ class Begun:
 
     def options(self, given: Mapping[str, Any], task: str) -> dict[str, Any]:
         """Return the options of the model that stands on these weights."""
-        head = "none" if task in PAIRED else "classify"
+        head = "none" if task in PAIRED else HEADS.get(task, "classify")
         return {"pooling": self.start.pooling, "head": head, **given, "config": self.start.config}
 
 

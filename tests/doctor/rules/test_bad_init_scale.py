@@ -8,7 +8,9 @@ from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp,
 from tests.doctor.wired import Attention, cured, next_words, words_loss
 from torch import nn
 
-from gipi.doctor.rules.bad_init_scale import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.reinit import renew
+from gipi.doctor.rules.bad_init_scale import RULE, before, gain_of
 
 
 def scaled(model: nn.Module, factor: float, only: str = "") -> nn.Module:
@@ -60,3 +62,15 @@ def test_small_heads_images_tied_weights_and_far_targets_are_silent() -> None:
     nn.init.constant_(far[-1].bias, 200.0)
     data = [(X, y + 200) for X, y in regression()]
     assert findings(experiment(far, data), RULE) == []
+
+
+def test_large_weights_that_keep_the_size_of_signals_are_silent() -> None:
+    torch.manual_seed(0)
+    deep = nn.Sequential(*[m for _ in range(5) for m in (nn.LazyLinear(32), nn.Tanh())],
+                         nn.LazyLinear(4))  # fmt: skip
+    train, val = blobs()
+    small = ((0.05 * train[0], train[1]), (0.05 * val[0], val[1]))
+    exp = experiment(deep, small)
+    renew(exp)  # makes up for inputs that are small
+    assert gain_of(exp.model[0].weight.detach(), exp.model[0]) > 4
+    assert list(before(Facts(exp))) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.play import play
-from gipi.doctor.rules.catastrophic_forgetting import RULE, score
+from gipi.doctor.rules.catastrophic_forgetting import RULE, replay, replayed, score
 
 
 def after_an_old_task():
@@ -36,3 +38,39 @@ def test_a_kept_task_is_left_alone() -> None:
     exp = experiment(mlp(), splits, declared={"old_task": splits[1]}, epochs=3)
     assert findings(exp, RULE, train=True) == []
     assert findings(experiment(mlp(), splits, epochs=2), RULE, train=True) == []
+
+
+def halves_of_the_classes():
+    """Return a net that learned two of four classes, its rows, and the rows of the other two."""
+    torch.manual_seed(0)
+    model, splits = mlp(), blobs(800, seed=100)
+    old, new = (
+        tuple((X[chosen], y[chosen]) for X, y in splits for chosen in [(y < 2) == first])
+        for first in (True, False)
+    )
+    play(experiment(model, old, epochs=8))
+    return model, old[0], new
+
+
+def test_after_its_repair_it_is_no_problem_any_more() -> None:
+    model, old, new = halves_of_the_classes()
+    exp = experiment(model, new, declared={"old_task": old}, epochs=8)
+    diagnosis = seen(exp, RULE, train=True)
+    assert [f.severity for f in diagnosis.findings] == ["problem"]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert "catastrophic_forgetting is gone" in treatment.grounds[0]
+    replay(exp)
+    assert replayed(Facts(exp)) == pytest.approx(0.2, abs=0.01)
+    assert seen(exp, RULE, train=True).problems == []
+
+
+def test_few_old_rows_do_not_excuse_a_lost_task() -> None:
+    model, old, new = halves_of_the_classes()
+    (X, y), val = new
+    few = (torch.cat([X, old[0][:8]]), torch.cat([y, y[:8]]))  # old rows with other answers
+    exp = experiment(model, (few, val), declared={"old_task": old}, epochs=8)
+    assert replayed(Facts(exp)) > 0.02
+    (found,) = seen(exp, RULE, train=True).findings
+    assert found.severity == "problem"
+    assert found.step == exp.total_steps

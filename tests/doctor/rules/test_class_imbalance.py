@@ -6,7 +6,9 @@ import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 from torch import nn
 
-from gipi.doctor.rules.class_imbalance import RULE, weigh
+from gipi.doctor.facts import Facts
+from gipi.doctor.proof import compare
+from gipi.doctor.rules.class_imbalance import RULE, Hits, _raised, weigh
 
 RARE = {"classes": 2, "weights": [0.97, 0.03]}
 
@@ -44,3 +46,32 @@ def test_one_output_is_weighted_too() -> None:
     weigh(exp)
     assert float(exp.loss.positive) > 5 * float(exp.loss.negative)
     assert exp.judge is before
+
+
+def test_few_rare_rows_of_validation_are_joined_by_those_of_training() -> None:
+    facts = Facts(experiment(mlp(out=2), blobs(600, **RARE)))
+
+    def hits(split: str, was: int, now: int, rows: int) -> tuple[Hits, Hits]:
+        label = torch.tensor([1] * rows + [0] * 200)
+        told = [torch.tensor([1.0] * n + [0.0] * (rows - n) + [1.0] * 200) for n in (was, now)]
+        return Hits(split, label, told[0]), Hits(split, label, told[1])
+
+    val, train = hits("val", 2, 4, 6), hits("train", 2, 7, 10)
+    assert _raised([val[0]], [val[1]], facts) is None
+    both = _raised([val[0], train[0]], [val[1], train[1]], facts)
+    assert both is not None
+    assert both["mean_recall_as_is"] == 0.5 * (1 + 4 / 16)
+
+
+def test_weights_are_judged_by_all_classes_alike() -> None:
+    exp = experiment(mlp(out=2), blobs(1500, apart=0.5, **RARE), epochs=5)
+    diagnosis = seen(exp, RULE, train=True)
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] > treatment.before["loss"]  # as it was asked
+    assert "every class weighing alike" in treatment.grounds[0]
+    measure = diagnosis.findings[0].repairs[0].measure
+    assert measure is not None
+    assert compare(diagnosis.trained, treatment.experiment, measure=measure).gain > 0
+    backwards = compare(treatment.experiment, diagnosis.trained, measure=measure)
+    assert not backwards.holds("not worse")

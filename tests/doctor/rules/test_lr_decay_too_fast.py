@@ -7,7 +7,7 @@ import torch
 from tests.doctor.patients import blobs, experiment, mlp, seen
 from torch.optim import lr_scheduler
 
-from gipi.doctor.probes import paper_rates
+from gipi.doctor.rates import paper_rates
 from gipi.doctor.rules.lr_decay_too_fast import RULE
 
 

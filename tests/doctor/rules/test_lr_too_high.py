@@ -7,7 +7,8 @@ import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, problems, regression, seen
 
-from gipi.doctor.rules.lr_too_high import RULE
+from gipi.doctor.rates import best_rate, paper_rates
+from gipi.doctor.rules.lr_too_high import RULE, from_range
 
 
 @pytest.mark.parametrize("lr", [10.0, 100.0])
@@ -55,3 +56,16 @@ def test_targets_without_any_pattern_are_no_matter_of_the_rate() -> None:
     noise = (X, torch.randint(4, (len(X),))), (Xv, torch.randint(4, (len(Xv),)))
     exp = experiment(mlp(), noise, lr=3e-3)
     assert problems(exp, RULE, train=True) == []
+
+
+def test_a_rate_from_a_range_test_is_the_highest_of_the_schedule() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=1e-5, scheduler_every="step")
+    exp.scheduler = torch.optim.lr_scheduler.LambdaLR(
+        exp.optimizer, lambda i: min(1.0, (i + 1) / 100)
+    )
+    rate = best_rate(exp)
+    from_range(exp)
+    planned = paper_rates(exp)
+    assert planned is not None
+    assert max(planned) == pytest.approx(rate, rel=1e-6)

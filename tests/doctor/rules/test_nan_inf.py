@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, seen
 from torch import nn
 
-from gipi.doctor.rules.nan_inf import RULE
+from gipi.doctor.rules.nan_inf import RULE, finite_steps, passed_over
+from gipi.doctor.trace import Trace
 
 
 def yes_or_no(rows: int = 500):
@@ -91,3 +94,28 @@ def test_infinities_of_a_mask_are_healthy() -> None:
             return said + 0 * said.masked_fill(hidden, -torch.inf).softmax(-1)
 
     assert seen(experiment(Masked(), blobs()), RULE, train=True).findings == []
+
+
+def test_a_step_that_reached_no_weight_is_a_hint() -> None:
+    torch.manual_seed(0)
+    (X, y), val = blobs()
+    X[17] = 1.0
+    exp = experiment(Scaled(), ((X, y), val))
+    finite_steps(exp)
+    (found,) = seen(exp, RULE, train=True).findings
+    assert (found.severity, found.confirmed, found.rows) == ("hint", True, (17,))
+    assert "the run went on" in found.message
+
+
+def test_what_cannot_be_told_yet_is_waited_for() -> None:
+    exp = experiment(mlp(), blobs())
+    trace = Trace(100, 10, losses=[1.0] * 9 + [math.nan], norms=[1.0] * 10, broken=9)
+    assert passed_over(exp, trace) is None
+    trace.losses.append(0.9)
+    assert passed_over(exp, trace) is True
+    trace.losses[-1:] = [math.nan] * 9
+    assert passed_over(exp, trace) is False
+    with torch.no_grad():
+        exp.model[0].bias[0] = math.nan
+    trace.losses[-1] = 0.9  # not every row needs the weight
+    assert passed_over(exp, trace) is False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, regression, seen
 
-from gipi.doctor.rules.oscillating_loss import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.oscillating_loss import RULE, during
+from gipi.doctor.trace import Trace
 
 
 def heavy(momentum: float, lr: float):
@@ -33,3 +35,13 @@ def test_usual_momentum_and_noise_are_left_alone() -> None:
     assert seen(noisy, RULE, train=True).problems == []
     easy = experiment(mlp(), blobs(), lr=0.03, batch_size=4)
     assert seen(easy, RULE, train=True).problems == []
+
+
+def test_a_schedule_that_ends_the_swings_by_itself_is_waited_for() -> None:
+    exp = heavy(0.99, 0.03)
+    steps, trace = exp.total_steps, Trace(exp.total_steps, exp.steps_per_epoch)
+    swing = [1.0 + 0.5 * (i // trace.per_epoch % 2) for i in range(steps // 2)]
+    trace.losses, trace.rates = swing, [0.03] * len(swing)
+    assert list(during(Facts(exp), trace))
+    exp.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(exp.optimizer, 20)
+    assert list(during(Facts(exp), trace)) == []

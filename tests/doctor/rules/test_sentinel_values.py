@@ -6,7 +6,7 @@ import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen
 from torch import Tensor
 
-from gipi.doctor.rules.sentinel_values import RULE, drop
+from gipi.doctor.rules.sentinel_values import RULE, drop, sentinel, sentinels
 
 
 def coded(data: tuple[Tensor, Tensor], code: float) -> tuple[Tensor, Tensor]:
@@ -50,3 +50,18 @@ def test_a_code_among_targets_needs_a_yes() -> None:
     assert drop(exp) == "took out 18 rows without a known target"
     assert float(exp.train[1].min()) > -10
     assert torch.is_tensor(exp.val[1])
+
+
+def test_all_columns_at_once_find_what_one_by_one_is_found() -> None:
+    g = torch.Generator().manual_seed(0)
+    flat = torch.randn(300, 40, generator=g, dtype=torch.float64)
+    for j, code in enumerate((-999.0, -9.0, -5.0, -4.0, -3.0, 0.0, 3.0, 4.0, 5.0, 9.0, 99.0)):
+        flat[:: 5 + j, j] = code
+    flat[:, 20:30] = flat[:, 20:30].round()
+    flat[::7, 30:35] = torch.nan
+    flat[::9, 33] = 99.0
+    flat[:, 36] = torch.nan
+    one_by_one = [sentinel(flat[:, j], j) for j in range(40)]
+    found = sentinels(flat)
+    assert found == [s for s in one_by_one if s is not None]
+    assert {s.column for s in found} >= {0, 10, 33}

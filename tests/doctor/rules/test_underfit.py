@@ -6,7 +6,9 @@ import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
 from torch import nn
 
-from gipi.doctor.rules.underfit import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.underfit import RULE, during
+from gipi.doctor.trace import Trace
 
 
 def rings(rows: int = 600):
@@ -41,3 +43,13 @@ def test_nets_that_fit_and_noise_that_nobody_can_are_left_alone() -> None:
         experiment(mlp(out=1, hidden=48), regression(), lr=0.01, epochs=20),
     ):
         assert seen(exp, RULE, train=True).findings == []
+
+
+def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(2, 2, hidden=2), rings())
+    facts = Facts(exp, start=Facts(exp))
+    still = Trace(100, 10, losses=[20.0] * 26 + [1.0] * 24)
+    assert [f.code for f in during(facts, still)] == ["underfit"]
+    falls = Trace(100, 10, losses=[20.0] * 26 + [1.2] * 12 + [1.0] * 12)
+    assert list(during(facts, falls)) == []

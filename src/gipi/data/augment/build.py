@@ -227,10 +227,14 @@ def _steps(record: Record, options: dict[str, Any], shape: tuple[int, ...]) -> t
                 did_you_mean(key, known),
             )
         _check(record.name, key, value, shape)
-    if options.get("least", 0.0) > options.get("most", 1.0):
+    low, high = (
+        options.get(key, parameters[key].default) if key in known else bound
+        for key, bound in (("least", 0.0), ("most", 1.0))
+    )
+    if low > high:
         raise ConfigError(
-            f"augment.{record.name}: least={options['least']} is above most={options['most']}",
-            "least <= most", "swap them",
+            f"augment.{record.name}: least={low} is above most={high}",
+            "least <= most", "give both, the smaller as least",
         )  # fmt: skip
     for key, part in record.facts.items():
         options = {key: max(1, round(min(shape[1:]) / part)), **options}

@@ -14,10 +14,14 @@ and is still a boot, hence half and not all; digits and letters keep far less th
 
 Where the probe knows nothing it cannot tell; then the flip is accepted if a second probe cannot
 tell pictures from mirror images.
+
+Masks and boxes move along with a flip, but keep their classes: there the first probe is asked about
+the objects, cut out of their pictures, and only its refusal counts.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +30,8 @@ import torch
 from torch.nn import functional
 
 from gipi.core.errors import DataError
+from gipi.data.augment.objects import cut_out
+from gipi.data.masks import Masks
 from gipi.data.pictures import Pictures
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 
 ROWS = 4_000  # training rows that are looked at, at most
 FEWEST = 40
+PICTURED = 1_000  # training rows whose objects are looked at, at most
 SIDE = 12  # pixels of the small copies
 FEATURES = 512
 KEPT = 0.5  # share of the accuracy above chance that mirror images must keep
@@ -78,6 +85,11 @@ class FlipProbe:
     apart: float
     reason: str
 
+    @property
+    def by_class(self) -> bool:
+        """Whether classes decided, not the second probe."""
+        return math.isfinite(self.plain) and math.isnan(self.apart)
+
 
 def probe_flips(
     columns: HasColumns, ids: np.ndarray, *, axes: Sequence[str] = ("horizontal", "vertical"),
@@ -85,31 +97,62 @@ def probe_flips(
 ) -> tuple[FlipProbe, ...]:  # fmt: skip
     """Measure both flips on at most 4,000 of the training rows `ids`, spread evenly.
 
-    Targets other than int64 classes are not looked at: then only the second probe is asked.
+    Of masks and boxes, the objects on at most 1,000 rows can refuse a flip. Other targets than
+    int64 classes are not looked at: then only the second probe is asked.
     Raises `DataError` where the data has no pictures.
     """
     pictures = next((c for c in columns.inputs.values() if isinstance(c, Pictures)), None)
     if pictures is None:
         raise DataError("no pictures to mirror", "data with pictures", "leave the probe out")
     rows = np.sort(ids)[:: max(1, -(-len(ids) // ROWS))]
-    images = torch.cat([
-        _small(torch.from_numpy(pictures.fetch(rows[a : a + 256])))
-        for a in range(0, len(rows), 256)
-    ])  # fmt: skip
-    target = columns.target
-    labels = None
+    target, labels = columns.target, None
+    some = rows[:: max(1, -(-len(rows) // PICTURED))]
+    small, objects = [], []
+    for first in range(0, len(rows), 256):
+        block = rows[first : first + 256]
+        pixels = torch.from_numpy(pictures.fetch(block))
+        small.append(_small(pixels))
+        kept = np.flatnonzero(np.isin(block, some))
+        drawn = _drawn(target, block[kept])
+        if drawn is not None:
+            most = max(1, ROWS // len(some))
+            objects.append(cut_out(pixels[torch.from_numpy(kept)], drawn, side=SIDE, most=most))
+    images = torch.cat(small)
+    if objects:
+        crops, classes = (torch.cat(parts) for parts in zip(*objects, strict=True))
+        return tuple(_by_objects(probe_flip(images, None, axis=axis, seed=seed), crops, classes,
+                                 seed=seed) for axis in axes)  # fmt: skip
     if isinstance(target, torch.Tensor) and target.dtype == torch.int64 and target.dim() == 1:
         labels = target[torch.from_numpy(rows)]
     return tuple(probe_flip(images, labels, axis=axis, seed=seed) for axis in axes)
 
 
+def _drawn(target: object, rows: np.ndarray) -> Tensor | None:
+    """Return the masks (n, H, W) or boxes (n, M, 6) of these rows, None where none are learnt."""
+    if isinstance(target, Masks):
+        return torch.from_numpy(target.fetch(rows))
+    if isinstance(target, torch.Tensor) and target.dim() == 3 and target.shape[2] == 6:
+        return target[torch.from_numpy(rows)]
+    return None
+
+
+def _by_objects(whole: FlipProbe, crops: Tensor, classes: Tensor, *, seed: int) -> FlipProbe:
+    """Return the refusal of a flip by the classes of objects, else what whole pictures say."""
+    if len(crops) < FEWEST or len(classes.unique()) < 2:
+        return whole
+    found = probe_flip(crops, classes, axis=whole.axis, seed=seed, what="objects")
+    return found if found.by_class and not found.allowed else whole
+
+
 def probe_flip(
-    images: Tensor, labels: Tensor | None, *, axis: str = "horizontal", seed: int = 0
-) -> FlipProbe:
+    images: Tensor, labels: Tensor | None, *, axis: str = "horizontal", seed: int = 0,
+    what: str = "rows",
+) -> FlipProbe:  # fmt: skip
     """Measure whether the flip along `axis` keeps the class; see the module.
 
     images   (N, C, H, W) of training rows only
     labels   (N,) int64 classes, or None
+    what     they are, for the reason
     """
     nan = float("nan")
     word = _WORDS[axis]
@@ -140,7 +183,7 @@ def probe_flip(
             cost = plain - both
             allowed = kept >= KEPT and cost <= SURE * max(float(differs), 1 / held)
             reason = (
-                f"{word} flip {'on' if allowed else 'off'}: a probe of {cut} training rows names "
+                f"{word} flip {'on' if allowed else 'off'}: a probe of {cut} training {what} names "
                 f"{plain:.3f} of {held} others, {flipped:.3f} of their mirror images (it keeps "
                 f"{max(kept, 0.0):.0%} above chance, {KEPT:.0%} are needed), and {both:.3f} after "
                 f"learning both (noise {noise:.3f})"

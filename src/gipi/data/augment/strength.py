@@ -74,7 +74,9 @@ def _flips(target: Field | None, probes: Sequence[FlipProbe]) -> tuple[Steps, li
         return ("flip",), ["left-right flip on: pairs of points change their names"]
     found = [names[axis] for axis, probe in measured.items() if probe.allowed]
     why = [probe.reason for probe in probes]
-    if kind in ("mask", "boxes"):
+    across = measured.get("horizontal")
+    refused = across is not None and across.by_class and not across.allowed  # by the objects
+    if kind in ("mask", "boxes") and not refused:
         if "flip" not in found:
             found.insert(0, "flip")
         why = [f"left-right flip on: {kind} move along"]

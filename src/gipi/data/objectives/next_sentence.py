@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from gipi.core.errors import DataError
@@ -81,7 +82,7 @@ def next_sentence(
 
 
 def join_pairs(
-    values: Tensor,
+    values: Tensor | np.ndarray,
     offsets: Tensor,
     *,
     first: Tensor,
@@ -93,7 +94,8 @@ def join_pairs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return rows [begin] A [separator] B [separator]: tokens, segments, and tokens cut off.
 
-    values   (total,) int64 ids of all units, end to end
+    values   (total,) ids of all units, end to end; an array may lie on the disk, for only the
+             tokens of these rows are read
     offsets  (units + 1,) int64: unit u is values[offsets[u]:offsets[u + 1]]
     first, second  (B,) units
     width    T
@@ -112,12 +114,16 @@ def join_pairs(
     keep_a = torch.where(a + b <= room, a, torch.where(b <= half, room - b, room - half))
     keep_a = torch.minimum(a, keep_a)
     keep_b = torch.minimum(b, room - keep_a)
-    at = torch.arange(width, device=values.device)
+    at = torch.arange(width, device=offsets.device)
     end_a, end_b = (keep_a + 1)[:, None], (keep_a + keep_b + 2)[:, None]
     index = torch.where(
         at <= end_a, offsets[first, None] + at - 1, offsets[second, None] + at - end_a - 1
     )
-    tokens = values[index.clamp(0, len(values) - 1)]
+    index = index.clamp(0, len(values) - 1)
+    if isinstance(values, np.ndarray):
+        tokens = torch.from_numpy(values[index.numpy()].astype(np.int64))
+    else:
+        tokens = values[index]
     tokens = tokens.masked_fill(at == 0, begin)
     tokens = tokens.masked_fill((at == end_a) | (at == end_b), separator)
     tokens = tokens.masked_fill(at > end_b, pad)

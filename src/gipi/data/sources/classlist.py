@@ -82,6 +82,12 @@ def _facts(
             f"{path.name} has colours for {len(colours)} of {len(names)} classes",
             "a colour for every class, or for none", "correct the class list",
         )  # fmt: skip
+    again = [c for at, c in enumerate(colours) if c in colours[:at] or max(c) > IGNORED]
+    if again:
+        raise DataError(
+            f"{path.name} gives two classes one colour, or one above 255: {again[0]}",
+            "different colours of 0 to 255 each", "correct the class list",
+        )  # fmt: skip
     if colours:
         values = list(range(len(names)))  # a coloured mask is read as positions in the list
     return without_void(tuple(names), values, colours=colours)

@@ -9,6 +9,7 @@ segmentation is asked for. A picture in the list without annotations is a pictur
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gipi.core.errors import DataError
+from gipi.data.decode import header
 from gipi.data.masks import Drawing, Shape
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, Source
 from gipi.data.sources import coco_json
@@ -28,6 +30,7 @@ SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107,
     0.087, 0.087, 0.089, 0.089,
 )  # fmt: skip
+FARTHEST = 1e6  # pixels from the picture's corner: beyond them lies a slip, not a part of it
 MARGIN = 0.125  # of a person's box on every side, where each person is a row of its own
 _WORDS = re.compile(r"(^|[^a-z])(train|valid|val|test)", re.IGNORECASE)
 _PARTS = {"train": TRAIN, "val": VAL, "valid": VAL, "test": TEST}
@@ -118,13 +121,7 @@ class _Rows:
             elif self.kind == "boxes":
                 self._add(file, path, size, self._boxes(found), part)
             else:
-                shapes = [self._shape(one) for one in found]
-                whole = tuple(s for s in shapes if s is not None)
-                if len(whole) < len(shapes):
-                    at = shapes.index(None) + 1
-                    self.unreadable[len(self.items)] = f"annotation {at} of it has no segmentation"
-                drawing = Drawing(*size, whole) if len(whole) == len(shapes) else None
-                self._add(file, path, size, drawing, part)
+                self._mask(file, path, size, found, part)
         if self.lost:
             lost = len(self.lost)
             raise DataError(
@@ -167,17 +164,47 @@ class _Rows:
             out.append([x, y, x + w, y + h, code, float(bool(one.get("iscrowd")))])
         return np.array(out, dtype=np.float64).reshape(-1, 6)
 
-    def _shape(self, one: dict[str, Any]) -> Shape | None:
-        drawn = one.get("segmentation")
-        code = self.index.get(one.get("category_id", -1), -1)
-        label = code + 1 if code >= 0 else 254  # a label of no class: named by the survey
+    def _mask(
+        self, file: Path, source: Path, size: tuple[int, int], found: list[dict[str, Any]],
+        part: int,
+    ) -> None:  # fmt: skip
+        """Add the mask of one picture, or what is wrong with the first annotation that has none."""
+        drawn_on = size
+        if not all(size):  # not stated: that of the picture; without one the survey names it
+            with contextlib.suppress(DataError):
+                drawn_on = header(file, file.name)[1:]
+        shapes: list[Shape] = []
+        for at, one in enumerate(found, 1):
+            shape = self._shape(one, drawn_on)
+            if isinstance(shape, str):
+                self.unreadable[len(self.items)] = f"annotation {at} of it {shape}"
+                break
+            shapes.append(shape)
+        whole = Drawing(*drawn_on, tuple(shapes)) if len(shapes) == len(found) else None
+        self._add(file, source, size, whole, part)
+
+    def _shape(self, one: dict[str, Any], size: tuple[int, int]) -> Shape | str:
+        """Return the shape of one annotation, or what is wrong with it."""
+        drawn, number = one.get("segmentation"), one.get("category_id")
+        if number not in self.index:
+            return f"has an unknown class (category_id {number!r})"
+        label = self.index[number] + 1
         if isinstance(drawn, dict):
             counts = drawn.get("counts", [])
             runs = counts if isinstance(counts, str) else tuple(int(v) for v in counts)
             return Shape(label, runs=runs)
-        if not drawn:
-            return None
-        polygons = tuple(tuple(float(v) for v in p) for p in drawn if len(p) >= 6)
+        polygons = tuple(tuple(float(v) for v in p) for p in drawn or () if len(p) >= 6)
+        if not polygons:
+            return "has no segmentation"
+        if any(len(p) % 2 for p in polygons):
+            return "has a polygon with an odd number of coordinates"
+        values = np.array([v for p in polygons for v in p]).reshape(-1, 2)
+        if not np.isfinite(values).all():
+            return "has a corner that is no number"
+        height, width = size
+        beside = (values.max(0) <= 0) | (values.min(0) >= (width, height))
+        if height and (beside.any() or np.abs(values).max() > FARTHEST):
+            return f"lies outside the picture of {width}x{height} pixels"
         return Shape(label, polygons)
 
     def _points(
@@ -265,8 +292,12 @@ def _point_names(
             "the same points for every object", "keep one category",
         )  # fmt: skip
     count = counts.pop() if counts else 0
-    known: list[str] = next((c["keypoints"] for c in categories.values() if c.get("keypoints")), [])
-    names = tuple(known) if len(known) == count else tuple(f"point {i}" for i in range(count))
+    listed: list[Any] = next(
+        (c["keypoints"] for c in categories.values() if c.get("keypoints")), []
+    )
+    names = tuple(map(str, listed))
+    if len(names) != count or len(set(names)) < count:  # answers are told apart by these names
+        names = tuple(f"point {i}" for i in range(count))
     facts: dict[str, Any] = {"flip": mirrored(names)}
     if count == len(SIGMAS) and names[:1] == ("nose",):
         facts["sigmas"] = list(SIGMAS)

@@ -109,9 +109,18 @@ def categories(loaded: list[tuple[Path, dict[str, Any]]]) -> dict[int | str, dic
 def by_picture(path: Path, data: dict[str, Any]) -> tuple[dict[Any, list[dict[str, Any]]], int]:
     """Return picture id -> its annotations, and how many belong to no picture of the list.
 
-    Raises `DataError` where none of them belongs to any.
+    Raises `DataError` where none of them belongs to any, or two pictures have one id.
     """
-    out: dict[Any, list[dict[str, Any]]] = {one.get("id"): [] for one in data["images"]}
+    out: dict[Any, list[dict[str, Any]]] = {}
+    for one in data["images"]:
+        if one.get("id") in out:
+            raise DataError(
+                f"{path}: two images have the id {one.get('id')!r}, the second is "
+                f"{one.get('file_name')!r}",
+                "an id of its own for each image, for annotations name their picture by it",
+                "correct the file",
+            )
+        out[one.get("id")] = []
     strange: list[Any] = []
     for one in data.get("annotations", []):
         if one.get("image_id") in out:

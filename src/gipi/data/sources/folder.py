@@ -83,14 +83,15 @@ def link_pictures(source: Source, folder: Path, *, table: Path | None = None) ->
     """
     columns, hints = dict(source.columns), dict(source.schema_hints)
     found: list[Path] = []
-    for name, column in source.columns.items():
-        if not isinstance(column, np.ndarray) or column.dtype.kind != "O":
-            continue
-        named = np.array([v is not None and is_image(Path(str(v))) for v in column], dtype=bool)
-        if named.mean() < MOSTLY:
-            continue
+    for name, named in named_pictures(source).items():
+        column = np.asarray(source.columns[name])
         place = pictures_beside(table or folder / source.name, column[named])
         if place is None:
+            said = (
+                f"column '{name}' names pictures ({column[named][0]!r}), but none of them lies "
+                "beside the table: they are taken as words"
+            )
+            source = replace(source, notes=(*source.notes, said))
             continue
         if not named.all():
             row = int(named.argmin())
@@ -116,6 +117,17 @@ def link_pictures(source: Source, folder: Path, *, table: Path | None = None) ->
     return replace(
         source, columns=columns, schema_hints=hints, fingerprint=whole, fingerprint_of=of
     )
+
+
+def named_pictures(source: Source) -> dict[str, np.ndarray]:
+    """Return the columns that mostly hold names of pictures, and (N,) bool where they do."""
+    out = {}
+    for name, column in source.columns.items():
+        if isinstance(column, np.ndarray) and column.dtype.kind == "O" and column.ndim == 1:
+            named = np.array([v is not None and is_image(Path(str(v))) for v in column], dtype=bool)
+            if named.mean() >= MOSTLY:
+                out[name] = named
+    return out
 
 
 def pictures_beside(path: Path, column: np.ndarray) -> Path | None:

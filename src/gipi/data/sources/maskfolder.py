@@ -21,6 +21,7 @@ from gipi.data.source import TEST, TRAIN, VAL, Annotations, ImageFiles, Source
 from gipi.data.sources.classlist import find_list, read_list
 from gipi.data.sources.compressed import fingerprint_files
 from gipi.data.sources.folder import SPLITS, is_image
+from gipi.data.sources.plain import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -218,7 +219,7 @@ def _lists(root: Path, folder: Path, pictures: list[Path]) -> np.ndarray | None:
     for name, part in files.items():
         if not (place / name).is_file():
             continue
-        for number, line in enumerate((place / name).read_text("utf-8-sig").split("\n"), 1):
+        for number, line in enumerate(read_text(place / name).split("\n"), 1):
             if not line.strip():
                 continue
             rows = _named(line.strip(), known)

@@ -70,6 +70,7 @@ def read_picture_table(path: Path, *, task: str | None = None) -> Source:
     """Return a table; its picture column, keypoints and several labels a row are recognised."""
     source = folder.link_pictures(recognise(read_table(path)), path.parent, table=path)
     if not any(isinstance(c, ImageFiles) for c in source.columns.values()):
+        _pictures_are_there(source, path, task)
         return source
     if task in (None, "pose"):
         source = points.as_keypoints(source, task=task)
@@ -78,6 +79,25 @@ def read_picture_table(path: Path, *, task: str | None = None) -> Source:
     if task in (None, "classify") and len(labels) > 1 and len(labels) == len(others):
         source = multilabel.join(source, labels)
     return source
+
+
+def _pictures_are_there(source: Source, path: Path, task: str | None) -> None:
+    """Raise where none of the pictures that a table names is there, and they are all it has.
+
+    That is a table of keypoints, or one of pictures with at most a target beside them.
+    """
+    named = folder.named_pictures(source)
+    lost = next(iter(named.items()), None)
+    pointed = task == "pose" or (task is None and bool(points.point_columns(source)))
+    if lost is None or not (pointed or len(source.columns) - len(named) <= 1):
+        return
+    column, row = np.asarray(source.columns[lost[0]]), int(lost[1].argmax())
+    raise DataError(
+        f"{path.name} {source.row_name(row)}: the picture {column[row]!r} does not exist, and none "
+        f"of the column '{lost[0]}' does",
+        f"the pictures beside {path.name}, or in images/ there",
+        "put them there, or take that column out of the table",
+    )
 
 
 # ------------------------------------------------------------------ named sets

@@ -19,6 +19,7 @@ from gipi.data.source import TEST, TRAIN, VAL, Annotations, ImageFiles, Source
 from gipi.data.sources.classlist import without_void
 from gipi.data.sources.compressed import fingerprint_files
 from gipi.data.sources.folder import is_image
+from gipi.data.sources.plain import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,7 @@ def read_voc(folder: Path, root: Path) -> Source:
     root = root.absolute()
     notes: list[str] = []
     xml = {p.stem: p for p in sorted((root / "Annotations").glob("*.xml"))}
-    pictures = _pictures(root)
+    pictures = _pictures(root, notes)
     stems, split = _stems(root / "ImageSets" / "Main", sorted(pictures), notes)
     _all_there(stems, pictures, root, "Main")
     left = len(set(xml) - set(stems))
@@ -90,7 +91,7 @@ def read_voc_masks(folder: Path, root: Path) -> Source:
     root = root.absolute()
     notes: list[str] = []
     masks = {p.stem: p.absolute() for p in sorted((root / "SegmentationClass").glob("*.png"))}
-    pictures = _pictures(root)
+    pictures = _pictures(root, notes)
     stems, split = _stems(
         root / "ImageSets" / "Segmentation", sorted(set(masks) & set(pictures)), notes
     )
@@ -147,9 +148,19 @@ def picture_source(
     )
 
 
-def _pictures(root: Path) -> dict[str, Path]:
+def _pictures(root: Path, notes: list[str]) -> dict[str, Path]:
+    """Return stem -> picture; add a note where a stem has several."""
     place = next((root / n for n in PLACES if (root / n).is_dir()), root)
-    return {p.stem: p.absolute() for p in sorted(place.iterdir()) if is_image(p) and p.is_file()}
+    found = [p.absolute() for p in sorted(place.iterdir()) if is_image(p) and p.is_file()]
+    out = {p.stem: p for p in found}
+    twin = next((p for p in found if out[p.stem] != p), None)
+    if twin is not None:
+        count = len(found) - len(out)
+        notes.append(
+            f"{count} picture{'s' * (count > 1)} beside another one of the same name left out, "
+            f"such as {twin.name} beside {out[twin.stem].name}"
+        )
+    return out
 
 
 def _stems(
@@ -162,7 +173,7 @@ def _stems(
     if not any(n == "train" for n, _ in files) and (lists / "trainval.txt").is_file():
         files = [("trainval", TRAIN), *files]
     for name, part in files:
-        lines = (lists / f"{name}.txt").read_text("utf-8-sig").split("\n")
+        lines = read_text(lists / f"{name}.txt").split("\n")
         found = [line.split()[0] for line in lines if line.strip()]
         again = set(found) & set(stems)
         if again:
@@ -182,9 +193,7 @@ def _objects(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int]
     """Return (name, [x0, y0, x1, y1, crowd]) of each object, and the stated (height, width)."""
     try:
         text = path.read_text("utf-8", errors="replace")
-        if "<!ENTITY" in text or "<!DOCTYPE" in text:  # may be a bomb, and is never needed
-            text = ""
-        tree = ET.fromstring(text)  # noqa: S314  no entities: checked above
+        tree = _tree(text)
         objects = [_object(one) for one in tree.iter("object")]
         high, wide = (float(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
         size = (round(high), round(wide))
@@ -195,6 +204,12 @@ def _objects(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int]
             "correct the file",
         ) from error
     return objects, size
+
+
+def _tree(text: str) -> ET.Element:
+    if "<!ENTITY" in text or "<!DOCTYPE" in text:  # may be a bomb, and is never needed
+        raise ValueError("it declares entities or a document type")
+    return ET.fromstring(text)  # noqa: S314  no entities: checked above
 
 
 def _object(one: ET.Element) -> tuple[str, list[float]]:

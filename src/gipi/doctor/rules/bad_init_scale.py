@@ -25,6 +25,8 @@ NORMED = 0.005
 
 EMBEDDED = 0.004, 4.0
 """RMS of embeddings: 1 is torch's own, 0.02 that of language models."""
+KEEPS = 0.3, 2.0
+"""Spread of a layer's outputs that is as it should be, whatever its weights are."""
 LOUD, QUIET = 10.0, 0.02
 WORSE = 3.0
 """Times the loss of a blind guess."""
@@ -36,6 +38,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     tied = _shared(facts)
     equal = set(same_rows(facts))
     low = NORMED if facts.tape.of(NORMS) else LOW
+    spread = {op.module: op.output for op in reversed(facts.tape.of({"linear", "conv"}))}
     gains: dict[str, float] = {}
     for name, p in facts.exp.model.named_parameters():
         owner = facts.owners.get(name)
@@ -46,7 +49,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         gain = gain_of(p.detach(), owner)
         if isinstance(owner, nn.Embedding) and EMBEDDED[0] <= gain <= EMBEDDED[1]:
             continue
-        if gain > 0 and not low <= gain <= HIGH:
+        if gain > 0 and not low <= gain <= HIGH and not _keeps_size(spread.get(_module(name))):
             gains[name] = gain
     if not gains:
         return
@@ -62,7 +65,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss},
         strength=EXACT / 2,
         repairs=(
-            Repair("draw the weights anew", drawn(names),
+            Repair("draw the weights anew", drawn(names), setting="model.init",
                    edit="for m in model.modules(): m.reset_parameters()"),
         ),
     )  # fmt: skip
@@ -100,6 +103,17 @@ def gain_of(weight: Tensor, layer: nn.Module) -> float:
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):  # noqa: SLF001  its inputs come first
         inputs = weight.shape[0] * weight[0, 0].numel() // layer.groups
     return float(weight.float().square().mean().sqrt()) * math.sqrt(max(1, inputs))
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _keeps_size(said: Tensor | None) -> bool:
+    """Whether what leaves a layer has about unit size: its weights make up for what comes in."""
+    if said is None or said.numel() < 2:
+        return False
+    return KEEPS[0] <= float(said.detach().float().std()) <= KEEPS[1]
 
 
 def _shared(facts: Facts) -> set[int]:

@@ -52,7 +52,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         strength=EXACT,
         repairs=(
             Repair("draw the weights at random", drawn(tuple(layers)),
-                   proof="exact" if stuck else "better",
+                   proof="exact" if stuck else "better", setting="model.init",
                    edit="for m in model.modules(): m.reset_parameters()"),
         ),
     )  # fmt: skip

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gipi.doctor.copies import untouched
+from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import batches, call, tensors
 from gipi.doctor.facts import FEW, first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
@@ -192,7 +192,7 @@ def _apart(exp: Experiment, model: nn.Module, *, like: Any = None) -> Any:
     """Return the outputs of a few rows where rows do not see each other (or as they are)."""
     xb = first_rows(next(iter(batches(exp, 0)))[0], FEW)
     changed = with_other_row(xb)
-    with untouched(exp), torch.no_grad():
+    with peeking(exp), torch.no_grad():
         model.eval()
         try:
             one = call(model, xb)

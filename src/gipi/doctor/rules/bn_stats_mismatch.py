@@ -11,9 +11,9 @@ from torch import nn
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import batches, call, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.play import seeded
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
+from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
-from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, origin
 from gipi.doctor.trials import trial
@@ -29,7 +30,6 @@ RECALL = 0.5
 SEEN = 1.0
 """Only at its end has the net found what it can find."""
 LEAST_ROWS = 5
-Recalls = tuple[str, Tensor, Tensor]
 STEPS = 60
 GAIN = 0.04
 
@@ -45,34 +45,28 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     ratio = float(number.max() / number.min())
     if ratio < RATIO:
         return
-    said = recalls(facts, facts.exp)
+    rare = number * RATIO <= number.max()
+    said = recalls(facts, rare)
     if said is None:
         return
-    split, recall, seen = said
-    rare = number * RATIO <= number.max()
-    known = (seen >= LEAST_ROWS) & recall.isfinite()
-    if not bool((rare & known).any()) or not bool((~rare & known).any()):
-        return
-    worst = recall[rare & known].mean()
-    others = recall[~rare & known].mean()
-    if float(worst) >= RECALL * float(others) or float(others) < 0.3:
+    split, worst, others = said
+    if worst >= RECALL * others or others < 0.3:
         return
     names = [str(int(i)) for i in ids[rare]]
     yield Finding(
         "class_imbalance",
         f"the largest class has {ratio:.3g} times the rows of the smallest; after {trace.step} "
-        f"steps {float(worst):.0%} of the rare classes ({', '.join(names[:6])}) are recognised in "
-        f"{split} and {float(others):.0%} of the others",
+        f"steps {worst:.0%} of the rare classes ({', '.join(names[:6])}) are recognised in "
+        f"{split} and {others:.0%} of the others",
         "weight classes by the inverse of their frequency, or draw rare rows more often; judge by "
         "balanced accuracy or F1, not by accuracy",
         where=tuple(f"class {n}" for n in names[:6]),
         evidence={"counts": dict(zip(map(str, ids.tolist()), number.long().tolist(), strict=True)),
-                  "recall_rare": float(worst), "recall_others": float(others)},
+                  "recall_rare": worst, "recall_others": others},
         phase="epoch",
         strength=ratio / RATIO,
         repairs=(
-            Repair("class weights", weigh,
-                   proof="not worse" if facts.exp.metric is not None else "exact",
+            Repair("class weights", weigh, proof="not worse", measure=_measure(facts),
                    edit="loss = nn.CrossEntropyLoss(weight=n / (classes * counts))"),
         ),
     )  # fmt: skip
@@ -84,42 +78,38 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     By its own outputs with the frequency of the classes taken out (Menon et al. 2021), which costs
     nothing; else by going on from here with class weights and without.
     """
-    told = recalls(facts, facts.exp), recalls(facts, facts.exp, adjusted=True)
-    raised = _raised(*told)
-    if raised is not None:
-        return finding.but(confirmed=True, evidence={**finding.evidence, **raised})
+    facts.passes += 2
+    own = _hits(facts, facts.exp)
+    seen = _raised(own, _hits(facts, facts.exp, adjusted=True), facts)
+    if seen is not None:
+        return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
     steps = max(20, min(STEPS, facts.exp.total_steps // 5))
     try:
         better = trial(facts, steps, change=weigh)
     except CannotRepair:
         return finding.but(severity="hint", repairs=())
     plain = trial(facts, steps)
-    raised = _raised(recalls(facts, plain.exp), recalls(facts, better.exp))
-    if raised is None:
+    seen = _raised(_hits(facts, plain.exp), _hits(facts, better.exp), facts)
+    if seen is None:
         return None
-    return finding.but(confirmed=True, evidence={**finding.evidence, **raised})
+    return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
 
 
-def _raised(old: Recalls | None, new: Recalls | None) -> dict[str, float] | None:
-    """Return the mean recalls and their error where the new one is clearly better, else None."""
-    if old is None or new is None:
-        return None
-    seen = old[2]
-    good = (seen > 0) & old[1].isfinite()
-    means = [float(t[1][good].mean()) for t in (old, new)]
-    var = sum(float((t[1][good] * (1 - t[1][good]) / seen[good]).sum()) for t in (old, new))
-    se = math.sqrt(max(var, 0.0)) / max(int(good.sum()), 1)
-    if means[1] - means[0] <= max(GAIN, 2 * se):
-        return None
-    return {"mean_recall_as_is": means[0], "mean_recall_weighted": means[1], "se": se}
+@dataclass(frozen=True)
+class Hits:
+    """Rows of a split: the class of each, and whether it was recognised."""
+
+    split: str
+    label: Tensor
+    hit: Tensor
 
 
-def recalls(facts: Facts, exp: Experiment, *, adjusted: bool = False) -> Recalls | None:
-    """Return the split that was judged, recall and rows of every training class.
+def _hits(facts: Facts, exp: Experiment, *, adjusted: bool = False) -> list[Hits]:
+    """Return which rows of validation, then of training, are recognised.
 
     adjusted  the frequency of the classes in training is taken out of the answers
     """
-    counts = _counts(facts)
+    counts, found = _counts(facts), list[Hits]()
     for split in ("val", "train"):
         data = getattr(origin(facts), split)
         if data is None or counts is None or not isinstance(data[1], Tensor):
@@ -127,17 +117,85 @@ def recalls(facts: Facts, exp: Experiment, *, adjusted: bool = False) -> Recalls
         X, y = data
         label = classes_of(facts, y)
         if label is None:
-            return None
+            return []
         with torch.random.fork_rng(devices=[]):
             told = _answers(outputs(exp, X), y, facts, counts if adjusted else None)
         if told is None or told.shape != label.shape:
-            return None
-        hit, ids = (told == label).float(), counts[0].to(label.device)
-        there = label[:, None] == ids[None]
-        rows = there.float().sum(0)
-        recall = (there * hit[:, None]).sum(0) / rows
-        return split, recall.cpu().double(), rows.cpu().double()
+            return []
+        found.append(Hits(split, label.cpu(), (told == label).cpu().double()))
+    return found
+
+
+def recalls(facts: Facts, rare: Tensor) -> tuple[str, float, float] | None:
+    """Return mean recall of the rare and of the other classes, in the first split that can tell.
+
+    rare  which of the training classes are
+    """
+    counts = _counts(facts)
+    for seen in _hits(facts, facts.exp):
+        assert counts is not None
+        there = (seen.label[:, None] == counts[0][None]).double()
+        rows = there.sum(0)
+        recall = (there * seen.hit[:, None]).sum(0) / rows
+        known = rows >= LEAST_ROWS
+        if bool((rare & known).any()) and bool((~rare & known).any()):
+            return (
+                seen.split,
+                float(recall[rare & known].mean()),
+                float(recall[~rare & known].mean()),
+            )
     return None
+
+
+def _raised(old: list[Hits], new: list[Hits], facts: Facts) -> dict[str, float] | None:
+    """Return the mean recalls and their error where the new one is clearly better, else None.
+
+    The same rows are answered both times: the error is that of the differences. Where validation
+    holds too few rare rows to tell, those of training are asked as well.
+    """
+    counts = _counts(facts)
+    if counts is None or len(old) != len(new):
+        return None
+    for number in range(1, len(old) + 1):
+        label = torch.cat([h.label for h in old[:number]])
+        hits = [torch.cat([h.hit for h in some[:number]]) for some in (old, new)]
+        means, gain, var = [0.0, 0.0], 0.0, 0.0
+        classes = [c for c in counts[0].tolist() if bool((label == c).any())]
+        for kind in classes:
+            rows = label == kind
+            change = (hits[1] - hits[0])[rows]
+            gain += float(change.mean())
+            # Half a row more of spread: that all of few rows changed alike is no certainty.
+            var += (float((change - change.mean()).square().sum()) + 0.5) / len(change) ** 2
+            means = [m + float(h[rows].mean()) for m, h in zip(means, hits, strict=True)]
+        n = max(1, len(classes))
+        se = math.sqrt(var) / n
+        if gain / n > max(GAIN, 2 * se):
+            return {"mean_recall_as_is": means[0] / n, "mean_recall_weighted": means[1] / n,
+                    "se": se}  # fmt: skip
+    return None
+
+
+def _measure(facts: Facts) -> Measure | None:
+    """Return the measure that weights are judged by: the loss as asked may rise, and rightly so.
+
+    Every class weighs alike, by its frequency in training; None where the user has a metric.
+    """
+    counts = _counts(facts)
+    if facts.exp.metric is not None or counts is None:
+        return None
+    ids, number = counts
+    weight = number.sum() / (len(number) * number)
+
+    def of(said: Any, y: Any) -> float:
+        label = classes_of(facts, y)
+        told = _answers(said, y, facts, None)
+        if label is None or told is None or told.shape != label.shape:
+            return math.nan
+        there = (label.cpu()[:, None] == ids[None]).double()
+        return float(((there * weight).sum(1) * (told == label).cpu().double()).mean())
+
+    return Measure("rows recognised, every class weighing alike,", of)
 
 
 def _answers(

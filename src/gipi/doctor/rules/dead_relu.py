@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.experiment import call, whole
+from gipi.doctor.eye import UNIT_ROWS
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units
-from gipi.doctor.play import UNIT_ROWS, seeded
-from gipi.doctor.probes import compared, horizon, times_lr
+from gipi.doctor.probes import compared, horizon
+from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import LAYERS
 from gipi.doctor.rule import Rule
+from gipi.doctor.seeded import seeded
 from gipi.doctor.tape import NORMS, recording
 from gipi.doctor.units import RECTIFIERS
 
@@ -46,16 +48,14 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect a layer with many dead units, more than the run began with."""
-    looks = [look for look in trace.looks if look.units]
-    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
-    if not looks or recent < LOW * trace.scale:
+    if not trace.units or trace.recent < LOW * trace.scale:
         return
     began = facts.notes.get(CLEARED) or (first_units(facts.start) if facts.start else {})
     grown = {
-        n: u for n, u in looks[-1].units.items()
+        n: u for n, u in trace.units.items()
         if n not in began or u.dead > began[n].dead + 0.2
     }  # fmt: skip
-    facts.notes["seen"] = looks[-1].units
+    facts.notes["seen"] = trace.units
     yield from _suspected(grown, "steps")
 
 
@@ -77,7 +77,7 @@ def _suspected(units: Mapping[str, UnitLook], phase: str) -> Iterator[Finding]:
         repairs=(
             (Repair("draw dead units anew", revive, edit="nn.init.zeros_(layer.bias)"),)
             if at_start
-            else (Repair("lr / 10", times_lr(0.1)),
+            else (Repair("lr / 10", times_lr(0.1), setting="lr"),
                   Repair("leaky ReLU", leaky, edit="nn.LeakyReLU(0.01) in place of nn.ReLU()"))
         ),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from gipi.doctor.edits import at_hand, kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, cpu, origin
-from gipi.doctor.twins import Copies, copies, first_of, inputs_of, keys_of
+from gipi.doctor.twins import Copies, first_of, keys_of, training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     facts = origin(facts)
     if facts.train is None or facts.exp.declared.get("duplicates"):
         return
-    X = inputs_of(facts.exp.train, facts.train)
-    found = copies(X)
+    _, found = training_copies(facts)
     said = float(found.telling.double().mean()) if len(found.telling) else 0.0
     again = found.telling & ~found.first
     if said < 0.5 or int(again.sum()) < LEAST or found.share < HINT or _drawn(facts, found):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gipi.doctor.copies import untouched
+from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
@@ -30,7 +30,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     if rows is None:
         return
     facts.passes += 1
-    with untouched(exp):
+    with peeking(exp):
         training, dropping = _seen(exp, rows[0])
     if not training and not dropping:
         return

@@ -12,7 +12,8 @@ from torch import Tensor
 from gipi.doctor.experiment import plain_step
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.flow import renewed
-from gipi.doctor.probes import compared, horizon, times_lr
+from gipi.doctor.probes import compared, horizon
+from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import Rule
 
@@ -78,6 +79,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     norms = [n for n in trace.norms if math.isfinite(n) and n > 0]
     if len(norms) < 10:
         return
+    if len(norms) == len(trace.norms) and max(norms) < SPIKE * min(norms):
+        return  # no step can be that far above a median
     for step in range(max(8, facts.notes.get(SEEN, 0)), len(trace.norms)):
         past = [n for n in trace.norms[max(0, step - 50) : step] if math.isfinite(n) and n > 0]
         if len(past) < 8:
@@ -125,7 +128,7 @@ def _finding(
         step=int(evidence.get("step", 0)),
         strength=strength,
         repairs=(anew, clipped) if phase == "before" else
-        (clipped, Repair("lr / 3", times_lr(1 / 3))),
+        (clipped, Repair("lr / 3", times_lr(1 / 3), setting="lr")),
     )  # fmt: skip
 
 

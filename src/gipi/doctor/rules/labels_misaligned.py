@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import replaced, stored
+from gipi.doctor.edits import replaced, splits_of, stored
 from gipi.doctor.experiment import outputs
-from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import Answer, ask_ridge, predict
 from gipi.doctor.sheet import Sheet, answers, cpu, origin, sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
@@ -120,11 +120,15 @@ def net_above_chance(facts: Facts, data: tuple[Any, Any] | None) -> float | None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         said = outputs(exp, data[0])
         own = float(loss(said, y))
-        generator = torch.Generator().manual_seed(3)
-        mixed = torch.tensor(
-            [float(loss(said, y[torch.randperm(len(y), generator=generator).to(y.device)]))
-             for _ in range(ORDERS)], dtype=torch.float64)  # fmt: skip
+        mixed = _in_any_order(lambda other: float(loss(said, other)), y, seed=3)
     return float((mixed.mean() - own) / mixed.std().clamp_min(1e-9 * (1 + mixed.mean().abs())))
+
+
+def _in_any_order(score: Callable[[Tensor], float], y: Tensor, *, seed: int) -> Tensor:
+    """Return what targets score in random orders: what is chance."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = (torch.randperm(len(y), generator=generator).to(y.device) for _ in range(ORDERS))
+    return torch.tensor([score(y[order]) for order in orders], dtype=torch.float64)
 
 
 def _silent(found: tuple[Answer, Answer]) -> bool:
@@ -136,10 +140,7 @@ def _agreement(told: Tensor, Y: Tensor) -> tuple[float, float]:
     told, Y = told.double(), Y.double()
     told, Y = told - told.mean(0), Y - Y.mean(0)
     own = float((told * Y).sum())
-    generator = torch.Generator().manual_seed(4)
-    mixed = torch.tensor(
-        [float((told * Y[torch.randperm(len(Y), generator=generator)]).sum())
-         for _ in range(ORDERS)], dtype=torch.float64)  # fmt: skip
+    mixed = _in_any_order(lambda other: float((told * other).sum()), Y, seed=4)
     norm = float(told.norm() * Y.norm())
     share = (own / norm) ** 2 if norm > 0 and own > 0 else 0.0
     return (own - float(mixed.mean())) / max(float(mixed.std()), 1e-12), share
@@ -192,15 +193,8 @@ def _slipped(slip: int, z: float) -> Finding:
 
 def _moved(slip: int) -> Any:
     def change(exp: Experiment) -> str:
-        for split in ("train", "val"):
-            data = getattr(exp, split)
-            if data is None:
-                continue
-            pair = stored(data)
-            if pair is None:
-                message = f"rows of {split} cannot be put in order"
-                raise CannotRepair(message)
-            setattr(exp, split, replaced(data, pair[0], pair[1].roll(slip, 0)))
+        for name, data, X, y in splits_of(exp):
+            setattr(exp, name, replaced(data, X, y.roll(slip, 0)))
         return f"moved the targets by {slip} rows"
 
     return change

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import compared, paper_rates
+from gipi.doctor.probes import compared
+from gipi.doctor.rates import paper_rates
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -42,7 +43,7 @@ def before(facts: Facts) -> Iterator[Finding]:
                   "rates": rates[:: max(1, total // 32)]},
         strength=AREA / area,
         repairs=(
-            Repair("cosine over the whole run", cosine(top),
+            Repair("cosine over the whole run", cosine(top), setting="schedule",
                    edit=f"torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, {total}), "
                    "stepped after every batch"),
         ),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import Trial, best_rate, gains, lr_trial, soon
+from gipi.doctor.rates import best_rate, gains, lr_trial, paper_rates, soon
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import other_rate
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.probes import Trial
     from gipi.doctor.trace import Trace
 
 RATIO = 0.1
@@ -131,16 +132,21 @@ def _sure(finding: Finding, trial: Trial, order: tuple[float, ...]) -> Finding:
 
 def _repairs(factors: tuple[float, ...]) -> tuple[Repair, ...]:
     found = [
-        Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr times {f:.3g}, falling as a cosine")
+        Repair(
+            f"lr x {f:.3g}",
+            other_rate(f),
+            edit=f"lr times {f:.3g}, falling as a cosine",
+            setting="lr",
+        )
         for f in factors
     ]
-    return (*found, Repair("lr from a range test", from_range))
+    return (*found, Repair("lr from a range test", from_range, setting="lr"))
 
 
 def from_range(exp: Experiment) -> str:
-    """Take the rate of the valley of a range test."""
-    rate = best_rate(exp)
-    return other_rate(rate / exp.optimizer.param_groups[0]["lr"])(exp)
+    """Take the rate of the valley of a range test as the highest one of the schedule."""
+    highest = max(paper_rates(exp) or [exp.optimizer.param_groups[0]["lr"]])
+    return other_rate(best_rate(exp) / highest)(exp)
 
 
 RULE = Rule(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import accuracy_on, lr_trial, paper_rates
+from gipi.doctor.probes import accuracy_on
+from gipi.doctor.rates import lr_trial, paper_rates
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.lr_too_high import from_range
 from gipi.doctor.schedules import other_rate
@@ -42,7 +43,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     speeds = [r / lr for r, lr in pairs if math.isfinite(r) and lr > 0]
     if not speeds or trace.broken is not None or trace.done > LAST:
         return
-    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
+    recent = trace.recent
     if trace.done >= 0.5 and recent < 0.5 * trace.scale:
         return
     tried = facts.notes.get(TRIED, 0)
@@ -64,7 +65,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
                   "first_loss": trace.scale, "done": trace.done},
         phase="steps",
         strength=REACH / reach,
-        repairs=(Repair("lr from a range test", from_range),),
+        repairs=(Repair("lr from a range test", from_range, setting="lr"),),
     )  # fmt: skip
 
 
@@ -98,8 +99,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         confirmed=True,
         evidence={**finding.evidence, "loss_as_is": trial.end(whole_run),
                   "loss_at": {f"lr x {f:.3g}": trial.end(f) for f in factors}},
-        repairs=(*[Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr={lr * f:.2g}") for f in order],
-                 *finding.repairs),
+        repairs=(*[Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr={lr * f:.2g}", setting="lr")
+                   for f in order], *finding.repairs),
     )  # fmt: skip
 
 

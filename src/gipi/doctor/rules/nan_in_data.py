@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import kept, put_in_front, stored
+from gipi.doctor.edits import kept, put_in_front, splits_of
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
@@ -98,20 +98,13 @@ def fill(exp: Experiment) -> str:
 def drop(exp: Experiment) -> str:
     """Take rows without a target out of both splits."""
     taken = 0
-    for split in ("train", "val"):
-        data = getattr(exp, split)
-        pair = stored(data) if data is not None else None
-        if data is None:
-            continue
-        if pair is None:
-            message = f"rows of {split} cannot be chosen by their number"
-            raise CannotRepair(message)
-        keep = ~_flat_bad(pair[1])
+    for name, data, _, y in splits_of(exp):
+        keep = ~_flat_bad(y)
         if float(keep.double().mean()) < LEAST_KEPT:
-            message = f"over half of the rows of {split} have no target"
+            message = f"over half of the rows of {name} have no target"
             raise CannotRepair(message)
         if not bool(keep.all()):
-            setattr(exp, split, kept(data, keep))
+            setattr(exp, name, kept(data, keep))
             taken += int((~keep).sum())
     return f"took out {taken} rows without a target"
 

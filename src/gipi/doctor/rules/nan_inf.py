@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from gipi.doctor.copies import restore, untouched
 from gipi.doctor.experiment import call, plain_step, take_step
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.probes import times_lr
+from gipi.doctor.rates import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.exploding_gradient import clipped_at
 from gipi.doctor.tape import entered, left
@@ -60,6 +60,9 @@ STABLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         lambda o, y: ((o - y).square().mean() + 1e-8).sqrt(),
 }  # fmt: skip
 CLOSE = 2e-3
+TELLS = 5
+"""Steps without a finite loss after which a run is not waited for any more."""
+WENT_ON = " and reached no weight, the run went on without it"
 
 
 @dataclass
@@ -95,19 +98,36 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if trace.kept is None and all(math.isnan(v) for v in trace.losses):
         return  # seen from beside, and no loss was ever heard
+    passed = passed_over(facts.exp, trace)
+    if passed is None and trace.done < 1:
+        return
     facts.notes["broken"] = trace
     usual = [n for n in trace.norms[: trace.broken] if math.isfinite(n)]
     yield Finding(
         "nan_inf",
         f"at step {trace.broken} loss or gradient was not finite",
         "find the operation that is named; keep logarithms, roots and divisions away from 0",
-        evidence={"step": trace.broken, "last_losses": trace.losses[max(0, trace.broken - 5):
-                                                                    trace.broken + 1],
+        evidence={"step": trace.broken, "passed_over": bool(passed),
+                  "last_losses": trace.losses[max(0, trace.broken - 5) : trace.broken + 1],
                   "last_norms": usual[-5:]},
         phase="steps",
         step=trace.broken,
         strength=10.0,
     )  # fmt: skip
+
+
+def passed_over(exp: Experiment, trace: Trace) -> bool | None:
+    """Whether the broken step reached no weight and the run went on without it.
+
+    So loss scaling does, and a guard around the step. None where nothing tells yet: the step was
+    the last one, or those after it were no better.
+    """
+    assert trace.broken is not None
+    if not all(bool(torch.isfinite(p).all()) for p in exp.model.parameters()):
+        return False
+    if any(math.isfinite(v) for v in trace.losses[trace.broken + 1 :]):
+        return True
+    return None if trace.step - trace.broken < TELLS else False
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -125,15 +145,17 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
                edit="if not torch.isfinite(loss): optimizer.zero_grad(); continue"),
     ]  # fmt: skip
     tame = [
-        Repair("lr / 10", times_lr(0.1)),
+        Repair("lr / 10", times_lr(0.1), setting="lr"),
         Repair(f"clip the gradient's norm at {usual:.3g}", clipped_at(usual),
                edit=f"clip_grad_norm_(model.parameters(), {usual:.3g})"),
     ]  # fmt: skip
     stable = _stable(facts) if not found.place else None
     first = [stable] if stable is not None else []
+    passed = finding.evidence["passed_over"]
     grew = [abs(v) for v in trace.losses[: trace.broken + 1] if math.isfinite(v)]
     return finding.but(
-        message=f"{finding.message}: {found}"
+        severity="hint" if passed else None,
+        message=f"{finding.message}{WENT_ON if passed else ''}: {found}"
         + (f"; the loss had grown to {max(grew):.3g} before" if grown and grew else ""),
         confirmed=True,
         where=(found.place,) if found.place else (),

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import Trial, compared, gains, lr_trial, soon, times_lr
+from gipi.doctor.probes import Trial, compared
+from gipi.doctor.rates import gains, lr_trial, paper_rates, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -26,6 +27,8 @@ SWING = 0.12
 """Swings over the whole progress that are worth a look."""
 HEAVY = 0.97
 """Momentum at which a net swings by itself."""
+FALLS = 0.1
+"""Share of the present rate below which a rate that is still to come ends swings by itself."""
 MISSED = 0.1
 HIGHER = 0.3
 """Share beyond which the rate itself is called too high."""
@@ -51,6 +54,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     waves = momentum >= HEAVY and ups > SWING * progress
     if not swings and not waves:
         return
+    if trace.done < 1 and _will_fall(facts, trace):
+        return
     yield Finding(
         "oscillating_loss",
         f"mean losses of {width} steps swing by {size:.3g} (all progress so far: {progress:.3g}); "
@@ -64,6 +69,14 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         strength=size / (SWING * progress),
         repairs=_repairs(momentum, facts.exp.optimizer.param_groups[0]["lr"]),
     )  # fmt: skip
+
+
+def _will_fall(facts: Facts, trace: Trace) -> bool:
+    """Whether the schedule itself will bring the rate far down, and end the swings."""
+    planned = paper_rates((facts.start or facts).exp)
+    if planned is None or not trace.rates or trace.step >= len(planned):
+        return False
+    return min(planned[trace.step :]) < FALLS * trace.rates[-1]
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -113,7 +126,7 @@ def _repairs(momentum: float, lr: float) -> tuple[Repair, ...]:
         *(heavy if momentum >= HEAVY else ()),
         Repair("lr / 3 and a cosine", cosine(lr / 3),
                edit=f"lr={lr / 3:.3g} and CosineAnnealingLR over the whole run"),
-        Repair("lr / 10", times_lr(0.1), edit=f"lr={lr / 10:.3g}"),
+        Repair("lr / 10", times_lr(0.1), edit=f"lr={lr / 10:.3g}", setting="lr"),
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         strength=rise / (edge * low + 1e-12),
         repairs=(
             Repair(f"keep the weights of epoch {epoch}", _keep(best["epoch"]),
-                   edit=f"epochs={epoch}, or keep a copy of the best weights"),
+                   edit=f"epochs={epoch}, or keep a copy of the best weights", setting="epochs"),
             Repair("weight decay, and keep the best weights", _decay(best["epoch"])),
             Repair("dropout 0.3, and keep the best weights", _dropout(best["epoch"])),
         ),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import gains, lr_trial, soon, times_lr
+from gipi.doctor.rates import gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -85,9 +85,12 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         edit="CosineAnnealingLR(optimizer, total steps), stepped after every batch",
     )
     repairs = (
-        (falls, Repair("lr / 3", times_lr(1 / 3)))
+        (falls, Repair("lr / 3", times_lr(1 / 3), setting="lr"))
         if best < 1 or lr < DECAYED * start
-        else (Repair(f"lr x {best:g}", times_lr(best)), Repair("lr x 3", times_lr(3.0)))
+        else (
+            Repair(f"lr x {best:g}", times_lr(best), setting="lr"),
+            Repair("lr x 3", times_lr(3.0), setting="lr"),
+        )
     )
     return finding.but(
         confirmed=True, repairs=repairs, evidence={**finding.evidence, "loss_at": trial.ends}

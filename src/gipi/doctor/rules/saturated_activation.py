@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHARE = 0.5
 MISSED = 0.12
+HIGH = 0.7
+"""Share of the first loss below which a run is not held up."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -27,11 +29,8 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def during(_: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect layers that have become flat while the loss stayed high."""
-    looks = [look for look in trace.looks if look.units]
-    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
-    if not looks or not recent > 0.7 * trace.scale:
-        return
-    yield from _suspected(looks[-1].units, "steps")
+    if trace.recent > HIGH * trace.scale:
+        yield from _suspected(trace.units, "steps")
 
 
 def _suspected(units: Mapping[str, UnitLook], phase: str) -> Iterator[Finding]:

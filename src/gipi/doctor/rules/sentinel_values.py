@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import kept, put_in_front, stored
+from gipi.doctor.edits import kept, put_in_front, splits_of
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.gaps import NEAR, Fill, add_marks
@@ -31,6 +31,7 @@ CUSTOMARY = frozenset(
     (0.0, -1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0,
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10)
 )  # fmt: skip
+LENIENT = 0.9
 STEPS = 60
 WINS = 0.03
 """The loss must fall by this share more where the value is filled."""
@@ -54,7 +55,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     X = facts.X
     if X is not None and facts.inputs in ("table", "sequence") and len(X) >= 20:
         flat = columns(facts, X)
-        found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+        found = sentinels(flat)
         if X.ndim == 3:
             found = _not_padding(flat, found)
         found = [s for s in found if _arrives(facts, X, s)]
@@ -64,7 +65,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     if y is not None and facts.kind == "numbers" and y.ndim <= 2 and len(y) >= 20:
         flat = y.reshape(len(y), -1).detach().cpu().double()
         if flat.shape[1] <= 16:
-            found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+            found = sentinels(flat)
             if found:
                 yield _of_targets(found, y)
 
@@ -111,6 +112,38 @@ def _of_targets(found: list[Sentinel], y: Tensor) -> Finding:
                    edit=f"keep = y != {worst.value:.6g}; X, y = X[keep], y[keep]"),
         ),
     )  # fmt: skip
+
+
+def sentinels(flat: Tensor) -> list[Sentinel]:
+    """Return the columns of (places, columns) in which a value seems to stand for "unknown"."""
+    found = (sentinel(flat[:, j], j) for j in _with_a_value_apart(flat))
+    return [s for s in found if s is not None]
+
+
+def _with_a_value_apart(flat: Tensor) -> list[int]:
+    """Return the columns whose lowest or highest value is frequent and not close to the others.
+
+    All columns at once, and a little more leniently than `sentinel` looks at one.
+    """
+    finite = flat.isfinite()
+    n = finite.sum(0)
+    apart = torch.zeros_like(n, dtype=torch.bool)
+    for sign in (1.0, -1.0):
+        x = torch.where(finite, sign * flat, torch.inf)
+        value = x.amin(0)
+        there = x == value
+        count = there.sum(0)
+        often = (n >= 20) & (count >= (MASS * n).clamp_min(LEAST_ROWS)) & (count <= 0.9 * n)
+        columns_ = often.nonzero().flatten()
+        if not len(columns_):
+            continue
+        others = torch.where(there | ~finite, torch.nan, x)[:, columns_]
+        at = torch.tensor([0.005, 0.25, 0.75, 0.995], dtype=x.dtype)
+        low, q1, q3, high = torch.nanquantile(others, at, dim=0)
+        gap = torch.where(others.isnan(), torch.inf, others).amin(0) - value[columns_]
+        wide = (gap >= LENIENT * 0.5 * (high - low)) & (gap >= LENIENT * 0.6 * GAP * (q3 - q1))
+        apart[columns_[wide]] = True
+    return [int(j) for j in apart.nonzero().flatten()]
 
 
 def sentinel(column: Tensor, number: int) -> Sentinel | None:
@@ -169,7 +202,7 @@ def fill(exp: Experiment) -> str:
         message = "the input is not a table or a sequence of numbers"
         raise CannotRepair(message)
     flat = columns(facts, X)
-    found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+    found = sentinels(flat)
     if not found:
         message = "no such value was found again"
         raise CannotRepair(message)
@@ -197,22 +230,15 @@ def drop(exp: Experiment) -> str:
         message = "the targets are not one tensor"
         raise CannotRepair(message)
     flat = y.reshape(len(y), -1).detach().cpu().double()
-    found = [s for j in range(flat.shape[1]) if (s := sentinel(flat[:, j], j)) is not None]
+    found = sentinels(flat)
     taken = 0
-    for split in ("train", "val"):
-        data = getattr(exp, split)
-        if data is None:
-            continue
-        pair = stored(data)
-        if pair is None:
-            message = f"rows of {split} cannot be chosen by their number"
-            raise CannotRepair(message)
-        rows = pair[1].reshape(len(pair[1]), -1).cpu().double()
+    for name, data, _, targets in splits_of(exp):
+        rows = targets.reshape(len(targets), -1).cpu().double()
         bad = torch.zeros(len(rows), dtype=torch.bool)
         for s in found:
             bad |= rows[:, s.column] == s.value
         taken += int(bad.sum())
-        setattr(exp, split, kept(data, ~bad))
+        setattr(exp, name, kept(data, ~bad))
     return f"took out {taken} rows without a known target"
 
 

@@ -11,7 +11,7 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import is_tokens, origin, the_lens
-from gipi.doctor.twins import bits_of, copies, enough, first_of, inputs_of, keys_of
+from gipi.doctor.twins import bits_of, enough, first_of, inputs_of, keys_of, training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +34,11 @@ def before(facts: Facts) -> Iterator[Finding]:
     facts = origin(facts)
     if facts.val is None or facts.train is None or facts.exp.declared.get("duplicates"):
         return
-    X, V = inputs_of(facts.exp.train, facts.train), inputs_of(facts.exp.val, facts.val)
+    (X, there), V = training_copies(facts), inputs_of(facts.exp.val, facts.val)
     if isinstance(X, Tensor) != isinstance(V, Tensor):
         return
     if isinstance(X, Tensor) and (X.shape[1:] != V.shape[1:] or X.dtype != V.dtype):
         return
-    there = copies(X)
     keys = keys_of(V)
     if not len(keys) or not len(there.keys):
         return

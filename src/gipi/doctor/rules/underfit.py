@@ -49,7 +49,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     falls = trace.mean_loss(trace.step - 2 * quarter, trace.step - quarter) - trace.mean_loss(
         trace.step - quarter, trace.step
     )
-    if trace.done < 1 and falls > FLAT * abs(trace.scale):
+    # A net that learned something else before begins far above a loss that means nothing is known.
+    high = min(abs(trace.scale), first.yardstick or math.inf)
+    if trace.done < 1 and falls > FLAT * high:
         return
     now = reached(facts.exp, first)
     margin = EXPLAINED if first.kind == "numbers" else ACCURACY
@@ -81,7 +83,8 @@ def _finding(
         phase="before" if phase == "before" else "epoch",
         strength=(found.best - now) / ACCURACY,
         repairs=(
-            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3"),
+            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3",
+                   setting="epochs"),
         ),
     )  # fmt: skip
 

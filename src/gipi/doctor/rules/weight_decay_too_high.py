@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.probes import compared, horizon, loss_on, paper_rates
+from gipi.doctor.probes import compared, horizon, loss_on
+from gipi.doctor.rates import paper_rates
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     first, last = trace.looks[0].params, trace.looks[-1].params
     kept = [last[n].weight / v.weight for n, v in first.items()
             if n in last and v.dims > 1 and v.weight > 0]  # fmt: skip
-    recent = trace.mean_loss(trace.step - max(5, trace.step // 5), trace.step)
+    recent = trace.recent
     shrinks = wd * sum(trace.rates)
     shrunk = bool(kept) and median(kept) < KEPT
     if not shrunk and shrinks < 2 * SHRINKS:

@@ -1,0 +1,140 @@
+"""The doctor beside a run of `gipi train`: an observer of its rows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from gipi.core import dist
+from gipi.core.atomic import write_file
+from gipi.core.events import Action, Step
+from gipi.core.rundir import FINDINGS
+from gipi.doctor.causes import ranked
+from gipi.doctor.consult import Consultation
+from gipi.doctor.copies import duplicate
+from gipi.doctor.diagnose import Diagnosis
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import Finding
+from gipi.doctor.look import look_during
+from gipi.doctor.own_run import as_experiment, rules_for
+from gipi.doctor.rows import add_evaluation, add_row
+from gipi.doctor.rules import RULES
+from gipi.doctor.settings import given
+from gipi.doctor.trace import CHECKS, Trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gipi.core.batch import Stream
+    from gipi.train.prepare import Prepared
+
+WATCH_SHARE = 0.02
+"""Counter-experiments while the run goes on take at most this share of its steps."""
+ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance", "labels_misaligned")
+"""Problems that rows and weights show, though losses are means over many steps. A run that learns
+its rows by heart ends with the weights of its best evaluation: that is said, and is no problem."""
+OF_TABLES = ("labels_misaligned",)
+"""Those that ask the net about thousands of rows: within a run only where that costs nothing."""
+
+
+def attending(
+    folder: Path,
+    prepared: Prepared,
+    asked: Consultation | None,
+    train: Stream,
+    val: Stream | None,
+) -> list[Attending]:
+    """Return the observer of a run, in a list that is empty where the doctor is off.
+
+    asked  what was said before the first step; None: it stands in the folder of a resumed run
+    """
+    if prepared.config.doctor == "off" or dist.world() > 1:
+        return []
+    if asked is None:
+        asked = Consultation(findings=read_findings(folder))
+    else:
+        found = [f.as_dict() for f in asked.findings]
+        write_file(folder / FINDINGS, json.dumps(found, indent=1))
+    return [Attending(prepared, asked, train, val)]
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """Return the findings that a run folder holds; none where there is no such file."""
+    place = folder / FINDINGS
+    if not place.exists():
+        return []
+    return [Finding.from_dict(one) for one in json.loads(place.read_text())]
+
+
+class Attending:
+    """Watches the rows of a run; its verdicts become notes, and the learning rate may be lowered.
+
+    findings  what was found so far, ranked with those of the look before
+    """
+
+    def __init__(
+        self, prepared: Prepared, before: Consultation, train: Stream, val: Stream | None
+    ) -> None:
+        self.prepared, self.before, self.train, self.val = prepared, before, train, val
+        self.known: dict[str, Finding] = {}
+        self.trace: Trace | None = None
+        self.due = list(CHECKS)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found before and during the run."""
+        return ranked([*self.before.findings, *self.known.values()], RULES)
+
+    def lines(self) -> list[str]:
+        """Return the problems that came up during the run, one line each, for its end."""
+        return [f"doctor: {f.severity}: {f.message}; do: {f.advice}"
+                for f in self.known.values() if f.severity == "problem"]  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run goes on with."""
+        return {"due": list(self.due), "known": [f.as_dict() for f in self.known.values()]}
+
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Go on where the run was left; what was found then stands in its rows."""
+        self.due = list(saved["due"])
+        self.known = {f["code"]: Finding.from_dict(f) for f in saved["known"]}
+
+    def __call__(self, step: Step) -> Action | None:
+        """Take a row into the trace; at the checks, look at it."""
+        if step.when == "row" and "train/loss" in step.row:
+            self._take(step)
+        if step.when == "evaluate" and self.trace is not None:
+            add_evaluation(self.trace, step.row, self.prepared.task.primary)
+        if self.trace is None or not self.due or step.progress < self.due[0]:
+            return None
+        self.due = [share for share in self.due if share > step.progress]
+        return self._look(step)
+
+    def _take(self, step: Step) -> None:
+        if self.trace is None:
+            total = step.total_steps or max(1, round(step.step / max(step.progress, 1e-6)))
+            self.trace = Trace(total, max(1, step.steps_per_epoch))
+        add_row(self.trace, step.row)
+
+    def _look(self, step: Step) -> Action | None:
+        assert self.trace is not None
+        config, task = self.prepared.config, self.prepared.task
+        exp = as_experiment(step.model, task, self.train, self.val, config)
+        if exp is None:
+            return None
+        facts, result = Facts(duplicate(exp)), Diagnosis(exp, [])
+        allowed = int(WATCH_SHARE * self.trace.planned)
+        codes = set(ROW_CODES).difference(() if facts.inputs == "table" else OF_TABLES)
+        rules = tuple(rule for rule in rules_for(task) if rule.code in codes)
+        for finding in look_during(facts, rules, self.trace, result, known=self.known,
+                                   allowed=allowed):  # fmt: skip
+            if not finding.confirmed:
+                continue  # there was no time for the counter-experiment
+            self.known[finding.code] = finding
+            sure = finding.severity == "problem"
+            his = given(finding, self.prepared)
+            if sure and finding.code == "lr_too_high" and config.doctor == "repair" and not his:
+                return Action("scale_lr", f"{finding.code}: {finding.message}", 0.1)
+            if sure:
+                return Action("note", f"{finding.code}: {finding.message}; {finding.advice}")
+        return None

@@ -1,0 +1,109 @@
+"""One step of a loop, heard: what its model was given and said, and what the loss compared.
+
+Hooks on the model, and torch's own functions while they are listened to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass
+class Heard:
+    """One step that was listened to: what went in, came out, was compared, and its loss."""
+
+    inputs: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
+    outputs: Any = None
+    target: Tensor | None = None
+    loss: Tensor | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether inputs and target are known."""
+        return bool(self.inputs or self.named) and self.target is not None
+
+
+class Ear(TorchFunctionMode):
+    """Hears the first call of the model, and the first function that compares its outputs.
+
+    A loss compares outputs with a target, whatever its name: the first function that takes the
+    outputs, or a view of them, together with a tensor that is neither weight nor made of them.
+    """
+
+    def __init__(self, model: nn.Module, heard: Heard) -> None:
+        super().__init__()
+        self.model, self.heard, self.deaf = model, heard, False
+        self.weights = {id(p) for p in (*model.parameters(), *model.buffers())}
+        self.made: dict[int, Tensor] = {}
+        self._handles: list[Any] = []
+        self.within = False
+
+    def open(self) -> None:
+        """Begin to listen."""
+        self._handles = [
+            self.model.register_forward_pre_hook(self._given, with_kwargs=True),
+            self.model.register_forward_hook(self._said),
+        ]
+        self.__enter__()
+
+    def close(self) -> None:
+        """Stop; where another mode was entered since and is still on, only stop to hear."""
+        self.deaf = True
+        for handle in self._handles:
+            handle.remove()
+        stack = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
+        if stack and stack[-1] is self:
+            self.__exit__(None, None, None)
+
+    def _given(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.within = True
+        if not self.heard.inputs and not self.heard.named:
+            self.heard.inputs, self.heard.named = _kept(args), _kept(kwargs)
+
+    def _said(self, _: nn.Module, __: Any, said: Any) -> None:
+        self.within = False
+        if self.heard.outputs is None:
+            self.heard.outputs = said
+            labels = self.heard.named.get("labels")
+            if isinstance(labels, Tensor) and isinstance(getattr(said, "loss", None), Tensor):
+                self.heard.target = labels
+            first = said[0] if isinstance(said, tuple) else getattr(said, "logits", said)
+            if isinstance(first, Tensor):
+                self.made[id(first)] = first
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self.deaf or self.within or not self.made or self.heard.target is not None:
+            return result
+        given = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, Tensor)]
+        if not any(id(a) in self.made for a in given):
+            return result
+        others = [a for a in given if id(a) not in self.made and id(a) not in self.weights]
+        others = [a for a in others if a.ndim and not a.requires_grad]
+        if others and len(others[0]) == len(next(iter(self.made.values()))):
+            self.heard.target = others[0].detach()
+        elif isinstance(result, Tensor):
+            self.made[id(result)] = result
+        return result
+
+
+def _kept(value: Any) -> Any:
+    """Return what was given, without a graph."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, (tuple, list)):
+        return tuple(_kept(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _kept(v) for k, v in value.items()}
+    return value

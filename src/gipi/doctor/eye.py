@@ -1,0 +1,87 @@
+"""What a step did to weights, as the optimizer saw it, and how units of layers stand."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.experiment import call
+from gipi.doctor.seeded import seeded
+from gipi.doctor.tape import recording
+from gipi.doctor.trace import LayerLook, Look, UnitLook
+from gipi.doctor.units import looks_at
+
+if TYPE_CHECKING:
+    from gipi.doctor.experiment import Experiment
+
+UNIT_ROWS = 256
+"""Rows that a look at the units takes."""
+
+
+class Eye:
+    """Sees gradients and weights where an optimizer steps; looks at layers when it is open.
+
+    norm  the gradient's norm at the last step, as the optimizer saw it; 0 where the eye is shut
+    """
+
+    def __init__(self, exp: Experiment, *, shut: bool = False) -> None:
+        self.exp, self.shut, self.open, self.norm = exp, shut, False, 0.0
+        self.names = {id(p): n for n, p in exp.model.named_parameters()}
+        self._handles: list[Any] = []
+        self._before: dict[str, Tensor] = {}
+        self._grads: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        if not self.shut:
+            self._handles = [self.exp.optimizer.register_step_pre_hook(self._about_to_step)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _about_to_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        grads = [p.grad for p in params]
+        if not grads:
+            self.norm = 0.0
+            return
+        norms = torch._foreach_norm(grads)  # noqa: SLF001
+        self.norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))  # sync
+        if self.open:
+            self._before = {n: p.detach().clone() for n, p in self.exp.model.named_parameters()}
+            self._grads = {
+                self.names.get(id(p), "?"): float(n) / math.sqrt(p.numel())
+                for p, n in zip(params, norms, strict=True)
+            }
+
+    def look(self, step: int, X: Any = None) -> Look:
+        """Return a look at the step that was just taken, and at the units on rows of X."""
+        params = {}
+        for name, p in self.exp.model.named_parameters():
+            old = self._before.get(name)
+            if old is None or not p.numel():
+                continue
+            size = math.sqrt(p.numel())
+            moved = float((p.detach() - old).float().norm()) / size
+            params[name] = LayerLook(
+                self._grads.get(name, 0.0), float(old.float().norm()) / size, moved, p.ndim
+            )
+        self._before = {}
+        return Look(step, params, {} if X is None else units_of(self.exp, X))
+
+
+def units_of(exp: Experiment, X: Any, *, rows: int = UNIT_ROWS) -> dict[str, UnitLook]:
+    """Return a look at the activations of `exp` on up to `rows` rows of X."""
+    model = exp.model
+    training = model.training
+    model.eval()
+    try:
+        with seeded(exp), torch.no_grad(), recording(model) as tape:
+            tape.outputs = call(model, X[:rows] if isinstance(X, Tensor) else X)
+    finally:
+        model.train(training)
+    return looks_at(tape)

@@ -1,0 +1,75 @@
+"""How an experiment does: loss and score of the same rows of its splits, each time."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.experiment import judged, outputs, whole
+
+if TYPE_CHECKING:
+    from gipi.doctor.experiment import Experiment
+
+JUDGED, JUDGED_TRAIN = 512, 256
+"""Rows of validation and of training that are judged after an epoch."""
+PARTS = 10
+"""Parts of the validation rows whose losses are noted: their differences tell the noise."""
+
+
+class Judge:
+    """Judges an experiment by the same rows of its splits each time, in evaluation mode."""
+
+    def __init__(self, exp: Experiment) -> None:
+        self.exp = exp
+        self.train = whole(exp.train, JUDGED_TRAIN, exp.device)
+        self.val = whole(exp.val, JUDGED, exp.device)
+
+    def __call__(self) -> dict[str, Any]:
+        """Return loss and score of both splits, and the losses of parts of validation."""
+        row: dict[str, Any] = {}
+        exp = self.exp
+        loss = exp.judge or exp.loss
+        for name, split in (("train", self.train), ("val", self.val)):
+            if split is None:
+                continue
+            X, y = split
+            said = outputs(exp, X)
+            with torch.no_grad():
+                row["train_eval" if name == "train" else "val"] = found = float(loss(said, y))
+                own = exp.metric is not None
+                row[f"{name}_score"] = judged(exp, said, y) if own else -found
+                if name == "val":
+                    row["val_parts"] = _parts(loss, said, y)
+                    row["val_right"] = right(said, y)
+        return row
+
+
+def right(said: Any, y: Any) -> float:
+    """Return the share of right classes, or NaN where outputs and targets are no classes."""
+    if not isinstance(said, Tensor) or not isinstance(y, Tensor) or not y.numel():
+        return math.nan
+    if y.is_floating_point():
+        if said.shape != y.shape or not bool(((y == 0) | (y == 1)).all()):
+            return math.nan
+        edge = 0.5 if bool(((said >= 0) & (said <= 1)).all()) else 0.0
+        return float(((said > edge) == (y > 0.5)).float().mean())
+    if said.ndim != y.ndim + 1:
+        return math.nan
+    known = y >= 0
+    which = -1 if said.ndim == 2 or said.shape[:-1] == y.shape else 1
+    return float((said.argmax(which) == y)[known].float().mean())
+
+
+def _parts(loss: Any, said: Any, y: Any) -> list[float]:
+    """Return the loss of parts of the rows; nothing where rows cannot be taken apart."""
+    if not isinstance(said, Tensor) or not isinstance(y, Tensor) or len(said) != len(y):
+        return []
+    if len(y) < 2 * PARTS:
+        return []
+    try:
+        return [float(loss(said[i::PARTS], y[i::PARTS])) for i in range(PARTS)]
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return []

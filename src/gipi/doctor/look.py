@@ -1,0 +1,102 @@
+"""Rules look: what they suspect before the first step and during a run, confirmed at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from gipi.doctor.facts import Facts
+    from gipi.doctor.finding import Finding
+    from gipi.doctor.rule import Rule
+    from gipi.doctor.trace import Trace
+
+LEAST_PASSES = 400
+"""Passes that counter-experiments may cost in a short run."""
+
+
+class Notes(Protocol):
+    """Where it is kept what looking could not do, as a diagnosis keeps it.
+
+    broken    rules that failed by an error of their own: code -> what happened
+    unlooked  codes of rules for which there was no time
+    """
+
+    broken: dict[str, str]
+    unlooked: list[str]
+
+
+def look_before(
+    facts: Facts,
+    rules: tuple[Rule, ...],
+    notes: Notes,
+    *,
+    until: float | None = None,
+    pass_s: float = 0.0,
+) -> Iterable[Finding]:
+    """Yield what the rules find before the first step, confirmed or turned into hints.
+
+    until   moment (`time.perf_counter`) after which no further rule looks
+    pass_s  seconds of one pass: counter-experiments that would last longer are not begun
+    """
+    for rule in rules:
+        if rule.before is None:
+            continue
+        if until is not None and time.perf_counter() > until:
+            notes.unlooked.append(rule.code)
+            continue
+        for finding in _tried(rule, rule.before, facts, notes=notes):
+            allowed = LEAST_PASSES
+            if until is not None and pass_s > 0:
+                left = max(until - time.perf_counter(), 0.0)
+                allowed = min(allowed, facts.passes + int(left / pass_s))
+            sure = _confirmed(rule, facts, finding, allowed, notes)
+            if sure is not None:
+                yield sure
+
+
+def look_during(
+    facts: Facts,
+    rules: tuple[Rule, ...],
+    trace: Trace,
+    notes: Notes,
+    *,
+    known: Mapping[str, Finding] | None = None,
+    allowed: int = LEAST_PASSES,
+) -> Iterable[Finding]:
+    """Yield what the rules find in a trace so far, one finding a code, those `known` left out."""
+    for rule in rules:
+        if rule.during is None or (known is not None and rule.code in known):
+            continue
+        for finding in _tried(rule, rule.during, facts, trace, notes=notes):
+            seen = finding.but(step=finding.step or trace.step)
+            sure = _confirmed(rule, facts, seen, allowed, notes)
+            if sure is not None:
+                yield sure
+                break
+
+
+def _confirmed(
+    rule: Rule, facts: Facts, finding: Finding, allowed: int, notes: Notes
+) -> Finding | None:
+    """Return the finding after its counter-experiment; a hint where none could be afforded."""
+    if rule.confirm is None or finding.confirmed or finding.severity == "hint":
+        return finding
+    if facts.passes + rule.passes > allowed:
+        return finding.but(severity="hint")
+    look = rule.confirm
+    tried = _tried(rule, lambda f, g: [look(f, g)], facts, finding, notes=notes)
+    if rule.code in notes.broken:
+        return finding.but(severity="hint")
+    return tried[0] if tried else None
+
+
+def _tried(rule: Rule, look: Any, *given: Any, notes: Notes) -> list[Finding]:
+    """Return what a look finds; a rule that fails by an error of its own harms nobody's run."""
+    try:
+        return [f for f in look(*given) if f is not None]
+    except Exception as error:  # noqa: BLE001  a doctor must not kill the patient
+        notes.broken[rule.code] = f"{type(error).__name__}: {error}"
+        return []

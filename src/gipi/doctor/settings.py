@@ -1,0 +1,141 @@
+"""Findings and repairs in the words of a configuration: which keys they hang on and come to.
+
+What the user gave by flag or file is his; what a repair does to a copy of the experiment becomes a
+value of the key that the repair names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from gipi.doctor.causes import roots
+from gipi.doctor.copies import duplicate
+from gipi.doctor.finding import CannotRepair
+from gipi.doctor.own_run import own_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gipi.doctor.diagnose import Diagnosis
+    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.finding import Finding, Repair
+    from gipi.train.prepare import Prepared
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "lr_too_high": ("lr",), "lr_too_low": ("lr",), "bad_init_symmetric": ("model.init",),
+    "bad_init_scale": ("model.init",), "unnormalised_input": ("normalise",),
+    "vanishing_gradient": ("model.activation", "model.widths"),
+    "saturated_activation": ("model.activation", "model.init"), "dead_relu": ("model.activation",),
+    "dropout_too_high": ("model.dropout",), "weight_decay_too_high": ("weight_decay",),
+    "grad_clip_too_small": ("clip_norm",), "lr_decay_too_fast": ("schedule",),
+    "bn_batch_too_small": ("batch_size",), "augmentation_destroys_signal": ("augment",),
+    "overfit": ("epochs", "model"), "wrong_loss": ("task.loss",),
+}  # fmt: skip
+"""The settings that a problem hangs on: where one of them was given, it is the user's."""
+MACHINE = ("recipe", "from the data", "doctor")
+"""Origins of values that nobody gave."""
+
+
+@dataclass
+class Changed:
+    """Configuration keys and their new values, and in words what was changed."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def given(finding: Finding, prepared: Prepared) -> dict[str, str]:
+    """Return the settings behind a finding that the user gave: key -> where."""
+    found = {}
+    for key in KEYS.get(finding.code, ()):
+        origin = prepared.origins.get(key)
+        if origin is not None and not origin.startswith(MACHINE):
+            found[key] = origin
+    return found
+
+
+def can_change(finding: Finding, *, yes: bool) -> bool:
+    """Whether a repair of the finding comes to a setting; `yes`: also one that needs a yes."""
+    return any(_may(repair, yes=yes) for repair in finding.repairs)
+
+
+def change(
+    finding: Finding, exp: Experiment, prepared: Prepared, into: Changed, *, yes: bool
+) -> bool:
+    """Carry out the first repair that comes to a setting; return whether one did.
+
+    yes  repairs that need a person's word may be made, too
+
+    Repairs act on a copy. Weights that were only drawn anew are taken over.
+    """
+    for repair in finding.repairs:
+        if not _may(repair, yes=yes):
+            continue
+        assert repair.change is not None
+        trial = duplicate(exp)
+        try:
+            said = repair.change(trial)
+        except CannotRepair:
+            continue
+        settings = CARRIED[repair.setting](exp, trial, prepared)
+        if settings is None:
+            continue
+        into.settings |= settings
+        words = f"lr {prepared.config.lr:g} -> {settings['lr']:g}" if "lr" in settings else said
+        into.said.append(f"{words} ({finding.code})")
+        return True
+    return False
+
+
+def _may(repair: Repair, *, yes: bool) -> bool:
+    allowed = repair.mode == "auto" or (yes and repair.mode == "ask")
+    return allowed and repair.change is not None and repair.setting in CARRIED
+
+
+def _rate(exp: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any] | None:
+    rate, old = trial.optimizer.param_groups[0]["lr"], exp.optimizer.param_groups[0]["lr"]
+    return {"lr": float(f"{prepared.config.lr * rate / old:.3g}")} if rate != old else None
+
+
+def _epochs(exp: Experiment, trial: Experiment, _: Prepared) -> dict[str, Any] | None:
+    if trial.epochs == exp.epochs:
+        return None
+    return {"epochs": float(trial.epochs), "steps": None, "time": None}
+
+
+def _init(_exp: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any] | None:
+    drawn = own_model(trial)
+    names = [[n for n, _ in m.named_parameters()] for m in (drawn, prepared.model)]
+    if names[0] != names[1] or type(drawn) is not type(prepared.model):
+        return None
+    prepared.model.load_state_dict(drawn.state_dict())
+    options = {k: v for k, v in prepared.config.model_options.items() if k != "init"}
+    return {"model_options": options}
+
+
+def _schedule(*_: object) -> dict[str, Any]:
+    return {"schedule": "cosine", "schedule_options": {}}
+
+
+CARRIED: dict[
+    str, Callable[[Experiment, Experiment, Prepared], dict[str, Any] | None]
+] = {"lr": _rate, "epochs": _epochs, "model.init": _init, "schedule": _schedule}  # fmt: skip
+"""How what a repair did to a copy is read off as settings, by the key that the repair names."""
+
+
+def changed_settings(diagnosis: Diagnosis, prepared: Prepared) -> Changed:
+    """Return the settings that the repairs of a diagnosis come to, and what they do in words."""
+    result = Changed()
+    for finding in roots(diagnosis.findings):
+        change(finding, diagnosis.experiment, prepared, result, yes=True)
+    return result
+
+
+def with_settings(prepared: Prepared, settings: Mapping[str, Any]) -> Prepared:
+    """Return the run with settings that the doctor chose; their origin says so."""
+    if not settings:
+        return prepared
+    config = prepared.config.model_copy(update=dict(settings))
+    origins = {**prepared.origins, **dict.fromkeys(settings, "doctor")}
+    return replace(prepared, config=config, origins=origins)

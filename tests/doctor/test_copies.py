@@ -1,0 +1,62 @@
+"""What is put aside comes back: after a step, and after passes alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from tests.doctor.patients import blobs, experiment
+from torch import nn
+
+from gipi.doctor.copies import peeking, untouched
+from gipi.doctor.experiment import batches, take_step
+
+
+def made():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.Linear(16, 4))
+    exp = experiment(net, blobs())
+    for xb, yb in batches(exp, 0):
+        take_step(exp, xb, yb)
+    net.eval()
+    return exp
+
+
+def state(exp):
+    held = [*exp.model.state_dict().values(), *(p.grad for p in exp.model.parameters())]
+    modes = [m.training for m in exp.model.modules()]
+    drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
+    return [t.clone() for t in held], modes, drawn
+
+
+def same(one, other) -> bool:
+    tensors = all(torch.equal(a, b) for a, b in zip(one[0], other[0], strict=True))
+    generators = torch.equal(one[2][0], other[2][0]) and one[2][1] == other[2][1]
+    return tensors and one[1] == other[1] and generators and bool((one[2][2] == other[2][2]).all())
+
+
+def test_passes_leave_no_trace() -> None:
+    exp = made()
+    before, head = state(exp), exp.model[-1].weight
+    with peeking(exp, weights=[head]):
+        exp.model.train()
+        assert all(p.grad is None for p in exp.model.parameters())
+        X, y = exp.train
+        exp.loss(exp.model(X), y).backward()
+        with torch.no_grad():
+            head.add_(1.0)
+        random.random(), np.random.rand()  # noqa: NPY002
+    assert same(before, state(exp))
+
+
+def test_steps_leave_no_trace() -> None:
+    exp = made()
+    before, moments = state(exp), {k: v["exp_avg"].clone() for k, v in exp.optimizer.state.items()}
+    with untouched(exp):
+        exp.model.train()
+        take_step(exp, *exp.train)
+        assert not same(before, state(exp))
+    assert same(before, state(exp))
+    now = list(exp.optimizer.state.values())
+    assert all(torch.equal(m, v["exp_avg"]) for m, v in zip(moments.values(), now, strict=True))
