@@ -161,12 +161,21 @@ def repairs(found: Sequence[Mapping[str, Any]]) -> str:
     if not found:
         return "There is nothing that the doctor could change: what to do is for a person.\n"
     rows: list[list[object]] = [
-        [r["name"], MODES[r["mode"] if r["made"] else "advise"],
-         f"kept where {PROOFS[r['proof']]}" + (f" ({r['by']})" if r["by"] else "") if r["made"] else "",
-         f"`{r['edit']}`" if r["edit"] else ""]
-        for r in found
-    ]  # fmt: skip
+        [r["name"], MODES[_mode(r)], proof(r), f"`{r['edit']}`" if r["edit"] else ""] for r in found
+    ]
     return table(["repair", "who makes it", "proof", "by hand"], rows)
+
+
+def proof(repair: Mapping[str, Any]) -> str:
+    """Return what must hold for a repair to be kept, nothing for one that is only told."""
+    if not repair["made"]:
+        return ""
+    by = f", by {repair['by']}" if repair["by"] else ""
+    return f"kept where {PROOFS[repair['proof']]}{by}"
+
+
+def _mode(repair: Mapping[str, Any]) -> str:
+    return str(repair["mode"] if repair["made"] else "advise")
 
 
 def outcome(rule: Rule, told: Mapping[str, Any]) -> str:
@@ -228,10 +237,6 @@ def problems() -> str:
             [f"[{r.code}](doctor/{r.code}.md)", r.title, r.seen, finding["severity"], repair]
         )
     return table(["code", "what it is", "seen", "severity", "first repair"], rows)
-
-
-def _mode(repair: Mapping[str, Any]) -> str:
-    return str(repair["mode"] if repair["made"] else "advise")
 
 
 def rates() -> str:

@@ -52,8 +52,7 @@ CHOSEN = {
     "catastrophic_forgetting": ("forgets", "digits_cnn"),
     "wrong_output_activation": ("sigmoid_numbers", "friedman_mlp"),
 }
-"""Rules whose patient is not the first case of the benchmark's fixed half, because another one shows
-more: (fault, setting)."""
+"""(fault, setting) of patients that show more than the first case of the benchmark's fixed half."""
 KINDS: dict[str, tuple[str, ...]] = {
     "values": ("sentinel_values", "preprocessing_mismatch", "train_val_shift", "target_unscaled",
                "tokenizer_mismatch", "wrong_output_activation", "loss_broadcast"),
@@ -139,11 +138,12 @@ def of(finding: Finding) -> dict[str, Any]:
 def treated(diagnosis: Diagnosis, finding: Finding) -> tuple[Experiment | None, list[str]]:
     """Return the experiment as the doctor repairs it after a yes, before it is trained.
 
-    A hint is never repaired by the doctor; its first repair that fits is made here, to be drawn.
+    What was brought about by another problem is cured with that one. A hint is never repaired by
+    the doctor; its first repair that fits is made here, to be drawn.
     """
     with starts() as fresh:
         treatment = diagnosis.repair(apply=(finding.code,))
-    if treatment is not None and finding.code in treatment.cured:
+    if treatment is not None and {finding.code, *finding.parents} & set(treatment.cured):
         return fresh[id(treatment.experiment)], treatment.changes
     for repair in finding.repairs if finding.severity == "hint" else ():
         twin = duplicate(diagnosis.experiment)
