@@ -50,6 +50,7 @@ CHOSEN = {
     "batch_mixing": ("sideways", "waves_gru"),
     "bn_batch_too_small": ("tiny_batches", "clouds_mlp"),
     "catastrophic_forgetting": ("forgets", "digits_cnn"),
+    "plateau": ("noise_floor", "forecast_rnn"),
     "wrong_output_activation": ("sigmoid_numbers", "friedman_mlp"),
 }
 """(fault, setting) of patients that show more than the first case of the benchmark's fixed half."""
