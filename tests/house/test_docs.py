@@ -136,7 +136,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 def test_every_picture_is_shown_somewhere() -> None:
     shown = {(p.parent / t).resolve() for p in pages() for t in links(p)}
-    drawn = [p for p in (DOCS / "pictures").iterdir() if p.suffix in {".svg", ".png"}]
+    drawn = [p for p in (DOCS / "pictures").rglob("*") if p.suffix in {".svg", ".png"}]
     assert drawn
     assert sorted(p.name for p in drawn if p not in shown) == []
 
