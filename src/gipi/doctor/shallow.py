@@ -163,6 +163,13 @@ def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple
     return first if first[0].z > BEYOND_DOUBT else asked(ORDERS)
 
 
+def told(r: Ridge, Y_nk: Tensor) -> Tensor:
+    """Return the leave-one-out predictions with the best penalty: (n, k)."""
+    Y = Y_nk.float()
+    fit = fitted(r, Y)
+    return max((fit.left_out(c) for c in r.penalties), key=lambda t: float(explained(t, Y, 1)))
+
+
 def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor) -> Tensor:
     """Return what the regression with the best penalty says of other rows: (m, k)."""
     Y = Y_nk.float()

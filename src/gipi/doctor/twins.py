@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,14 +95,19 @@ def enough(n: int) -> float:
 class Copies:
     """Equal rows within one split.
 
+    X      their inputs
     keys   one number a row, equal for equal rows
     first  whether a row is the first of its kind
-    telling  whether a row says so much that an equal one is no chance
     """
 
+    X: Any
     keys: Tensor
     first: Tensor
-    telling: Tensor
+
+    @cached_property
+    def telling(self) -> Tensor:
+        """Whether a row says so much that an equal one is no chance; counted when it is asked."""
+        return bits_of(self.X, self.first.nonzero().flatten()) >= enough(len(self.keys))
 
     @property
     def share(self) -> float:
@@ -120,17 +126,16 @@ def copies(X: Any) -> Copies:
     """Return the equal rows of one split."""
     keys = keys_of(X)
     first = first_of(keys)
-    return Copies(keys, first, bits_of(X, first.nonzero().flatten()) >= enough(len(keys)))
+    return Copies(X, keys, first)
 
 
-def training_copies(facts: Facts) -> tuple[Any, Copies]:
-    """Return the training inputs and the equal rows among them, looked for once."""
+def training_copies(facts: Facts) -> Copies:
+    """Return the equal rows among the training inputs, looked for once."""
     first = facts.start or facts
     if "copies" not in first.notes:
         assert first.train is not None
-        X = inputs_of(first.exp.train, first.train)
-        first.notes["copies"] = X, copies(X)
-    found: tuple[Any, Copies] = first.notes["copies"]
+        first.notes["copies"] = copies(inputs_of(first.exp.train, first.train))
+    found: Copies = first.notes["copies"]
     return found
 
 

@@ -34,7 +34,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     facts = origin(facts)
     if facts.val is None or facts.train is None or facts.exp.declared.get("duplicates"):
         return
-    (X, there), V = training_copies(facts), inputs_of(facts.exp.val, facts.val)
+    there, V = training_copies(facts), inputs_of(facts.exp.val, facts.val)
+    X = there.X
     if isinstance(X, Tensor) != isinstance(V, Tensor):
         return
     if isinstance(X, Tensor) and (X.shape[1:] != V.shape[1:] or X.dtype != V.dtype):

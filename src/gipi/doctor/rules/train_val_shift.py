@@ -55,7 +55,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     if mismatch(facts) is not None:
         return
     told = domain(facts)
-    if told is None or told[0] < AUC or not told[1].found:
+    if told is None or told[0] < AUC or not told[1]:
         return
     where, numbers = _columns_apart(facts)
     yield Finding(
