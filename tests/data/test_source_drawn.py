@@ -96,6 +96,34 @@ def test_voc(tmp_path):
         read_source(root)
 
 
+@pytest.mark.parametrize("places", [("annotations", "images"), ("xmls", "imgs"), (".", ".")])
+def test_voc_in_folders_of_other_names(tmp_path, places):
+    root = drawn.voc_folder(tmp_path / "set", ROWS, lists=False)
+    wanted = read_source(root)
+    other = tmp_path / "other"
+    for old, new in zip(("Annotations", "JPEGImages"), places, strict=True):
+        (other / new).mkdir(parents=True, exist_ok=True)
+        for path in (root / old).iterdir():
+            path.rename(other / new / path.name)
+    source = read_source(other)
+    assert (source.rows, source.task) == (6, "detect")
+    found, known = source.columns["boxes"], wanted.columns["boxes"]
+    assert all((a == b).all() for a, b in zip(found.items, known.items, strict=True))
+    assert found.names[2] == ("02.xml" if places[0] == "." else f"{places[0]}/02.xml")
+    (other / places[0] / "02.xml").write_text("<svg></svg>")
+    unreadable = read_source(other).columns["boxes"].facts["unreadable"]
+    assert "its root is <svg>, not <annotation>" in unreadable[2]
+
+
+def test_xml_that_is_no_annotation_beside_pictures(tmp_path):
+    for i, (picture, _, _) in enumerate(ROWS):
+        drawn.write(tmp_path / f"{i}.png", picture)
+    (tmp_path / "notes.xml").write_text("<annotation/>")
+    assert read_source(tmp_path).task is None
+    (tmp_path / "0.xml").write_text("<svg/>")
+    assert read_source(tmp_path).task is None
+
+
 def test_voc_pictures_of_one_name_are_said(tmp_path):
     root = drawn.voc_folder(tmp_path / "set", ROWS)
     drawn.write(root / "JPEGImages" / "02.bmp", ROWS[3][0])
@@ -178,6 +206,22 @@ def test_coco_points_that_names_do_not_tell_apart_are_numbered(tmp_path, names):
     root = drawn.coco_folder(tmp_path / "set", ROWS)
     (root / "annotations.json").write_text(json.dumps(data))
     assert read_source(root).columns["keypoints"].classes == ("point 0", "point 1", "point 2")
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    data = drawn.coco_json(ROWS)
+    data["images"][1]["file_name"] = "a" * 5000 + ".png"
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match="1 picture is not there: annotations.json: aaaa"):
+        read_source(root)
+    path = drawn.points_table(tmp_path / "table", ROWS)
+    path.write_text(path.read_text().replace("faces/02.png", "a" * 5000 + ".png"))
+    with pytest.raises(DataError, match="row 3: the picture 'aaaa.*' does not exist"):
+        read_source(path)
+    path.write_text(path.read_text().replace("faces/00.png", "b" * 5000 + ".png"))
+    with pytest.raises(DataError, match="row 1: the picture 'bbbb.*' does not exist"):
+        read_source(path)
 
 
 def test_coco_pictures_of_one_id_are_refused(tmp_path):

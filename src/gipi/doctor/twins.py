@@ -56,10 +56,11 @@ def keys_of(X: Any) -> Tensor:
     return torch.zeros(0, dtype=torch.int64) if total is None else total
 
 
-def bits_of(X: Any, first: Tensor) -> Tensor:
+def bits_of(X: Any, first: Tensor, *, since: int = 0) -> Tensor:
     """Return how much each row says, in bits: (n,).
 
     first  one row of every set of equal ones: frequencies are counted among these
+    since  number of the first row that is asked for: (n - since,)
     """
     total: Tensor | None = None
     plenty = enough(len(first))
@@ -70,11 +71,12 @@ def bits_of(X: Any, first: Tensor) -> Tensor:
             flat = flat[:, torch.arange(LOOKED_AT) * width // LOOKED_AT]
         flat = torch.nan_to_num(flat.float()) if flat.is_floating_point() else flat.long()
         if total is None:
-            total = torch.zeros(len(flat), dtype=torch.float64)
+            total = torch.zeros(len(flat) - since, dtype=torch.float64)
         for some in torch.arange(flat.shape[1]).split(max(1, AT_ONCE // max(len(flat), 1))):
             rows = flat[:, some].T.contiguous()
             seen = rows[:, first].sort(1).values
-            count = torch.searchsorted(seen, rows, right=True) - torch.searchsorted(seen, rows)
+            asked = rows[:, since:].contiguous()
+            count = torch.searchsorted(seen, asked, right=True) - torch.searchsorted(seen, asked)
             bits = -(count.clamp_min(1).double() / len(first)).log2()
             # Of a column that hardly ever repeats one value says enough.
             distinct = (seen.diff(dim=1) != 0).sum(1) + 1

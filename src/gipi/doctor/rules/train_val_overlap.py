@@ -137,7 +137,7 @@ def _bits(X: Any, V: Any, first: Tensor) -> Tensor:
     else:
         both = [torch.cat([a, b]) for a, b in zip(X, V, strict=True) if isinstance(a, Tensor)]
         n = next(len(a) for a in X if isinstance(a, Tensor))
-    return bits_of(both, first.nonzero().flatten())[n:]
+    return bits_of(both, first.nonzero().flatten(), since=n)
 
 
 def _near(facts: Facts, X: Any, V: Any) -> tuple[float, Tensor] | None:
