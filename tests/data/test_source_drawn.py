@@ -279,6 +279,7 @@ def test_a_folder_with_one_table_of_keypoints_is_that_table(tmp_path):
     table.write_text("\n".join(lines))
     found = read_source(tmp_path / "faces")
     assert (found.task, found.target, found.rows) == ("pose", "keypoints", len(ROWS))
+    assert found.row_name(1) == "1.png"
     assert read_source(tmp_path / "faces", task="classify").target is None
     (tmp_path / "faces" / "more.csv").write_text("\n".join(lines))
     assert read_source(tmp_path / "faces").target is None  # which of them is not said
