@@ -1,4 +1,4 @@
-"""Write docs/reference from the code, and the tables of figures from the benchmarks' results.
+"""Write docs/reference from the code, the doctor's pages, and tables from the benchmarks' results.
 
 `scripts/docs` writes the pages; `scripts/docs --check` only says whether they are up to date.
 A test compares too, so the pages cannot drift from the code.
@@ -214,9 +214,22 @@ def speed(kinds: tuple[str, ...]) -> str:
     return "\n\n".join(parts)
 
 
+def doctor() -> Any:
+    """Return the module that makes the pages of the doctor's problems."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        return importlib.import_module("scripts.doctor_pages")
+    finally:
+        sys.path.pop(0)
+
+
 def filled(path: Path, name: str, text: str) -> str:
+    """Return a page of a file with `text` between its marks of that name."""
+    return between(path.read_text(encoding="utf-8"), name, text)
+
+
+def between(page: str, name: str, text: str) -> str:
     """Return a page with `text` between its marks `begin generated: name` and `end ...`."""
-    page = path.read_text(encoding="utf-8")
     begin, end = f"<!-- begin generated: {name} -->\n", f"<!-- end generated: {name} -->"
     head, rest = page.split(begin)
     _, tail = rest.split(end)
@@ -230,6 +243,10 @@ def generated() -> dict[Path, str]:
         pages[ROOT / name] = filled(ROOT / name, "speed", speed(("pairs", "warm")))
     path = ROOT / "docs" / "speed.md"
     pages[path] = filled(path, "speed", speed(("pairs", "warm", "startup", "crowded")))
+    problems = doctor()
+    pages |= problems.generated()
+    path = ROOT / "docs" / "doctor.md"
+    pages[path] = between(filled(path, "problems", problems.problems()), "rates", problems.rates())
     return pages
 
 

@@ -316,20 +316,30 @@ def unrepaired(rows: list[Row]) -> list[list[str]]:
     return lines
 
 
+def newest(rows: list[Row]) -> list[Row]:
+    """Return the rows of the commit that was measured last."""
+    last = max(rows, key=lambda r: r["time"], default={"commit": ""})["commit"]
+    return [r for r in rows if r["commit"] == last]
+
+
+def about(rows: list[Row]) -> str:
+    """Return when, of what and on what these rows were measured."""
+    last = max(rows, key=lambda r: r["time"])
+    machine = last.get("machine", {})
+    versions = ", ".join(f"{k} {v}" for k, v in last.get("versions", {}).items())
+    loads = statistics.median(r.get("load", 0.0) for r in rows)
+    return (
+        f"{last['time'][:10]}, commit {last['commit']}; {machine.get('processor', '?')}, {machine.get('cores', '?')} cores, "
+        f"{machine.get('memory_gib', '?')} GiB; Python {machine.get('python', '?')}, {versions}; one thread, "
+        f"median load {loads:.1f}; seeds {', '.join(str(s) for s in sorted({r['seed'] for r in rows}))}."
+    )
+
+
 def report(rows: list[Row], others: list[Row], *, details: bool = False) -> str:
     """Return the whole page for the rows of one commit."""
     if not rows:
         return "no rows"
-    last = max(rows, key=lambda r: r["time"])
-    about, parts = last.get("machine", {}), []
-    versions = ", ".join(f"{k} {v}" for k, v in last.get("versions", {}).items())
-    loads = statistics.median(r.get("load", 0.0) for r in rows)
-    parts.append(
-        f"# The doctor on {len({r['case'] for r in rows})} cases\n\n"
-        f"{last['time'][:10]}, commit {last['commit']}; {about.get('processor', '?')}, {about.get('cores', '?')} cores, "
-        f"{about.get('memory_gib', '?')} GiB; Python {about.get('python', '?')}, {versions}; one thread, "
-        f"median load {loads:.1f}; seeds {', '.join(str(s) for s in sorted({r['seed'] for r in rows}))}."
-    )
+    parts = [f"# The doctor on {len({r['case'] for r in rows})} cases\n\n{about(rows)}"]
     for half in ("tuned", "drawn"):
         part = [r for r in rows if r["half"] == half]
         if not part:
@@ -365,13 +375,13 @@ def main() -> None:
     parser.add_argument("--details", action="store_true")
     asked = parser.parse_args()
     rows = read()
-    wanted = asked.commit or (max(rows, key=lambda r: r["time"])["commit"] if rows else "")
+    chosen = [r for r in rows if r["commit"] == asked.commit] if asked.commit else newest(rows)
     others = [
         json.loads(line)
         for p in sorted(RESULTS.glob("*-baselines.jsonl"))
         for line in p.read_text().splitlines()
     ]
-    print(report([r for r in rows if r["commit"] == wanted], others, details=asked.details))
+    print(report(chosen, others, details=asked.details))
 
 
 if __name__ == "__main__":

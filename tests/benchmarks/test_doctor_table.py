@@ -6,14 +6,17 @@ import math
 
 import pytest
 from benchmarks.doctor.baselines import Verdict, autotrainer, sagemaker
+from benchmarks.doctor.rates import alarms, rates
 from benchmarks.doctor.run import _finite, append, first_share, read
 from benchmarks.doctor.table import (
+    about,
     baseline_rows,
     closed,
     compared,
     costs,
     figures,
     nearly,
+    newest,
     repairable,
     report,
     wilson,
@@ -166,6 +169,40 @@ def test_a_report_holds_every_figure_and_both_halves() -> None:
     assert "## Drawn half: 0 sick and 1 healthy cases" in page
     assert "| true cause ranked first | 100.0 % |" in page
     assert report([], []) == "no rows"
+
+
+def test_rates_of_a_code_are_counted_where_it_is_and_where_it_is_not() -> None:
+    gap = {"gap": [0.5, 0.05], "gain": [0.46, 0.05]}
+    rows = [
+        row(findings=[found("lr_too_high")], scores=gap),
+        row(findings=[found("plateau"), found("lr_too_high", parents=["plateau"])]),
+        {**row(), "half": "drawn"},
+        row(code="overfit", findings=[found("lr_too_high"), found("overfit", "hint")]),
+        row(code="", findings=[found("lr_too_high", "hint")]), row(code=""),
+    ]  # fmt: skip
+    head, high, over, silent = rates(rows, ["lr_too_high", "overfit", "dead_relu"])
+    assert head[1:5] == [
+        "named first, tuned half", "named first, drawn half", "among the first three",
+        "in 2 healthy runs",
+    ]  # fmt: skip
+    assert high == ["lr_too_high", "1/2", "0/1", "2/3", "1 hint", "1", "1/1"]
+    assert over == ["overfit", "0/1", "-", "1/1", "0", "0", "-"]
+    assert silent[1:] == ["-", "-", "-", "0", "0", "-"]
+
+
+def test_alarms_are_runs_and_not_findings() -> None:
+    rows = [row(code="", findings=[found("overfit"), found("overfit")]) for _ in range(2)]
+    assert alarms([*rows, row(code="", findings=[found("overfit", "hint")])], "overfit") == (
+        "2 problems, 1 hint"
+    )
+
+
+def test_the_newest_commit_is_the_one_measured_last() -> None:
+    old, new = row(), {**row(), "commit": "def", "time": "2026-02-01T00", "seed": 2}
+    assert newest([new, old]) == [new]
+    assert newest([]) == []
+    assert about([new]).startswith("2026-02-01, commit def;")
+    assert about([new]).endswith("seeds 2.")
 
 
 def test_rows_survive_the_file_and_a_cut_off_row_is_left_out(tmp_path) -> None:

@@ -54,6 +54,18 @@ def test_every_part_has_a_formula_and_a_source(kind):
     assert [r.name for r in records if not r.citation] == []
 
 
+def test_a_problem_of_the_doctor_is_explained(capsys):
+    text = " ".join(shown("dead_relu", capsys).split())
+    for said in (
+        "what is seen many units are 0", "why it hurts where a ReLU is closed",
+        "looked for before the first step and after 10 %, 25 %, 50 % and all of a run",
+        "brings about vanishing_gradient", "may come from", "Maas, Hannun and Ng",
+    ):  # fmt: skip
+        assert said in text
+    assert "lr_too_high" in text.split("may come from")[1]
+    assert "may come from" not in shown("nan_in_data", capsys)
+
+
 def test_all_there_is_to_say_about_relu(capsys):
     text = shown("relu", capsys)
     for line in ("max(x, 0)", "[0, ∞)", "1 where x > 0, else 0", "when to use it", "how it fails",

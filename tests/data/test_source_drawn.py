@@ -270,6 +270,28 @@ def test_keypoints_by_the_names_of_points(tmp_path):
     assert mirrored(("a", "b")) == []
 
 
+def test_a_folder_with_one_table_of_keypoints_is_that_table(tmp_path):
+    lines = ["image,x0,y0,x1,y1"]
+    for i, (picture, _, _) in enumerate(ROWS):
+        drawn.write(tmp_path / "faces" / f"{i}.png", picture)
+        lines.append(f"{i}.png,1,2,3,4")
+    table = tmp_path / "faces" / "points.csv"
+    table.write_text("\n".join(lines))
+    found = read_source(tmp_path / "faces")
+    assert (found.task, found.target, found.rows) == ("pose", "keypoints", len(ROWS))
+    assert found.row_name(1) == "1.png"
+    assert read_source(tmp_path / "faces", task="classify").target is None
+    (tmp_path / "faces" / "more.csv").write_text("\n".join(lines))
+    assert read_source(tmp_path / "faces").target is None  # which of them is not said
+    (tmp_path / "faces" / "more.csv").unlink()
+    table.write_text("image,x0,y0,x1\n0.png,1,2,3\n")
+    assert read_source(tmp_path / "faces").target is None  # half a point
+    table.write_text("\n".join(lines))
+    for name in ("cat", "dog"):
+        drawn.write(tmp_path / "faces" / name / "a.png", ROWS[0][0])
+    assert read_source(tmp_path / "faces").task != "pose"  # pictures in folders of classes
+
+
 def test_a_table_of_pictures_and_numbers_stays_a_table(tmp_path):
     lines = ["file,x,y,price"]
     for i, (picture, _, _) in enumerate(ROWS):

@@ -91,6 +91,12 @@ def test_every_record_is_documented_and_named_as_people_type_it(kind: str) -> No
         assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", record.name)
 
 
+def test_every_folder_is_in_the_picture_of_the_house() -> None:
+    drawn = (DOCS / "pictures" / "house.svg").read_text(encoding="utf-8")
+    folders = [p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name[0] != "_"]
+    assert [f for f in folders if f">{f}</text>" not in drawn] == []
+
+
 def test_every_net_for_pictures_and_tables_is_in_the_table_of_models() -> None:
     rows = [
         line for line in (DOCS / "models.md").read_text("utf-8").splitlines() if line[:1] == "|"
@@ -130,7 +136,7 @@ def test_every_page_can_be_reached_from_the_index() -> None:
 
 def test_every_picture_is_shown_somewhere() -> None:
     shown = {(p.parent / t).resolve() for p in pages() for t in links(p)}
-    drawn = [p for p in (DOCS / "pictures").iterdir() if p.suffix in {".svg", ".png"}]
+    drawn = [p for p in (DOCS / "pictures").rglob("*") if p.suffix in {".svg", ".png"}]
     assert drawn
     assert sorted(p.name for p in drawn if p not in shown) == []
 

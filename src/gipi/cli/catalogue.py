@@ -35,7 +35,8 @@ KINDS: dict[str, tuple[str, str]] = {
 # Facts as people read them; the others are called what they are called.
 WORDS = {"use": "when to use it", "failure": "how it fails", "over": "statistics over",
          "init": "initial weights", "aliases": "other names", "looks": "what is seen",
-         "why": "why it hurts", "do": "what to do", "causes": "brings about"}  # fmt: skip
+         "why": "why it hurts", "do": "what to do", "when": "looked for", "causes": "brings about",
+         "parents": "may come from"}  # fmt: skip
 WIDTH = 96
 _OFFERED = 6  # names that one piece of advice holds
 

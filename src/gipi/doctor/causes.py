@@ -29,6 +29,12 @@ def descendants(rules: Iterable[Rule]) -> dict[str, set[str]]:
     return full
 
 
+def parents(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
+    """Return, for every code, those that can bring it about directly, in the order of the rules."""
+    known = tuple(rules)
+    return {r.code: tuple(a.code for a in known if r.code in a.causes) for r in known}
+
+
 def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     """Return the findings with their parents, roots first.
 

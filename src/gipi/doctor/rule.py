@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gipi.doctor.trace import CHECKS
+
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.finding import Finding
@@ -53,3 +55,21 @@ class Rule:
     confirm: Confirm | None = None
     passes: int = 0
     causes: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> str:
+        """Return when the rule looks, in two words: "before", "during", or both."""
+        looks = {"before": self.before, "during": self.during}
+        return ", ".join(name for name, look in looks.items() if look is not None)
+
+    @property
+    def when(self) -> str:
+        """Return when the rule looks, in words."""
+        words = {"before": "before the first step", "during": f"after {_spoken(CHECKS)} of a run"}
+        return " and ".join(words[name] for name in self.seen.split(", "))
+
+
+def _spoken(shares: tuple[float, ...]) -> str:
+    """Return shares of a run as people say them: "10 %, 25 %, 50 % and all"."""
+    *first, last = ["all" if s == 1 else f"{s:.0%}".replace("%", " %") for s in shares]
+    return f"{', '.join(first)} and {last}"

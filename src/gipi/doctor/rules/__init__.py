@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.core.registry import Record, Registry
+from gipi.doctor.causes import parents
 from gipi.doctor.rules import (
     augmentation_destroys_signal,
     bad_init_scale,
@@ -132,8 +133,14 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+_PARENTS = parents(RULES)
+
+
 def _record(rule: Rule) -> Record:
-    facts = {"looks": rule.looks, "why": rule.why, "do": rule.do, "causes": ", ".join(rule.causes)}
+    facts = {
+        "looks": rule.looks, "why": rule.why, "do": rule.do, "when": rule.when,
+        "causes": ", ".join(rule.causes), "parents": ", ".join(_PARENTS[rule.code]),
+    }  # fmt: skip
     return Record(rule.code, lambda: rule, rule.title, rule.source, facts=facts)
 
 
