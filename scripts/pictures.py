@@ -64,11 +64,12 @@ def save(figure: Any, name: str) -> None:
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("core",),
-    ("nn", "losses", "metrics", "optim"),
+    ("nn", "losses", "metrics", "optim", "text"),
     ("models", "data"),
     ("tasks",),
     ("train",),
-    ("report", "deploy"),
+    ("doctor",),
+    ("study", "report", "deploy"),
     ("api",),
     ("cli",),
 )

@@ -69,6 +69,13 @@ def test_a_text_is_answered_alone_as_among_others(asked: Any, place: Path) -> No
         assert asked("predict", "run", text)["predictions"][0]["text"] == among["text"]
 
 
+def test_a_file_in_the_other_language_is_refused_by_name(asked: Any) -> None:
+    error = asked("predict", "run", "data/test.en", code=2)["error"]
+    assert error["found"] == "data/test.en is in 'en', and the model writes that from 'de'"
+    assert "a file of them: .de, .txt or a table" in error["needed"]
+    assert error["do"] == "give the other side, or train with --target de"
+
+
 def test_a_terminal_shows_the_translation_alone(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

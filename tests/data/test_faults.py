@@ -66,6 +66,14 @@ def test_corrupt_pictures_with_a_label_each(tmp_path, mode):
     assert all(2 not in ids for ids in data.splits.values())
 
 
+def test_the_picture_of_a_tables_row_is_named(tmp_path):
+    path = drawn.points_table(tmp_path)
+    (tmp_path / "faces" / "05.png").write_bytes(b"x")
+    for task in ("pose", "regress"):
+        refused(path, r"row 6 \(faces/05\.png\): the picture cannot be decoded", task=task)
+    assert any("row 6 (faces/05.png): the" in f.message for f in audit(path).findings)
+
+
 def test_pictures_in_memory_with_values_that_are_no_numbers():
     rng = np.random.RandomState(0)
     images = rng.rand(40, 8, 8).astype(np.float32)
@@ -296,9 +304,9 @@ def test_keypoints(tmp_path):
     lines[5] = "faces/04.png,,,,"
     path.write_text("\n".join(lines))
     error = refused(path, "2 rows of 12")
-    assert "row 2: keypoint 0" in error.found
+    assert "row 2 (faces/01.png): keypoint 0" in error.found
     assert "lies outside the picture of 60x40 pixels" in error.found
-    assert "row 5: all 2 keypoints" in error.found
+    assert "row 5 (faces/04.png): all 2 keypoints" in error.found
     data = open_data(path, SKIP)
     assert sum(len(ids) for ids in data.splits.values()) == 10
     assert {f.code for f in audit(path).findings if f.level == "error"} == {

@@ -241,7 +241,7 @@ def test_what_is_no_text_cannot_be_written(tmp_path: Path) -> None:
     path.write_text("a,b\n" + "".join(f"{t},{i}\n" for i, (t, _) in enumerate(lines(20))))
     with pytest.raises(DataError, match="(?s)the target 'b' of t holds no text.*name one with --t"):
         open_data(str(path), DataOptions(task="translate", target="b"))
-    with pytest.raises(DataError, match="(?s)t has 1 column of text: a, b.*two columns of text"):
+    with pytest.raises(DataError, match="(?s)t has 1 column of text among a, b.*two columns"):
         open_data(str(path), DataOptions(task="summarise"))
     with pytest.raises(DataError, match="t has no text to translate from: 'b'"):
         open_data(str(path), DataOptions(task="translate", target="a"))

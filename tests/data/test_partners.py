@@ -68,9 +68,18 @@ def test_rows_without_a_text_share_none(tmp_path: Path) -> None:
     assert groups[0] != groups[1]
 
 
+def test_two_columns_of_words_are_texts_however_short_they_are(tmp_path: Path) -> None:
+    rows: list[list[object]] = [[f"city{i}", f"land{i % 9}"] for i in range(60)]
+    data = open_data(table(tmp_path, rows, ("city", "land")), DataOptions(task="embed"))
+    assert [(f.name, f.kind) for f in data.schema.inputs] == [("city", "text"), ("land", "text")]
+    asked = DataOptions(task="embed", overrides={"land": "ignored"})
+    with pytest.raises(DataError, match="has no columns of text"):
+        open_data(table(tmp_path, rows, ("city", "land")), asked)
+
+
 def test_one_text_alone_is_refused(tmp_path: Path) -> None:
     rows = [[text, i % 3] for i, (text, _) in enumerate(reviews(40))]
     with pytest.raises(DataError) as error:
         open_data(table(tmp_path, rows, ("text", "number")), DataOptions(task="embed"))
-    assert "has the text columns: 'text'" in error.value.found
+    assert "has 1 column of text: 'text'" in error.value.found
     assert error.value.needed == "two texts a row that belong together, to embed them"

@@ -15,6 +15,12 @@ from gipi.data.sources import read_source
 from gipi.data.sources.arrays import pictures_of
 
 
+@pytest.mark.parametrize("shape", [(4, 0, 5), (4, 0, 0, 3), (4, 5, 0, 1)])
+def test_pictures_without_pixels(shape):
+    with pytest.raises(DataError, match=r"'x' has pictures of \dx\d pixels"):
+        read_source({"x": np.zeros(shape, np.uint8), "y": np.arange(4)})
+
+
 def test_pair_of_matrix_and_target():
     source = read_source((np.ones((5, 3), np.float32), np.arange(5)))
     assert source.columns["x"].shape == (5, 3)

@@ -96,6 +96,34 @@ def test_voc(tmp_path):
         read_source(root)
 
 
+@pytest.mark.parametrize("places", [("annotations", "images"), ("xmls", "imgs"), (".", ".")])
+def test_voc_in_folders_of_other_names(tmp_path, places):
+    root = drawn.voc_folder(tmp_path / "set", ROWS, lists=False)
+    wanted = read_source(root)
+    other = tmp_path / "other"
+    for old, new in zip(("Annotations", "JPEGImages"), places, strict=True):
+        (other / new).mkdir(parents=True, exist_ok=True)
+        for path in (root / old).iterdir():
+            path.rename(other / new / path.name)
+    source = read_source(other)
+    assert (source.rows, source.task) == (6, "detect")
+    found, known = source.columns["boxes"], wanted.columns["boxes"]
+    assert all((a == b).all() for a, b in zip(found.items, known.items, strict=True))
+    assert found.names[2] == ("02.xml" if places[0] == "." else f"{places[0]}/02.xml")
+    (other / places[0] / "02.xml").write_text("<svg></svg>")
+    unreadable = read_source(other).columns["boxes"].facts["unreadable"]
+    assert "its root is <svg>, not <annotation>" in unreadable[2]
+
+
+def test_xml_that_is_no_annotation_beside_pictures(tmp_path):
+    for i, (picture, _, _) in enumerate(ROWS):
+        drawn.write(tmp_path / f"{i}.png", picture)
+    (tmp_path / "notes.xml").write_text("<annotation/>")
+    assert read_source(tmp_path).task is None
+    (tmp_path / "0.xml").write_text("<svg/>")
+    assert read_source(tmp_path).task is None
+
+
 def test_voc_pictures_of_one_name_are_said(tmp_path):
     root = drawn.voc_folder(tmp_path / "set", ROWS)
     drawn.write(root / "JPEGImages" / "02.bmp", ROWS[3][0])
@@ -180,6 +208,22 @@ def test_coco_points_that_names_do_not_tell_apart_are_numbered(tmp_path, names):
     assert read_source(root).columns["keypoints"].classes == ("point 0", "point 1", "point 2")
 
 
+def test_names_that_no_file_can_have(tmp_path):
+    data = drawn.coco_json(ROWS)
+    data["images"][1]["file_name"] = "a" * 5000 + ".png"
+    root = drawn.coco_folder(tmp_path / "set", ROWS)
+    (root / "annotations.json").write_text(json.dumps(data))
+    with pytest.raises(DataError, match="1 picture is not there: annotations.json: aaaa"):
+        read_source(root)
+    path = drawn.points_table(tmp_path / "table", ROWS)
+    path.write_text(path.read_text().replace("faces/02.png", "a" * 5000 + ".png"))
+    with pytest.raises(DataError, match="row 3: the picture 'aaaa.*' does not exist"):
+        read_source(path)
+    path.write_text(path.read_text().replace("faces/00.png", "b" * 5000 + ".png"))
+    with pytest.raises(DataError, match="row 1: the picture 'bbbb.*' does not exist"):
+        read_source(path)
+
+
 def test_coco_pictures_of_one_id_are_refused(tmp_path):
     """Each of them would get the annotations of both."""
     data = drawn.coco_json(ROWS)
@@ -224,6 +268,28 @@ def test_keypoints_by_the_names_of_points(tmp_path):
     assert points.facts["flip"] == [[0, 1]]
     assert [item[1, 2] for item in points.items] == [0, 1, 2, 0, 1, 2]
     assert mirrored(("a", "b")) == []
+
+
+def test_a_folder_with_one_table_of_keypoints_is_that_table(tmp_path):
+    lines = ["image,x0,y0,x1,y1"]
+    for i, (picture, _, _) in enumerate(ROWS):
+        drawn.write(tmp_path / "faces" / f"{i}.png", picture)
+        lines.append(f"{i}.png,1,2,3,4")
+    table = tmp_path / "faces" / "points.csv"
+    table.write_text("\n".join(lines))
+    found = read_source(tmp_path / "faces")
+    assert (found.task, found.target, found.rows) == ("pose", "keypoints", len(ROWS))
+    assert found.row_name(1) == "1.png"
+    assert read_source(tmp_path / "faces", task="classify").target is None
+    (tmp_path / "faces" / "more.csv").write_text("\n".join(lines))
+    assert read_source(tmp_path / "faces").target is None  # which of them is not said
+    (tmp_path / "faces" / "more.csv").unlink()
+    table.write_text("image,x0,y0,x1\n0.png,1,2,3\n")
+    assert read_source(tmp_path / "faces").target is None  # half a point
+    table.write_text("\n".join(lines))
+    for name in ("cat", "dog"):
+        drawn.write(tmp_path / "faces" / name / "a.png", ROWS[0][0])
+    assert read_source(tmp_path / "faces").task != "pose"  # pictures in folders of classes
 
 
 def test_a_table_of_pictures_and_numbers_stays_a_table(tmp_path):

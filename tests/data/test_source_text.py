@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gipi.core.errors import ConfigError, DataError
 from gipi.data.source import TEST, TRAIN, VAL, hash_columns
-from gipi.data.sources import language, named
+from gipi.data.sources import language, named, read_source
 from gipi.data.sources.conll import is_conll, read_conll, to_bio
 from gipi.data.sources.corpus import cut_documents, read_corpus, read_corpus_folder
 from gipi.data.sources.parallel import pairs_in, read_parallel, read_parallel_table
@@ -554,3 +554,14 @@ def named_sha(path):
     from gipi.data.sources.download import content_sha256
 
     return content_sha256(path.read_bytes(), path)
+
+
+def test_a_text_that_is_no_table_is_told_of_the_task(tmp_path):
+    (tmp_path / "book.txt").write_text("A line.\nOne, with a comma.\nAnother, one, here.\n" * 5)
+    with pytest.raises(DataError) as error:
+        read_source(tmp_path / "book.txt")
+    assert "add --task generate" in error.value.do
+    with pytest.raises(DataError) as error:
+        read_source(tmp_path / "book.txt", task="classify")
+    assert "generate" not in error.value.do
+    assert read_source(tmp_path / "book.txt", task="generate").task == "generate"

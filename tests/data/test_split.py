@@ -153,8 +153,11 @@ def test_only_validation_is_cut_where_a_test_set_was_given() -> None:
 def test_a_class_too_small_for_the_split_is_named() -> None:
     labels = np.array([0] * 60 + [1])
     found = split_rows(rows(61, labels=labels, classes=("common", "rare")))
-    assert any("'rare' has 1 rows" in note for note in found.notes)
+    assert any("'rare' has 1 row: too few" in note for note in found.notes)
     assert 60 in found.ids["train"]
+    drawn = rows(61, labels=labels, classes=("common", "rare"), rule="by the rarest class")
+    said = split_rows(drawn).notes
+    assert any("'rare' has 1 row in which no other class is rarer: too few" in n for n in said)
 
 
 def test_wrong_requests() -> None:

@@ -189,6 +189,8 @@ def test_a_few_windows_give_no_interval(tmp_path, capsys):
     assert primary["value"] == pytest.approx(found.metrics["test/mse"])
     said = "".join(capsys.readouterr())
     assert "of windows: too few for an interval" in said
+    assert " test rows, " in said
+    assert "questions" not in said
     assert "95 % interval" not in said
     assert "too few for an interval" in "\n".join(summary_lines(found.path))
     many = gipi.train(

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 import gipi
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
-from gipi.doctor.consult import refusal
+from gipi.doctor.consult import Consultation, refusal
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.own_run import opened
@@ -120,3 +120,13 @@ def test_labels_in_another_order_are_said_at_the_end_of_a_run(
     said = capsys.readouterr().out
     assert ("doctor: problem: a linear learner" in said) == mixed
     assert ("check how inputs and targets were joined" in said) == mixed
+
+
+def test_many_rules_without_time_are_counted_and_few_are_named() -> None:
+    few = Consultation(unlooked=("padding", "underfit", "nan_inf"))  # nan_inf: the run shows it
+    assert few.lines() == ["doctor: no time before the first step for padding, underfit"]
+    many = Consultation(unlooked=("padding", "underfit", "plateau", "dead_relu", "wrong_mask"))
+    (said,) = many.lines()
+    assert said.endswith(
+        "for 5 rules (padding, underfit, plateau, dead_relu, ...); `gipi doctor RUN` looks again"
+    )

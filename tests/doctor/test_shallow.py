@@ -49,5 +49,5 @@ def test_left_out_predictions_are_those_of_a_fit_without_the_row() -> None:
         A = (F - centre).T @ (F - centre) + penalty * torch.eye(6, dtype=torch.float64)
         w = torch.linalg.solve(A, (F - centre).T @ (Y - mean))
         errors.append(float((X[7].double() - centre) @ w + mean - answer.told_nk[7]))
-    assert min(abs(e) for e in errors) < 1e-6
+    assert min(abs(e) for e in errors) < 1e-4
     assert predict(ridge(X), y, X).shape == (40, 1)

@@ -39,3 +39,4 @@ def test_training_rows_are_compared_once() -> None:
     start = Facts(experiment(mlp(), blobs()))
     found = training_copies(start)
     assert training_copies(Facts(start.exp, start=start)) is found
+    assert not bool(found.telling.logical_not().any())

@@ -91,6 +91,12 @@ def test_every_record_is_documented_and_named_as_people_type_it(kind: str) -> No
         assert re.fullmatch(r"[a-z0-9][a-z0-9_-]*", record.name)
 
 
+def test_every_folder_is_in_the_picture_of_the_house() -> None:
+    drawn = (DOCS / "pictures" / "house.svg").read_text(encoding="utf-8")
+    folders = [p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name[0] != "_"]
+    assert [f for f in folders if f">{f}</text>" not in drawn] == []
+
+
 def test_every_net_for_pictures_and_tables_is_in_the_table_of_models() -> None:
     rows = [
         line for line in (DOCS / "models.md").read_text("utf-8").splitlines() if line[:1] == "|"

@@ -64,6 +64,7 @@ def test_every_rule_says_when_why_and_who(rule):
     for fact in ("choice", "advice", "when", "reason"):
         assert rule.facts[fact], fact
     assert rule.citation
+    assert rule.summary.endswith(rule.facts["reason"])  # `gipi list advice` prints it
     assert rule.facts["advice"] in KNOWN[rule.facts["choice"]]
     assert rule.facts["choice"] in rule.tags
 

@@ -250,6 +250,17 @@ def test_an_empty_folder_is_a_page(tmp_path):
     assert "no recorded evaluation" in found.words
 
 
+@pytest.mark.parametrize(
+    ("task", "kept"),
+    [("classify", {"answers", "rows"}), ("translate", {"rows"}), ("answer", {"rows"}),
+     ("embed", set()), ("masked", set())],
+)  # fmt: skip
+def test_a_section_that_a_task_has_not_is_left_out(task, kept):
+    text = render(RunData("r", evaluation={"task": task}))
+    found = {"answers": "How it answers</h2>" in text, "rows": "Worst-predicted rows</h2>" in text}
+    assert {name for name, there in found.items() if there} == kept
+
+
 PARTS = ["config.yaml", "setup.json", "rows.jsonl", "result.json", "model/model.json",
          "evaluation/summary.json", "evaluation/arrays.npz", "evaluation/manifest.json",
          "findings.json"]  # fmt: skip

@@ -78,6 +78,22 @@ def test_what_is_guessed_suits(kind: str) -> None:
     assert suited(name, SCHEMAS[kind]) == name
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mlp"])
+def test_columns_beside_a_picture_are_refused_by_name(name: str) -> None:
+    size = Field("size", "number", "input")
+    with pytest.raises(ModelError, match="is a picture, and beside it stand the columns 'size'"):
+        suited(name, Schema((PICTURE, size, CLASS)))
+    kind = Field("kind", "category", "input", stats={"classes": ["a"]})
+    both = Schema((PICTURE, kind, CLASS))
+    if name == "mlp":
+        assert suited(name, both) == name  # it embeds categories
+        return
+    with pytest.raises(ModelError) as error:
+        suited(name, both)
+    assert "schema.kind=ignored" in error.value.do
+    assert "schema.p=ignored" in error.value.do
+
+
 def test_a_model_of_someone_elses_is_not_judged_by_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

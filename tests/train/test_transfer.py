@@ -14,7 +14,7 @@ from torch import nn
 import gipi
 from gipi.core import resolve
 from gipi.core.config import Config, Recipe
-from gipi.core.errors import ConfigError, ModelError
+from gipi.core.errors import ConfigError, ModelError, RequestError
 from gipi.core.rundir import read_config
 from gipi.deploy.predict import load
 from gipi.models import load_folder
@@ -186,6 +186,11 @@ def test_what_does_not_go_with_a_folder_is_refused(place: Path, tmp_path: Path) 
     with pytest.raises(ModelError) as nothing:
         train(place, "full", "no", pretrained=str(tmp_path / "nowhere"))
     assert "no config.json" in nothing.value.found
+    with pytest.raises(RequestError) as empty:
+        train(place, "full", "no", pretrained=str(tmp_path))
+    assert f"pretrained={tmp_path}: " in empty.value.found
+    assert "a folder in Hugging Face form" in empty.value.needed
+    assert empty.value.do == "name the folder that holds config.json, or a run"
     with pytest.raises(ConfigError) as alone:
         gipi.train(str(place / "texts.csv"), steps=1, settings={"transfer": "full"}, quiet=True)
     assert "pretrained" in alone.value.found

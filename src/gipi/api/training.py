@@ -181,7 +181,7 @@ def _conclude(
     facts["seconds"] = round(time_.time() - began, 2)
     write_file(folder / RESULT, json.dumps(facts, indent=1))
     judged = f"{len(dataset.splits.get(split, ())):,} {split} rows"
-    if "windows" in found:  # several rows may be one question
+    if dataset.schema.task == "answer":  # several rows may be one question
         judged = f"{found['rows']:,} {split} questions"
     _say(quiet, *_summary(facts, primary, judged, page))
     return Run(folder, facts, prepared.model if prepared.model_name is None else None)

@@ -18,6 +18,8 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
     """Print the findings of a run, ranked; with `apply` train again with what would cure it."""
     result, prepared, folder = doctoring.examine(run)
     print(f"run: {folder}")
+    if result.trace is not None and not result.trace.losses:
+        print("no step of it was logged: its data, settings and first weights were looked at")
     if not result.findings:
         print("nothing was found that hurts this run")
     for number, finding in enumerate(result.findings, 1):

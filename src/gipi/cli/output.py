@@ -20,13 +20,14 @@ def predictions(answers: Predictions, out: Path | None, *, brief: bool) -> dict[
     records = answers.records()
     for record in records[: _SHOWN if brief else 0]:
         said = {k: v for k, v in record.items() if k not in (answers.title, "probabilities")}
-        if "text" in said:  # the text alone, so that it can be piped on
+        if "text" in said and not answers.places:  # the text alone, so that it can be piped on
             print(said["text"])
             continue
         words = "  ".join(f"{k} {_number(v)}" for k, v in said.items())
         print(f"{record[answers.title]}: {in_brief(record) if answers.places else words}")
     if brief and len(records) > _SHOWN:
-        print(f"... and {len(records) - _SHOWN} more; --out FILE writes them all")
+        where = "; --out FILE writes them all" if out is None else ""
+        print(f"... and {len(records) - _SHOWN} more{where}")
     if brief and out is None and answers.places and records:
         what = "each mask as a PNG: --out FOLDER" if "mask" in answers.values else (
             "everything with its place: --out FILE, or --json"
@@ -89,6 +90,8 @@ def audit(path: str, layer: Layer) -> dict[str, Any]:
 def _number(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_number(v) for v in value) or "none"
+    if isinstance(value, float) and 1e5 <= abs(value) < 1e15:
+        return f"{value:.0f}"  # a price is no power of ten
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gipi.data import dense, images
-from gipi.data.divide import BY_CLASS, RAREST, rarest, rows_to_split
+from gipi.data.divide import RAREST, rarest, rows_to_split
 from gipi.data.faults import settle
 from gipi.data.form import Divided, Looked, Opened, RowForm
 from gipi.data.infer_table import OF_KIND
 from gipi.data.pictured import open_pictures, picture_field, read_pictures
+from gipi.data.split import BY_CLASS
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema

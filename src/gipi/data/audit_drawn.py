@@ -9,6 +9,7 @@ import numpy as np
 from gipi.core.errors import DataError
 from gipi.data import dense
 from gipi.data.audit_text import counted, listed
+from gipi.data.faults import called
 from gipi.data.findings import Finding
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _faults(faults: dict[int, str], source: Source) -> list[Finding]:
         groups.setdefault(kind or ("unusable-row", "that cannot be used"), []).append(row)
     out = []
     for (code, words), rows in groups.items():
-        names = tuple(f"{source.row_name(r)}: {faults[r]}" for r in rows[:SHOWN])
+        names = tuple(f"{called(source, r)}: {faults[r]}" for r in rows[:SHOWN])
         out.append(
             Finding(
                 code,

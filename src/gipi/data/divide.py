@@ -13,7 +13,7 @@ from gipi.data import multilabel
 from gipi.data.form import Looked
 from gipi.data.keys import codes, input_keys
 from gipi.data.source import TEST, TRAIN, VAL, ImageFiles, Source, as_labels, is_missing
-from gipi.data.split import SplitRows
+from gipi.data.split import BY_CLASS, SplitRows
 
 if TYPE_CHECKING:
     from gipi.core.schema import Schema
@@ -23,7 +23,6 @@ _PART_NAMES = {
     "train": TRAIN, "training": TRAIN, "fit": TRAIN, "val": VAL, "valid": VAL, "validation": VAL,
     "dev": VAL, "test": TEST, "testing": TEST, "eval": TEST,
 }  # fmt: skip
-BY_CLASS = "stratified by class"
 RAREST = "stratified by the rarest class of each row"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.core.errors import ConfigError, DataError
+from gipi.data.source import ImageFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +51,16 @@ def settle(faults: Mapping[int, str], source: Source, options: DataOptions) -> l
     return [f"{what} of {source.rows:,} left out (bad_rows=skip): {said}"]
 
 
+def called(source: Source, row: int) -> str:
+    """Return the name of a row, with that of its picture where a table names the row by number."""
+    name = source.row_name(row)
+    files = (c for c in source.columns.values() if isinstance(c, ImageFiles))
+    pictures = [file for file in (c.name(row) for c in files) if file not in name]
+    return f"{name} ({', '.join(pictures)})" if pictures else name
+
+
 def listing(faults: Mapping[int, str], source: Source, *, shown: int = SHOWN) -> str:
     """Return the first faulty rows by name with their reasons, and how many more there are."""
-    first = [f"{source.row_name(row)}: {faults[row]}" for row in sorted(faults)[:shown]]
+    first = [f"{called(source, row)}: {faults[row]}" for row in sorted(faults)[:shown]]
     more = len(faults) - len(first)
     return "; ".join(first) + (f"; and {more:,} more" if more else "")

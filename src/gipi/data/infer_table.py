@@ -62,7 +62,7 @@ def named_target(source: Source, options: DataOptions) -> tuple[str, str] | None
         name = source.name
         return (
             source.target,
-            f"the known target of {name}" if famous else f"what {name} is marked with",
+            f"the known target of {name}" if famous else f"comes with {name}",
         )
     return None
 

@@ -23,6 +23,8 @@ from gipi.data.texts import open_texts, read_texts
 from gipi.data.wordy import settle_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gipi.data.form import Divided
     from gipi.data.options import DataOptions
     from gipi.data.source import Source
@@ -36,13 +38,15 @@ def infer_paired(source: Source, options: DataOptions) -> Schema | None:
     if options.task not in PAIRED:
         return None
     roles = special_roles(options)
+    options = _words_are_texts(source, options, roles)
     fields = [field_of(source, name, options, roles) for name in source.columns]
     fields = settle_texts(source, fields, options)
     texts = [f for f in fields if f.role == "input" and f.kind == "text"]
     if len(texts) != 2:
-        found = ", ".join(f"'{f.name}'" for f in texts) or "none"
+        found = ", ".join(f"'{f.name}'" for f in texts)
         raise DataError(
-            f"{source.name} has the text columns: {found}",
+            f"{source.name} has {len(texts) or 'no'} column{'s' * (len(texts) != 1)} of text"
+            + (f": {found}" if texts else ""),
             f"two texts a row that belong together, to {options.task} them",
             "make a column a text with --set schema.NAME=text, or leave one out with =ignored",
         )
@@ -50,6 +54,17 @@ def infer_paired(source: Source, options: DataOptions) -> Schema | None:
     kept = [f if f in texts or f.role != "input" else replace(f, role="ignored", reason=why)
             for f in fields]  # fmt: skip
     return Schema(tuple(kept), str(options.task), "asked for")
+
+
+def _words_are_texts(source: Source, options: DataOptions, roles: Mapping[str, str]) -> DataOptions:
+    """Return options by which the only two columns of words are texts, however short they are."""
+    words = [
+        name for name, column in source.columns.items()
+        if isinstance(column, np.ndarray) and column.dtype.kind in "OU" and name not in roles
+    ]  # fmt: skip
+    if len(words) != 2 or set(words) & set(options.overrides):
+        return options
+    return replace(options, overrides={**dict.fromkeys(words, "text"), **options.overrides})
 
 
 def both_there(source: Source, schema: Schema) -> np.ndarray:

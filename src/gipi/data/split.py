@@ -28,6 +28,7 @@ LARGEST = 10_000  # rows held back at most where no share was asked for: enough 
 CHOOSING = 3_000  # validation rows at most beside test rows: they choose weights, others judge them
 FEWEST = 10  # distinct rows below which nothing is held back unless asked for
 NAMES = ("train", "val", "test")
+BY_CLASS = "stratified by class"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SplitRows:
     bound_by: str = ""
     times: np.ndarray | None = None
     given: np.ndarray | None = None
-    rule: str = "stratified by class"
+    rule: str = BY_CLASS
     alike: str = "exactly"
 
 
@@ -223,7 +224,10 @@ def _cut(
     for code, count in zip(present.tolist(), per_class.tolist(), strict=True):
         if count < wanted:
             name = rows.classes[code] if code < len(rows.classes) else str(code)
-            notes.append(f"class '{name}' has {count} rows: too few for every part of the split")
+            has = f"{count} row{'s' * (count != 1)}"
+            if rows.rule != BY_CLASS:  # a row shows several classes, and stands for one of them
+                has += " in which no other class is rarer"
+            notes.append(f"class '{name}' has {has}: too few for every part of the split")
     parts = _deal(pool, units, labels, counts, seed=seed)
     return parts, _words(rows.rule, rows), notes
 

@@ -70,9 +70,9 @@ def last_text(source: Source, roles: dict[str, str], options: DataOptions) -> tu
     free = [name for name in text_columns(source)
             if name not in roles and options.overrides.get(name) != "ignored"]  # fmt: skip
     if len(free) < 2:
-        count = f"{len(free)} column{'s' * (len(free) != 1)} of text"
+        count = f"{len(free) or 'no'} column{'s' * (len(free) != 1)} of text"
         raise DataError(
-            f"{source.name} has {count}: {', '.join(source.columns)}",
+            f"{source.name} has {count} among {', '.join(source.columns)}",
             f"two columns of text to {options.task}: one that is read and one that is written",
             "give a table with both, or two files such as train.en and train.de",
         )

@@ -164,7 +164,7 @@ class Predictions:
             names = answers.file_names(self.rows)
             for name, mask in zip(names, self.values["mask"], strict=True):
                 write_file(folder / name, paint.mask_png(mask, len(self.classes)))
-        if "text" in self.values:  # line for line, as tools for translations compare them
+        if "text" in self.values and not self.places:  # a line a row, as translations are compared
             lines = [" ".join(str(text).split()) for text in self.values["text"].tolist()]
             write_file(folder / "predictions.txt", "\n".join(lines) + "\n")
         self.to_json(folder / "predictions.json")

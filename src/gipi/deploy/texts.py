@@ -73,9 +73,20 @@ def is_text(item: str) -> bool:
 
 
 def _in_a_language(path: Path, schema: Schema) -> bool:
-    """Return whether a file is called as the language that a model translates from: test.en."""
-    written = bool(schema.of("target", "text"))
-    return written and path.is_file() and path.suffix == f".{text_fields(schema)[0].name}"
+    """Return whether a file is called as the language that a model translates from: test.en.
+
+    Raises `DataError` for one that is called as the language it translates to.
+    """
+    target, name = schema.of("target", "text"), text_fields(schema)[0].name
+    if not target or not path.is_file():
+        return False
+    if path.suffix == f".{target[0].name}":
+        raise DataError(
+            f"{path} is in '{target[0].name}', and the model writes that from '{name}'",
+            f"a text in '{name}', or a file of them: .{name}, .txt or a table",
+            f"give the other side, or train with --target {name}",
+        )
+    return path.suffix == f".{name}"
 
 
 def looks_like_path(item: str) -> bool:

@@ -49,6 +49,9 @@ REHEARSAL_STEPS, REHEARSAL_WARMUP = 24, 10
 REHEARSAL_PASSES = 60
 """Passes that a rehearsal costs, and the shortest counter-experiment; else there is no time."""
 
+NAMED = 4
+"""Rules for which there was no time that are all written out."""
+
 
 @dataclass
 class Consultation:
@@ -71,7 +74,11 @@ class Consultation:
         said += [f"doctor: changed: {c}" for c in self.changed.said]
         skipped = [code for code in self.unlooked if code not in REHEARSED]  # the run shows those
         if skipped:
-            said.append(f"doctor: no time before the first step for {', '.join(skipped)}")
+            which = ", ".join(skipped)
+            if len(skipped) > NAMED:
+                first = ", ".join(skipped[:NAMED])
+                which = f"{len(skipped)} rules ({first}, ...); `gipi doctor RUN` looks again"
+            said.append(f"doctor: no time before the first step for {which}")
         return said
 
 

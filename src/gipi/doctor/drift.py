@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.edits import first_rows
-from gipi.doctor.shallow import Answer, ask_ridge, auc, ridge
+from gipi.doctor.shallow import ask_ridge, auc, ridge, told
 from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origin, take, the_lens
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ TURNS = {
     "light and dark exchanged": lambda x: -x,
 }
 ALIKE, UNLIKE = 0.8, 0.5
+LOW = 0.6
+"""Area under the curve below which nobody asks whether it is chance."""
 
 
 @dataclass(frozen=True)
@@ -174,20 +176,20 @@ def turn(facts: Facts) -> str | None:
     return None
 
 
-def domain(facts: Facts) -> tuple[float, Answer] | None:
+def domain(facts: Facts) -> tuple[float, bool] | None:
     """Return how well a ridge regression tells validation rows from training rows.
 
-    The area under its curve, 0.5 for not at all, and its answer beside chance; the same number of
-    rows of each split.
+    The area under its curve, 0.5 for not at all, and whether that is beyond chance (asked where it
+    is not far below); the same number of rows of each split.
     """
     facts = origin(facts)
     if "domain" not in facts.notes:
         facts.notes["domain"] = _domain(facts)
-    found: tuple[float, Answer] | None = facts.notes["domain"]
+    found: tuple[float, bool] | None = facts.notes["domain"]
     return found
 
 
-def _domain(facts: Facts) -> tuple[float, Answer] | None:
+def _domain(facts: Facts) -> tuple[float, bool] | None:
     lens = the_lens(facts)
     if lens is None or facts.train is None or facts.val is None:
         return None
@@ -202,8 +204,9 @@ def _domain(facts: Facts) -> tuple[float, Answer] | None:
         return None
     features = torch.cat([lens(take(Z, c)) for Z, c in zip((X, V), chosen, strict=True)])
     side = torch.cat([torch.zeros(len(chosen[0])), torch.ones(len(chosen[1]))])
-    answer, _ = ask_ridge(ridge(features), side[:, None])
-    return auc(answer.told_nk[:, 0], side > 0.5), answer
+    factors = ridge(features)
+    area = auc(told(factors, side[:, None])[:, 0], side > 0.5)
+    return area, area > LOW and ask_ridge(factors, side[:, None])[0].found
 
 
 def _alike(facts: Facts, n: int, m: int) -> tuple[Tensor, Tensor]:

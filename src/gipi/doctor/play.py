@@ -109,6 +109,17 @@ def play(
     return trace
 
 
+def attempt(exp: Experiment) -> Trace:
+    """Train `exp` as far as it goes, not looked into; an error of its own leaves an empty trace.
+
+    A last batch of one row before a batch norm, or a model without a trainable weight, end so.
+    """
+    try:
+        return play(exp, quiet=True)
+    except (RuntimeError, ValueError):
+        return Trace(exp.total_steps, exp.steps_per_epoch, broken=0)
+
+
 class _Best:
     """The weights of the best epoch, kept where they are wanted."""
 

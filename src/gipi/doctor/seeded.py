@@ -24,7 +24,10 @@ def seeded(exp: Experiment) -> Iterator[None]:
     old = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [exp.device] if exp.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(exp.seed)
+        if exp.device.type == "cpu":  # `torch.manual_seed` asks every other device too, at length
+            torch.default_generator.manual_seed(exp.seed)
+        else:
+            torch.manual_seed(exp.seed)
         random.seed(exp.seed)
         np.random.seed(exp.seed % 2**32)  # noqa: NPY002
         try:

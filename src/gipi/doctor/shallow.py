@@ -23,6 +23,8 @@ FEW, ORDERS = 8, 40
 """Random orders of the targets that a score is held against: few where they leave no doubt."""
 BEYOND_DOUBT = 15.0
 """Standard deviations of the few from which on more orders cannot change what is said."""
+LIVE = 1e-6
+"""Share of the largest squared singular value below which one is noise."""
 SHRINK = (0.03, 0.3, 3.0, 30.0)
 """Ridge penalties, in units of the mean squared singular value."""
 
@@ -74,18 +76,21 @@ class Answer:
 
 
 def ridge(F_np: Tensor) -> Ridge:
-    """Return the factorisation, of the smaller of FᵀF and FFᵀ."""
-    F_np = F_np.double()
+    """Return the factorisation, of the smaller of FᵀF and FFᵀ.
+
+    In single precision: what is lost is far below the smallest penalty.
+    """
+    F_np = F_np.float()
     mean_p = F_np.mean(0)
     F_np = F_np - mean_p
     n, p = F_np.shape
     if p <= n:
         s2, V = torch.linalg.eigh(F_np.T @ F_np)
-        live = s2 > 1e-9 * s2.max().clamp_min(1e-30)
+        live = s2 > LIVE * s2.max().clamp_min(1e-30)
         U = F_np @ V[:, live] / s2[live].sqrt()
     else:
         s2, U = torch.linalg.eigh(F_np @ F_np.T)
-        live = s2 > 1e-9 * s2.max().clamp_min(1e-30)
+        live = s2 > LIVE * s2.max().clamp_min(1e-30)
         U = U[:, live]
     return Ridge(F_np, mean_p, U, s2[live])
 
@@ -120,6 +125,7 @@ def explained(told_nk: Tensor, Y_nk: Tensor, groups: int) -> Tensor:
     The mean of a row's others is what is known without features.
     """
     n = len(Y_nk)
+    Y_nk = Y_nk.double()
     off = (Y_nk - told_nk).square().sum(0).reshape(groups, -1).sum(1)
     base = ((Y_nk - Y_nk.mean(0)) * (n / (n - 1))).square().sum(0).reshape(groups, -1).sum(1)
     return 1 - off / base.clamp_min(1e-12)
@@ -137,8 +143,8 @@ def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple
 
     Every version chooses its best penalty, so that chance may choose as well.
     """
-    Y = Y_nk.double()
-    others = [m.double() for m in more]
+    Y = Y_nk.float()
+    others = [m.float() for m in more]
 
     def asked(orders: int) -> tuple[Answer, Tensor]:
         wide = torch.cat([Y, *others, *in_any_order(Y, orders)], 1)
@@ -157,13 +163,20 @@ def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple
     return first if first[0].z > BEYOND_DOUBT else asked(ORDERS)
 
 
+def told(r: Ridge, Y_nk: Tensor) -> Tensor:
+    """Return the leave-one-out predictions with the best penalty: (n, k)."""
+    Y = Y_nk.float()
+    fit = fitted(r, Y)
+    return max((fit.left_out(c) for c in r.penalties), key=lambda t: float(explained(t, Y, 1)))
+
+
 def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor) -> Tensor:
     """Return what the regression with the best penalty says of other rows: (m, k)."""
-    Y = Y_nk.double()
+    Y = Y_nk.float()
     fit = fitted(r, Y)
     penalty = max(r.penalties, key=lambda c: float(explained(fit.left_out(c), Y, 1)))
     inner = fit.inner_rk / (r.s2_r + penalty)[:, None]
-    return fit.mean_k + (F_mp.double() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
+    return fit.mean_k + (F_mp.float() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
 
 
 def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
@@ -176,7 +189,7 @@ def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
 
 def ask_neighbours(near_nk: Tensor, Y_nk: Tensor) -> Answer:
     """Return the answer of the nearest neighbours, shrunk to the mean by their number."""
-    Y = Y_nk.double()
+    Y = Y_nk.float()
 
     def asked(orders: int) -> Answer:
         wide = torch.cat([Y, *in_any_order(Y, orders)], 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from gipi.doctor.shallow import Answer, Ridge, ask_neighbours, ask_ridge, neighbours, ridge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gipi.doctor.facts import Facts
 
@@ -126,17 +126,35 @@ def _sheet(facts: Facts, split: str) -> Sheet | None:
     )
 
 
-def answers(facts: Facts, split: str = "train") -> tuple[Answer, Answer]:
-    """Return what ridge regression and the nearest neighbours find in a split."""
+def linear_answer(facts: Facts, split: str = "train") -> Answer:
+    """Return what ridge regression finds in a split; asked once."""
+    return _once(facts, split, "linear", lambda s: ask_ridge(s.ridge, s.Y)[0])
+
+
+def near_answer(facts: Facts, split: str = "train") -> Answer:
+    """Return what the nearest neighbours find in a split; asked once."""
+    return _once(facts, split, "near", lambda s: ask_neighbours(neighbours(s.straight), s.Y))
+
+
+def _once(facts: Facts, split: str, which: str, ask: Callable[[Sheet], Answer]) -> Answer:
     start = origin(facts)
-    key = f"answers in {split}"
+    key = f"{which} answer in {split}"
     if key not in start.notes:
         found = sheet(facts, split)
         assert found is not None
-        linear, _ = ask_ridge(found.ridge, found.Y)
-        start.notes[key] = linear, ask_neighbours(neighbours(found.straight), found.Y)
-    kept: tuple[Answer, Answer] = start.notes[key]
+        start.notes[key] = ask(found)
+    kept: Answer = start.notes[key]
     return kept
+
+
+def answers(facts: Facts, split: str = "train") -> tuple[Answer, Answer]:
+    """Return what both find in a split."""
+    return linear_answer(facts, split), near_answer(facts, split)
+
+
+def silent(facts: Facts, split: str = "train") -> bool:
+    """Whether neither finds more than in random orders; the second is asked where it matters."""
+    return linear_answer(facts, split).nothing and near_answer(facts, split).nothing
 
 
 def the_lens(facts: Facts) -> Lens | None:

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from gipi.doctor.attempt import attempt
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.gone import remaining
-from gipi.doctor.play import play
+from gipi.doctor.play import attempt, play
 from gipi.doctor.proof import Proof, compare, scores, side_by_side
 
 if TYPE_CHECKING:

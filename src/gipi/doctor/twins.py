@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,10 +57,11 @@ def keys_of(X: Any) -> Tensor:
     return torch.zeros(0, dtype=torch.int64) if total is None else total
 
 
-def bits_of(X: Any, first: Tensor) -> Tensor:
+def bits_of(X: Any, first: Tensor, *, since: int = 0) -> Tensor:
     """Return how much each row says, in bits: (n,).
 
     first  one row of every set of equal ones: frequencies are counted among these
+    since  number of the first row that is asked for: (n - since,)
     """
     total: Tensor | None = None
     plenty = enough(len(first))
@@ -70,11 +72,12 @@ def bits_of(X: Any, first: Tensor) -> Tensor:
             flat = flat[:, torch.arange(LOOKED_AT) * width // LOOKED_AT]
         flat = torch.nan_to_num(flat.float()) if flat.is_floating_point() else flat.long()
         if total is None:
-            total = torch.zeros(len(flat), dtype=torch.float64)
+            total = torch.zeros(len(flat) - since, dtype=torch.float64)
         for some in torch.arange(flat.shape[1]).split(max(1, AT_ONCE // max(len(flat), 1))):
             rows = flat[:, some].T.contiguous()
             seen = rows[:, first].sort(1).values
-            count = torch.searchsorted(seen, rows, right=True) - torch.searchsorted(seen, rows)
+            asked = rows[:, since:].contiguous()
+            count = torch.searchsorted(seen, asked, right=True) - torch.searchsorted(seen, asked)
             bits = -(count.clamp_min(1).double() / len(first)).log2()
             # Of a column that hardly ever repeats one value says enough.
             distinct = (seen.diff(dim=1) != 0).sum(1) + 1
@@ -92,14 +95,19 @@ def enough(n: int) -> float:
 class Copies:
     """Equal rows within one split.
 
+    X      their inputs
     keys   one number a row, equal for equal rows
     first  whether a row is the first of its kind
-    telling  whether a row says so much that an equal one is no chance
     """
 
+    X: Any
     keys: Tensor
     first: Tensor
-    telling: Tensor
+
+    @cached_property
+    def telling(self) -> Tensor:
+        """Whether a row says so much that an equal one is no chance; counted when it is asked."""
+        return bits_of(self.X, self.first.nonzero().flatten()) >= enough(len(self.keys))
 
     @property
     def share(self) -> float:
@@ -118,17 +126,16 @@ def copies(X: Any) -> Copies:
     """Return the equal rows of one split."""
     keys = keys_of(X)
     first = first_of(keys)
-    return Copies(keys, first, bits_of(X, first.nonzero().flatten()) >= enough(len(keys)))
+    return Copies(X, keys, first)
 
 
-def training_copies(facts: Facts) -> tuple[Any, Copies]:
-    """Return the training inputs and the equal rows among them, looked for once."""
+def training_copies(facts: Facts) -> Copies:
+    """Return the equal rows among the training inputs, looked for once."""
     first = facts.start or facts
     if "copies" not in first.notes:
         assert first.train is not None
-        X = inputs_of(first.exp.train, first.train)
-        first.notes["copies"] = X, copies(X)
-    found: tuple[Any, Copies] = first.notes["copies"]
+        first.notes["copies"] = copies(inputs_of(first.exp.train, first.train))
+    found: Copies = first.notes["copies"]
     return found
 
 

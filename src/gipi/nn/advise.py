@@ -8,7 +8,7 @@ A model family has options that may be "auto". Its builder hands them over with 
     self.choices = (..., *settled.sentences)        # printed at the start of training
 
 For each option the first rule that applies decides. A given value is kept, and its sentence says
-what the rule would have been. `gipi list advice` prints all rules.
+what the rule would have been. `gipi list advice` prints all rules with their reasons.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _rule(
     citation: str,
 ) -> Record:
     """Return a rule: where `applies` is true, `choice` becomes `advice`, because of `reason`."""
-    summary = f"{choice} {advice}: {when}"
+    summary = f"{choice} {advice}: {when}; {reason}"
     facts = {"choice": choice, "advice": advice, "when": when, "reason": reason}
     return Record(name, applies, summary, citation, (choice,), facts)
 

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 from gipi.core.atomic import write_file
 from gipi.core.page import page
 from gipi.core.rundir import REPORT
+from gipi.core.schema import PAIRED, PRETEXT, WRITTEN
 from gipi.core.svg import text
 from gipi.report import curves, drawn, facts, forecasts, judged, tagged, written
 from gipi.report.read import RunData, dig, finite, read_run
 from gipi.report.style import STYLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+ROWLESS = (*PAIRED, *PRETEXT)
+"""Tasks whose rows have no loss of their own."""
+WORDS = (*WRITTEN, "answer", *ROWLESS)
+"""Tasks without confusions, residuals or classes: their score and their rows say it all."""
 MISSING = '<p class="missing">not recorded</p>'
 
 
@@ -43,8 +48,8 @@ def render(run: RunData, *, samples: bool = True) -> str:
     sections = [
         _guard(judged.headline, run),
         _section("How it learned", _cards(curves.learning_cards, run)),
-        _section("How it answers", _cards(judged.answer_cards, run, css="cards flow")),
-        _section(_rows_title(run), _worst(run, samples=samples), intro=_intro(run)),
+        _known("How it answers", _cards(judged.answer_cards, run, css="cards flow"), run, WORDS),
+        _known(_rows_title(run), _worst(run, samples=samples), run, ROWLESS, intro=_intro(run)),
         _section("Why these choices", _guard(facts.choices, run)),
         _section("Inside the training", _inside(run)),
         _section("Findings and events", _guard(facts.happenings, run), empty="nothing to report"),
@@ -90,6 +95,13 @@ def _intro(run: RunData) -> str:
     if run.evaluation.get("row_score"):
         return _WRITTEN
     return drawn.WORST.get(drawn.kind_of(run), _WORST)
+
+
+def _known(title: str, body: str, run: RunData, without: Sequence[str], *, intro: str = "") -> str:
+    """Return a section, nothing where it is empty because runs of the task have none."""
+    if not body and run.evaluation.get("task") in without:
+        return ""
+    return _section(title, body, intro=intro)
 
 
 def _section(title: str, body: str, *, intro: str = "", empty: str = "") -> str:

@@ -57,6 +57,7 @@ def _check_looks(record: Record, schema: Schema) -> None:
     tags = set(record.tags)
     if not tags & KINDS:
         return
+    _check_beside(record, schema)
     drawn = schema.task in DRAWN
     if drawn and schema.task in tags:
         return
@@ -76,6 +77,26 @@ def _check_looks(record: Record, schema: Schema) -> None:
         found,
         f"a model for pictures, to {schema.task} them: {_listed(able)}",
         "leave --model out, or choose one of them",
+    )
+
+
+def _check_beside(record: Record, schema: Schema) -> None:
+    """Raise `ModelError` for columns beside a picture, which no net of gipi reads together.
+
+    Those for tables take categories beside the picture's numbers.
+    """
+    beside = [f for f in schema.inputs if f.kind != "image"]
+    if not beside or ("table" in record.tags and all(f.kind == "category" for f in beside)):
+        return
+    picture = picture_recipes.picture_of(schema)
+    assert picture is not None
+    names = ", ".join(f"'{f.name}'" for f in beside[:NAMES])
+    more = f" and {len(beside) - NAMES} more" if len(beside) > NAMES else ""
+    raise ModelError(
+        f"'{picture.name}' is a picture, and beside it stand the columns {names}{more}",
+        f"pictures alone or a table alone: '{record.name}' does not read both",
+        f"leave columns out (--set schema.{beside[0].name}=ignored), or the pictures (--set "
+        f"schema.{picture.name}=ignored), or bring a model of your own",
     )
 
 

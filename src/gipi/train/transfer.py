@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gipi.core import dist
-from gipi.core.errors import ConfigError, ModelError
+from gipi.core.errors import ConfigError, ModelError, RequestError
 from gipi.core.rundir import HUB, resolve_run
 from gipi.core.schema import PAIRED, PRETEXT
 from gipi.data.tokens import MULTIPLE
@@ -121,7 +121,15 @@ def folder_of(name: str) -> Path:
     place = Path(name).expanduser()
     if (place / "config.json").is_file() or not (place.exists() or name.startswith("runs")):
         return place
-    run = resolve_run(name)
+    try:
+        run = resolve_run(name)
+    except RequestError as error:
+        raise RequestError(
+            f"pretrained={name}: {error.found}",
+            "a folder in Hugging Face form (config.json, model.safetensors, tokenizer.json), or "
+            "a run",
+            error.do if not place.exists() else "name the folder that holds config.json, or a run",
+        ) from error
     return run / HUB if (run / HUB).is_dir() else place
 
 

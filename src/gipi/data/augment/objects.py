@@ -58,13 +58,11 @@ def _shapes(picture: Tensor, mask: Tensor, most: int) -> list[tuple[Tensor, int]
     kinds = [kind for kind in mask.unique().tolist() if kind != IGNORED]
     for kind in kinds[:: max(1, -(-len(kinds) // most))]:
         inside = mask == kind
-        rows, columns = inside.any(1).nonzero()[:, 0], inside.any(0).nonzero()[:, 0]
-        if min(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 < LEAST:
+        rows, columns = (inside.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+        top, below, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        if min(below - top, right - left) < LEAST:
             continue
-        window = (
-            slice(int(rows[0]), int(rows[-1]) + 1),
-            slice(int(columns[0]), int(columns[-1]) + 1),
-        )
-        shape = inside[window].float()[None]
-        out.append((torch.cat([picture[:, *window] * shape, 255 * shape]), int(kind)))
+        shape = inside[top:below, left:right].float()[None]
+        part = picture[:, top:below, left:right] * shape
+        out.append((torch.cat([part, 255 * shape]), int(kind)))
     return out

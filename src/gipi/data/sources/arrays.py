@@ -152,6 +152,11 @@ def pictures_of(array: np.ndarray, name: str, *, channels_first: bool = False) -
         raise DataError(
             f"'{name}' has {array.ndim} dimensions", "at most 4, (N, H, W, C)", "reshape it"
         )
+    if len(array) and 0 in array.shape[1:3]:
+        raise DataError(
+            f"'{name}' has pictures of {array.shape[1]}x{array.shape[2]} pixels",
+            "pictures with pixels", "check how the array was made",
+        )  # fmt: skip
     if array.dtype.kind in "bf":
         return np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype == np.uint8:

@@ -21,6 +21,7 @@ from gipi.data.decode import header
 from gipi.data.masks import Drawing, Shape
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, Source
 from gipi.data.sources import coco_json
+from gipi.data.sources.folder import is_there
 from gipi.data.sources.voc import picture_source
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ class _Rows:
         for base in (path.parent, path.parent.parent, self.root):
             for place in ("", "images", *inner, *(f"images/{n}" for n in inner)):
                 file = base / place / name
-                if name and file.is_file():
+                if name and is_there(file):
                     return file
         return None
 

@@ -36,10 +36,18 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGES
 
 
+def is_there(path: Path) -> bool:
+    """Return whether a file is there; not where no file could have such a name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a sign that none has
+        return False
+
+
 def read_images(paths: list[Path], name: str = "pictures") -> Source:
     """Return the given picture files, in this order, without labels."""
     for path in paths:
-        if not path.is_file():
+        if not is_there(path):
             raise DataError(f"{path} does not exist", "a picture file", "check the path")
     root = Path(os.path.commonpath([p.parent.absolute() for p in paths]))
     whole = [p.absolute() for p in paths]
@@ -102,7 +110,7 @@ def link_pictures(source: Source, folder: Path, *, table: Path | None = None) ->
             )  # fmt: skip
         paths = [(place / v).absolute() for v in column]
         for i, path in enumerate(paths):
-            if not path.is_file():
+            if not is_there(path):
                 raise DataError(
                     f"{source.row_name(i)}: the picture '{column[i]}' does not exist",
                     f"a picture file below {place}",
@@ -141,7 +149,7 @@ def pictures_beside(path: Path, column: np.ndarray) -> Path | None:
     inside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
     named = [p for p in inside if p.name.lower() in (stem, "images", "img", "imgs", "pictures")]
     places = (path.parent, *named)
-    return next((p for name in first for p in places if (p / name).is_file()), None)
+    return next((p for name in first for p in places if is_there(p / name)), None)
 
 
 def entries_of(folder: Path) -> list[Path]:

@@ -52,6 +52,9 @@ def read_drawn(path: Path, task: str | None) -> Source | None:
             return coco.read_coco(child, files, task=task)
         if pairs and task in (None, "segment"):
             return maskfolder.read_mask_folder(child, pairs)
+        table = points.table_in(child) if task in (None, "pose") else None
+        if table is not None and not _has_classes(child):
+            return _by_picture(read_picture_table(table, task=task))
         lacking = maskfolder.lacking(child) if task in (None, "segment") else ""
         if lacking:
             raise DataError(
@@ -59,6 +62,21 @@ def read_drawn(path: Path, task: str | None) -> Source | None:
                 "put the masks there, or use --task classify if these are folders of classes",
             )  # fmt: skip
     return None
+
+
+def _by_picture(source: Source) -> Source:
+    """Return a table whose rows are called by their pictures, where each has one of its own."""
+    files = next((c for c in source.columns.values() if isinstance(c, ImageFiles)), None)
+    if files is None or files.root is None or len(set(files.paths)) < len(files.paths):
+        return source
+    root = files.root
+    return replace(source, row_names=tuple(p.relative_to(root).as_posix() for p in files.paths))
+
+
+def _has_classes(place: Path) -> bool:
+    """Return whether pictures lie in several folders, as those of classes or parts do."""
+    inside = [p for p in folder.entries_of(place) if p.is_dir()]
+    return sum(any(map(folder.is_image, folder.files_of(p))) for p in inside) > 1
 
 
 def _only_child(path: Path) -> tuple[Path, ...]:

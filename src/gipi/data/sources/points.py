@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gipi.core.errors import DataError
 from gipi.data.source import Annotations, Column, ImageFiles, Source
 from gipi.data.sources.coco import mirrored
+from gipi.data.sources.compressed import kind_of, read_head
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHERS = 2  # columns beside the picture and the coordinates, at most: a label, a split
+TABLES = (".csv", ".tsv")
+HEAD = 1 << 16  # bytes in which a header ends
 _AXIS = re.compile(r"^(?:([xyv])[_ ]?(\d+)|(.+)[_ .]([xyv]))$", re.IGNORECASE)
 
 
@@ -25,7 +33,23 @@ def point_columns(source: Source) -> dict[str, dict[str, str]]:
     """
     points, others = _axes(source)
     whole = all({"x", "y"} <= set(axes) for axes in points.values())
-    return points if whole and points and others <= 2 else {}
+    return points if whole and points and others <= OTHERS else {}
+
+
+def table_in(place: Path) -> Path | None:
+    """Return the one table of a folder whose header is that of keypoints; None where none is."""
+    tables = [p for p in sorted(place.iterdir()) if p.is_file() and kind_of(p) in TABLES]
+    found = [p for p in tables if _is_header(read_head(p, HEAD))]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_header(head: bytes) -> bool:
+    line = head.decode("utf-8-sig", "ignore").partition("\n")[0].strip()
+    names = [name.strip(' "') for name in re.split("[,;\t]", line)]
+    found = [m for name in names if (m := _AXIS.match(name))]
+    axes = [((m[1] or m[4]).lower(), m[2] or m[3]) for m in found]
+    whole = all((axis, point) in axes for _, point in axes for axis in "xy")
+    return bool(axes) and whole and 1 <= len(names) - len(found) <= OTHERS + 1
 
 
 def _axes(source: Source) -> tuple[dict[str, dict[str, str]], int]:

@@ -191,7 +191,15 @@ def _read_file(path: Path, task: str | None) -> Source:
     if text is not None:
         return text
     if kind_of(path) in table.KINDS:
-        return pictured.read_picture_table(path, task=task)
+        try:
+            return pictured.read_picture_table(path, task=task)
+        except DataError as error:
+            if kind_of(path) != ".txt" or task is not None:
+                raise
+            raise DataError(
+                error.found, error.needed, f"{error.do}; is it a text to learn from, no table: "
+                "add --task generate",
+            ) from error  # fmt: skip
     if kind_of(path) in ARCHIVES:
         raise DataError(
             f"{path} is an archive",

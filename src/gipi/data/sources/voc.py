@@ -1,6 +1,7 @@
 """Folders in the layout of Pascal VOC: boxes in Annotations/*.xml, or masks (Everingham 2010).
 
     Annotations/a.xml, JPEGImages/a.jpg, ImageSets/Main/train.txt ...        detection
+    annotations/a.xml, images/a.jpg; a.xml beside a.jpg                      detection
     SegmentationClass/a.png, JPEGImages/a.jpg, ImageSets/Segmentation/...    segmentation
 
 VOC counts pixels from 1 and takes both ends in: xmin..xmax covers x from xmin - 1 to xmax. An
@@ -9,6 +10,7 @@ object that is marked difficult is kept as a crowd: found or not, it does not co
 
 from __future__ import annotations
 
+import glob
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ import numpy as np
 from gipi.core.errors import DataError
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, ImageFiles, Source
 from gipi.data.sources.classlist import without_void
-from gipi.data.sources.compressed import fingerprint_files
+from gipi.data.sources.compressed import fingerprint_files, read_head
 from gipi.data.sources.folder import is_image
 from gipi.data.sources.plain import read_text
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SETS = (("train", TRAIN), ("val", VAL), ("test", TEST))
 PLACES = ("JPEGImages", "images", "Images", "imgs", "img")
+XML_PLACES = ("annotations", "annotation", "xml", "xmls")
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
     "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
@@ -34,20 +37,32 @@ CLASSES = (
 
 
 def voc_root(folder: Path) -> Path | None:
-    """Return the folder that holds Annotations/ with XML, this one or its only child."""
+    """Return the folder that holds annotations in XML, this one or its only child."""
     inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     places: list[Path] = [folder, *(inside if len(inside) == 1 else [])]
     for place in places:
-        if any((place / "Annotations").glob("*.xml")):
+        if xml_folder(place) is not None:
             return place
     return None
+
+
+def xml_folder(root: Path) -> Path | None:
+    """Return where the XML of a folder lies: in Annotations/, or beside the pictures."""
+    for place in sorted(root.iterdir()):
+        if place.name.lower() in XML_PLACES and any(place.glob("*.xml")):
+            return place
+    first = next(iter(sorted(root.glob("*.xml"))), None)
+    if first is None or not any(is_image(p) for p in root.glob(f"{glob.escape(first.stem)}.*")):
+        return None
+    return root if b"<annotation" in read_head(first, 4096) else None
 
 
 def read_voc(folder: Path, root: Path) -> Source:
     """Return pictures and boxes of a VOC folder."""
     root = root.absolute()
     notes: list[str] = []
-    xml = {p.stem: p for p in sorted((root / "Annotations").glob("*.xml"))}
+    where = xml_folder(root) or root
+    xml = {p.stem: p for p in sorted(where.glob("*.xml"))}
     pictures = _pictures(root, notes)
     stems, split = _stems(root / "ImageSets" / "Main", sorted(pictures), notes)
     _all_there(stems, pictures, root, "Main")
@@ -76,13 +91,13 @@ def read_voc(folder: Path, root: Path) -> Source:
         items,
         tuple(names),
         sizes,
-        tuple(f"Annotations/{s}.xml" for s in stems),
+        tuple((where.relative_to(root) / f"{s}.xml").as_posix() for s in stems),
         {"unreadable": unreadable},
     )
     used = [xml[s] for s in stems if s in xml]
     return picture_source(
         folder, root, [pictures[s] for s in stems], "boxes", drawn, split=split, task="detect",
-        reason="Annotations/ holds boxes in VOC's XML", files=used, notes=notes,
+        reason=f"{where.name}/ holds boxes in VOC's XML", files=used, notes=notes,
     )  # fmt: skip
 
 
@@ -209,7 +224,10 @@ def _objects(path: Path) -> tuple[list[tuple[str, list[float]]], tuple[int, int]
 def _tree(text: str) -> ET.Element:
     if "<!ENTITY" in text or "<!DOCTYPE" in text:  # may be a bomb, and is never needed
         raise ValueError("it declares entities or a document type")
-    return ET.fromstring(text)  # noqa: S314  no entities: checked above
+    tree = ET.fromstring(text)  # noqa: S314  no entities: checked above
+    if tree.tag != "annotation":  # without objects it would be a picture of nothing
+        raise ValueError(f"its root is <{tree.tag}>, not <annotation>")
+    return tree
 
 
 def _object(one: ET.Element) -> tuple[str, list[float]]:

@@ -28,7 +28,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     facts = origin(facts)
     if facts.train is None or facts.exp.declared.get("duplicates"):
         return
-    _, found = training_copies(facts)
+    found = training_copies(facts)
+    if int((~found.first).sum()) < LEAST:
+        return
     said = float(found.telling.double().mean()) if len(found.telling) else 0.0
     again = found.telling & ~found.first
     if said < 0.5 or int(again.sum()) < LEAST or found.share < HINT or _drawn(facts, found):

@@ -16,7 +16,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
-from gipi.doctor.sheet import answers, classes_of, origin, sheet
+from gipi.doctor.sheet import answers, classes_of, linear_answer, origin, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,15 +64,13 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < SEEN or train is None or train.label is None or len(train.F) < LEAST:
         return
     number = train.Y.shape[1]
-    heard = [(errors(a.told_nk, train.Y), a.told_nk) for a in answers(facts)]
+    heard = _of_learners(facts)
     # One learner's sure answers are enough; of two such the better one.
     best, told = min(heard, key=lambda h: (not h[0].flat, h[0].every))
     val = sheet(facts, "val")
     if val is None or val.label is None or len(val.F) < LEAST_VAL:
         return
     chance = 1 - float(train.Y.mean(0).max())
-    there = errors(predict(train.ridge, train.Y, val.F), val.Y)
-    linear = errors(answers(facts)[0].told_nk, train.Y)
     better = min(h[0].every for h in heard)
     if best.every > min(0.65 * chance, 1.5 * better) or not best.flat or best.firm < FLOOR:
         return
@@ -85,6 +83,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     seen.append(net_val)
     if net_val.every > 0.75 * chance:
         return
+    there, linear = errors(predict(train.ridge, train.Y, val.F), val.Y), heard[0][0]
     # A net that is worse than a shallow learner has not learned enough to be asked.
     # At the end it is asked at its best: later it may have learned wrong labels by heart.
     fair = min(seen, key=lambda e: e.every)
@@ -124,6 +123,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _of_learners(facts: Facts) -> list[tuple[Errors, Tensor]]:
+    """Return errors and answers of both shallow learners, the linear one first; asked once."""
+    train, start = sheet(facts), origin(facts)
+    assert train is not None
+    if "errors of learners" not in start.notes:
+        told = [a.told_nk for a in answers(facts)]
+        start.notes["errors of learners"] = [(errors(t, train.Y), t) for t in told]
+    found: list[tuple[Errors, Tensor]] = start.notes["errors of learners"]
+    return found
+
+
 def errors(told_nk: Tensor, Y_nk: Tensor) -> Errors:
     """Return the errors of answers, over all rows and over the firmest."""
     wrong = (told_nk.argmax(1) != Y_nk.argmax(1)).double()
@@ -154,7 +164,7 @@ def leave_out(exp: Experiment) -> str:
     if train is None or pair is None or len(train.F) < len(pair[0]):
         message = "the rows are too many, or come from a stream"
         raise CannotRepair(message)
-    told = answers(facts)[0].told_nk
+    told = linear_answer(facts).told_nk
     sure = _margin(told)
     wrong = (told.argmax(1) != train.Y.argmax(1)) & (sure >= sure.quantile(1 - 2 * FIRM))
     keep = torch.ones(len(pair[0]), dtype=torch.bool)

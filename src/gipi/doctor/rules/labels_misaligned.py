@@ -12,7 +12,7 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import Answer, ask_ridge, predict
-from gipi.doctor.sheet import Sheet, answers, cpu, origin, sheet
+from gipi.doctor.sheet import Sheet, answers, cpu, linear_answer, origin, sheet, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,9 +43,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     train = sheet(facts)
     if train is None or len(train.F) < LEAST:
         return
-    here = answers(facts)
     val = sheet(facts, "val")
-    if _silent(here):
+    if silent(facts):
         slip, z = _slip(facts)
         if slip:
             yield _slipped(slip, z)
@@ -53,16 +52,16 @@ def before(facts: Facts) -> Iterator[Finding]:
         if val is not None and len(val.F) >= LEAST:
             there = answers(facts, "val")
             if max(a.z for a in there) > BEYOND and max(a.score for a in there) > CLEAR:
-                yield _one_split("training", here, there)
+                yield _one_split("training", answers(facts), there)
         return
     if val is None or len(val.F) < LEAST_VAL:
         return
     told = predict(train.ridge, train.Y, val.F)
     z, share = _agreement(told, val.Y)
-    if here[0].score > CLEAR and z < 2 and share < 0.25 * here[0].score:
-        there = answers(facts, "val")
-        if _silent(there) and not _shifted(train, val):
-            yield _one_split("validation", here, there)
+    here = linear_answer(facts).score
+    doubtful = here > CLEAR and z < 2 and share < 0.25 * here
+    if doubtful and silent(facts, "val") and not _shifted(train, val):
+        yield _one_split("validation", answers(facts), answers(facts, "val"))
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
@@ -71,7 +70,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     start = origin(facts)
     train = sheet(facts)
-    if train is None or len(train.F) < LEAST or not _silent(answers(facts)):
+    if train is None or len(train.F) < LEAST or not silent(facts):
         return
     if start.val is None or not isinstance(start.val[1], Tensor) or len(start.val[1]) < LEAST_VAL:
         return
@@ -131,10 +130,6 @@ def _in_any_order(score: Callable[[Tensor], float], y: Tensor, *, seed: int) -> 
     return torch.tensor([score(y[order]) for order in orders], dtype=torch.float64)
 
 
-def _silent(found: tuple[Answer, Answer]) -> bool:
-    return all(a.nothing for a in found)
-
-
 def _agreement(told: Tensor, Y: Tensor) -> tuple[float, float]:
     """Return how well predictions agree with targets: deviations above chance, explained share."""
     told, Y = told.double(), Y.double()
@@ -166,7 +161,7 @@ def _slip(facts: Facts) -> tuple[int, float]:
         return 0, 0.0
     shifts = [s for k in range(1, REACH + 1) for s in (k, -k)]
     _, scores = ask_ridge(found.ridge, found.Y, more=tuple(found.Y.roll(s, 0) for s in shifts))
-    answer = answers(facts)[0]
+    answer = linear_answer(facts)
     best = int(scores.argmax())
     spread = max(float(answer.chance.std()), 1e-3)
     z = (float(scores[best]) - float(answer.chance.mean())) / spread

@@ -10,7 +10,7 @@ from torch import Tensor
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
-from gipi.doctor.sheet import answers, cpu, origin, sheet
+from gipi.doctor.sheet import cpu, linear_answer, origin, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ def _matters(facts: Facts, cut: Tensor, share: float) -> tuple[bool, dict[str, f
     X = origin(facts).X
     if train is None or X is None or len(train.F) < LEAST:
         return False, {}
-    found = answers(facts)[0]
+    found = linear_answer(facts)
     gone = cut[train.rows]
     numbers = {"explained": found.score}
     if found.nothing:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
-from gipi.doctor.sheet import answers, cpu, is_tokens, sheet
+from gipi.doctor.sheet import cpu, is_tokens, linear_answer, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def _useless(facts: Facts) -> bool:
     train, val = sheet(facts), sheet(facts, "val")
     if train is None or val is None:
         return False
-    own = answers(facts)[0].score
+    own = linear_answer(facts).score
     told, Y = predict(train.ridge, train.Y, val.F), val.Y.double()
     base = (Y - train.Y.double().mean(0)).square().sum().clamp_min(1e-12)
     return own > 0.1 and float(1 - (Y - told).square().sum() / base) < 0.3 * own

@@ -34,7 +34,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     facts = origin(facts)
     if facts.val is None or facts.train is None or facts.exp.declared.get("duplicates"):
         return
-    (X, there), V = training_copies(facts), inputs_of(facts.exp.val, facts.val)
+    there, V = training_copies(facts), inputs_of(facts.exp.val, facts.val)
+    X = there.X
     if isinstance(X, Tensor) != isinstance(V, Tensor):
         return
     if isinstance(X, Tensor) and (X.shape[1:] != V.shape[1:] or X.dtype != V.dtype):
@@ -137,7 +138,7 @@ def _bits(X: Any, V: Any, first: Tensor) -> Tensor:
     else:
         both = [torch.cat([a, b]) for a, b in zip(X, V, strict=True) if isinstance(a, Tensor)]
         n = next(len(a) for a in X if isinstance(a, Tensor))
-    return bits_of(both, first.nonzero().flatten())[n:]
+    return bits_of(both, first.nonzero().flatten(), since=n)
 
 
 def _near(facts: Facts, X: Any, V: Any) -> tuple[float, Tensor] | None:

@@ -14,7 +14,7 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
-from gipi.doctor.sheet import answers, classes_of, columns, cpu, origin, sheet
+from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
 from gipi.doctor.trials import trial
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     if mismatch(facts) is not None:
         return
     told = domain(facts)
-    if told is None or told[0] < AUC or not told[1].found:
+    if told is None or told[0] < AUC or not told[1]:
         return
     where, numbers = _columns_apart(facts)
     yield Finding(
@@ -80,7 +80,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     train, val = sheet(facts), sheet(facts, "val")
     hurt, numbers = False, dict[str, float]()
     if train is not None and val is not None and len(val.F) >= LEAST:
-        own = answers(facts)[0].score
+        own = linear_answer(facts).score
         told, Y = predict(train.ridge, train.Y, val.F), val.Y.double()
         base = (Y - train.Y.double().mean(0)).square().sum().clamp_min(1e-12)
         there = float(1 - (Y - told).square().sum() / base)

@@ -1,0 +1,40 @@
+"""`gipi doctor RUN`: what people read, what programs read, and a run that never took a step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.commands import FIXED
+
+from gipi.cli import main
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIPI_CACHE", str(tmp_path / "cache"))
+    asked = ["--model", "linear", "--steps", "4", "--doctor", "off", "--out", "run", *FIXED]
+    assert main(["train", "iris", *asked]) == 0
+    return Path("run")
+
+
+def test_a_run_is_examined_from_its_folder(run, capsys):
+    capsys.readouterr()
+    assert main(["doctor", "run", "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out.splitlines()[-1])
+    assert Path(found["run"]) == run
+    assert [f["code"] for f in found["findings"]] == [
+        f["code"] for f in json.loads((run / "findings.json").read_text(encoding="utf-8"))
+    ]
+    assert "run: run" in said.err
+    assert "no step of it was logged" not in said.err
+
+
+def test_a_run_without_a_step_is_not_called_healthy(run, capsys):
+    (run / "rows.jsonl").unlink()
+    assert main(["doctor", "run"]) == 0
+    said = capsys.readouterr().out
+    assert "no step of it was logged: its data, settings and first weights were looked at" in said
