@@ -29,9 +29,14 @@ PERCENT = ("classes", "binary", "multilabel")
 SCORES = dict.fromkeys(PERCENT, "right answers") | {"language": "log-likelihood of a word, nats"}
 EXPLAINED = "1 - squared error / variance"
 """What is scored where there is no right or wrong."""
-LISTED = {"moves_by_place": "place", "gradient_by_place": "place", "rates": "part of the run",
-          "means": "look", "last_losses": "step", "std": "column"}  # fmt: skip
-"""Lists of numbers that rules keep as evidence, with what stands below them."""
+LISTED = {
+    "moves_by_place": ("how far outputs move with later places", "place"),
+    "gradient_by_place": ("size of the gradient", "place"),
+    "rates": ("learning rate", "part of the run"),
+    "means": ("mean training loss", "stretch of the run"),
+    "last_losses": ("the last losses", "step"),
+}
+"""Lists of numbers that rules keep as evidence: what they are, and what stands below them."""
 SHARES = (
     "share", "alike", "expected", "explained_raw", "explained_transformed", "errors",
     "errors_net_val", "errors_net_train", "recall_rare", "recall_others", "old", "before", "now",
@@ -76,12 +81,13 @@ Row = tuple[str, float, int]
 
 
 def bars(rows: Sequence[Row], *, title: str, percent: bool = False) -> Panel:
-    """Return one horizontal bar a row, names at the left, values at the right.
+    """Return one horizontal bar a row, names at the left, values at the right; some of many rows.
 
     Where values differ by more than `WIDE` they are drawn by their logarithm, from a power of ten
     below the least. What is not finite reaches to the end.
     """
-    rows = rows[:MOST_BARS]
+    if len(rows) > MOST_BARS:
+        rows = [rows[i * (len(rows) - 1) // (MOST_BARS - 1)] for i in range(MOST_BARS)]
     width, height = SIZE
     left = 14 + CHAR * min(max((len(n) for n, *_ in rows), default=1), LONG)
     fine = [v for _, v, _ in rows if math.isfinite(v)] or [0.0]
@@ -204,9 +210,11 @@ def evidence_panel(
         return histogram(parts, title=title, x_label="value") if parts else None
     if kind == "listed":
         key, points = listed(evidence)
-        line = Line(key, [float(i) for i in range(len(points))], points, AS_IS, dots=True)
-        words = key.replace("_", " ")
-        return over([line], title=words, x_label=LISTED[key], log=True) if points else None
+        if not points:
+            return None
+        what, across = LISTED[key]
+        line = Line(what, [float(i) for i in range(len(points))], points, AS_IS, dots=True)
+        return over([line], title=what, x_label=across, log=True)
     if kind == "named":
         title, rows = named(evidence)
     elif kind == "trial":
@@ -220,7 +228,7 @@ def evidence_panel(
 
 def trial(evidence: Mapping[str, Any]) -> list[Row]:
     """Return the losses of the sides of a counter-experiment; nothing where there is one side."""
-    found = [(str(k), v) for k, v in dict(evidence.get("loss_at") or {}).items()]
+    found = [(side(str(k)), v) for k, v in dict(evidence.get("loss_at") or {}).items()]
     if "loss_as_is" in evidence:
         others = [
             (k.removeprefix("loss_").replace("_", " "), v) for k, v in evidence.items()
@@ -230,6 +238,12 @@ def trial(evidence: Mapping[str, Any]) -> list[Row]:
         found = [*own, *others, *found]
     rows = [(n, number_of(v), AS_IS if n in OWN else REPAIRED) for n, v in found]
     return rows if len(rows) > 1 else []
+
+
+def side(name: str) -> str:
+    """Return the name of a side, one that is a number as the factor of the rate that it is."""
+    factor = number_of(name)
+    return name if math.isnan(factor) else f"lr x {factor:.3g}"
 
 
 def shares(evidence: Mapping[str, Any]) -> list[Row]:
@@ -243,6 +257,8 @@ def shares(evidence: Mapping[str, Any]) -> list[Row]:
 def named(evidence: Mapping[str, Any]) -> tuple[str, list[Row]]:
     """Return the key and the rows of the first table of names and numbers, the nearest first."""
     tables = [(k, v) for k, v in evidence.items() if isinstance(v, dict) and k != "loss_at"]
+    if isinstance(spread := evidence.get("std"), list):
+        tables.append(("spread", {f"column {i}": v for i, v in enumerate(spread)}))
     for key, table in tables:
         if table and all(isinstance(v, int | float) for v in table.values()):
             return key.replace("_", " "), [(str(n), float(v), AS_IS) for n, v in table.items()]

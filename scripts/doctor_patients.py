@@ -198,8 +198,10 @@ def values(built: Built, finding: Finding) -> tuple[str, dict[int, Tensor]]:
     if finding.code in ANSWERS:
         twin, rows = duplicate(exp), tensors(exp.train)
         assert rows is not None
-        play(twin, quiet=True)
-        return "answer for a training row", {TRUE: rows[1], AS_IS: outputs(twin, rows[0])}
+        when = "before the first step" if finding.code == "target_unscaled" else "at the end"
+        if when == "at the end":
+            play(twin, quiet=True)
+        return f"answer {when}", {TRUE: rows[1], AS_IS: outputs(twin, rows[0])}
     splits = {TRAIN: tensors(exp.train), VAL: tensors(exp.val)}
     column = re.fullmatch(r"column (\d+)", finding.where[0] if finding.where else "")
     found = {}

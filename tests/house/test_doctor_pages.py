@@ -145,6 +145,10 @@ def test_bars_are_as_long_as_their_values() -> None:
     far = charts.bars([("a", 1000.0, 2), ("b", 1.0, 2), ("c", float("inf"), 2)], title="t")
     a, b, c = (float(e.get("width")) for e in drawn(far, "rect"))
     assert 0 < b < a <= c
+    many = charts.bars([(f"layer {i}", 1.0, 2) for i in range(20)], title="t")
+    assert len(drawn(many, "rect")) == charts.MOST_BARS
+    assert "layer 0" in many.svg
+    assert "layer 19" in many.svg
 
 
 def test_the_kind_of_a_panel_follows_from_the_evidence() -> None:
@@ -160,6 +164,10 @@ def test_the_kind_of_a_panel_follows_from_the_evidence() -> None:
     assert kinds({"loss_as_is": 2.0, "loss_revived": 0.5}) == ["trial"]
     assert kinds({"loss_at": {"lr x 1": 2.0, "lr x 0.1": "nan"}}) == ["trial"]
     assert kinds({"alike": 0.9, "expected": 0.1}) == ["shares"]
+    assert kinds({"std": [1.0, 2.0]}) == ["named"]
+    assert [r[0] for r in charts.trial({"loss_at": {"1.0": 2.0, "0.1": 1.0}})] == [
+        "lr x 1", "lr x 0.1",
+    ]  # fmt: skip
     assert kinds({"share": 0.9, "rows": 12, "modules": {"a": "Dropout"}}) == []
 
 
