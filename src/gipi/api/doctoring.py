@@ -99,7 +99,8 @@ def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Ru
         return None
     kept = {**resolve.to_values(prepared.config), **changed.settings}
     kept.pop("out", None)
-    layer = resolve.layer("run", [(k, v, "doctor") for k, v in kept.items() if v is not None])
+    origin = {k: "doctor" if k in changed.settings else "as before" for k in kept}
+    layer = resolve.layer("run", [(k, v, origin[k]) for k, v in kept.items() if v is not None])
     if not quiet:
         print("\n".join(f"doctor: changed: {line}" for line in changed.said), flush=True)  # noqa: T201
     return train_layers([layer], quiet=quiet)
