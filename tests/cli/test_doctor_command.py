@@ -38,3 +38,18 @@ def test_a_run_without_a_step_is_not_called_healthy(run, capsys):
     assert main(["doctor", "run"]) == 0
     said = capsys.readouterr().out
     assert "no step of it was logged: its data, settings and first weights were looked at" in said
+    assert main(["doctor", "run", "--apply", "--json"]) == 0
+    said = capsys.readouterr()
+    if not json.loads(said.out.splitlines()[-1])["findings"]:
+        assert "there is nothing to change" in said.err
+
+
+def test_a_run_that_broke_ends_in_words_and_its_cause_is_named_afterwards(run, capsys):
+    hot = ["--lr", "500", "--steps", "12", "--doctor", "advise", "--out", "hot", *FIXED]
+    capsys.readouterr()
+    assert main(["train", "wine", "--model", "mlp", *hot]) in (0, 1)
+    assert "a defect of gipi" not in capsys.readouterr().err
+    assert main(["doctor", "hot", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
+    assert found[0]["code"] == "lr_too_high"
+    assert found[0]["confirmed"]

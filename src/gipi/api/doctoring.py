@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gipi.api.training import streams_of, train_layers
 from gipi.core import resolve, rundir
@@ -12,7 +12,8 @@ from gipi.core.device import pick_device
 from gipi.core.errors import RequestError
 from gipi.core.rows import read_rows
 from gipi.doctor.attend import ROW_CODES
-from gipi.doctor.causes import ranked
+from gipi.doctor.causes import ranked, roots
+from gipi.doctor.consult import at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
@@ -26,6 +27,7 @@ from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start, read_tokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gipi.api.run import Run
@@ -74,8 +76,20 @@ def look_back(exp: Experiment, folder: Path, *, task: Task, steps: int) -> Diagn
             own_model(live).load_state_dict(checkpoint.newest_good(folder)[1]["model"])
         rules = tuple(rule for rule in known if rule.code in ROW_CODES)
         found += look_during(Facts(live, start=facts), rules, result.trace, result)
+    sure = {f.code for f in roots(found)}
+    if went_wrong(rows) and sure <= {"nan_inf"}:  # what brought it about shows in the first steps
+        more = rehearsed(at_full_rate(exp), result)
+        codes = {f.code for f in more}
+        found = [f for f in found if f.code not in codes] + more
     result.findings = ranked(found, RULES)
     return result
+
+
+def went_wrong(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the rows of a run show steps that were left out, or a loss that only rose."""
+    losses = [r["train/loss"] for r in rows if "train/loss" in r]
+    left_out = any(str(r.get("event", "")).startswith("skipped") for r in rows)
+    return left_out or (len(losses) > 1 and not losses[-1] <= losses[0])
 
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:

@@ -33,7 +33,8 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
     if apply:
         again = doctoring.retrain(result, prepared)
         if again is None:
-            print("no setting of the run would cure it: see what to do above")
+            print("no setting of the run would cure it: see what to do above" if result.findings
+                  else "there is nothing to change")  # fmt: skip
         found["again"] = None if again is None else again.summary()
     return found
 

@@ -105,6 +105,8 @@ class Attending:
             self._take(step)
         if step.when == "evaluate" and self.trace is not None:
             add_evaluation(self.trace, step.row, self.prepared.task.primary)
+        if step.model is None:  # the row of an event: there is nothing to look at, and no answer
+            return None
         if self.trace is None or not self.due or step.progress < self.due[0]:
             return None
         self.due = [share for share in self.due if share > step.progress]

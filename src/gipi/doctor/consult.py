@@ -119,7 +119,7 @@ def consult(
     found += look_before(facts, others, diagnosis, until=began + seconds, pass_s=pass_s)
     if not roots(found):
         if REHEARSAL_PASSES * pass_s < 2 * seconds:
-            found += _rehearsed(peak, diagnosis)
+            found += rehearsed(peak, diagnosis)
         else:
             diagnosis.unlooked += [code for code in REHEARSED if code not in diagnosis.unlooked]
     result.findings = ranked(found, RULES)
@@ -146,7 +146,7 @@ def at_full_rate(exp: Experiment) -> Experiment:
     return peak
 
 
-def _rehearsed(peak: Experiment, diagnosis: Diagnosis) -> list[Finding]:
+def rehearsed(peak: Experiment, diagnosis: Diagnosis) -> list[Finding]:
     """Return what the first steps at the full rate show, on a copy."""
     twin = duplicate(peak)
     trace = play(twin, steps=REHEARSAL_STEPS)
