@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gipi import tasks
 from gipi.api.training import held_back
 from gipi.core import resolve, rundir
 from gipi.core.errors import RequestError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gipi.core.resolve import Layer
     from gipi.data import Dataset
     from gipi.tasks import Task
+    from gipi.train.prepare import Prepared
 
 
 def predict_inputs(
@@ -107,6 +109,18 @@ def _score(dataset: Dataset, model: nn.Module, task: Task) -> dict[str, Any]:
     return {"data": dataset.name, "rows": judged.rows, "metrics": named, **notes, **floors}
 
 
+def _unsmoothed(prepared: Prepared) -> Task:
+    """Return the task without label smoothing that only our recipe would have trained with.
+
+    Others trained the weights, by a loss that is not known: theirs is the plain one.
+    """
+    name, options = prepared.task.spec
+    asked = prepared.origins.get("task.label_smoothing", "recipe")
+    if not options.get("label_smoothing") or not asked.startswith("recipe"):
+        return prepared.task
+    return tasks.build(name, {**options, "label_smoothing": 0.0})
+
+
 def _evaluate_weights(
     subject: str | Path, layer: Layer, weights: Path, tta: Sequence[str]
 ) -> dict[str, Any]:
@@ -120,6 +134,6 @@ def _evaluate_weights(
         )
     prepared = prepare([layer, resolve.layer_from_values({"data": str(subject)})], Own())
     print("\n".join(load_weights(prepared.model, weights).lines()), flush=True)  # noqa: T201
-    task = seen_from(prepared.task, prepared.dataset.schema, tta)
+    task = seen_from(_unsmoothed(prepared), prepared.dataset.schema, tta)
     found = _score(prepared.dataset, prepared.model, task)
     return {"data": found.pop("data"), "model": config.model, **found}
