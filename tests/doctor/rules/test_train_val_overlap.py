@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from gipi.doctor import Experiment, diagnose
 from gipi.doctor.rules.train_val_overlap import RULE
+from gipi.doctor.twins import keys_of
 
 
 def overlapping(splits, count: int = 60, noise: float = 0.0):
@@ -62,12 +63,15 @@ def test_loaders_images_and_tokens_are_compared_too() -> None:
         assert findings(experiment(model, overlapping(splits)), RULE) == ["train_val_overlap"]
 
 
-def test_a_validation_set_within_the_training_set_is_taken_out_of_training() -> None:
+def test_of_a_validation_set_within_the_training_set_no_more_is_kept_than_is_needed() -> None:
     train, val = blobs()
     both = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
     exp = experiment(mlp(), (both, val))
     said = seen(exp, RULE).findings[0].repairs[0].change(exp)
-    assert said == "took 240 of 600 training rows out"
+    assert said == "took 72 of 600 training rows and 168 of 240 validation rows out"
+    assert not torch.isin(keys_of(exp.val[0]), keys_of(exp.train[0])).any()
+    assert len(exp.val[0]) == 72
+    assert findings(exp, RULE) == []
 
 
 def test_copies_with_a_little_noise_are_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,7 +90,10 @@ def _finding(share: float, seen: Tensor, *, exact: bool, count: int) -> Finding:
 
 
 def part(exp: Experiment) -> str:
-    """Take validation rows that are training rows out; out of training where too few are left."""
+    """Take validation rows that are training rows out; where too few are left, some stay there.
+
+    Those that stay leave the training rows, which are worth more: no more than are needed.
+    """
     train, val = stored(exp.train), stored(exp.val)
     if val is None:
         message = "validation rows cannot be chosen by their number"
@@ -101,18 +105,24 @@ def part(exp: Experiment) -> str:
         raise CannotRepair(message)
     keys, there = keys_of(val[0]), keys_of(train[0])
     keep = ~torch.isin(keys, there)
-    if int(keep.sum()) >= max(LEAST_LEFT, LEFT * len(keep)):
+    needed = math.ceil(max(LEAST_LEFT, LEFT * len(keep))) - int(keep.sum())
+    if needed <= 0:
         exp.val = kept(exp.val, keep)
         return f"took {int((~keep).sum())} of {len(keep)} validation rows out"
     if stored(exp.train) is None:
         message = "hardly a validation row is left, and training rows cannot be chosen"
         raise CannotRepair(message)
-    left = ~torch.isin(there, keys)
+    stay = (~keep).nonzero().flatten()[:needed]
+    keep[stay] = True
+    left = ~torch.isin(there, keys[stay])
     if float(left.double().mean()) < 0.5:
         message = "the splits are nearly the same rows: divide anew"
         raise CannotRepair(message)
-    exp.train = kept(exp.train, left)
-    return f"took {int((~left).sum())} of {len(left)} training rows out"
+    keep |= torch.isin(keys, keys[stay])  # the same row again, which is in training no more
+    exp.train, exp.val = kept(exp.train, left), kept(exp.val, keep)
+    took = f"took {int((~left).sum())} of {len(left)} training rows"
+    out = int((~keep).sum())
+    return took + (f" and {out} of {len(keep)} validation rows out" if out else " out")
 
 
 def _collected(data: Any) -> tuple[Tensor, Tensor] | None:
