@@ -68,9 +68,9 @@ def test_of_a_validation_set_within_the_training_set_no_more_is_kept_than_is_nee
     both = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
     exp = experiment(mlp(), (both, val))
     said = seen(exp, RULE).findings[0].repairs[0].change(exp)
-    assert said == "took 72 of 600 training rows and 168 of 240 validation rows out"
+    assert said == "took 30 of 600 training rows and 210 of 240 validation rows out"
     assert not torch.isin(keys_of(exp.val[0]), keys_of(exp.train[0])).any()
-    assert len(exp.val[0]) == 72
+    assert len(exp.val[0]) == 30
     assert findings(exp, RULE) == []
 
 

@@ -27,7 +27,7 @@ NEAR = 0.1
 NEAR_SHARE = 0.1
 """Share of validation rows that must be nearly a training row before that is called an overlap."""
 WIDTH = 4
-LEAST_LEFT, LEFT = 30, 0.3
+LEAST_LEFT, LEFT = 30, 0.1
 
 
 def before(facts: Facts) -> Iterator[Finding]:
