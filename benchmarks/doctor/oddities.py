@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from benchmarks.doctor import data, nets, nets_odd
 from benchmarks.doctor.faults_data import nothing
 from benchmarks.doctor.faults_net import changed
+from benchmarks.doctor.faults_steps import clipped
 from benchmarks.doctor.setup import Fault, Setup, adam
 from sklearn import datasets
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import lr_scheduler
 
 from gipi.doctor.experiment import call
@@ -119,39 +119,35 @@ def few_levels(s: Setup, levels: float) -> None:
     s.make, s.epochs, s.facts["classes"] = partial(nets.mlp, 5, 2, width=16), 8, 2
 
 
+def pretrain(s: Setup, model: nn.Module, passes: int) -> None:
+    """Let the whole model learn the training rows, then give it a new head."""
+    X, y = s.train
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(passes):
+        for rows in torch.randperm(len(y)).split(32):
+            loss = s.loss(model(X[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    model.head.reset_parameters()
+
+
 def pretrained_frozen(s: Setup, _: float) -> None:
     """Features learnt before stay; the optimizer has the head alone, as it is meant."""
 
-    def pretrain(model: nn.Module) -> None:
-        X, y = s.train
-        optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-        for _ in range(6):
-            for rows in torch.randperm(len(y)).split(32):
-                loss = s.loss(model(X[rows]), y[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        model.head.reset_parameters()
+    def after(model: nn.Module) -> None:
+        pretrain(s, model, 6)
         for p in model.body.parameters():
             p.requires_grad_(requires_grad=False)
             p.grad = None
 
-    s.after.append(pretrain)
+    s.after.append(after)
     s.params = lambda model: list(model.head.parameters())
 
 
 def clip_with_adam(s: Setup, most: float) -> None:
     """Every gradient is clipped, which Adam does not notice."""
-
-    def step(exp: Any, xb: Any, yb: Any) -> Tensor:
-        exp.optimizer.zero_grad()
-        loss = exp.loss(call(exp.model, xb), yb)
-        loss.backward()
-        clip_grad_norm_(exp.model.parameters(), most)
-        exp.optimizer.step()
-        return loss.detach()
-
-    s.step = step
+    clipped(s, most)
 
 
 def _residual(s: Setup, **knobs: Any) -> None:

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from benchmarks.doctor.oddities import odd
+from benchmarks.doctor.oddities import odd, pretrain
 from benchmarks.doctor.setup import Setup
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
@@ -131,19 +131,11 @@ def shifts(s: Setup, _: float) -> None:
 def finetunes(s: Setup, factor: float) -> None:
     """A learnt body moves at a small rate, a new head at a larger one."""
 
-    def pretrain(model: nn.Module) -> None:
-        optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-        X, y = s.train
-        for _ in range(5):
-            for rows in torch.randperm(len(y)).split(32):
-                loss = s.loss(model(X[rows]), y[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-        model.head.reset_parameters()
+    def after(model: nn.Module) -> None:
+        pretrain(s, model, 5)
         model.zero_grad()
 
-    s.after.append(pretrain)
+    s.after.append(after)
     lr = s.lr
     s.params = lambda m: [{"params": list(m.body.parameters()), "lr": lr * factor},
                           {"params": list(m.head.parameters())}]  # fmt: skip

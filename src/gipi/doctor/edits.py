@@ -246,6 +246,18 @@ class _Front(Around):
         return said if self.after is None else self.after(said)
 
 
+class Moments(nn.Module):
+    """A module that travels with the mean and the standard deviation of training rows."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+
 def put_in_front(
     exp: Experiment, before: nn.Module | None = None, *, after: nn.Module | None = None
 ) -> None:

@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gipi.doctor.edits import put_in_front
+from gipi.doctor.edits import Moments, put_in_front
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
@@ -94,16 +94,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     return None
 
 
-class Unscale(nn.Module):
+class Unscale(Moments):
     """outputs * std + mean: outputs in the target's own units."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
 
     def forward(self, said: Any) -> Any:
         """Return the outputs in the target's units."""
@@ -112,17 +104,12 @@ class Unscale(nn.Module):
         return said * self.std.to(said.dtype) + self.mean.to(said.dtype)
 
 
-class ScaledLoss(nn.Module):
+class ScaledLoss(Moments):
     """The user's loss of outputs and targets that are both brought to mean 0 and deviation 1."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, loss: LossFunction, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
+        super().__init__(mean, std)
         self.loss = loss
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
 
     def forward(self, said: Tensor, y: Tensor) -> Tensor:
         """Return the loss in units of the target's standard deviation."""

@@ -28,6 +28,7 @@ NEAR_SHARE = 0.1
 """Share of validation rows that must be nearly a training row before that is called an overlap."""
 WIDTH = 4
 LEAST_LEFT, LEFT = 30, 0.1
+"""Validation rows that must be left, and their share: fewer could not judge anything."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gipi.doctor.drift import as_trained
-from gipi.doctor.edits import put_in_front
+from gipi.doctor.edits import Moments, put_in_front
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
@@ -83,16 +83,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     return sure.but(severity="hint", confirmed=False) if won > HINT or slow else None
 
 
-class Standardise(nn.Module):
+class Standardise(Moments):
     """(x - mean) / std by the training rows; what is no tensor of numbers passes as it is."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
 
     def forward(self, x: Any) -> Any:
         """Return the standardised input."""
