@@ -68,7 +68,8 @@ def test_a_causal_mask_upside_down_is_named_and_turned() -> None:
     assert findings(exp, RULE) == []
 
 
-def test_a_mean_over_padding_alone_is_named() -> None:
+@pytest.mark.parametrize("counted", [0.01, 0.0], ids=["with its length", "the same of every row"])
+def test_a_mean_over_padding_alone_is_named(counted) -> None:
     class Bag(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -77,10 +78,16 @@ def test_a_mean_over_padding_alone_is_named() -> None:
         def forward(self, x):
             pads = (x == 0)[..., None].float()
             mean = (self.embed(x) * pads).sum(1) / pads.sum(1).clamp_min(1)
-            return self.head(mean + 0.01 * pads.sum(1))
+            return self.head(mean + counted * pads.sum(1))
 
     torch.manual_seed(0)
     named(experiment(Bag(), padded()), RULE)
+
+
+def test_a_net_that_says_the_same_of_everything_is_no_mask() -> None:
+    net = Upside(pads="right")
+    nn.init.zeros_(net.head.weight)
+    assert findings(experiment(net, padded()), RULE) == []
 
 
 def test_masks_that_are_right_and_nets_without_one_are_silent() -> None:
