@@ -85,9 +85,15 @@ def test_a_mean_over_padding_alone_is_named(counted) -> None:
 
 
 def test_a_net_that_says_the_same_of_everything_is_no_mask() -> None:
-    net = Upside(pads="right")
-    nn.init.zeros_(net.head.weight)
-    assert findings(experiment(net, padded()), RULE) == []
+    class Deaf(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(40, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.head(0 * self.embed(x).mean(1))
+
+    assert findings(experiment(Deaf(), padded()), RULE) == []
 
 
 def test_masks_that_are_right_and_nets_without_one_are_silent() -> None:
