@@ -10,6 +10,7 @@ import argparse
 import importlib
 import inspect
 import re
+import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
@@ -214,6 +215,14 @@ def speed(kinds: tuple[str, ...]) -> str:
     return "\n\n".join(parts)
 
 
+def scores() -> dict[str, str]:
+    """Return the tables of benchmarks/quality that have results, by their names."""
+    folder = ROOT / "benchmarks" / "quality"
+    return {name: subprocess.run([sys.executable, folder / f"{name}.py", "--table"],
+                                 capture_output=True, text=True, check=True).stdout.strip()
+            for name in SCORES}  # fmt: skip
+
+
 def doctor() -> Any:
     """Return the module that makes the pages of the doctor's problems."""
     sys.path.insert(0, str(ROOT))
@@ -243,6 +252,10 @@ def generated() -> dict[Path, str]:
         pages[ROOT / name] = filled(ROOT / name, "speed", speed(("pairs", "warm")))
     path = ROOT / "docs" / "speed.md"
     pages[path] = filled(path, "speed", speed(("pairs", "warm", "startup", "crowded")))
+    path = ROOT / "docs" / "scores.md"
+    pages[path] = path.read_text(encoding="utf-8")
+    for name, text in scores().items():
+        pages[path] = between(pages[path], name, text)
     problems = doctor()
     pages |= problems.generated()
     path = ROOT / "docs" / "doctor.md"
@@ -250,6 +263,7 @@ def generated() -> dict[Path, str]:
     return pages
 
 
+SCORES = ("time_budget", "language", "pretraining", "transfer")
 PAGES = {
     "commands.md": commands,
     "config.md": configuration,

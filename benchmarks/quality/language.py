@@ -2,6 +2,7 @@
 
     GIPI_DATA=folder python language.py [recipe shape same-time] [--seeds 0 1 2] [--steps 2000]
                                         [--again]
+    python language.py --table
 
     recipe     nanoGPT's settings for a processor through `gipi`: 4 layers, 4 heads, 128 wide,
                context 64, batch 12, 2,000 steps, and its AdamW, rate and schedule
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -105,6 +107,23 @@ def run(work: str, seed: int, steps: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table() -> str:
+    """Return, per work, the losses of the newest row of each seed, their median and the target."""
+    lines = ["| work | loss by seed, nats a character | median | wanted | hand-written loop | commits |",
+             "|---|---|--:|--:|---|---|"]  # fmt: skip
+    for work, target in TARGETS.items():
+        newest = {r["seed"]: r for r in load() if r["work"] == work and r["asked_steps"] == 2000}
+        if not newest:
+            continue
+        rows = [newest[seed] for seed in sorted(newest)]
+        losses = ", ".join(f"{r['val']:.4f}" for r in rows)
+        hand = ", ".join(f"{r['hand_val']:.4f}" for r in rows if "hand_val" in r)
+        commits = ", ".join(dict.fromkeys(r["commit"] for r in rows))
+        lines.append(f"| {work} | {losses} | {statistics.median(r['val'] for r in rows):.4f} "
+                     f"| <= {target} | {hand or '-'} | {commits} |")  # fmt: skip
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run what is missing and print one line a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -112,7 +131,11 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print what is there")
     asked = parser.parse_args()
+    if asked.table:
+        print(table())
+        return
     for seed in asked.seeds:
         for work in asked.works:
             key = (commit(), work, seed, asked.steps)

@@ -109,15 +109,17 @@ def keep(row: dict[str, object]) -> None:
 
 def table(found: list[dict[str, object]]) -> str:
     """Return the table of full runs beside their targets, and the student beside its teacher."""
-    lines = ["| run | steps | parameters | validation perplexity | target | seconds |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| run | steps | parameters | validation perplexity | target | next text told | seconds |",
+             "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    notes = []
     for row in found:
         if str(row["run"]).startswith("fine-"):
             continue
+        follows = row.get("val/follows_accuracy", "-")
         lines.append(f"| {row['run']} | {row['steps']} | {row['parameters']:,} | "
-                     f"{row['val/hidden_perplexity']} | {row['target'] or '-'} | {row['seconds']} |"
-                     )  # fmt: skip
-        lines += [f"\n{text}" for text in row["said"]]  # type: ignore[attr-defined]
+                     f"{row['val/hidden_perplexity']:.1f} | {row['target'] or '-'} | {follows} | "
+                     f"{row['seconds']:.0f} |")  # fmt: skip
+        notes += [f"\n{text}" for text in row["said"]]  # type: ignore[attr-defined]
     means = {
         name: statistics.mean(float(str(r["val/accuracy"])) for r in found
                               if r["run"] == f"fine-{name}")
@@ -125,9 +127,9 @@ def table(found: list[dict[str, object]]) -> str:
     }  # fmt: skip
     if len(means) == 2:
         share = means["student"] / means["masked"]
-        lines.append(f"\nfine-tuned: teacher {means['masked']:.3f}, student {means['student']:.3f}, "
+        notes.append(f"\nfine-tuned: teacher {means['masked']:.3f}, student {means['student']:.3f}, "
                      f"{share:.1%} of it (wanted: {KEEPS:.0%})")  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(lines + notes)
 
 
 def main() -> None:
