@@ -111,7 +111,8 @@ def run(name: str, seed: int) -> dict[str, Any]:
         "samples_per_s": round(said["samples_per_s"], 1), "plan": plan,
         "setup": {k: setup[k] for k in ("precision", "layout", "threads", "gemm", "rows")},
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "load": [round(x, 2) for x in load_before], "cores": len(os.sched_getaffinity(0)), "versions": versions("torch", "numpy"),
+        "load": [round(x, 2) for x in load_before], "cores": len(os.sched_getaffinity(0)),
+        "versions": versions("torch", "numpy"),
     }  # fmt: skip
 
 
