@@ -216,11 +216,14 @@ def speed(kinds: tuple[str, ...]) -> str:
 
 
 def scores() -> dict[str, str]:
-    """Return the tables of benchmarks/quality that have results, by their names."""
-    folder = ROOT / "benchmarks" / "quality"
-    return {name: subprocess.run([sys.executable, folder / f"{name}.py", "--table"],
-                                 capture_output=True, text=True, check=True).stdout.strip()
-            for name in SCORES}  # fmt: skip
+    """Return the tables of scores and of texts' speed that have results, by their scripts."""
+    return {
+        script: subprocess.run(
+            [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--table"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for script in SCORES
+    }  # fmt: skip
 
 
 def doctor() -> Any:
@@ -263,7 +266,10 @@ def generated() -> dict[Path, str]:
     return pages
 
 
-SCORES = ("time_budget", "language", "pretraining", "transfer")
+SCORES = (
+    *(f"quality/{name}" for name in ("time_budget", "language", "pretraining", "transfer")),
+    *(f"speed/{name}" for name in ("language", "tokenizers_speed")),
+)
 PAGES = {
     "commands.md": commands,
     "config.md": configuration,

@@ -2,6 +2,7 @@
 
     GIPI_DATA=folder python language.py [hand hand-bf16 same same-auto defaults hf ...] [--rounds 5]
                                         [--steps 2000] [--threads 0] [--peers PYTHON] [--again]
+    python language.py --table
 
 Each round runs every contender once, in an order that turns by one each round, in a process of its
 own; ratios of tokens/s are taken within a round, against "hand".
@@ -32,7 +33,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stats import Results, bootstrap, versions
+from stats import RESULTS, Results, bootstrap, versions
 
 HERE = Path(__file__).parent
 OWN = ("hand", "hand-bf16", "same", "same-auto", "defaults")
@@ -121,7 +122,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own number")
     parser.add_argument("--again", action="store_true", help="measure known rounds once more")
+    parser.add_argument("--table", action="store_true", help="print the newest rows")
     asked = parser.parse_args()
+    if asked.table:
+        print(table())
+        return
     if asked.child:
         print(json.dumps(child(asked.child, asked.steps, asked.seed, asked.threads)))
         return
@@ -151,16 +156,16 @@ def main() -> None:
             seen[contender].append(found)
             print(f"round {turn} {contender}: {found['tokens_per_s']:,.0f} tokens/s, "
                   f"val {found['val']:.4f} (own windows {found['own']:.4f})", flush=True)  # fmt: skip
-    report({c: rows for c, rows in seen.items() if rows})
+    print(report({c: rows for c, rows in seen.items() if rows}))
     for contender in asked.contenders:
         if contender in missing:
             print(f"{contender}: missing, {missing[contender]}")
 
 
-def report(seen: dict[str, list[dict[str, Any]]]) -> None:
-    """Print a table: tokens/s, the ratio within rounds, validation loss."""
-    print("| contender | tokens/s | ratio to hand | val, 64 | val, own | seconds |")
-    print("|---|---|---|---|---|---|")
+def report(seen: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a table: tokens/s, the ratio within rounds, validation loss."""
+    lines = ["| contender | tokens/s | ratio to hand | val, 64 | val, own | seconds |",
+             "|---|--:|--:|--:|--:|--:|"]  # fmt: skip
     for contender, rows in seen.items():
         speed = bootstrap([r["tokens_per_s"] for r in rows])
         ratio = "-"
@@ -169,8 +174,26 @@ def report(seen: dict[str, list[dict[str, Any]]]) -> None:
             found = bootstrap([a["tokens_per_s"] / b["tokens_per_s"] for a, b in pairs])
             ratio = f"{found['median']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
         mid = {k: statistics.median(r[k] for r in rows) for k in ("val", "own", "seconds")}
-        print(f"| {contender} | {speed['median']:,.0f} | {ratio} | {mid['val']:.3f} "
-              f"| {mid['own']:.3f} | {mid['seconds']:.1f} |")  # fmt: skip
+        lines.append(f"| {contender} | {speed['median']:,.0f} | {ratio} | {mid['val']:.3f} "
+                     f"| {mid['own']:.3f} | {mid['seconds']:.1f} |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def table() -> str:
+    """Return the newest file's rows of the commit and the work that were measured last."""
+    files = sorted(RESULTS.glob("*-language.json"))
+    if not files:
+        return ""
+    rows = json.loads(files[-1].read_text())["rows"]
+    last = rows[-1]
+    seen: dict[str, list[dict[str, Any]]] = {c: [] for c in (*OWN, *PEERS)}
+    for row in rows:
+        if (row["commit"], row["work"]) == (last["commit"], last["work"]):
+            seen[row["variant"].split()[0]].append(row)
+    _, steps, threads = last["work"].split("-")
+    own = "torch's own number of threads" if threads == "t0" else f"{threads[1:]} thread(s)"
+    text = report({c: rows for c, rows in seen.items() if rows})
+    return f"{text}\n\n{steps} steps of the hand-written loop, {own}, commit {last['commit']}."
 
 
 if __name__ == "__main__":
