@@ -111,16 +111,18 @@ def table() -> str:
     """Return, per work, the losses of the newest row of each seed, their median and the target."""
     lines = ["| work | loss by seed, nats a character | median | wanted | hand-written loop | commits |",
              "|---|---|--:|--:|---|---|"]  # fmt: skip
+    found = [r for r in load() if r["asked_steps"] == 2000]
+    by_hand = {r["seed"]: f"{r['hand_val']:.4f}" for r in found if "hand_val" in r}
     for work, target in TARGETS.items():
-        newest = {r["seed"]: r for r in load() if r["work"] == work and r["asked_steps"] == 2000}
+        newest = {r["seed"]: r for r in found if r["work"] == work}
         if not newest:
             continue
         rows = [newest[seed] for seed in sorted(newest)]
         losses = ", ".join(f"{r['val']:.4f}" for r in rows)
-        hand = ", ".join(f"{r['hand_val']:.4f}" for r in rows if "hand_val" in r)
+        hand = ", ".join(by_hand.get(seed, "-") for seed in sorted(newest))
         commits = ", ".join(dict.fromkeys(r["commit"] for r in rows))
         lines.append(f"| {work} | {losses} | {statistics.median(r['val'] for r in rows):.4f} "
-                     f"| <= {target} | {hand or '-'} | {commits} |")  # fmt: skip
+                     f"| <= {target} | {hand} | {commits} |")  # fmt: skip
     return "\n".join(lines)
 
 
