@@ -95,7 +95,7 @@ def wrong_of_two(said_n2: Tensor, label_n: Tensor) -> Wrong:
               .clamp_min(1e-9).log().sum(1).max())
         for e in shares.tolist()
     ]  # fmt: skip
-    best = max(range(len(found)), key=found.__getitem__)
+    best = max(range(len(found)), key=lambda i: found[i])
     return Wrong(float(shares[best]), 2 * (found[best] - found[0]))
 
 
