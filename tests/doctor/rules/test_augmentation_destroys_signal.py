@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
+from sklearn.datasets import make_classification
+from tests.doctor.patients import blobs, cnn, experiment, findings, halves, images, mlp, seen
 from torch import Tensor
 
 from gipi.doctor.rules.augmentation_destroys_signal import RULE, Chain, without_worst
@@ -45,3 +46,33 @@ def test_mild_transforms_are_left_alone() -> None:
     assert findings(experiment(cnn(), images(), transform=grain), RULE) == []
     assert findings(experiment(mlp(), blobs(), transform=grain), RULE) == []
     assert findings(experiment(cnn(), images()), RULE) == []
+
+
+def erased(share: float):
+    return lambda x: x * (torch.rand(x.shape) >= share)
+
+
+def clouds():
+    """Return five classes in 16 columns that depend on one another."""
+    X, y = make_classification(
+        1000, 16, n_informative=8, n_redundant=4, n_classes=5, n_clusters_per_class=1,
+        class_sep=1.4, random_state=0,
+    )  # fmt: skip
+    X = torch.as_tensor(X).float()
+    return halves((X - X.mean(0)) / X.std(0), torch.as_tensor(y).long(), 0.75)
+
+
+def test_what_a_run_learns_in_spite_of_its_transform_is_named_at_its_end() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(16, 5, 48), clouds(), transform=erased(0.9), lr=4e-3, epochs=8)
+    assert findings(exp, RULE) == []  # a short training gets somewhere too
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.severity, first.confirmed, first.phase) == ("problem", True, "epoch")
+    assert first.evidence["loss_going_on_without"] < first.evidence["loss_going_on"]
+
+
+def test_what_an_augmentation_costs_little_is_left_alone_to_the_end() -> None:
+    for transform in (erased(0.3), grain):
+        torch.manual_seed(0)
+        exp = experiment(mlp(16, 5, 48), clouds(), transform=transform, lr=4e-3, epochs=8)
+        assert findings(exp, RULE, train=True) == []

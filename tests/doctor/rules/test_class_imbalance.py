@@ -8,7 +8,8 @@ from torch import nn
 
 from gipi.doctor.facts import Facts
 from gipi.doctor.proof import compare
-from gipi.doctor.rules.class_imbalance import RULE, Hits, _raised, weigh
+from gipi.doctor.rules import class_imbalance
+from gipi.doctor.rules.class_imbalance import RULE, Hits, _raised, at_most, recalls, weigh
 
 RARE = {"classes": 2, "weights": [0.97, 0.03]}
 
@@ -75,3 +76,34 @@ def test_weights_are_judged_by_all_classes_alike() -> None:
     assert compare(diagnosis.trained, treatment.experiment, measure=measure).gain > 0
     backwards = compare(treatment.experiment, diagnosis.trained, measure=measure)
     assert not backwards.holds("not worse")
+
+
+def rows_of_two(split: str, rare: tuple[int, int], usual: tuple[int, int]) -> Hits:
+    label = torch.tensor([1] * rare[1] + [0] * usual[1])
+    hit = torch.cat([(torch.arange(n) < found).double() for found, n in (rare, usual)])
+    return Hits(split, label, hit)
+
+
+def test_fewer_hits_than_others_have_are_told_from_chance(monkeypatch) -> None:
+    facts = Facts(experiment(mlp(out=2), blobs(600, **RARE)))
+    rare = torch.tensor([False, True])
+    for val, expected in (((6, 9), "val"), ((8, 9), None), ((1, 4), "val"), ((1, 2), None)):
+        there = rows_of_two("val", val, (126, 127))
+        monkeypatch.setattr(class_imbalance, "_hits", lambda *_, there=there: [there])
+        said = recalls(facts, rare)
+        assert (said and said[0]) == expected
+    two = [rows_of_two("val", (2, 2), (99, 99)), rows_of_two("train", (20, 40), (490, 500))]
+    monkeypatch.setattr(class_imbalance, "_hits", lambda *_: two)
+    assert recalls(facts, rare) == ("train", 0.5, 0.98)
+
+
+def test_what_few_rows_cannot_prove_is_a_hint(monkeypatch) -> None:
+    exp = experiment(mlp(out=2), blobs(1500, apart=0.5, **RARE), epochs=3)
+    monkeypatch.setattr(class_imbalance, "_raised", lambda *_: None)
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.severity, first.confirmed, first.repairs) == ("hint", False, ())
+
+
+def test_few_hits_have_the_probability_of_coins() -> None:
+    assert abs(at_most(1, 3, 0.5) - 0.5) < 1e-12
+    assert 0 < at_most(4000, 10_000, 0.5) < 1e-9

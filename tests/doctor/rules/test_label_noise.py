@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, findings, mlp, seen
+from tests.doctor.patients import blobs, experiment, findings, halves, mlp, seen
 
-from gipi.doctor.rules.label_noise import RULE, leave_out, smooth
+from gipi.doctor.rules.label_noise import RULE, leave_out, smooth, wrong_of_two
 
 
 def wrong(data, share: float, classes: int = 4, seed: int = 0):
@@ -42,3 +42,33 @@ def test_classes_that_meet_and_clean_ones_are_left_alone() -> None:
     for apart in (0.4, 0.8, 2.0, 6.0):
         exp = experiment(mlp(), blobs(1000, apart=apart), epochs=4)
         assert findings(exp, RULE, train=True) == []
+
+
+def two_kinds(share: float, seed: int = 0, rows: int = 1500):
+    """Return two classes that a line divides, a share of them wrong."""
+    g = torch.Generator().manual_seed(seed)
+    X, w = torch.randn(rows, 10, generator=g), torch.randn(10, generator=g)
+    data = halves(X, (X @ w > 0).long(), 0.66)
+    return tuple(wrong(pair, share, classes=2, seed=seed + i) for i, pair in enumerate(data))
+
+
+def test_a_fifth_of_two_classes_wrong_is_told_from_classes_that_meet() -> None:
+    torch.manual_seed(0)
+    first = seen(experiment(mlp(10, 2), two_kinds(0.2), epochs=6), RULE, train=True).findings[0]
+    assert (first.code, first.severity) == ("label_noise", "problem")
+    assert 0.15 < first.evidence["share"] < 0.3
+    for apart in (0.15, 0.3):
+        meet = experiment(mlp(10, 2), blobs(1500, 2, 10, apart=apart), epochs=6)
+        assert findings(meet, RULE, train=True) == []
+
+
+def test_wrong_labels_stay_where_answers_are_sure() -> None:
+    g = torch.Generator().manual_seed(0)
+    score = 3 * torch.randn(2000, generator=g)
+    label = (torch.rand(2000, generator=g) < score.sigmoid()).long()
+    said = torch.stack([-score, score], 1) / 7
+    assert wrong_of_two(said, label).gain < 4
+    for share in (0.1, 0.3):
+        told = wrong_of_two(said, wrong((said, label), share, classes=2, seed=1)[1])
+        assert abs(told.share - share) < 0.06
+        assert told.gain > 9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
 from torch.optim import lr_scheduler
 
 from gipi.doctor.rules.plateau import RULE
@@ -30,3 +30,22 @@ def test_a_floor_of_noise_is_healthy() -> None:
     coins = (X, torch.randint(2, (len(X),))), (Xv, torch.randint(2, (len(Xv),)))
     assert seen(experiment(mlp(out=2, hidden=4), coins, lr=0.01), RULE, train=True).problems == []
     assert seen(experiment(mlp(), blobs(), lr=0.01), RULE, train=True).findings == []
+
+
+def smooth(rows: int = 600):
+    """Return a function that a small net can learn nearly exactly."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, 8, generator=g)
+    y = (X @ torch.randn(8, 1, generator=g) / 8**0.5).tanh()
+    y = y + 0.02 * torch.randn(rows, 1, generator=g)
+    return halves(X, y / y.std())
+
+
+def test_a_low_loss_that_stands_on_the_noise_of_its_steps_is_worth_a_hint() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(out=1), smooth(), lr=0.03, epochs=8, batch_size=4)
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("plateau", "hint", True)
+    torch.manual_seed(0)
+    gentle = experiment(mlp(out=1), smooth(), lr=3e-3, epochs=8, batch_size=4)
+    assert seen(gentle, RULE, train=True).findings == []

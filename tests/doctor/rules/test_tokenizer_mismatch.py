@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from tests.doctor.patients import Reader, experiment, findings, seen, token_rows
+from torch import nn
+from torch.nn.functional import cross_entropy
 
-from gipi.doctor.rules.tokenizer_mismatch import RULE, divergence
+from gipi.doctor.rules.tokenizer_mismatch import RULE, divergence, matched
 
 
 def test_other_ids_in_validation_are_named() -> None:
@@ -34,3 +36,48 @@ def test_divergence_is_nothing_for_equal_and_one_bit_for_disjoint_histograms() -
     a, b = torch.tensor([3.0, 1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 2.0, 5.0])
     assert abs(divergence(a, a)) < 1e-6
     assert abs(divergence(a.double(), b.double()) - 1) < 1e-9
+
+
+def chain(table: torch.Tensor, rows: int, seed: int) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    text = [torch.randint(len(table), (rows,), generator=g)]
+    for _ in range(16):
+        text.append(torch.multinomial(table[text[-1]], 1, generator=g)[:, 0])
+    return torch.stack(text, 1)
+
+
+def even_chain(g: torch.Generator) -> torch.Tensor:
+    """Return which of ten words follows which, every word equally frequent."""
+    table = (2.5 * torch.randn(10, 10, generator=g)).exp()
+    for _ in range(50):
+        table = table / table.sum(0)
+        table = table / table.sum(1, keepdim=True)
+    return table
+
+
+def reads(train: torch.Tensor, val: torch.Tensor):
+    pairs = tuple((ids[:, :-1], ids[:, 1:]) for ids in (train, val))
+    model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 10))
+    return experiment(model, pairs, loss=lambda said, y: cross_entropy(said.mT, y))
+
+
+def test_few_words_under_other_numbers_are_told_by_what_follows_what() -> None:
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        table, elsewhere = even_chain(g), even_chain(g)
+        train, val = chain(table, 300, seed), chain(table, 120, seed + 9)
+        other = torch.randperm(10, generator=g)
+        first = seen(reads(train, other[val]), RULE).findings[0]
+        assert (first.severity, first.confirmed) == ("problem", True)
+        assert first.evidence["renumbered"] < 0.1 * first.evidence["divergence_of_pairs"]
+        assert findings(reads(train, val), RULE) == []
+        for found in seen(reads(train, chain(elsewhere, 120, seed)), RULE).findings:
+            assert "renumbered" not in found.evidence  # no other numbers make it the same text
+
+
+def test_tokens_are_matched_by_what_stands_beside_them() -> None:
+    pairs = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)).double() ** 3
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    number, left = matched(pairs, pairs[order][:, order])
+    assert torch.equal(order[number], torch.arange(8))
+    assert abs(left) < 1e-9

@@ -53,3 +53,14 @@ def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:
     assert [f.code for f in during(facts, still)] == ["underfit"]
     falls = Trace(100, 10, losses=[20.0] * 26 + [1.2] * 12 + [1.0] * 12)
     assert list(during(facts, falls)) == []
+
+
+def test_a_net_that_still_learns_from_augmented_rows_is_no_problem_yet() -> None:
+    torch.manual_seed(0)
+    falls = Trace(100, 10, losses=[1.2] * 50 + [1.0] * 25 + [0.8] * 25)
+    for transform, severity in ((None, "problem"), (lambda x: x, "hint")):
+        exp = experiment(mlp(2, 2, hidden=2), rings(), transform=transform)
+        facts = Facts(exp, start=Facts(exp))
+        assert [f.severity for f in during(facts, falls)] == [severity]
+    still = Trace(100, 10, losses=[1.0] * 100)
+    assert [f.severity for f in during(facts, still)] == ["problem"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from gipi.doctor.drift import as_trained
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.proof import compare
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict, ridge
 from gipi.doctor.sheet import Sheet, origin, sheet
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.trace import Trace
 
 KEPT = 0.4
 """Share of what a shallow learner finds that must be left after the transform."""
@@ -27,6 +30,10 @@ LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
 HARM = 0.3
+"""Share of the progress without the transform below which nothing is left of it."""
+MISSED = 0.1
+"""Share of all progress that validation must gain where a run goes on without its transform."""
+IN_DOUBT = "a transform in doubt"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -68,8 +75,21 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect once more, at the end of the run, a transform that was in doubt before it."""
+    doubt: Finding | None = origin(facts).notes.get(IN_DOUBT)
+    if doubt is None or trace.done < 1 or trace.broken is not None:
+        return
+    yield replace(doubt, phase="epoch", evidence={**doubt.evidence, "first_loss": trace.scale})
+
+
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little with and without the transform and judge both on rows as they are."""
+    """Train a little with and without the transform and judge both on rows as they are.
+
+    A net may still learn something from what is left: at its end the run goes on with and without.
+    """
+    if facts.start is not None:
+        return _from_here(facts, finding)
     steps = min(STEPS, max(20, facts.exp.total_steps // 2))
     with_it = trial(facts, steps)
     plain = trial(facts, steps, change=without)
@@ -79,7 +99,24 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     numbers = {"gain_with": gain if math.isfinite(gain) else None, "gain_without": gain_plain}
     if gain_plain > 0.05 * abs(plain.first) and gain < HARM * gain_plain:
         return finding.but(confirmed=True, evidence={**finding.evidence, **numbers, "loss": end})
+    facts.notes[IN_DOUBT] = finding.but(evidence={**finding.evidence, **numbers})
     return None
+
+
+def _from_here(facts: Facts, finding: Finding) -> Finding | None:
+    """Go on with the transform and without it: what mends at once was spoilt by it alone."""
+    steps = min(STEPS, max(20, facts.exp.total_steps // 4))
+    with_it, plain = trial(facts, steps), trial(facts, steps, change=without)
+    split = "val" if facts.val is not None else "train"
+    ends = [getattr(outcome, split) for outcome in (with_it, plain)]
+    first = float(finding.evidence["first_loss"])
+    if not all(map(math.isfinite, (*ends, first))) or ends[1] >= first:
+        return None
+    missed = (ends[0] - ends[1]) / (first - ends[1])
+    if missed < MISSED or not compare(with_it.exp, plain.exp).holds("better"):
+        return None
+    numbers = {"loss_going_on": ends[0], "loss_going_on_without": ends[1], "missed": missed}
+    return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
 
 
 def plainly(facts: Facts, train: Sheet, *, transform: Any = None) -> tuple[float, float] | None:
@@ -186,6 +223,7 @@ RULE = Rule(
     do="weaken the transform, or take its steps out one by one until the signal is back",
     source="Gontijo-Lopes et al. 2021, Tradeoffs in data augmentation, arXiv:2002.08973",
     before=before,
+    during=during,
     confirm=confirm,
     passes=2 * STEPS + 6,
     causes=("underfit", "plateau", "train_val_shift", "preprocessing_mismatch", "lr_too_low",

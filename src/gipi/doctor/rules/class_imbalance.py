@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import Trace
 
 RATIO = 10.0
-RECALL = 0.5
-"""Recall of the rare classes, as a share of that of the frequent ones, that is good enough."""
+RECALL = 0.8
+"""Recall of the rare classes, as a share of that of the frequent ones, that is good enough: four
+fifths is where selection rates count as alike (EEOC 1978, Uniform guidelines, 29 CFR 1607.4)."""
+BY_CHANCE = 0.025
+"""Probability of so few hits among rare rows, were they recognised as the others are."""
 SEEN = 1.0
 """Only at its end has the net found what it can find."""
-LEAST_ROWS = 5
+LEAST_ROWS = 3
 STEPS = 60
 GAIN = 0.04
 
@@ -50,7 +53,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if said is None:
         return
     split, worst, others = said
-    if worst >= RECALL * others or others < 0.3:
+    if others < 0.3:
         return
     names = [str(int(i)) for i in ids[rare]]
     yield Finding(
@@ -90,8 +93,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return finding.but(severity="hint", repairs=())
     plain = trial(facts, steps)
     seen = _raised(_hits(facts, plain.exp), _hits(facts, better.exp), facts)
-    if seen is None:
-        return None
+    if seen is None:  # too few rare rows to show what weights are worth
+        return finding.but(severity="hint", repairs=())
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
 
 
@@ -127,7 +130,9 @@ def _hits(facts: Facts, exp: Experiment, *, adjusted: bool = False) -> list[Hits
 
 
 def recalls(facts: Facts, rare: Tensor) -> tuple[str, float, float] | None:
-    """Return mean recall of the rare and of the other classes, in the first split that can tell.
+    """Return recall of the rare and of the other classes, in the first split that tells.
+
+    That is where the rare ones are recognised clearly less often than the others, beyond chance.
 
     rare  which of the training classes are
     """
@@ -135,16 +140,29 @@ def recalls(facts: Facts, rare: Tensor) -> tuple[str, float, float] | None:
     for seen in _hits(facts, facts.exp):
         assert counts is not None
         there = (seen.label[:, None] == counts[0][None]).double()
-        rows = there.sum(0)
-        recall = (there * seen.hit[:, None]).sum(0) / rows
-        known = rows >= LEAST_ROWS
-        if bool((rare & known).any()) and bool((~rare & known).any()):
-            return (
-                seen.split,
-                float(recall[rare & known].mean()),
-                float(recall[~rare & known].mean()),
-            )
+        rows, hits = there.sum(0), (there * seen.hit[:, None]).sum(0)
+        known = ~rare & (rows >= LEAST_ROWS)
+        if int(rows[rare].sum()) < LEAST_ROWS or not bool(known.any()):
+            continue
+        n, found = int(rows[rare].sum()), int(hits[rare].sum())
+        here = rare & (rows > 0)
+        worst = float((hits / rows)[here].mean())
+        others = float((hits / rows)[known].mean())
+        # One more hit and one more miss: a share of 1 is never certain.
+        usual = (others * float(rows[known].sum()) + 1) / (float(rows[known].sum()) + 2)
+        if worst < RECALL * others and at_most(found, n, usual) < BY_CHANCE:
+            return seen.split, worst, others
     return None
+
+
+def at_most(hits: int, rows: int, share: float) -> float:
+    """Return the probability of at most so many hits: Σ_{i ≤ hits} C(n, i) pⁱ (1 − p)ⁿ⁻ⁱ."""
+    whole = math.lgamma(rows + 1)
+    return sum(
+        math.exp(whole - math.lgamma(i + 1) - math.lgamma(rows - i + 1)
+                 + i * math.log(share) + (rows - i) * math.log1p(-share))
+        for i in range(hits + 1)
+    )  # fmt: skip
 
 
 def _raised(old: list[Hits], new: list[Hits], facts: Facts) -> dict[str, float] | None:

@@ -16,7 +16,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
-from gipi.doctor.sheet import answers, classes_of, linear_answer, origin, sheet
+from gipi.doctor.sheet import MOST_ROWS, answers, classes_of, linear_answer, origin, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,15 +35,41 @@ EXCESS = 0.06
 """Training rows must be told worse than validation rows by this where only they are noisy."""
 SEEN = 0.2
 """Share of the run from which on the net is asked."""
+EVEN = 0.35
+"""Share of the rarer of two classes from which on the border lies where both are as likely."""
+HEARD, SURE = 2.0, 9.0
+"""Twice the gain in log-likelihood by wrong labels that the learner and the net must each show, and
+that both together must: each is above 2 by chance in one of thirteen, the sum above 9 in a
+thousand."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """The share of wrong labels of two classes that explains answers best.
+
+    gain  twice the log-likelihood that it gains over no wrong labels
+    """
+
+    share: float
+    gain: float
+
+    @property
+    def heard(self) -> bool:
+        """Whether there is something to be looked into."""
+        return self.share >= FLOOR and self.gain >= HEARD
 
 
 @dataclass(frozen=True)
 class Errors:
-    """How often rows are placed in another class than they carry: all rows, and firm ones."""
+    """How often rows are placed in another class than they carry: all rows, and firm ones.
+
+    two  what wrong labels explain of it, where there are two classes
+    """
 
     every: float
     firm: float
     rows: int
+    two: Wrong | None = None
 
     @property
     def flat(self) -> bool:
@@ -51,6 +77,26 @@ class Errors:
         m = FIRM * self.rows
         se = math.sqrt(max(self.firm * (1 - self.firm), 1e-4) / m)
         return self.firm - 2 * se > FLOOR / 2 and self.firm >= FLAT * self.every > 0
+
+
+def wrong_of_two(said_n2: Tensor, label_n: Tensor) -> Wrong:
+    """Return the share of wrong labels by which answers for two classes are explained best.
+
+    P(label as answered | margin m) = e + (1 - 2e) σ(a m): where two Gaussian clouds meet e is 0,
+    however close they are; a share e of wrong labels stays where m is large.
+    """
+    margin = _margin(said_n2).double()
+    slope = torch.logspace(-1.5, 1.5, 25, dtype=torch.float64)[:, None]
+    fits = torch.sigmoid(slope * margin / margin.std().clamp_min(1e-12))
+    right = said_n2.argmax(1) == label_n
+    shares = torch.arange(0.0, 0.46, 0.03, dtype=torch.float64)
+    found = [
+        float(torch.where(right, e + (1 - 2 * e) * fits, 1 - e - (1 - 2 * e) * fits)
+              .clamp_min(1e-9).log().sum(1).max())
+        for e in shares.tolist()
+    ]  # fmt: skip
+    best = max(range(len(found)), key=lambda i: found[i])
+    return Wrong(float(shares[best]), 2 * (found[best] - found[0]))
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
@@ -72,17 +118,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     chance = 1 - float(train.Y.mean(0).max())
     better = min(h[0].every for h in heard)
-    if best.every > min(0.65 * chance, 1.5 * better) or not best.flat or best.firm < FLOOR:
-        return
-    if best.every > 0.4 * chance and best.firm < FLATTER * best.every:
+    firm = best.every <= min(0.65 * chance, 1.5 * better) and best.flat and best.firm >= FLOOR
+    firm = firm and (best.every <= 0.4 * chance or best.firm >= FLATTER * best.every)
+    finer = min(heard, key=lambda h: h[0].every)
+    two = finer[0].two if chance >= EVEN else None
+    if not firm and not (two is not None and two.heard):
         return
     net_val, net_train = _net(facts, start.val), _net(facts, start.train)
     if net_val is None or net_train is None:
         return
     seen = facts.notes.setdefault("errors of the net", [])
     seen.append(net_val)
-    if net_val.every > 0.75 * chance:
-        return
     there, linear = errors(predict(train.ridge, train.Y, val.F), val.Y), heard[0][0]
     # A net that is worse than a shallow learner has not learned enough to be asked.
     # At the end it is asked at its best: later it may have learned wrong labels by heart.
@@ -92,8 +138,11 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)
-    if not both and not alone:
-        return
+    share = best.firm
+    if not firm or net_val.every > 0.75 * chance or not (both or alone):
+        if two is None or trace.done < 1 or not _explained(two, seen, alone=alone):
+            return
+        (best, told), share = finer, two.share
     given = train.Y.argmax(1)
     sure = _margin(told)
     wrong = (told.argmax(1) != given) & (sure >= sure.quantile(1 - 2 * FIRM))
@@ -104,16 +153,16 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     where = "training labels" if alone else "labels of both splits"
     yield Finding(
         "label_noise",
-        f"about {best.firm:.0%} of the {where} contradict what their neighbours and the net say, "
+        f"about {share:.0%} of the {where} contradict what their neighbours and the net say, "
         "also where both are sure; natural errors would vanish there",
         "look at the rows listed and correct them; until then smooth the labels, and stop early",
-        severity="problem" if best.firm >= FLOOR + 0.02 else "hint",
+        severity="problem" if share >= FLOOR + 0.02 else "hint",
         rows=tuple(rows[:50].tolist()),
-        evidence={"share": best.firm, "errors": best.every, "errors_net_val": net_val.every,
+        evidence={"share": share, "errors": best.every, "errors_net_val": net_val.every,
                   "errors_net_train": net_train.every, "given_by_told": pairs.tolist()},
         confirmed=True,
         phase="epoch",
-        strength=best.firm / FLOOR,
+        strength=share / FLOOR,
         repairs=(
             Repair("smooth the labels", smooth, mode="ask",
                    edit="nn.CrossEntropyLoss(label_smoothing=0.1)"),
@@ -121,6 +170,20 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
                    edit="keep the rows that are not listed"),
         ),
     )  # fmt: skip
+
+
+def _explained(two: Wrong, net: list[Errors], *, alone: bool) -> bool:
+    """Whether wrong labels explain the answers of a learner and of the net far better than none.
+
+    net    its errors in validation at the checks of a run: the clearest counts
+    alone  validation labels are clean: the learner, which has training rows, says it by itself
+    """
+    there = max((e.two for e in net if e.two is not None), key=lambda w: w.gain, default=None)
+    if not two.heard:
+        return False
+    if alone:
+        return two.gain >= SURE
+    return there is not None and there.heard and two.gain + there.gain >= SURE
 
 
 def _of_learners(facts: Facts) -> list[tuple[Errors, Tensor]]:
@@ -138,7 +201,8 @@ def errors(told_nk: Tensor, Y_nk: Tensor) -> Errors:
     """Return the errors of answers, over all rows and over the firmest."""
     wrong = (told_nk.argmax(1) != Y_nk.argmax(1)).double()
     firm = _margin(told_nk).argsort(descending=True)[: max(1, round(FIRM * len(wrong)))]
-    return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong))
+    two = wrong_of_two(told_nk, Y_nk.argmax(1)) if told_nk.shape[1] == 2 else None
+    return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong), two)
 
 
 def smooth(exp: Experiment) -> str:
@@ -193,7 +257,7 @@ def _net(facts: Facts, data: tuple[Any, Any] | None) -> Errors | None:
         return None
     if said.reshape(len(said), -1).shape[1] == 1:
         flat = said.reshape(-1)
-        flat = flat - 0.5 if facts.loss.of_probabilities else flat
+        flat = flat.logit(1e-6) if facts.loss.of_probabilities else flat
         said = torch.stack([-flat, flat], 1)
     good = label >= 0
     if said.ndim != 2 or int(label.max()) >= said.shape[1] or not bool(good.any()):
@@ -201,7 +265,14 @@ def _net(facts: Facts, data: tuple[Any, Any] | None) -> Errors | None:
     wrong = (said.argmax(1) != label)[good].cpu().double()
     firm = _margin(said)[good].cpu().argsort(descending=True)
     firm = firm[: max(1, round(FIRM * len(wrong)))]
-    return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong))
+    two = None
+    if said.shape[1] == 2:
+        some = good.nonzero().flatten()
+        some = some[
+            torch.arange(min(len(some), MOST_ROWS)) * len(some) // min(len(some), MOST_ROWS)
+        ]
+        two = wrong_of_two(said[some].cpu(), label[some].cpu())
+    return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong), two)
 
 
 RULE = Rule(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.probes import loss_on
 from gipi.doctor.rates import gains, lr_trial, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
@@ -26,6 +28,11 @@ MISSED, MISSED_ABOVE = 0.2, 0.4
 """Share of all progress that a lower, or a higher, rate must gain at once."""
 DECAYED = 0.2
 """Share of the first rate below which that one is tried instead."""
+STILL, LEFT = 0.25, 0.3
+"""Of a low loss of numbers: fall over the last half, as a share of it, that counts as nothing, and
+the share of it that a lower rate must take off at once, in validation too."""
+FORCED = 5e-3
+"""Update over weight from which steps, and not the data, may keep a low loss from falling."""
 LIVELY, TIRED = 1e-2, 1e-3
 """Update over weight from which a lower rate is tried, and below which only higher ones are."""
 
@@ -41,7 +48,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     scale = abs(trace.scale)
     if not all(math.isfinite(p) for p in parts) or not scale > 0:
         return
-    if parts[0] - parts[1] > FLAT * scale or parts[1] < OPEN * scale:
+    low = parts[1] < OPEN * scale
+    if parts[0] - parts[1] > FLAT * scale or (low and not _forced(facts, trace, parts)):
         return
     lr = trace.rates[-1]
     yield Finding(
@@ -57,15 +65,32 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             "lr": lr,
             "update_ratio": trace.ratio(),
             "first_lr": max(trace.rates),
+            "low": low,
         },
         phase="steps",
         strength=parts[1] / (OPEN * scale),
     )
 
 
+def _forced(facts: Facts, trace: Trace, parts: list[float]) -> bool:
+    """Whether a low loss of numbers stands still at the end, at a rate that moves the weights much.
+
+    There is no loss of numbers so low that half of it is nothing; of classes there is.
+    """
+    kind = (facts.start or facts).kind
+    return (
+        kind in ("numbers", "reconstruct")
+        and trace.done >= 1
+        and parts[0] - parts[1] <= STILL * parts[1]
+        and trace.ratio() >= FORCED
+    )
+
+
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Go on from here at a tenth of the rate, or at eight or more times."""
     steps = soon(facts.exp)
+    if finding.evidence.get("low"):
+        return _low(facts, finding, steps)
     ratio = float(finding.evidence["update_ratio"])
     lr, start = float(finding.evidence["lr"]), float(finding.evidence["first_lr"])
     factors = (8.0, 64.0) if ratio < TIRED else (0.1, 8.0) if ratio < LIVELY else (0.1,)
@@ -94,6 +119,24 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     )
     return finding.but(
         confirmed=True, repairs=repairs, evidence={**finding.evidence, "loss_at": trial.ends}
+    )
+
+
+def _low(facts: Facts, finding: Finding, steps: int) -> Finding | None:
+    """Go on from a low loss at a tenth of the rate; at best it is a hint, for little is left."""
+    trial = lr_trial(facts, (0.1,), steps=steps, now=True)
+    rows = whole(facts.exp.val, 1024, facts.exp.device)
+    own, lower = trial.end(1.0), trial.end(0.1)
+    if not trial.sure(1.0, 0.1) or not lower <= (1 - LEFT) * own or rows is None:
+        return None
+    facts.passes += 3
+    here, there, best = (
+        loss_on(exp, *rows) for exp in (facts.exp, trial.twins[1.0], trial.twins[0.1])
+    )
+    if not best <= (1 - LEFT) * min(here, there):
+        return None
+    return finding.but(
+        severity="hint", confirmed=True, evidence={**finding.evidence, "loss_at": trial.ends}
     )
 
 

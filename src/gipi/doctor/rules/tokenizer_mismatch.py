@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,10 @@ APART, LIKELY, LEAST_APART = 0.3, 0.2, 0.08
 """Jensen-Shannon divergence of token frequencies, in bits, from which on a problem, a hint,
 and a problem where what is learned from training rows is worth nothing in validation."""
 LEAST = 400
+WORDS = 24
+"""The most frequent tokens, whose pairs of neighbours are counted."""
+RENUMBERED = 0.25
+"""Share of the divergence of pairs that may be left where other numbers of tokens explain it."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -58,10 +63,13 @@ def before(facts: Facts) -> Iterator[Finding]:
     if min(float(a.sum()), float(b.sum())) < LEAST:
         return
     apart = divergence(a, b)
-    if apart < LEAST_APART:
-        return
-    chance = _chance(X, pads, len(V), size)
+    chance = _chance(X, pads, len(V), size) if apart >= LEAST_APART else math.inf
     sure = apart >= 4 * chance and (apart >= APART or _useless(facts))
+    if not sure:
+        renumbered = _renumbered(X, V, pads)
+        if renumbered is not None:
+            yield renumbered
+            return
     if not sure and (apart < LIKELY or apart < 3 * chance):
         return
     order = (b / b.sum() - a / a.sum()).argsort(descending=True)[:5].tolist()
@@ -76,9 +84,107 @@ def before(facts: Facts) -> Iterator[Finding]:
         evidence={"divergence": apart, "chance": chance},
         confirmed=sure,
         strength=apart / APART,
-        repairs=(Repair("one tokenizer", None, mode="ask",
-                        edit="X_val = tokenizer(texts_val), the tokenizer of X_train"),),
-    )  # fmt: skip
+        repairs=(ONE_TOKENIZER,),
+    )
+
+
+ONE_TOKENIZER = Repair(
+    "one tokenizer", None, mode="ask",
+    edit="X_val = tokenizer(texts_val), the tokenizer of X_train",
+)  # fmt: skip
+
+
+def _renumbered(X: Tensor, V: Tensor, pads: set[int]) -> Finding | None:
+    """Return the finding where validation has the pairs of training under other numbers.
+
+    Where few tokens are about equally frequent, other numbers for them hardly change how often each
+    comes. Which follows which they do change, and giving them numbers back mends it.
+    """
+    pads = {p for p in pads if not (_within(X, p) or _within(V, p))}
+    ids, others = _frequent(X, pads), _frequent(V, pads)
+    k = min(len(ids), len(others))
+    if k < 3 or X.shape[1] < 2:
+        return None
+    ours, theirs = _pairs(X, ids[:k]), _pairs(V, ids[:k])
+    if min(float(ours.sum()), float(theirs.sum())) < LEAST:
+        return None
+    apart = divergence(ours.flatten(), theirs.flatten())
+    if apart < APART:
+        return None
+    one, two = _parts(X, len(V))
+    chance = divergence(*(_pairs(part, ids[:k]).flatten() for part in (one, two)))
+    if apart < 4 * chance:
+        return None
+    number, left = matched(ours, _pairs(V, others[:k]))
+    if left > RENUMBERED * apart:
+        return None
+    swaps = [(int(ids[i]), int(others[j])) for i, j in enumerate(number.tolist())]
+    told = [f"token {b} for {a}" for a, b in swaps if a != b][:5]
+    return Finding(
+        "tokenizer_mismatch",
+        f"which token follows which differs by {apart:.2f} bits between training and validation "
+        f"({chance:.2f} between two random parts of the training rows), and by {left:.2f} where "
+        f"tokens of validation are given other numbers: {', '.join(told)}",
+        "encode both splits by the same tokenizer with the same vocabulary",
+        where=tuple(told),
+        evidence={"divergence_of_pairs": apart, "chance": chance, "renumbered": left},
+        confirmed=True,
+        strength=apart / APART,
+        repairs=(ONE_TOKENIZER,),
+    )
+
+
+def matched(ours_kk: Tensor, theirs_kk: Tensor) -> tuple[Tensor, float]:
+    """Return which of their tokens stands for each of ours, and how far pairs are apart then.
+
+    Tokens belong together whose counts before and after others are alike, whatever the others are;
+    then two are exchanged as long as that brings the pairs nearer.
+    """
+    far = torch.cdist(_profile(ours_kk), _profile(theirs_kk), p=1)
+    number = torch.zeros(len(far), dtype=torch.int64)
+    for _ in range(len(far)):
+        i, j = divmod(int(far.argmin()), len(far))
+        number[i] = j
+        far[i, :], far[:, j] = torch.inf, torch.inf
+    ours, before = ours_kk.flatten(), math.inf
+    best = divergence(ours, theirs_kk[number][:, number].flatten())
+    while best < before:
+        before = best
+        for i, j in combinations(range(len(number)), 2):
+            tried = number.clone()
+            tried[[i, j]] = number[[j, i]]
+            left = divergence(ours, theirs_kk[tried][:, tried].flatten())
+            if left < best:
+                number, best = tried, left
+    return number, best
+
+
+def _profile(pairs_kk: Tensor) -> Tensor:
+    """Return what is known of every token without a number: its shares of pairs, in order."""
+    both = torch.cat([pairs_kk, pairs_kk.T], 1).unflatten(1, (2, -1)).sort(-1).values
+    return both.flatten(1) / pairs_kk.sum()
+
+
+def _frequent(X: Tensor, pads: set[int]) -> Tensor:
+    counts = _counts(X, pads)
+    order = counts.argsort(descending=True)[:WORDS]
+    return order[counts[order] > 0]
+
+
+def _within(X: Tensor, token: int) -> bool:
+    """Whether a token stands between others, where padding does not."""
+    other = token != X
+    return bool((other[:, :-2] & ~other[:, 1:-1] & other[:, 2:]).any())
+
+
+def _pairs(X: Tensor, ids_k: Tensor) -> Tensor:
+    """Return how often each of some tokens follows each: (k, k)."""
+    k = len(ids_k)
+    place = torch.full((int(max(X.max(), ids_k.max())) + 1,), k)
+    place[ids_k] = torch.arange(k)
+    at = place[X.long().clamp_min(0)]
+    both = torch.bincount((at[:, :-1] * (k + 1) + at[:, 1:]).flatten(), minlength=(k + 1) ** 2)
+    return both.reshape(k + 1, k + 1)[:k, :k].double()
 
 
 def _useless(facts: Facts) -> bool:
@@ -114,12 +220,17 @@ def _wide(counts: Tensor, size: int) -> Tensor:
 
 def _chance(X: Tensor, pads: set[int], rows: int, size: int) -> float:
     """Return the divergence of two random parts of the training rows, the second of `rows`."""
-    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
-    part = min(rows, len(X) // 2)
-    a, b = _counts(X[order[part:]], pads), _counts(X[order[:part]], pads)
+    a, b = (_counts(part, pads) for part in _parts(X, rows))
     if not float(a.sum()) or not float(b.sum()):
         return math.inf
     return divergence(_wide(a, size), _wide(b, size))
+
+
+def _parts(X: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Return two random parts of some rows, the second of `rows`, at most half."""
+    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
+    part = min(rows, len(X) // 2)
+    return X[order[part:]], X[order[:part]]
 
 
 def _rows_of_embedding(facts: Facts) -> int | None:
