@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.edits import first_rows
+from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import ask_ridge, auc, ridge, told
 from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origin, take, the_lens
 
@@ -80,7 +81,7 @@ def as_trained(facts: Facts, X: Tensor, *, rows: int = 512) -> Tensor | None:
     chosen = torch.arange(min(rows, len(X)), device=X.device) * len(X) // min(rows, len(X))
     given = X[chosen]
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with seeded(facts.exp), torch.no_grad():
             made = [transform(part) for part in given.clone().split(facts.exp.batch_size)]
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None

@@ -7,7 +7,10 @@ from sklearn.datasets import make_classification
 from tests.doctor.patients import blobs, cnn, experiment, findings, halves, images, mlp, seen
 from torch import Tensor
 
+from gipi.doctor.drift import as_trained
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.augmentation_destroys_signal import RULE, Chain, without_worst
+from gipi.doctor.sheet import origin
 
 
 def scatter(x: Tensor) -> Tensor:
@@ -76,3 +79,12 @@ def test_what_an_augmentation_costs_little_is_left_alone_to_the_end() -> None:
         torch.manual_seed(0)
         exp = experiment(mlp(16, 5, 48), clouds(), transform=transform, lr=4e-3, epochs=8)
         assert findings(exp, RULE, train=True) == []
+
+
+def test_a_look_at_random_rows_is_the_same_each_time() -> None:
+    looks = []
+    for _ in range(2):
+        exp = experiment(mlp(), blobs(), transform=lambda x: x + torch.randn_like(x))
+        facts = Facts(exp)
+        looks.append(as_trained(facts, origin(facts).X))
+    assert torch.equal(*looks)

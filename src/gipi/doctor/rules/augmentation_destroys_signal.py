@@ -14,6 +14,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.proof import compare
 from gipi.doctor.rule import Rule
+from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import predict, ridge
 from gipi.doctor.sheet import Sheet, origin, sheet
 from gipi.doctor.trials import trial
@@ -127,8 +128,11 @@ def plainly(facts: Facts, train: Sheet, *, transform: Any = None) -> tuple[float
     rows = train.rows
     fit = torch.arange(len(rows)) % 3 != 0
     given = X[rows[fit].to(X.device)]
-    made = as_trained(facts, given, rows=len(given)) if transform is None else _made(
-        transform, given, facts.exp.batch_size)  # fmt: skip
+    made = (
+        as_trained(facts, given, rows=len(given))
+        if transform is None
+        else _made(facts.exp, transform, given)
+    )
     if made is None or made.shape[1:] != X.shape[1:] or len(made) != len(given):
         return None
     Y, asked = train.Y[fit], train.Y[~fit].double()
@@ -190,10 +194,10 @@ def _steps(transform: Any) -> list[Any] | None:
     return list(found) if isinstance(found, (list, tuple)) else None
 
 
-def _made(transform: Any, given: Tensor, size: int) -> Tensor | None:
+def _made(exp: Experiment, transform: Any, given: Tensor) -> Tensor | None:
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            return torch.cat([transform(p) for p in given.clone().split(size)])
+        with seeded(exp), torch.no_grad():
+            return torch.cat([transform(p) for p in given.clone().split(exp.batch_size)])
     except (RuntimeError, ValueError, TypeError, IndexError):
         return None
 
