@@ -12,6 +12,7 @@ from gipi.doctor.rules.preprocessing_mismatch import RULE
 
 
 def test_another_scale_is_named_brought_in_line_and_undone() -> None:
+    torch.manual_seed(0)
     train, (V, v) = blobs()
     exp = experiment(mlp(), (train, (20 * V + 7, v)), epochs=4)
     diagnosis = seen(exp, RULE)

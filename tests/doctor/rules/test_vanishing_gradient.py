@@ -101,5 +101,5 @@ def test_a_trial_that_was_too_short_is_made_as_long_as_the_run() -> None:
     for done, learns in ((0.25, False), (0.5, True)):
         steps = round(done * exp.total_steps)
         facts.notes["stuck"] = Trace(exp.total_steps, exp.steps_per_epoch, losses=[3.69] * steps)
-        found = longer(facts, short, know_nothing(facts))
+        found = longer(facts, short, nothing=know_nothing(facts))
         assert (found is not None) == learns

@@ -160,7 +160,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     except CannotRepair:
         return None
     if not _learns(trial, other, nothing):
-        late = longer(facts, trial, nothing) if finding.phase == "steps" else None
+        late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
         if late is None:
             return None
         trial, other = late
@@ -186,7 +186,7 @@ def _with_relu(facts: Facts, first: Experiment) -> Trial:
     return found
 
 
-def longer(facts: Facts, tried: Trial, nothing: float) -> tuple[Trial, str] | None:
+def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] | None:
     """Return a trial as long as the run so far in which another start learns; late in a run only.
 
     What the run itself did in these steps is known: a net of twenty layers needs many steps to
