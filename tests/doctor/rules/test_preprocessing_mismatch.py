@@ -90,3 +90,13 @@ def test_targets_of_what_gives_back_its_input_are_brought_in_line_where_they_are
         found.repairs[0].change(exp)
         assert torch.allclose(exp.val[0], exp.val[1], atol=0.3)
         assert 0.8 < float(exp.val[1].std() / V.std()) < 1.2
+
+
+def test_targets_that_the_loss_refuses_once_in_line_are_judged_as_they_are() -> None:
+    torch.manual_seed(0)
+    X = torch.rand(400, 8)
+    V = X[300:] / 2
+    V[0] = 1.0
+    net = nn.Sequential(mlp(out=8), nn.Sigmoid())
+    exp = experiment(net, ((X[:300], X[:300]), (V, V.clone())), loss=nn.BCELoss())
+    assert seen(exp, RULE).broken == {}

@@ -81,10 +81,12 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     seen = trial(facts, steps)
     loss = facts.exp.judge or facts.exp.loss
     X = fix(rows[0])
-    y = X if _gives_back(rows) else rows[1]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         as_is, in_line = outputs(seen.exp, rows[0]), outputs(seen.exp, X)
-        better = float(loss(in_line, y))
+        try:
+            better = float(loss(in_line, X if _gives_back(rows) else rows[1]))
+        except (RuntimeError, ValueError):  # cross-entropy takes targets from 0 to 1 alone
+            better = float(loss(in_line, rows[1]))
     evidence = {**finding.evidence, "loss_as_is": seen.val, "loss_in_line": better}
     worse = seen.val - better if math.isfinite(seen.val) else math.inf
     if not math.isfinite(better):
