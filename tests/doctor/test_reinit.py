@@ -40,6 +40,20 @@ def test_linear_layers_and_convolutions_are_scaled_by_what_passes() -> None:
         assert 0.3 < last < 0.8
 
 
+def test_a_head_behind_sigmoids_begins_where_its_bias_stands() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 32), nn.Sigmoid(), nn.Linear(32, 32), nn.Sigmoid(),
+                        nn.Linear(32, 3))  # fmt: skip
+    nn.init.constant_(net[-1].bias, 5.0)
+    splits = [(X, X[:, :3]) for X, _ in blobs()]
+    exp = experiment(net, splits, loss=nn.MSELoss())
+    renew(exp)
+    with torch.no_grad():
+        said = exp.model(exp.train[0])
+    assert torch.allclose(said.mean(0), torch.full((3,), 5.0), atol=0.1)
+    assert 0.3 < float(said.std(0).mean()) < 0.8
+
+
 def test_recurrent_matrices_become_orthogonal_and_the_forget_gate_open() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:

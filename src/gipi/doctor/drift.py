@@ -30,6 +30,11 @@ ALIKE, UNLIKE = 0.8, 0.5
 LOW = 0.6
 """Area under the curve below which nobody asks whether it is chance."""
 
+COMMON = 4
+"""Columns from which on one factor and shift may be told for all of them."""
+BY_CHANCE, MOST_COLUMNS = 5.0, 0.9
+"""Standard errors of a column's mean, or spread, within which this share of them must lie."""
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -268,8 +273,28 @@ def _like(a: Tensor, b: Tensor) -> float:
     return float((a * b).sum()) / norm if norm > 0 else 1.0
 
 
+def _one_for_all(s: Stats, fits: Tensor) -> tuple[float, float] | None:
+    """Return the factor and shift that bring every column in line, by chance alone; or None."""
+    if int(fits.sum()) < COMMON:
+        return None
+    mean, std, val_mean, val_std = (
+        t[fits].double() for t in (s.mean, s.std, s.val_mean, s.val_std)
+    )
+    factor = float((std.square().mean() / val_std.square().mean()).sqrt())
+    weight = 1 / std.square().clamp_min(1e-6 * float(std.square().max()))
+    shift = float(((mean - factor * val_mean) * weight).sum() / weight.sum())
+    off = (mean - factor * val_mean - shift).abs() / (std / s.rows**0.5)
+    wide = (factor * val_std / std).log().abs()
+    share = torch.cat([off < BY_CHANCE, wide < BY_CHANCE / s.rows**0.5]).double().mean()
+    return (factor, shift) if float(share) > MOST_COLUMNS else None
+
+
 def affine_to_training(facts: Facts) -> Any:
-    """Return the function that brings validation inputs to training's means and spreads."""
+    """Return the function that brings validation inputs to training's means and spreads.
+
+    One factor and shift for all columns where they explain all: a column of its own few rows, or
+    of hardly any spread, would be bent otherwise.
+    """
     s = stats(facts)
     assert s is not None
     X = origin(facts).X
@@ -277,6 +302,9 @@ def affine_to_training(facts: Facts) -> Any:
     fits = (s.val_std > 0) & (s.std > 0)
     factor = torch.where(fits, s.std / s.val_std.clamp_min(1e-300), torch.ones_like(s.std))
     shift = s.mean - s.val_mean * factor
+    one = _one_for_all(s, fits)
+    if one is not None:
+        factor, shift = (torch.full_like(s.mean, v) for v in one)
     second = X.ndim == 4 or (X.ndim == 3 and len(factor) == X.shape[1] and X.shape[1] != X.shape[2])
     shape = [1] * X.ndim
     shape[1 if second else -1] = -1

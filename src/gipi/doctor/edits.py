@@ -21,7 +21,7 @@ from torch.utils.data import (
 )
 
 from gipi.doctor.copies import duplicate
-from gipi.doctor.experiment import batches, take_step, tensors
+from gipi.doctor.experiment import batches, moved, outputs, take_step, tensors
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.rewire import Around
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MOST = 200_000
 """Rows of a loader that are read in order, at most."""
+LEAST_KEPT = 0.9
+"""Share of a split that must be left when rows are taken out."""
 
 
 @dataclass
@@ -220,6 +222,30 @@ def shuffled(exp: Experiment) -> str:
         raise CannotRepair(message)
     exp.train = reloaded(exp.train, exp.train.dataset, shuffle=True)
     return "the training loader shuffles its rows"
+
+
+def finite_rows(exp: Experiment) -> str:
+    """Take out of both splits what the net answers with something that is no number.
+
+    Raises `CannotRepair` where there is no such row, where they are many, and for streams.
+    """
+    taken = 0
+    for name, data, X, _ in splits_of(exp):
+        said = outputs(exp, moved(X, exp.device))
+        if not isinstance(said, Tensor) or len(said) != len(X):
+            message = "outputs do not belong to rows"
+            raise CannotRepair(message)
+        keep = said.reshape(len(said), -1).isfinite().all(1).cpu()
+        if float(keep.double().mean()) < LEAST_KEPT:
+            message = f"{int((~keep).sum())} of {len(keep)} rows of {name} have no answer"
+            raise CannotRepair(message)
+        if not bool(keep.all()):
+            setattr(exp, name, kept(data, keep))
+            taken += int((~keep).sum())
+    if not taken:
+        message = "every row by itself has an answer that is a number"
+        raise CannotRepair(message)
+    return f"took out {taken} rows whose answer is no number"
 
 
 class _Front(Around):

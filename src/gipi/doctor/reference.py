@@ -29,6 +29,10 @@ COLUMNS = 2000
 NEAR = 7
 LEAST = 20
 """New rows, at least."""
+LEAST_COLUMNS = 16
+"""Columns of what is given back, at least: of few a code says little less than all."""
+WIDER = 8
+"""Times as many numbers as a net passes on that a linear code is asked with."""
 PAIRS, CLOSE = 32, 1e-3
 """Pairs of rows by which a net is seen to be linear, and how far it may be off."""
 
@@ -64,15 +68,78 @@ def reached(exp: Experiment, facts: Facts) -> float:
     return max((f for f in found if f == f), default=float("nan"))  # noqa: PLR0124  NaN
 
 
+@dataclass(frozen=True)
+class Code:
+    """What principal components of the training rows explain of unseen ones.
+
+    width     numbers that the narrowest layer of the net passes on for a row
+    own       explained by as many components; never by more than an eighth of the columns
+    wide      components that are `WIDER` times as many, within the same bound
+    explained by those; se: standard error
+    """
+
+    width: int
+    own: float
+    wide: int
+    explained: float
+    se: float
+
+
+def code(facts: Facts) -> Code | None:
+    """Return what linear codes reach where a net gives back its input; None where none is fitted.
+
+    The best linear code of m numbers is the first m principal components (Pearson 1901; Baldi and
+    Hornik 1989).
+    """
+    first = facts.start or facts
+    if "code" not in first.notes:
+        first.notes["code"] = _code(first)
+    found: Code | None = first.notes["code"]
+    return found
+
+
+def _code(facts: Facts) -> Code | None:
+    exp = facts.exp
+    seen, unseen = whole(exp.train, ROWS, exp.device), whole(exp.val, UNSEEN, exp.device)
+    if seen is None or not isinstance(seen[0], Tensor) or not seen[0].is_floating_point():
+        return None
+    A = seen[0].reshape(len(seen[0]), -1).double().cpu()
+    if unseen is None:
+        order = torch.randperm(len(A), generator=torch.Generator().manual_seed(0))
+        A, B = A[order[: len(A) * 3 // 4]], A[order[len(A) * 3 // 4 :]]
+    else:
+        B = unseen[0].reshape(len(unseen[0]), -1).double().cpu()
+    most = A.shape[1] // 8
+    if most < 1 or len(A) < 50 or len(B) < LEAST or not LEAST_COLUMNS <= A.shape[1] <= COLUMNS:
+        return None
+    if A.shape[1] != B.shape[1] or not bool(A.isfinite().all() and B.isfinite().all()):
+        return None
+    rows = len(facts.batch[1])
+    widths = [op.output[0].numel() for op in facts.tape.of({"linear", "conv", "lstm", "gru", "rnn"})
+              if isinstance(op.output, Tensor) and op.output.ndim > 1
+              and len(op.output) == rows]  # fmt: skip
+    width = min(widths, default=A.shape[1])
+    own, wide = min(width, most), min(WIDER * width, most)
+    mean = A.mean(0)
+    V = torch.linalg.eigh((A - mean).T @ (A - mean)).eigenvectors.flip(1)
+
+    def told(m: int) -> float:
+        return _explained((B - mean) @ V[:, :m] @ V[:, :m].T + mean, B)
+
+    return Code(width, told(own), wide, told(wide), 0.5 / len(B) ** 0.5)
+
+
 def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
     rows = whole(data, ROWS, exp.device)
     if rows is None:
         return float("nan")
-    if facts.kind != "numbers":
+    if facts.kind not in ("numbers", "reconstruct"):
         return accuracy_on(exp, *rows)
     said = outputs(exp, rows[0])
     if not isinstance(said, Tensor) or said.numel() != rows[1].numel():
         return float("nan")
+    if facts.kind == "reconstruct" and facts.loss.of_logits:
+        said = said.sigmoid()
     return _explained(said.reshape(len(said), -1), rows[1].reshape(len(said), -1))
 
 

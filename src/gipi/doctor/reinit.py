@@ -137,18 +137,20 @@ def _scaled(exp: Experiment, layers: list[Any], last: nn.Module | None, X: Any) 
         channel = said.ndim - 1 if isinstance(layer, nn.Linear) else said.ndim - 1 - _spatial(layer)
         others = [d for d in range(said.ndim) if d != channel]
         mean = said.mean(others, keepdim=True)
-        centred = layer.bias is not None and layer is not last and len(said) > 1
-        moved = said - mean if centred else said
         std = float((said - mean).std()) if said.numel() > said.shape[channel] else 0.0
         if std <= 0 or std != std:  # noqa: PLR0124  NaN: nothing to scale by
             return said
         gain = (HEAD if layer is last else 1.0) / std
         layer.weight.mul_(gain)
-        if centred:
-            layer.bias.copy_(-mean.flatten() * gain)
-            return moved * gain
-        bias = 0.0 if layer.bias is None else _bias(layer)
-        return (said - bias) * gain + bias
+        if layer.bias is None:
+            return said * gain
+        bias = _bias(layer).clone()
+        if len(said) == 1:
+            return (said - bias) * gain + bias
+        # Every unit has its bias as mean, the head too: what comes in has a mean of its own, half
+        # of a sigmoid's range, that would grow by the gain.
+        layer.bias.sub_((mean.flatten() - layer.bias) * gain)
+        return (said - mean) * gain + bias
 
     handles = [layer.register_forward_hook(hook) for layer in layers]
     mode = exp.model.training

@@ -192,6 +192,27 @@ class OtherSense:
         return func(*args, **named)
 
 
+@dataclass(frozen=True)
+class OtherPads:
+    """Comparisons of tokens with padding are taken in the other sense, wherever they lead.
+
+    pad  the token
+    """
+
+    pad: int
+
+    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
+        """Return the result of the call, edited or not."""
+        said = func(*args, **named)
+        name = getattr(func, "__name__", "").strip("_")
+        if name not in ("eq", "ne", "not_equal") or len(args) < 2:
+            return said
+        tokens, other = args[:2]
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+            return said
+        return ~said if isinstance(other, int) and other == self.pad else said
+
+
 def _is_low(args: Any, named: Any) -> bool:
     value = args[2] if len(args) > 2 else named.get("value")
     return isinstance(value, (int, float)) and value < -100

@@ -17,7 +17,7 @@ from tests.doctor.patients import (
 from tests.doctor.wired import cured, named
 from torch import nn
 
-from gipi.doctor.rules.bad_init_symmetric import RULE
+from gipi.doctor.rules.bad_init_symmetric import RULE, drawn
 
 
 def filled(model: nn.Module, value: float, *, biases: bool) -> nn.Module:
@@ -64,3 +64,13 @@ def test_zero_heads_branches_positions_and_usual_weights_are_silent() -> None:
     one = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
     single = [(X[:, :1], y) for X, y in regression()]
     assert findings(experiment(one, single), RULE) == []
+
+
+def test_recurrent_matrices_without_gates_are_drawn_orthogonal() -> None:
+    exp = experiment(nn.ModuleDict({"rnn": nn.RNN(2, 8), "gru": nn.GRU(2, 8)}), blobs())
+    for p in exp.model.parameters():
+        nn.init.constant_(p, 0.1)
+    drawn(("rnn.weight_hh_l0", "gru.weight_hh_l0"))(exp)
+    W = exp.model["rnn"].weight_hh_l0.detach()
+    assert torch.allclose(W @ W.T, torch.eye(8), atol=1e-5)
+    assert float(exp.model["gru"].weight_hh_l0.detach().std()) > 0.1

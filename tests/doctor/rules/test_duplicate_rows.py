@@ -13,6 +13,8 @@ from tests.doctor.patients import (
     seen,
     token_rows,
 )
+from tests.doctor.wired import Attention as Letters
+from tests.doctor.wired import words_loss
 
 from gipi.doctor.rules.duplicate_rows import RULE
 
@@ -52,3 +54,23 @@ def test_rare_rows_drawn_again_and_declared_copies_are_left_alone() -> None:
     train, val = blobs()
     known = experiment(mlp(), (repeated(train, 100), val), declared={"duplicates": True})
     assert findings(known, RULE) == []
+
+
+def windows(starts):
+    """Return rows of 16 letters of one text that begin at some places, and the next letters."""
+    text = torch.randint(0, 26, (3000,), generator=torch.Generator().manual_seed(1))
+    cut = text[starts[:, None] + torch.arange(17)]
+    return halves(cut[:, :-1], cut[:, 1:])
+
+
+def test_windows_that_begin_at_one_place_by_chance_are_left_alone() -> None:
+    g = torch.Generator().manual_seed(0)
+    net = lambda: Letters(26, 26)
+    anywhere = torch.randint(0, 2900, (900,), generator=g)
+    assert findings(experiment(net(), windows(anywhere), loss=words_loss), RULE) == []
+    few = torch.randint(0, 900, (900,), generator=g)
+    (found,) = seen(experiment(net(), windows(few), loss=words_loss), RULE).findings
+    assert found.severity == "hint"
+    twice = torch.arange(0, 2900, 16).repeat(4)[torch.randperm(728, generator=g)]
+    (found,) = seen(experiment(net(), windows(twice), loss=words_loss), RULE).findings
+    assert found.severity == "problem"

@@ -1,11 +1,11 @@
-"""Linear layers in a row are found where a ReLU helps; bottlenecks and linear questions are not."""
+"""Linear layers in a row are found where a ReLU helps; bottlenecks are not."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import torch
-from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp
+from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
 from tests.doctor.wired import Attention, cured, next_words, words_loss
 from torch import nn
 
@@ -45,5 +45,28 @@ def test_nets_with_activations_bottlenecks_and_linear_questions_are_silent() -> 
     assert findings(experiment(Attention(), next_words(), loss=words_loss), RULE) == []
     code = nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 8))
     assert findings(experiment(code, [(X, X) for X, _ in blobs()]), RULE) == []
+    narrow = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1),
+                           nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Flatten(),
+                           nn.LazyLinear(4))  # fmt: skip
+    narrow(images()[0][0][:1])
+    assert findings(experiment(narrow, images()), RULE) == []
+
+
+def test_what_a_linear_question_does_not_need_is_a_hint() -> None:
     lines = [(X, X @ torch.ones(8, 1)) for X, _ in blobs()]
-    assert findings(experiment(linear(8, 16, 1), lines), RULE) == []
+    (found,) = seen(experiment(linear(8, 16, 1), lines), RULE).findings
+    assert (found.severity, found.confirmed) == ("hint", False)
+    assert "one layer in their place would do" in found.message
+
+
+def test_a_pool_between_layers_that_does_no_harm_is_silent() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.each, self.head = nn.Linear(1, 16), nn.Linear(16, 1)
+
+        def forward(self, x):
+            return self.head(self.each(x[..., None]).mean(1))
+
+    lines = [(X, X.mean(1, keepdim=True)) for X, _ in blobs()]
+    assert findings(experiment(Mean(), lines), RULE) == []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, seen
 from torch import nn
 
+from gipi.doctor.edits import finite_rows
+from gipi.doctor.finding import CannotRepair
 from gipi.doctor.rules.nan_inf import RULE, finite_steps, passed_over
 from gipi.doctor.trace import Trace
 
@@ -60,7 +63,19 @@ def test_a_division_by_zero_names_the_row() -> None:
     assert first.evidence["made_by"] in {"div", "__truediv__"}
     treatment = diagnosis.repair()
     assert treatment is not None
+    assert treatment.changes == ["took out 1 rows whose answer is no number"]
     assert treatment.after["loss"] < 1.0
+    assert len(treatment.experiment.train[0]) == len(X) - 1
+
+
+def test_rows_are_not_taken_out_where_they_are_many_or_none() -> None:
+    torch.manual_seed(0)
+    (X, y), val = blobs()
+    with pytest.raises(CannotRepair, match="every row by itself"):
+        finite_rows(experiment(Scaled(), ((X, y), val)))
+    X[::3] = 1.0
+    with pytest.raises(CannotRepair, match="rows of train have no answer"):
+        finite_rows(experiment(Scaled(), ((X, y), val)))
 
 
 def test_a_gradient_that_breaks_where_the_loss_does_not_is_named() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
-from torch import Tensor
+from torch import Tensor, nn
 
+from gipi.doctor.drift import affine_to_training
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.preprocessing_mismatch import RULE
 
 
 def test_another_scale_is_named_brought_in_line_and_undone() -> None:
+    torch.manual_seed(0)
     train, (V, v) = blobs()
     exp = experiment(mlp(), (train, (20 * V + 7, v)), epochs=4)
     diagnosis = seen(exp, RULE)
@@ -61,3 +64,39 @@ def test_healthy_twins_are_left_alone() -> None:
     assert findings(experiment(cnn(), images()), RULE) == []
     bright = tuple((X * 255, y) for X, y in images())
     assert findings(experiment(cnn(norm=True), bright), RULE) == []
+
+
+def test_one_scale_for_all_columns_is_told_as_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    spread = torch.logspace(-3, 0, 16)
+    X, y = torch.rand(600, 16, generator=g) * spread, torch.randint(4, (600,), generator=g)
+    V = X[500:]
+    exp = experiment(mlp(16), ((X[:500], y[:500]), (255 * V + 3, y[500:])))
+    back = affine_to_training(Facts(exp))(255 * V + 3)
+    factor = (back[1:] - back[:-1]) / (V[1:] - V[:-1])
+    assert float(factor.std()) < 1e-2
+    assert abs(float(factor.mean()) - 1) < 0.1
+    each = spread.flip(0)
+    exp = experiment(mlp(16), ((X[:500], y[:500]), (V * each, y[500:])))
+    back = affine_to_training(Facts(exp))(V * each)
+    assert torch.allclose(back.std(0), X[:500].std(0), rtol=1e-3)
+
+
+def test_targets_of_what_gives_back_its_input_are_brought_in_line_where_they_are_inputs() -> None:
+    (X, _), (V, _) = blobs()
+    for given in (20 * V + 7, V):
+        exp = experiment(mlp(out=8), ((X, X), (20 * V + 7, given)), loss=nn.MSELoss(), epochs=4)
+        (found,) = seen(exp, RULE).findings
+        found.repairs[0].change(exp)
+        assert torch.allclose(exp.val[0], exp.val[1], atol=0.3)
+        assert 0.8 < float(exp.val[1].std() / V.std()) < 1.2
+
+
+def test_targets_that_the_loss_refuses_once_in_line_are_judged_as_they_are() -> None:
+    torch.manual_seed(0)
+    X = torch.rand(400, 8)
+    V = X[300:] / 2
+    V[0] = 1.0
+    net = nn.Sequential(mlp(out=8), nn.Sigmoid())
+    exp = experiment(net, ((X[:300], X[:300]), (V, V.clone())), loss=nn.BCELoss())
+    assert seen(exp, RULE).broken == {}

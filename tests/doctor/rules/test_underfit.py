@@ -64,3 +64,33 @@ def test_a_net_that_still_learns_from_augmented_rows_is_no_problem_yet() -> None
         assert [f.severity for f in during(facts, falls)] == [severity]
     still = Trace(100, 10, losses=[1.0] * 100)
     assert [f.severity for f in during(facts, still)] == ["problem"]
+
+
+def given_back(rows: int = 500):
+    """Return rows of 32 numbers that say four, and are to be given back."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, 4, generator=g) @ torch.randn(4, 32, generator=g) / 2
+    return halves(X, X.clone())
+
+
+def through(numbers: int, act: type[nn.Module] = nn.Tanh) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(32, 32), act(), nn.Linear(32, numbers),
+                         nn.Linear(numbers, 32), act(), nn.Linear(32, 32))  # fmt: skip
+
+
+def test_a_code_that_is_too_narrow_is_a_hint_and_one_that_is_not_learned_a_problem() -> None:
+    narrow = experiment(through(1), given_back(), loss=nn.MSELoss(), lr=0.01, epochs=15)
+    (found,) = seen(narrow, RULE, train=True).findings
+    assert (found.severity, found.evidence["narrowest"]) == ("hint", 1)
+    still = experiment(through(4), given_back(), loss=nn.MSELoss(), lr=1e-6, epochs=2)
+    (found,) = seen(still, RULE, train=True).findings
+    assert found.severity == "problem"
+
+
+def test_codes_that_are_wide_enough_and_data_that_have_none_are_left_alone() -> None:
+    wide = experiment(through(4), given_back(), loss=nn.MSELoss(), lr=0.01, epochs=15)
+    assert seen(wide, RULE, train=True).findings == []
+    X = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
+    noise = experiment(through(2), halves(X, X.clone()), loss=nn.MSELoss(), lr=0.01, epochs=4)
+    assert seen(noise, RULE, train=True).findings == []

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, seen
 from torch import nn
 
-from gipi.doctor.rules.vanishing_gradient import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.flow import know_nothing
+from gipi.doctor.probes import compared
+from gipi.doctor.reinit import renew
+from gipi.doctor.rules.vanishing_gradient import RULE, longer
+from gipi.doctor.trace import Trace
 
 
 def deep(act, depth: int = 10, width: int = 24) -> nn.Module:
@@ -70,3 +77,29 @@ def test_a_head_that_begins_at_zero_is_healthy() -> None:
     net = deep(nn.ReLU, 4, 48)
     nn.init.zeros_(net[-1].weight)
     assert seen(experiment(net, blobs(), lr=5e-3), RULE).findings == []
+
+
+def given_back(depth: int, lr: float):
+    """Return a deep net that is to give back rows whose mean it learns in no time."""
+    X = blobs()[0][0] + 1.0
+    net = deep(nn.Sigmoid, depth)
+    net[-1] = nn.Linear(24, 8)
+    return experiment(net, halves(X, X.clone()), loss=nn.MSELoss(), lr=lr, epochs=20)
+
+
+def test_a_loss_that_came_down_to_one_answer_for_all_rows_has_not_moved() -> None:
+    torch.manual_seed(0)
+    found = seen(given_back(10, 0.01), replace(RULE, before=None), train=True).findings
+    assert [(f.code, f.severity) for f in found] == [("vanishing_gradient", "problem")]
+
+
+def test_a_trial_that_was_too_short_is_made_as_long_as_the_run() -> None:
+    torch.manual_seed(0)
+    exp = given_back(10, 0.01)
+    facts = Facts(exp)
+    short = compared(exp, {"own": None, "renewed": renew}, steps=4)
+    for done, learns in ((0.25, False), (0.5, True)):
+        steps = round(done * exp.total_steps)
+        facts.notes["stuck"] = Trace(exp.total_steps, exp.steps_per_epoch, losses=[3.69] * steps)
+        found = longer(facts, short, nothing=know_nothing(facts))
+        assert (found is not None) == learns

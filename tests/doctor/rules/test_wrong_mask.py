@@ -8,6 +8,7 @@ from tests.doctor.patients import experiment, findings, token_rows
 from tests.doctor.wired import Attention, Reading, named, next_words, words_loss
 from torch import nn
 
+from gipi.doctor.finding import CannotRepair
 from gipi.doctor.rules.wrong_mask import RULE
 
 
@@ -57,6 +58,37 @@ def test_it_is_turned() -> None:
     change(exp)
     assert findings(exp, RULE) == []
     assert torch.isfinite(exp.model(padded()[0][0])).all()
+
+
+class Both(nn.Module):
+    """One mask, in the wrong sense, for the keys of attention and for the mean behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(40, 16), nn.Linear(16, 2)
+        self.look = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        real, h = x == 0, self.embed(x)
+        h = h + self.look(h, h, h, key_padding_mask=~real, need_weights=False)[0]
+        weight = real[..., None].float()
+        return self.head((h * weight).sum(1) / weight.sum(1).clamp_min(1))
+
+
+def test_a_mask_that_serves_twice_is_turned_where_it_is_made() -> None:
+    torch.manual_seed(0)
+    found = named(experiment(Both(), padded()), RULE).findings[0]
+    exp = experiment(Both(), padded())
+    found.repairs[1].change(exp)
+    assert findings(exp, RULE) == []
+    x = padded()[0][0][:8]
+    exp.model.eval()
+    longer = nn.functional.pad(x, (0, 3))
+    assert torch.allclose(exp.model(x), exp.model(longer), atol=1e-5)
+    plain = experiment(nn.Sequential(nn.Embedding(40, 16), nn.Flatten(), nn.LazyLinear(2)),
+                       padded())  # fmt: skip
+    with pytest.raises(CannotRepair, match="makes no mask"):
+        found.repairs[1].change(plain)
 
 
 def test_a_causal_mask_upside_down_is_named_and_turned() -> None:

@@ -91,7 +91,12 @@ def rows_equal(weight: Tensor) -> bool:
 
 
 def drawn(names: Sequence[str]) -> Change:
-    """Return the change that draws the layers of some weights anew, as torch does."""
+    """Return the change that draws the layers of some weights anew, as torch does.
+
+    But the recurrent matrices of nets without gates are orthogonal: torch's own halve a state at
+    every place, and its gradient (Saxe et al. 2014, arXiv:1312.6120; Le et al. 2015,
+    arXiv:1504.00941).
+    """
 
     def change(exp: Experiment) -> str:
         layers = {n.rpartition(".")[0] for n in names}
@@ -101,6 +106,10 @@ def drawn(names: Sequence[str]) -> Change:
                 module = exp.model.get_submodule(name)
                 assert isinstance(module, (*LAYERS, nn.Embedding))
                 module.reset_parameters()
+                if isinstance(module, nn.RNN):
+                    for leaf, p in module.named_parameters():
+                        if "weight_hh" in leaf:
+                            nn.init.orthogonal_(p)
         return f"the weights of {len(layers)} layers are drawn at random"
 
     return change

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.tape import Op
 
-BESIDE = VIEWS | {"dropout", "mean", "batch_norm", "add"}
-"""Calls between two layers that leave the whole linear (a mean pool, a bias, a norm in use)."""
+BESIDE = VIEWS | {"dropout", "mean", "batch_norm"}
+"""Calls between two layers that leave the whole linear (a mean pool, a norm in use)."""
+AT_ONCE = BESIDE - {"mean"}
+"""The same without a pool: many nets end their places, and begin the whole, with a linear layer."""
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WINS = 0.9
 
 
@@ -49,16 +52,24 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little with ReLUs between the layers; the finding stands where they win."""
+    """Train a little with ReLUs between the layers; where they do not win it is a hint."""
     for adam in (False, True):
         seen = contest(facts, activated(finding.where), adam=adam, steps=80 if adam else None)
         if seen is not None and seen.wins(WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
-    return None
+    if not in_a_row(facts, beside=AT_ONCE):
+        return None
+    return finding.but(
+        severity="hint",
+        message=f"{finding.message}; a short training with ReLUs between them was no better, so "
+        "that one layer in their place would do",
+    )
 
 
-def in_a_row(facts: Facts) -> list[tuple[Op, Op]]:
+def in_a_row(facts: Facts, *, beside: frozenset[str] | set[str] = BESIDE) -> list[tuple[Op, Op]]:
     """Return pairs of layers (modules) of which the second takes what the first gives.
+
+    beside  calls that may stand between the two
 
     A narrow layer between wide ones is a bottleneck, and one beside a residual has its activation
     elsewhere: neither is counted.
@@ -66,7 +77,7 @@ def in_a_row(facts: Facts) -> list[tuple[Op, Op]]:
     layers = [op for op in facts.tape.of({"linear", "conv"}) if _is_layer(facts, op)]
     found = []
     for op in layers:
-        before_it = _source(facts, op.inputs[0])
+        before_it = _source(facts, op.inputs[0], beside)
         if before_it is None or before_it.kind not in ("linear", "conv") or before_it is op:
             continue
         if not _is_layer(facts, before_it) or _is_bottleneck(facts, before_it, op):
@@ -79,7 +90,7 @@ def _is_layer(facts: Facts, op: Op) -> bool:
     if not op.module or not op.inputs:
         return False
     module = facts.exp.model.get_submodule(op.module)
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    if isinstance(module, CONVS):
         return module.groups == 1
     return isinstance(module, nn.Linear)
 
@@ -88,16 +99,18 @@ def _is_bottleneck(facts: Facts, one: Op, other: Op) -> bool:
     """Whether what passes between the layers is narrower than what comes in and what goes out."""
     model = facts.exp.model
     a, b = model.get_submodule(one.module), model.get_submodule(other.module)
-    if not isinstance(a, nn.Linear) or not isinstance(b, nn.Linear):
-        return False
-    return a.out_features < min(a.in_features, b.out_features)
+    if isinstance(a, nn.Linear) and isinstance(b, nn.Linear):
+        return a.out_features < min(a.in_features, b.out_features)
+    if isinstance(a, CONVS) and isinstance(b, CONVS):
+        return a.out_channels < min(a.in_channels, b.out_channels)
+    return False
 
 
-def _source(facts: Facts, value: Tensor) -> Op | None:
+def _source(facts: Facts, value: Tensor, beside: frozenset[str] | set[str]) -> Op | None:
     """Return the call that a layer's input comes from, through what leaves it linear."""
     for _ in range(8):
         op = facts.tape.source_of(value)
-        if op is None or op.kind not in BESIDE - {"add"} or not op.inputs:
+        if op is None or op.kind not in beside or not op.inputs:
             return op
         value = op.inputs[0]
     return None
@@ -110,7 +123,7 @@ def activated(names: Sequence[str]) -> Change:
         done = []
         for name in names:
             layer = exp.model.get_submodule(name)
-            if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            if isinstance(layer, (nn.Linear, *CONVS)):
                 replace_module(exp.model, name, by=nn.Sequential(layer, nn.ReLU()))
                 done.append(name)
         if not done:

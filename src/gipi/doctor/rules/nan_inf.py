@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gipi.doctor.copies import restore, untouched
+from gipi.doctor.edits import finite_rows
 from gipi.doctor.experiment import call, plain_step, take_step
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.rates import times_lr
@@ -149,6 +150,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         Repair(f"clip the gradient's norm at {usual:.3g}", clipped_at(usual),
                edit=f"clip_grad_norm_(model.parameters(), {usual:.3g})"),
     ]  # fmt: skip
+    if found.rows and not found.backward:
+        # Without its rows nothing is left to pass over, and no batch is lost for one of them.
+        calm.insert(0, Repair("leave out the rows whose answer is no number", finite_rows,
+                              edit="keep = model(X).isfinite().all(1); X, y = X[keep], y[keep]; or "
+                              "keep the operation that is named away from 0"))  # fmt: skip
     stable = _stable(facts) if not found.place else None
     first = [stable] if stable is not None else []
     passed = finding.evidence["passed_over"]

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.reference import Bar, bar, is_linear, reached
+from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -55,9 +55,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < 1 and falling:
         return
     now = reached(facts.exp, first)
-    margin = EXPLAINED if first.kind == "numbers" else ACCURACY
+    margin = EXPLAINED if first.kind in ("numbers", "reconstruct") else ACCURACY
     if not math.isfinite(now) or now > 1 - margin:
         return  # nobody can be better by the margin
+    if first.kind == "reconstruct":
+        yield from _gives_back(first, now, ended=trace.done >= 1)
+        return
     found = bar(first)
     if found is None or not _beaten(found, now, first, times=1.0 if trace.done >= 1 else 2.0):
         return
@@ -66,6 +69,45 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # is not too small, and stands where its planned end has found it.
     late = facts.exp.transform is not None and falling
     yield told.but(severity="hint") if late else told
+
+
+def _gives_back(first: Facts, now: float, *, ended: bool) -> Iterator[Finding]:
+    """Yield the finding where a linear code tells new rows better than the net its own.
+
+    Behind a code of the same width the net was trained badly. Where only a wider one is better the
+    width may be as it is on purpose: a hint.
+    """
+    if first.loss.name not in ("mse", "mae", "huber", "bce", "bce_logits"):
+        return
+    found = code(first)
+    if found is None:
+        return
+    edge = max(EXPLAINED, SURE * found.se)
+    if found.own - now > edge:
+        yield _of_code(found, now, min(found.width, found.wide), found.own)
+    elif ended and found.wide > found.width and found.explained - now > edge:
+        yield _of_code(found, now, found.wide, found.explained)
+
+
+def _of_code(found: Code, now: float, numbers: int, explained: float) -> Finding:
+    narrow = numbers > found.width
+    repair = Repair("train three times as long", _longer, mode="ask", edit="epochs x 3",
+                    setting="epochs")  # fmt: skip
+    return Finding(
+        "underfit",
+        f"the net gives back {now:.1%} of the variance of its own training data, through a layer "
+        f"of {found.width} numbers; the first {numbers} principal components give back "
+        f"{explained:.1%} of rows they never saw",
+        f"a code of more than {found.width} numbers, unless it is that narrow on purpose"
+        if narrow else "other weights or rates, activations, width, and a longer run",
+        severity="hint" if narrow else "problem",
+        evidence={"net_on_training_rows": now, "simple_on_new_rows": explained,
+                  "components": numbers, "narrowest": found.width},
+        confirmed=True,
+        phase="epoch",
+        strength=(explained - now) / EXPLAINED,
+        repairs=() if narrow else (repair,),
+    )  # fmt: skip
 
 
 def _beaten(found: Bar, now: float, facts: Facts, *, times: float = 1.0) -> bool:

@@ -10,13 +10,15 @@ from torch import nn
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
-from gipi.doctor.probes import Trial, compared, horizon
+from gipi.doctor.probes import TAIL, Trial, compared, horizon
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
+from gipi.doctor.schedules import other_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
@@ -30,6 +32,8 @@ AT_START, IN_RUN = 1e-4, 1e-3
 """Relative gradient of the lower layers over that of the upper ones."""
 FROM = 0.2
 """Share of the run before which a slow beginning is only that."""
+LATE = 0.5
+"""Share of the run from which on a counter-experiment may last as long as the run so far."""
 STUCK = 0.97
 """Share of its first value above which a loss has not fallen."""
 MISSED = 0.5
@@ -46,13 +50,19 @@ def before(facts: Facts) -> Iterator[Finding]:
     yield from _over_time(facts)
 
 
-def during(_: Facts, trace: Trace) -> Iterator[Finding]:
-    """Suspect where the loss has not moved and the gradient shrinks on its way down."""
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect where the loss has not moved and the gradient shrinks on its way down.
+
+    A loss that came down to that of one answer for all rows has not moved either: so far the
+    last layer's bias alone can bring it.
+    """
     if not trace.looks or not math.isfinite(trace.scale) or trace.done < FROM:
         return
     recent = trace.mean_loss(trace.step - max(5, trace.step // 3), trace.step)
-    if not recent > STUCK * trace.scale:
+    nothing = know_nothing(facts)
+    if not recent > STUCK * min(trace.scale, nothing if math.isfinite(nothing) else math.inf):
         return
+    facts.notes["stuck"] = trace
     layers = [
         (n, v.grad / v.weight) for n, v in trace.looks[-1].params.items()
         if v.dims > 1 and v.weight > 0 and v.grad > 0
@@ -121,10 +131,20 @@ def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iter
             Repair("draw the weights anew", renew,
                    edit="nn.init.orthogonal_(layer.weight, gain) for every layer, so that its "
                    "outputs have standard deviation 1 (LSUV)"),
+            Repair("draw the weights anew, and lr / 3", slower,
+                   edit="the same, and a third of the learning rate, falling as a cosine"),
             Repair("ReLU instead of sigmoid or tanh", rectified, mode="ask",
                    edit="nn.ReLU() in place of nn.Sigmoid()/nn.Tanh() between the layers"),
         ),
     )  # fmt: skip
+
+
+def slower(exp: Experiment) -> str:
+    """Draw the weights anew and train at a third of the rate.
+
+    Where no gradient came through, a rate that is too high did no harm before.
+    """
+    return f"{renew(exp)}; {other_rate(1 / 3)(exp)}"
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -135,20 +155,59 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     try:
         trial = renewed(facts)
         if not _learns(trial, other, nothing):
-            other, steps = "relu", horizon(first)
-            trial = compared(first, {"own": None, other: rectified}, steps=steps)
-            facts.passes += 2 * steps
+            other = "relu"
+            trial = _with_relu(facts, first)
     except CannotRepair:
         return None
     if not _learns(trial, other, nothing):
-        return None
-    repairs = finding.repairs if other == "renewed" else finding.repairs[::-1]
+        late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
+        if late is None:
+            return None
+        trial, other = late
+    repairs = finding.repairs
+    if other == "relu":  # the change that was seen to help comes first
+        repairs = (repairs[-1], *repairs[:-1])
     return finding.but(
         confirmed=True,
         repairs=repairs,
         evidence={**finding.evidence, "loss_before": trial.begin, "loss_as_is": trial.end("own"),
                   f"loss_{other}": trial.end(other), "loss_knowing_nothing": nothing},
     )  # fmt: skip
+
+
+def _with_relu(facts: Facts, first: Experiment) -> Trial:
+    """Return how the run goes at its beginning with ReLUs; asked once."""
+    start = facts.start or facts
+    if "rectified" not in start.notes:
+        steps = horizon(first)
+        start.notes["rectified"] = compared(first, {"own": None, "relu": rectified}, steps=steps)
+        facts.passes += 2 * steps
+    found: Trial = start.notes["rectified"]
+    return found
+
+
+def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] | None:
+    """Return a trial as long as the run so far in which another start learns; late in a run only.
+
+    What the run itself did in these steps is known: a net of twenty layers needs many steps to
+    show that it can learn, however it begins.
+    """
+    trace: Trace = facts.notes["stuck"]
+    first = (facts.start or facts).exp
+    if trace.done < LATE or trace.step <= len(tried.tails["own"]) / TAIL:
+        return None
+    size = max(1, round(TAIL * trace.step))
+    changes: dict[str, Callable[[Experiment], object]] = {"renewed": renew, "relu": rectified}
+    for name in ("renewed",) if trace.done < 1 else tuple(changes):
+        try:
+            seen = compared(first, {name: changes[name]}, steps=trace.step)
+        except CannotRepair:
+            continue
+        facts.passes += trace.step
+        own = Trial(seen.begin, {"own": trace.losses[-size:]}, {"own": trace.losses[0]}, {})
+        if _learns(both := own.and_also(seen), name, nothing):
+            return both, name
+    return None
 
 
 def _learns(trial: Trial, other: str, nothing: float) -> bool:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.rewire import Edited, OtherSense
+from gipi.doctor.copies import peeking
+from gipi.doctor.experiment import batches, call
+from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.rewire import Edited, OtherPads, OtherSense
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import Padding, Seen, asks_for_next, attentions, padding_of, sequence_of
 
@@ -40,8 +42,8 @@ def before(facts: Facts) -> Iterator[Finding]:
                     f"the causal mask of '{one.op.place}' is upside down: a place sees later ones "
                     "and none before it",
                     "time",
-                    "hide keys after the query: torch.ones(T, T).triu(1).bool() where True hides, "
-                    "tril() where True shows",
+                    advice="hide keys after the query: torch.ones(T, T).triu(1).bool() where True "
+                    "hides, tril() where True shows",
                 )
                 return
     if padding is not None and facts.base is not None:
@@ -65,16 +67,16 @@ def _keys(one: Seen, padding: Padding) -> Finding | None:
             f"the mask of '{one.op.place}' is upside down: real tokens see padding and nothing "
             "else",
             "padding",
-            "check what True means: it hides in nn.MultiheadAttention and masked_fill, and shows "
-            "in scaled_dot_product_attention",
+            pad=padding.pad,
+            advice="check what True means: it hides in nn.MultiheadAttention and masked_fill, and "
+            "shows in scaled_dot_product_attention",
         )
     hidden = float(((weight == 0).all(1) & (pad[:, 0] == 0)).sum() / (pad[:, 0] == 0).sum())
     if one.exact and hidden > SOME and not _triangle(weight):
         return _finding(
             one.op.place,
             f"the mask of '{one.op.place}' hides {hidden:.0%} of the real tokens from everyone",
-            "",
-            "make the mask from the token that is really used for padding",
+            advice="make the mask from the token that is really used for padding",
         )
     return None
 
@@ -124,17 +126,30 @@ def _no_token_matters(facts: Facts, padding: Padding) -> Iterator[Finding]:
             return
     yield _finding(
         "", "no real token of a padded row changes its output: what is pooled or kept is padding",
-        "", "weight places by 1 where they are real and by 0 where they are padding",
+        pad=padding.pad,
+        advice="weight places by 1 where they are real and by 0 where they are padding",
     )  # fmt: skip
 
 
-def _finding(place: str, message: str, which: str, advice: str) -> Finding:
-    repair = Repair("the mask in its other sense", turned(which), edit=f"~mask at '{place}'")
+def _finding(
+    place: str, message: str, which: str = "", *, advice: str, pad: int | None = None
+) -> Finding:
+    """Return the finding with what may turn the mask: in attention, or where it is made."""
+    repairs = []
+    if which:
+        repairs.append(
+            Repair("the mask in its other sense", turned(which), edit=f"~mask at '{place}'")
+        )
+    if pad is not None:
+        repairs.append(
+            Repair("the mask in its other sense wherever it is used", made_right(pad),
+                   edit=f"real = tokens != {pad}; pads = tokens == {pad}")
+        )  # fmt: skip
     told = Repair("another mask", None, mode="advise", edit=advice)
     return Finding(
         "wrong_mask", message, advice,
         where=(place,) if place else (), confirmed=True, strength=2 * EXACT,
-        repairs=(repair,) if which else (told,),
+        repairs=tuple(repairs) or (told,),
     )  # fmt: skip
 
 
@@ -144,6 +159,28 @@ def turned(which: str) -> Change:
     def change(exp: Experiment) -> str:
         exp.model = Edited(exp.model, OtherSense(which))
         return "masks of attention are taken in the other sense"
+
+    return change
+
+
+def made_right(pad: int) -> Change:
+    """Return the change that takes what tells padding from tokens in the other sense.
+
+    One mask often serves attention and the mean behind it. Raises `CannotRepair` where the model
+    compares nothing with padding.
+    """
+
+    def change(exp: Experiment) -> str:
+        twin = Edited(exp.model, OtherPads(pad))
+        x = next(batches(exp, 0))[0]
+        with peeking(exp), torch.no_grad():
+            exp.model.eval()
+            before, after = call(exp.model, x), call(twin, x)
+        if isinstance(before, Tensor) and torch.equal(before, after):
+            message = f"the model makes no mask of tokens that are {pad}"
+            raise CannotRepair(message)
+        exp.model = twin
+        return "what tells padding from tokens is taken in the other sense"
 
     return change
 
