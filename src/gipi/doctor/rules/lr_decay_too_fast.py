@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.proof import compare
-from gipi.doctor.rates import gains, paper_rates
+from gipi.doctor.rates import paper_rates
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -28,9 +28,8 @@ IDLE = 0.6
 """Share of the run by which the rate must be gone."""
 MISSED = 0.1
 MISSED_IDLE = 0.03
-"""As much again of all progress, of held rows too, shows that a run that stands was not done."""
+"""As much again of all progress, and proven on held rows, shows that what stands was not done."""
 TRIED = "a rate was given back"
-JUDGED = "the schedule was judged on paper"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -58,17 +57,16 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Suspect a rate that was used up by half of the run; no paper says what losses decide."""
-    start = facts.start or facts
-    if trace.done < 0.5 or trace.broken is not None:
+    """Suspect a rate that was used up as the run went: no paper says what losses decide."""
+    if trace.done < 0.5 or trace.broken is not None or facts.notes.get(TRIED):
         return
-    if start.notes.get(JUDGED) or facts.notes.get(TRIED):
-        return
+    start = (facts.start or facts).exp
+    if start.scheduler is not None and paper_rates(start) is not None:
+        return  # judged before the first step
     top, total = max(trace.rates), trace.planned
     peak = trace.rates.index(top)
     gone = next((i for i in range(peak, trace.step) if trace.rates[i] < GONE * top), total)
-    ahead = (paper_rates(start.exp) or [])[trace.step :]
-    if gone > IDLE * total or max([*trace.rates[gone:], *ahead]) > BACK * top:
+    if gone > IDLE * total or max(trace.rates[gone:], default=0.0) > BACK * top:
         return
     if not trace.recent > MISSED_IDLE * abs(trace.scale):
         return  # nobody can gain as much
@@ -102,7 +100,6 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """
     if finding.phase == "steps":
         return _given_back(facts, finding)
-    facts.notes[JUDGED] = True
     exp = facts.exp
     total, gone = exp.total_steps, int(finding.evidence["gone_at"])
     steps = min(total, max(30, min(160, max(round(0.3 * total), 2 * gone))))
@@ -132,8 +129,6 @@ def _given_back(facts: Facts, finding: Finding) -> Finding | None:
     facts.passes += 2 * steps + 2
     facts.notes[TRIED] = True
     if trial.missed(1.0, "again", begin=first) < MISSED_IDLE or not trial.sure(1.0, "again"):
-        return None
-    if not gains(facts, trial, "again", begin=first, share=MISSED_IDLE):
         return None
     if not compare(trial.twins[1.0], trial.twins["again"]).holds("better"):
         return None
