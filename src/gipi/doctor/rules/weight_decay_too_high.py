@@ -33,6 +33,8 @@ FROM, KEPT, HIGH = 0.2, 0.7, 0.2
 """Share of the run from which weights that kept less than this are looked at, and of the loss."""
 STANDS = 0.1
 """Fall of a low loss from one quarter of the steps to the next, as a share of it, that is none."""
+HALF_A_RUN = 200
+"""Steps up to which half of a run is trained from its start to judge a low loss."""
 FINE = "less decay brought nothing where the loss was"
 BY_RATE = "the rate makes the decay"
 SLOWER = (0.1, 0.01)
@@ -116,15 +118,16 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
     Weights shrink by rate times decay: where a lower rate gains more still, the rate is too high.
     """
-    late = finding.phase == "steps"
+    late, low = finding.phase == "steps", bool(finding.evidence.get("low"))
     exp = facts.exp
     steps = horizon(exp, 0.25 if late else 0.3, low=40, high=150)
+    if low and exp.total_steps <= 2 * HALF_A_RUN:  # small weights take long to grow again
+        exp, steps = (facts.start or facts).exp, max(40, exp.total_steps // 2)
     rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
     trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps)
     facts.passes += 2 * steps + 4
-    low = bool(finding.evidence.get("low"))
     if late:
         facts.notes[f"{FINE} {'low' if low else 'high'}"] = True
     missed = trial.missed("own", "less", begin=begin if late else math.nan)
