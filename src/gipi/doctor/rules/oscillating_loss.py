@@ -27,7 +27,7 @@ SWING = 0.12
 """Swings over the whole progress that are worth a look."""
 HEAVY = 0.97
 """Momentum at which a net swings by itself."""
-CARRIES = 0.1
+CARRIES = 0.2
 """Share of the run that such momentum must outlast: 1/(1 - momentum) steps."""
 FALLS = 0.1
 """Share of the present rate below which a rate that is still to come ends swings by itself."""
