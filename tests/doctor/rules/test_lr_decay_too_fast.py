@@ -9,6 +9,7 @@ from torch.optim import lr_scheduler
 
 from gipi.doctor.rates import paper_rates
 from gipi.doctor.rules.lr_decay_too_fast import RULE
+from gipi.doctor.schedules import constant
 
 
 def scheduled(make, every="step", lr=3e-3):
@@ -63,7 +64,7 @@ def test_a_schedule_that_gives_up_is_named_as_the_run_goes() -> None:
     exp = waiting(regression(), patience=0, threshold=0.3)
     diagnosis = seen(exp, RULE, train=True)
     first = diagnosis.findings[0]
-    assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "steps")
+    assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "epoch")
     assert first.confirmed
     treatment = diagnosis.repair()
     assert treatment is not None
@@ -76,6 +77,14 @@ def test_a_rate_that_fell_where_the_loss_stood_is_healthy(splits) -> None:
     exp = waiting(splits, patience=1, threshold=1e-3)
     exp.optimizer.param_groups[0]["lr"] = 0.02
     assert seen(exp, RULE, train=True).findings == []
+
+
+def test_one_rate_for_the_whole_run_keeps_the_proportions_of_groups() -> None:
+    exp = waiting(blobs(), patience=0)
+    exp.optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)], "lr": 6e-3})
+    assert constant(0.01)(exp) == "the learning rate stays at 0.01"
+    assert exp.scheduler is None
+    assert [g["lr"] for g in exp.optimizer.param_groups] == pytest.approx([0.01, 0.02])
 
 
 def test_rates_on_paper_are_those_of_the_run() -> None:

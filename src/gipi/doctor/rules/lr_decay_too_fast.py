@@ -9,7 +9,7 @@ from gipi.doctor.probes import compared, horizon
 from gipi.doctor.proof import compare
 from gipi.doctor.rates import paper_rates
 from gipi.doctor.rule import Rule
-from gipi.doctor.schedules import cosine
+from gipi.doctor.schedules import constant, cosine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,9 +80,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
                   "first_loss": trace.scale,
                   "rates": trace.rates[:: max(1, trace.step // 32)]},
-        phase="steps",
+        phase="epoch",  # which repair is best shows at the end of a run
         strength=total / max(gone, 1),
-        repairs=_repairs(top, total),
+        repairs=(
+            *_repairs(top, total),
+            Repair("no schedule", constant(top), edit=f"lr={top:.3g} and no scheduler"),
+        ),
     )  # fmt: skip
 
 
@@ -98,7 +101,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
     Where it was used up in the course of the run, go on from there with and without a rate.
     """
-    if finding.phase == "steps":
+    if finding.phase != "before":
         return _given_back(facts, finding)
     exp = facts.exp
     total, gone = exp.total_steps, int(finding.evidence["gone_at"])
