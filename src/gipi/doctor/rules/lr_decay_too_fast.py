@@ -29,7 +29,7 @@ IDLE = 0.6
 MISSED = 0.1
 MISSED_IDLE = 0.03
 """As much again of all progress, and proven on held rows, shows that what stands was not done."""
-TRIED = "a rate was given back"
+NAMED, TRIED = "the schedule was named", "a rate was given back"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -60,9 +60,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect a rate that was used up as the run went: no paper says what losses decide."""
     if trace.done < 0.5 or trace.broken is not None or facts.notes.get(TRIED):
         return
-    start = (facts.start or facts).exp
-    if start.scheduler is not None and paper_rates(start) is not None:
-        return  # judged before the first step
+    start = facts.start or facts
+    known = start.exp.scheduler is not None and paper_rates(start.exp) is not None
+    if start.notes.get(NAMED) or (known and not list(before(start))):
+        return  # named, or found sound, before the first step
     top, total = max(trace.rates), trace.planned
     peak = trace.rates.index(top)
     gone = next((i for i in range(peak, trace.step) if trace.rates[i] < GONE * top), total)
@@ -111,6 +112,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     facts.passes += 2 * steps
     if trial.missed("own", "stretched") < MISSED or not trial.sure("own", "stretched"):
         return None
+    facts.notes[NAMED] = True
     return finding.but(
         confirmed=True,
         evidence={**finding.evidence, "loss_as_is": trial.end("own"),
