@@ -25,13 +25,7 @@ def cosine(peak: float | None = None) -> Change:
     """
 
     def change(exp: Experiment) -> str:
-        total, groups = exp.total_steps, exp.optimizer.param_groups
-        factor = 1.0 if peak is None else peak / groups[0]["lr"] if groups[0]["lr"] else None
-        for group in groups:
-            group["lr"] = peak if factor is None else group["lr"] * factor
-            for key in ("initial_lr", "max_lr", "min_lr"):
-                group.pop(key, None)
-        highest = groups[0]["lr"]
+        total, highest = exp.total_steps, _set(exp, peak)
         exp.scheduler = torch.optim.lr_scheduler.LambdaLR(
             exp.optimizer, partial(_cosine, total=total, warm=max(1, round(WARM * total)))
         )
@@ -39,6 +33,27 @@ def cosine(peak: float | None = None) -> Change:
         return f"the learning rate falls from {highest:.3g} to 0 as a cosine over {total} steps"
 
     return change
+
+
+def constant(peak: float) -> Change:
+    """Return the change to one rate for the whole run, `peak` for the first group."""
+
+    def change(exp: Experiment) -> str:
+        exp.scheduler = None
+        return f"the learning rate stays at {_set(exp, peak):.3g}"
+
+    return change
+
+
+def _set(exp: Experiment, peak: float | None) -> float:
+    """Set the rate of the first group, others in proportion, and return it."""
+    groups = exp.optimizer.param_groups
+    factor = 1.0 if peak is None else peak / groups[0]["lr"] if groups[0]["lr"] else None
+    for group in groups:
+        group["lr"] = peak if factor is None else group["lr"] * factor
+        for key in ("initial_lr", "max_lr", "min_lr"):
+            group.pop(key, None)
+    return float(groups[0]["lr"])
 
 
 def other_rate(factor: float) -> Change:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, seen
+from tests.doctor.patients import blobs, experiment, mlp, regression, seen
 from torch.optim import lr_scheduler
 
 from gipi.doctor.rates import paper_rates
 from gipi.doctor.rules.lr_decay_too_fast import RULE
+from gipi.doctor.schedules import constant
 
 
 def scheduled(make, every="step", lr=3e-3):
@@ -49,6 +50,41 @@ def test_usual_schedules_are_left_alone(make) -> None:
 def test_a_fast_decay_that_sufficed_is_healthy() -> None:
     exp = scheduled(lambda o: lr_scheduler.ExponentialLR(o, 0.4), "epoch", lr=0.05)
     assert seen(exp, RULE).findings == []
+
+
+def waiting(splits, **more):
+    torch.manual_seed(0)
+    model = mlp() if splits[0][1].dtype == torch.int64 else mlp(out=1)
+    exp = experiment(model, splits, lr=3e-3, epochs=20)
+    exp.scheduler = lr_scheduler.ReduceLROnPlateau(exp.optimizer, **more)
+    return exp
+
+
+def test_a_schedule_that_gives_up_is_named_as_the_run_goes() -> None:
+    exp = waiting(regression(), patience=0, threshold=0.3)
+    diagnosis = seen(exp, RULE, train=True)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "epoch")
+    assert first.confirmed
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.75 * treatment.before["loss"]
+    assert treatment.undo() is exp
+
+
+@pytest.mark.parametrize("splits", [blobs(), regression(noise=2.0)])
+def test_a_rate_that_fell_where_the_loss_stood_is_healthy(splits) -> None:
+    exp = waiting(splits, patience=1, threshold=1e-3)
+    exp.optimizer.param_groups[0]["lr"] = 0.02
+    assert seen(exp, RULE, train=True).findings == []
+
+
+def test_one_rate_for_the_whole_run_keeps_the_proportions_of_groups() -> None:
+    exp = waiting(blobs(), patience=0)
+    exp.optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)], "lr": 6e-3})
+    assert constant(0.01)(exp) == "the learning rate stays at 0.01"
+    assert exp.scheduler is None
+    assert [g["lr"] for g in exp.optimizer.param_groups] == pytest.approx([0.01, 0.02])
 
 
 def test_rates_on_paper_are_those_of_the_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, regression, seen
 
@@ -35,6 +36,22 @@ def test_usual_momentum_and_noise_are_left_alone() -> None:
     assert seen(noisy, RULE, train=True).problems == []
     easy = experiment(mlp(), blobs(), lr=0.03, batch_size=4)
     assert seen(easy, RULE, train=True).problems == []
+
+
+def test_momentum_that_outlasts_the_run_is_named_though_no_epoch_shows_a_swing() -> None:
+    exp = heavy(0.99, 0.01)
+    steps, trace = exp.total_steps, Trace(exp.total_steps, exp.steps_per_epoch)
+    trace.losses, trace.rates = (
+        [1.0 - 0.5 * i / steps for i in range(steps // 2)],
+        [0.01] * 5 * steps,
+    )
+    assert [f.evidence["memory"] for f in during(Facts(exp), trace)] == [pytest.approx(100)]
+    exp.optimizer.param_groups[0]["momentum"] = 0.95
+    assert list(during(Facts(exp), trace)) == []
+    exp.optimizer.param_groups[0]["momentum"] = 0.99
+    trace.planned *= 10  # a run that is long enough to use it
+    trace.losses = [1.0 - 0.05 * i / steps for i in range(5 * steps)]
+    assert list(during(Facts(exp), trace)) == []
 
 
 def test_a_schedule_that_ends_the_swings_by_itself_is_waited_for() -> None:

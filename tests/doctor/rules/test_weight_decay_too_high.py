@@ -42,6 +42,23 @@ def test_usual_decay_is_left_alone() -> None:
         assert seen(decayed(kind, decay, lr), RULE, train=True).findings == []
 
 
+def test_decay_that_keeps_a_low_loss_from_falling_is_named_late() -> None:
+    torch.manual_seed(0)
+    (X, _), (Xv, _) = regression()
+    slope = torch.linspace(-0.5, 0.5, X.shape[1])[:, None]
+    exp = experiment(mlp(out=1), ((X, X @ slope), (Xv, Xv @ slope)), epochs=20)
+    exp.optimizer = torch.optim.AdamW(exp.model.parameters(), lr=0.01, weight_decay=6.0)
+    diagnosis = seen(exp, RULE, train=True)
+    assert [(f.code, f.severity, f.phase) for f in diagnosis.findings] == [
+        ("weight_decay_too_high", "problem", "steps")
+    ]
+
+
+def test_a_rate_that_makes_a_usual_decay_shrink_weights_is_not_called_decay() -> None:
+    exp = decayed(torch.optim.AdamW, 0.01, 1.0)
+    assert seen(exp, RULE, train=True).findings == []
+
+
 def test_decay_that_noise_asks_for_is_healthy() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(out=1, hidden=64), regression(200, noise=1.0), lr=0.01)

@@ -5,21 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import compared
+from gipi.doctor.probes import compared, horizon
+from gipi.doctor.proof import compare
 from gipi.doctor.rates import paper_rates
 from gipi.doctor.rule import Rule
-from gipi.doctor.schedules import cosine
+from gipi.doctor.schedules import constant, cosine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
 
 AREA = 0.2
 """Mean rate over the highest one: half of it is a cosine, a hundredth is hardly a run."""
 GONE = 0.02
 """Share of the highest rate below which steps do next to nothing."""
+BACK = 0.2
+"""Share of the highest rate from which a rate that was gone has come back."""
+IDLE = 0.6
+"""Share of the run by which the rate must be gone."""
 MISSED = 0.1
+MISSED_IDLE = 0.03
+"""As much again of all progress, and proven on held rows, shows that what stands was not done."""
+NAMED, TRIED = "the schedule was named", "a rate was given back"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -31,7 +41,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     area = sum(rates) / total / top
     peak = rates.index(top)
     gone = next((i for i in range(peak, total) if rates[i] < GONE * top), total)
-    if area >= AREA or gone > 0.6 * total or max(rates[gone:]) > 10 * GONE * top:
+    if area >= AREA or gone > IDLE * total or max(rates[gone:]) > BACK * top:
         return
     yield Finding(
         "lr_decay_too_fast",
@@ -42,16 +52,58 @@ def before(facts: Facts) -> Iterator[Finding]:
         evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
                   "rates": rates[:: max(1, total // 32)]},
         strength=AREA / area,
+        repairs=_repairs(top, total),
+    )  # fmt: skip
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect a rate that was used up as the run went: no paper says what losses decide."""
+    if trace.done < 0.5 or trace.broken is not None or facts.notes.get(TRIED):
+        return
+    start = facts.start or facts
+    known = start.exp.scheduler is not None and paper_rates(start.exp) is not None
+    if start.notes.get(NAMED) or (known and not list(before(start))):
+        return  # named, or found sound, before the first step
+    top, total = max(trace.rates), trace.planned
+    peak = trace.rates.index(top)
+    gone = next((i for i in range(peak, trace.step) if trace.rates[i] < GONE * top), total)
+    if gone > IDLE * total or max(trace.rates[gone:], default=0.0) > BACK * top:
+        return
+    if not trace.recent > MISSED_IDLE * abs(trace.scale):
+        return  # nobody can gain as much
+    area = sum(trace.rates) / trace.step / top
+    yield Finding(
+        "lr_decay_too_fast",
+        f"the learning rate fell below {GONE:.0%} of its highest ({top:.3g}) at step {gone} of "
+        f"{total} and stayed there; the loss has stood at {trace.recent:.4g} since",
+        "let the schedule fall over the whole run, such as half a cosine; where it waits for the "
+        "loss, give it more patience and a smaller threshold",
+        evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
+                  "first_loss": trace.scale,
+                  "rates": trace.rates[:: max(1, trace.step // 32)]},
+        phase="epoch",  # which repair is best shows at the end of a run
+        strength=total / max(gone, 1),
         repairs=(
-            Repair("cosine over the whole run", cosine(top), setting="schedule",
-                   edit=f"torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, {total}), "
-                   "stepped after every batch"),
+            *_repairs(top, total),
+            Repair("no schedule", constant(top), edit=f"lr={top:.3g} and no scheduler"),
         ),
     )  # fmt: skip
 
 
+def _repairs(top: float, total: int) -> tuple[Repair, ...]:
+    edit = (
+        f"torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, {total}), stepped after every batch"
+    )
+    return (Repair("cosine over the whole run", cosine(top), setting="schedule", edit=edit),)
+
+
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train until the schedule's rate is used up, and as long with a schedule of full length."""
+    """Train until the schedule's rate is used up, and as long with a schedule of full length.
+
+    Where it was used up in the course of the run, go on from there with and without a rate.
+    """
+    if finding.phase != "before":
+        return _given_back(facts, finding)
     exp = facts.exp
     total, gone = exp.total_steps, int(finding.evidence["gone_at"])
     steps = min(total, max(30, min(160, max(round(0.3 * total), 2 * gone))))
@@ -60,10 +112,35 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     facts.passes += 2 * steps
     if trial.missed("own", "stretched") < MISSED or not trial.sure("own", "stretched"):
         return None
+    facts.notes[NAMED] = True
     return finding.but(
         confirmed=True,
         evidence={**finding.evidence, "loss_as_is": trial.end("own"),
                   "loss_stretched": trial.end("stretched")},
+    )  # fmt: skip
+
+
+def _given_back(facts: Facts, finding: Finding) -> Finding | None:
+    """Go on as it is, and with the highest rate once more, falling to 0 as a cosine."""
+    exp, top = facts.exp, float(finding.evidence["highest"])
+    first = float(finding.evidence["first_loss"])
+    steps = horizon(exp, 0.3, low=30, high=160)
+
+    def again(twin: Experiment) -> str:
+        twin.epochs = steps / twin.steps_per_epoch
+        return cosine(top)(twin)
+
+    trial = compared(exp, {1.0: None, "again": again}, steps=steps)
+    facts.passes += 2 * steps + 2
+    facts.notes[TRIED] = True
+    if trial.missed(1.0, "again", begin=first) < MISSED_IDLE or not trial.sure(1.0, "again"):
+        return None
+    if not compare(trial.twins[1.0], trial.twins["again"]).holds("better"):
+        return None
+    return finding.but(
+        confirmed=True,
+        evidence={**finding.evidence, "loss_as_is": trial.end(1.0),
+                  "loss_with_a_rate": trial.end("again")},
     )  # fmt: skip
 
 
@@ -76,6 +153,7 @@ RULE = Rule(
     do="let the schedule end where the run ends; step it as often as it was made for",
     source="Loshchilov and Hutter 2017, arXiv:1608.03983; Li et al. 2020, arXiv:1905.04753",
     before=before,
+    during=during,
     confirm=confirm,
     passes=120,
     causes=("lr_too_low", "plateau", "underfit"),

@@ -27,6 +27,8 @@ SWING = 0.12
 """Swings over the whole progress that are worth a look."""
 HEAVY = 0.97
 """Momentum at which a net swings by itself."""
+CARRIES = 0.2
+"""Share of the run that such momentum must outlast: 1/(1 - momentum) steps."""
 FALLS = 0.1
 """Share of the present rate below which a rate that is still to come ends swings by itself."""
 MISSED = 0.1
@@ -37,6 +39,9 @@ HIGHER = 0.3
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where mean losses of stretches swing by a tenth of all progress."""
     momentum = _momentum(facts.exp)
+    if _carries(facts, trace):
+        yield _carried(facts, trace)
+        return
     width = trace.per_epoch if trace.step >= PARTS * trace.per_epoch else trace.step // (2 * PARTS)
     if width < 2 or trace.broken is not None or not math.isfinite(trace.scale):
         return
@@ -69,6 +74,33 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         strength=size / (SWING * progress),
         repairs=_repairs(momentum, facts.exp.optimizer.param_groups[0]["lr"]),
     )  # fmt: skip
+
+
+def _carries(facts: Facts, trace: Trace) -> bool:
+    """Whether a step goes on for a large part of the run, and the loss is not down yet.
+
+    Such waves are as long as the momentum's memory: means of epochs may not show one whole.
+    """
+    momentum = _momentum(facts.exp)
+    if momentum < HEAVY or not 0.25 <= trace.done < 1 or trace.broken is not None:
+        return False
+    long = 1 / max(1 - momentum, 1e-6) > CARRIES * trace.planned
+    return long and trace.recent > MISSED * abs(trace.scale) and not _will_fall(facts, trace)
+
+
+def _carried(facts: Facts, trace: Trace) -> Finding:
+    momentum = _momentum(facts.exp)
+    memory = 1 / max(1 - momentum, 1e-6)
+    return Finding(
+        "oscillating_loss",
+        f"momentum of {momentum:g} carries every step on for {memory:.0f} more, and the run has "
+        f"{trace.planned}: weights swing around where the loss is lower than {trace.recent:.4g}",
+        "lower momentum to 0.9",
+        evidence={"momentum": momentum, "memory": memory, "first_loss": trace.scale},
+        phase="epoch",
+        strength=memory / (CARRIES * trace.planned),
+        repairs=_repairs(momentum, facts.exp.optimizer.param_groups[0]["lr"]),
+    )
 
 
 def _will_fall(facts: Facts, trace: Trace) -> bool:

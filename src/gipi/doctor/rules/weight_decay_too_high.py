@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.probes import compared, horizon, loss_on
-from gipi.doctor.rates import paper_rates
+from gipi.doctor.proof import compare
+from gipi.doctor.rates import paper_rates, times_lr
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -26,9 +27,17 @@ PULL = 0.5
 LEAST = 5e-3
 """Decay below which nothing is looked at."""
 MISSED = 0.12
+LOWER, LITTLE = 2 / 3, 0.03
+"""Of a low loss that stands still less decay may leave this, and gain this share of progress."""
 FROM, KEPT, HIGH = 0.2, 0.7, 0.2
 """Share of the run from which weights that kept less than this are looked at, and of the loss."""
-FINE = "less decay brings nothing"
+STANDS = 0.1
+"""Fall of a low loss from one quarter of the steps to the next, as a share of it, that is none."""
+HALF_A_RUN = 200
+"""Steps up to which half of a run is trained from its start to judge a low loss."""
+FINE = "less decay brought nothing where the loss was"
+BY_RATE = "the rate makes the decay"
+SLOWER = (0.1, 0.01)
 DECOUPLED = ("AdamW", "NAdamW", "SGDW", "Lion", "Muon", "Adafactor")
 
 
@@ -48,23 +57,39 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Suspect a decay once matrices have lost a third of their size while the loss stayed high."""
+    """Suspect a decay once matrices have lost a third of their size and the loss is high.
+
+    Or where it shrank them so and the loss stands still, low as it is.
+    """
     wd = max(
         (float(g.get("weight_decay") or 0.0) for g in facts.exp.optimizer.param_groups), default=0.0
     )
-    if wd < LEAST or len(trace.looks) < 2 or facts.notes.get(FINE) or trace.done < FROM:
+    if wd < LEAST or len(trace.looks) < 2 or trace.done < FROM:
+        return
+    if (facts.start or facts).notes.get(BY_RATE):
         return
     first, last = trace.looks[0].params, trace.looks[-1].params
     kept = [last[n].weight / v.weight for n, v in first.items()
             if n in last and v.dims > 1 and v.weight > 0]  # fmt: skip
-    recent = trace.recent
     shrinks = wd * sum(trace.rates)
     shrunk = bool(kept) and median(kept) < KEPT
     if not shrunk and shrinks < 2 * SHRINKS:
         return
-    if not recent > HIGH * trace.scale:
+    high = trace.recent > HIGH * trace.scale
+    if facts.notes.get(f"{FINE} {'high' if high else 'low'}") or not (high or _stands(trace)):
         return
-    yield from _finding(wd, shrinks, math.nan, "steps", 1 / max(median(kept), 1e-3))
+    strength = 1 / max(median(kept), 1e-3)
+    for finding in _finding(wd, shrinks, math.nan, "steps", strength):
+        yield finding.but(evidence={**finding.evidence, "low": not high})
+
+
+def _stands(trace: Trace) -> bool:
+    """Whether the last quarter of the steps gained next to nothing on the quarter before."""
+    if trace.done < 0.5 or not trace.recent > LITTLE * abs(trace.scale):
+        return False
+    quarter = trace.step // 4
+    before = trace.mean_loss(trace.step - 2 * quarter, trace.step - quarter)
+    return before - trace.mean_loss(trace.step - quarter, trace.step) < STANDS * abs(before)
 
 
 def _finding(
@@ -89,24 +114,41 @@ def _finding(
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train with the decay and with a hundredth of it: rows that were not trained on must gain."""
-    late = finding.phase == "steps"
+    """Train with the decay and with a hundredth of it: rows that were not trained on must gain.
+
+    Weights shrink by rate times decay: where a lower rate gains more still, the rate is too high.
+    """
+    late, low = finding.phase == "steps", bool(finding.evidence.get("low"))
     exp = facts.exp
     steps = horizon(exp, 0.25 if late else 0.3, low=40, high=150)
+    if low and exp.total_steps <= 2 * HALF_A_RUN:  # small weights take long to grow again
+        exp, steps = (facts.start or facts).exp, max(40, exp.total_steps // 2)
     rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
     trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps)
     facts.passes += 2 * steps + 4
-    facts.notes[FINE] = late
+    if late:
+        facts.notes[f"{FINE} {'low' if low else 'high'}"] = True
     missed = trial.missed("own", "less", begin=begin if late else math.nan)
-    if missed < MISSED or not trial.sure("own", "less"):
+    lower = low and trial.end("less") < LOWER * trial.end("own")
+    if missed < (LITTLE if lower else MISSED) or not trial.sure("own", "less"):
         return None
     evidence = {**finding.evidence, "loss_as_is": trial.end("own"), "loss_less": trial.end("less")}
     if rows is not None:
         own, other = loss_on(trial.twins["own"], *rows), loss_on(trial.twins["less"], *rows)
         gain = (own - other) / max(begin - other, 0.2 * abs(begin), 1e-12)
-        if not gain > MISSED:
+        if not gain > (LITTLE if lower and other < LOWER * own else MISSED):
+            return None
+        if low and not compare(trial.twins["own"], trial.twins["less"]).holds("better"):
+            return None
+    if not late:
+        slow = compared(exp, {f: times_lr(f) for f in SLOWER}, steps=steps)
+        facts.passes += len(SLOWER) * steps
+        trial = trial.and_also(slow)
+        best = slow.best()
+        if trial.missed("less", best) > MISSED and trial.sure("less", best):
+            facts.notes[BY_RATE] = True
             return None
     return finding.but(confirmed=True, evidence=evidence)
 
@@ -154,6 +196,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=240,
     causes=("underfit", "plateau", "vanishing_gradient", "lr_too_low"),
 )
