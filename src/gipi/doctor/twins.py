@@ -31,6 +31,10 @@ DISTINCT = 10
 MORE = 10.0
 AT_ONCE = 2_000_000
 """Numbers whose frequencies are counted at once."""
+AS_OFTEN = 2.0
+"""Equal rows over rows that go on where another begins, up to which windows are equal by chance."""
+PLACES = 8
+"""Places that rows have at least that may be windows of a longer text or series."""
 MOST, NUMBERS = 200_000, 50_000_000
 """Rows, and numbers in them, up to which all of a split are compared."""
 
@@ -167,3 +171,26 @@ def _parts(X: Any) -> Iterator[Tensor]:
     elif isinstance(X, (tuple, list)):
         for value in X:
             yield from _parts(value)
+
+
+def are_windows(found: Copies) -> bool:
+    """Whether rows are windows of a longer text or series, which overlap as often as they repeat.
+
+    Of windows that begin anywhere, two that begin at one place are as many as two that begin one
+    place apart: an equal pair is nothing but the largest overlap.
+    """
+    X = found.X
+    if not isinstance(X, Tensor) or X.ndim not in (2, 3) or X.shape[1] < PLACES:
+        return False
+    if X.ndim == 2 and X.is_floating_point():
+        return False
+    X = X[found.telling]
+    _, counts = torch.unique(found.keys[found.telling], return_counts=True)
+    equal = int((counts * (counts - 1)).sum())
+    overlapping = 0
+    for shift in (1, 2, 3):
+        later, earlier = keys_of(X[:, shift:]), keys_of(X[:, :-shift])
+        both, which = torch.unique(torch.cat([later, earlier]), return_inverse=True)
+        ends, begins = (torch.bincount(part, minlength=len(both)) for part in which.split(len(X)))
+        overlapping += int((ends * begins).sum()) - int((later == earlier).sum())
+    return equal <= AS_OFTEN * overlapping / 3

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from gipi.doctor.edits import at_hand, kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, cpu, origin
-from gipi.doctor.twins import Copies, first_of, keys_of, training_copies
+from gipi.doctor.twins import Copies, are_windows, first_of, keys_of, training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 SHARE, HINT = 0.2, 0.05
 LEAST = 20
 BALANCED, ONCE = 1.5, 1.3
-AS_OFTEN = 2.0
-"""Equal rows over rows that go on where another begins, up to which windows are equal by chance."""
-PLACES = 8
-"""Places that rows have at least that may be windows of a longer text or series."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -40,7 +35,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     again = found.telling & ~found.first
     if said < 0.5 or int(again.sum()) < LEAST or found.share < HINT or _drawn(facts, found):
         return
-    windows = _are_windows(found)
+    windows = are_windows(found)
     if windows and found.share < SHARE:
         return
     _, counts = torch.unique(found.keys[found.telling], return_counts=True)
@@ -77,29 +72,6 @@ def dedupe(exp: Experiment) -> str:
         f"took {int((~first).sum())} of {len(first)} training rows out that repeat another; "
         f"{exp.epochs:.3g} epochs make as many steps"
     )
-
-
-def _are_windows(found: Copies) -> bool:
-    """Whether rows are windows of a longer text or series, which overlap as often as they repeat.
-
-    Of windows that begin anywhere, two that begin at one place are as many as two that begin one
-    place apart: an equal pair is nothing but the largest overlap.
-    """
-    X = found.X
-    if not isinstance(X, Tensor) or X.ndim not in (2, 3) or X.shape[1] < PLACES:
-        return False
-    if X.ndim == 2 and X.is_floating_point():
-        return False
-    X = X[found.telling]
-    _, counts = torch.unique(found.keys[found.telling], return_counts=True)
-    equal = int((counts * (counts - 1)).sum())
-    overlapping = 0
-    for shift in (1, 2, 3):
-        later, earlier = keys_of(X[:, shift:]), keys_of(X[:, :-shift])
-        both, which = torch.unique(torch.cat([later, earlier]), return_inverse=True)
-        ends, begins = (torch.bincount(part, minlength=len(both)) for part in which.split(len(X)))
-        overlapping += int((ends * begins).sum()) - int((later == earlier).sum())
-    return equal <= AS_OFTEN * overlapping / 3
 
 
 def _drawn(facts: Facts, found: Copies) -> bool:

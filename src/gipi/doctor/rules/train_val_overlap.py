@@ -12,7 +12,15 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import is_tokens, origin, the_lens
-from gipi.doctor.twins import bits_of, enough, first_of, inputs_of, keys_of, training_copies
+from gipi.doctor.twins import (
+    are_windows,
+    bits_of,
+    enough,
+    first_of,
+    inputs_of,
+    keys_of,
+    training_copies,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +60,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     telling = _bits(X, V, first) >= enough(n)
     seen = found & telling
     # What is as frequent within the training rows as across the splits comes of the data.
-    chance = 0.0 if bool(telling.all()) else there.in_company
+    by_chance = not bool(telling.all()) or are_windows(there)
+    chance = there.in_company if by_chance else 0.0
     share = float(seen.double().mean())
     if int(seen.sum()) >= LEAST and share > max(SHARE, TIMES * chance):
         yield _finding(share, seen, exact=True, count=int(seen.sum()))
