@@ -33,6 +33,8 @@ AT_ONCE = 2_000_000
 """Numbers whose frequencies are counted at once."""
 AS_OFTEN = 2.0
 """Equal rows over rows that go on where another begins, up to which windows are equal by chance."""
+OVERLAPS = 0.01
+"""Pairs that overlap with all but one place, as a share of the rows, that windows have at least."""
 PLACES = 8
 """Places that rows have at least that may be windows of a longer text or series."""
 MOST, NUMBERS = 200_000, 50_000_000
@@ -193,4 +195,5 @@ def are_windows(found: Copies) -> bool:
         both, which = torch.unique(torch.cat([later, earlier]), return_inverse=True)
         ends, begins = (torch.bincount(part, minlength=len(both)) for part in which.split(len(X)))
         overlapping += int((ends * begins).sum()) - int((later == earlier).sum())
-    return equal <= AS_OFTEN * overlapping / 3
+    often = overlapping / 3
+    return often >= OVERLAPS * len(X) and equal <= AS_OFTEN * often

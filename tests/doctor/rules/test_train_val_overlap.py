@@ -15,6 +15,8 @@ from tests.doctor.patients import (
     seen,
     token_rows,
 )
+from tests.doctor.wired import Attention as Letters
+from tests.doctor.wired import words_loss
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -117,3 +119,18 @@ def test_several_inputs_a_row(*, named: bool) -> None:
         diagnosis = diagnose(exp, train=False)
         assert not diagnosis.broken
         assert [f.code for f in diagnosis.problems] == found
+
+
+def test_lines_that_a_text_says_again_and_again_are_no_overlap() -> None:
+    g = torch.Generator().manual_seed(0)
+    part = torch.randint(0, 26, (2, 9000), generator=g)
+    line = torch.randint(0, 26, (40,), generator=g)
+    for start in range(0, 9000, 300):
+        part[:, start : start + 40] = line
+    cut = [t[torch.randint(0, 8900, (n, 1), generator=g) + torch.arange(17)]
+           for t, n in zip(part, (900, 200), strict=True)]  # fmt: skip
+    train, val = ((c[:, :-1], c[:, 1:]) for c in cut)
+    assert bool(torch.isin(keys_of(val[0]), keys_of(train[0])).double().mean() > 0.02)
+    assert findings(experiment(Letters(26, 26), (train, val), loss=words_loss), RULE) == []
+    copied = (torch.cat([val[0][:100], train[0][:60]]), torch.cat([val[1][:100], train[1][:60]]))
+    assert findings(experiment(Letters(26, 26), (train, copied), loss=words_loss), RULE) != []

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SHARE = 0.01
 LEAST = 3
-TIMES = 3.0
+TIMES, WINDOWS = 3.0, 1.5
 NEAR = 0.1
 NEAR_SHARE = 0.1
 """Share of validation rows that must be nearly a training row before that is called an overlap."""
@@ -60,10 +60,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     telling = _bits(X, V, first) >= enough(n)
     seen = found & telling
     # What is as frequent within the training rows as across the splits comes of the data.
-    by_chance = not bool(telling.all()) or are_windows(there)
-    chance = there.in_company if by_chance else 0.0
+    # Of windows of a text that is as usual as two training windows that begin at one place.
+    times = WINDOWS if are_windows(there) else TIMES * (not bool(telling.all()))
     share = float(seen.double().mean())
-    if int(seen.sum()) >= LEAST and share > max(SHARE, TIMES * chance):
+    if int(seen.sum()) >= LEAST and share > max(SHARE, times * there.in_company):
         yield _finding(share, seen, exact=True, count=int(seen.sum()))
         return
     if not bool(telling.all()):

@@ -16,6 +16,7 @@ from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
 from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
 from gipi.doctor.trials import trial
+from gipi.doctor.twins import are_windows, training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +95,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             gain = first - left_out
             hurt = gain > 0.05 * abs(first) and on_val - left_out > PART * gain
     evidence = {**finding.evidence, **numbers}
+    # A training row that is left out has its neighbours in training; no validation row has.
+    hurt = hurt and not are_windows(training_copies(origin(facts)))
     if hurt and not in_time_order(facts) and not facts.exp.declared.get("groups"):
         return finding.but(confirmed=True, evidence=evidence)
     apart = finding.evidence.get("auc", 0.0) > FAR
