@@ -161,7 +161,7 @@ def matched(ours_kk: Tensor, theirs_kk: Tensor) -> tuple[Tensor, float]:
 
 def _profile(pairs_kk: Tensor) -> Tensor:
     """Return what is known of every token without a number: its shares of pairs, in order."""
-    both = torch.cat([pairs_kk, pairs_kk.T], 1).unflatten(1, (2, -1)).sort(-1).values
+    both: Tensor = torch.cat([pairs_kk, pairs_kk.T], 1).unflatten(1, (2, -1)).sort(-1).values
     return both.flatten(1) / pairs_kk.sum()
 
 
@@ -173,7 +173,7 @@ def _frequent(X: Tensor, pads: set[int]) -> Tensor:
 
 def _within(X: Tensor, token: int) -> bool:
     """Whether a token stands between others, where padding does not."""
-    other = token != X
+    other = X.ne(token)
     return bool((other[:, :-2] & ~other[:, 1:-1] & other[:, 2:]).any())
 
 
