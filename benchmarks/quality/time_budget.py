@@ -163,12 +163,13 @@ def table() -> str:
             continue
         rows = [newest[seed] for seed in sorted(newest)]
         median = statistics.median(r["score"] for r in rows)
-        worst = max((r["of_budget"] or 0.0 for r in rows), key=lambda share: abs(share - 1))
+        shares = [r["of_budget"] for r in rows if r["of_budget"]]
+        worst = f"{max(shares, key=lambda share: abs(share - 1)):.3f}" if shares else "-"
         scores = ", ".join(f"{r['score']:.4f}" for r in rows)
         sign = "<" if work.below else ">="
         commits = ", ".join(dict.fromkeys(r["commit"] for r in rows))
         lines.append(f"| {name} | {work.metric} | {scores} | {median:.4f} | {sign} {work.bound} "
-                     f"| {worst:.3f} | {commits} |")  # fmt: skip
+                     f"| {worst} | {commits} |")  # fmt: skip
     return "\n".join(lines)
 
 
