@@ -16,6 +16,8 @@ from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origi
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
+EVERY = "every column"
+"""How what is said of all columns begins."""
 KINDS = ("table", "sequence", "image")
 LEAST = 30
 HALF = 600
@@ -142,16 +144,16 @@ def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
             usual > 1.5 or float(off[wide].median()) > 1
         ):
             return (
-                "every column is standardised in one split alone",
+                f"{EVERY} is standardised in one split alone",
                 _worst(off + factor, 1.0),
                 usual,
             )
         if usual > 3:
-            return "every column is on another scale", _worst(factor, 3.0), usual
+            return f"{EVERY} is on another scale", _worst(factor, 3.0), usual
         if float(factor.max()) > 5:
             return "a column is on another scale", _worst(factor, 5.0), float(factor.max())
         if float(off[wide].median()) > 5:
-            return "every column lies elsewhere", _worst(off, 5.0), float(off[wide].median())
+            return f"{EVERY} lies elsewhere", _worst(off, 5.0), float(off[wide].median())
         if bool(lost.any()):
             return "a column is constant in validation", _worst(lost.double(), 0.5), 5.0
     turned = turn(facts)
@@ -302,7 +304,9 @@ def affine_to_training(facts: Facts) -> Any:
     fits = (s.val_std > 0) & (s.std > 0)
     factor = torch.where(fits, s.std / s.val_std.clamp_min(1e-300), torch.ones_like(s.std))
     shift = s.mean - s.val_mean * factor
-    one = _one_for_all(s, fits)
+    found = mismatch(facts)
+    # Where a column alone is named, what holds for the others must not overrule it.
+    one = _one_for_all(s, fits) if found is None or found[0].startswith(EVERY) else None
     if one is not None:
         factor, shift = (torch.full_like(s.mean, v) for v in one)
     second = X.ndim == 4 or (X.ndim == 3 and len(factor) == X.shape[1] and X.shape[1] != X.shape[2])

@@ -33,6 +33,8 @@ AT_ONCE = 2_000_000
 """Numbers whose frequencies are counted at once."""
 AS_OFTEN = 2.0
 """Equal rows over rows that go on where another begins, up to which windows are equal by chance."""
+ONCE = 0.2
+"""Share of different windows that come once at least: of twice as many as places it is 0.31."""
 OVERLAPS = 0.01
 """Pairs that overlap with all but one place, as a share of the rows, that windows have at least."""
 PLACES = 8
@@ -127,6 +129,32 @@ class Copies:
         _, inverse, counts = torch.unique(self.keys, return_inverse=True, return_counts=True)
         return float((counts[inverse] > 1).double().mean())
 
+    @cached_property
+    def windows(self) -> bool:
+        """Whether rows are windows of a longer text or series: they overlap as they repeat.
+
+        Of windows that begin anywhere, two that begin at one place are as many as two that begin
+        one place apart: an equal pair is nothing but the largest overlap. And many come once: rows
+        that were stored twice do not.
+        """
+        X = self.X
+        if not isinstance(X, Tensor) or X.ndim not in (2, 3) or X.shape[1] < PLACES:
+            return False
+        if (X.ndim == 2 and X.is_floating_point()) or not bool(self.telling.any()):
+            return False
+        X = X[self.telling]
+        _, counts = torch.unique(self.keys[self.telling], return_counts=True)
+        if float((counts == 1).double().mean()) < ONCE:
+            return False
+        equal, overlapping = int((counts * (counts - 1)).sum()), 0
+        for shift in (1, 2, 3):
+            later, earlier = keys_of(X[:, shift:]), keys_of(X[:, :-shift])
+            both, which = torch.unique(torch.cat([later, earlier]), return_inverse=True)
+            ends, begins = (torch.bincount(p, minlength=len(both)) for p in which.split(len(X)))
+            overlapping += int((ends * begins).sum()) - int((later == earlier).sum())
+        often = overlapping / 3
+        return often >= OVERLAPS * len(X) and equal <= AS_OFTEN * often
+
 
 def copies(X: Any) -> Copies:
     """Return the equal rows of one split."""
@@ -173,27 +201,3 @@ def _parts(X: Any) -> Iterator[Tensor]:
     elif isinstance(X, (tuple, list)):
         for value in X:
             yield from _parts(value)
-
-
-def are_windows(found: Copies) -> bool:
-    """Whether rows are windows of a longer text or series, which overlap as often as they repeat.
-
-    Of windows that begin anywhere, two that begin at one place are as many as two that begin one
-    place apart: an equal pair is nothing but the largest overlap.
-    """
-    X = found.X
-    if not isinstance(X, Tensor) or X.ndim not in (2, 3) or X.shape[1] < PLACES:
-        return False
-    if X.ndim == 2 and X.is_floating_point():
-        return False
-    X = X[found.telling]
-    _, counts = torch.unique(found.keys[found.telling], return_counts=True)
-    equal = int((counts * (counts - 1)).sum())
-    overlapping = 0
-    for shift in (1, 2, 3):
-        later, earlier = keys_of(X[:, shift:]), keys_of(X[:, :-shift])
-        both, which = torch.unique(torch.cat([later, earlier]), return_inverse=True)
-        ends, begins = (torch.bincount(part, minlength=len(both)) for part in which.split(len(X)))
-        overlapping += int((ends * begins).sum()) - int((later == earlier).sum())
-    often = overlapping / 3
-    return often >= OVERLAPS * len(X) and equal <= AS_OFTEN * often

@@ -74,3 +74,6 @@ def test_windows_that_begin_at_one_place_by_chance_are_left_alone() -> None:
     twice = torch.arange(0, 2900, 16).repeat(4)[torch.randperm(728, generator=g)]
     (found,) = seen(experiment(net(), windows(twice), loss=words_loss), RULE).findings
     assert found.severity == "problem"
+    stored_twice = torch.arange(0, 1400).repeat_interleave(2)
+    (found,) = seen(experiment(net(), windows(stored_twice), loss=words_loss), RULE).findings
+    assert found.severity == "problem"

@@ -95,8 +95,22 @@ def test_targets_of_what_gives_back_its_input_are_brought_in_line_where_they_are
 def test_targets_that_the_loss_refuses_once_in_line_are_judged_as_they_are() -> None:
     torch.manual_seed(0)
     X = torch.rand(400, 8)
-    V = X[300:] / 2
+    V = X[300:] / 4
     V[0] = 1.0
     net = nn.Sequential(mlp(out=8), nn.Sigmoid())
     exp = experiment(net, ((X[:300], X[:300]), (V, V.clone())), loss=nn.BCELoss())
+    facts = Facts(exp)
+    assert list(RULE.before(facts)) != []
+    assert float(affine_to_training(facts)(V).max()) > 1
     assert seen(exp, RULE).broken == {}
+
+
+def test_one_column_on_another_scale_is_brought_in_line_whatever_the_others_say() -> None:
+    torch.manual_seed(0)
+    X = torch.randn(600, 16)
+    X[:, 3] *= 0.01
+    V = X[400:].clone()
+    V[:, 3] *= 20
+    exp = experiment(mlp(16, 1), ((X[:400], X[:400, :1]), (V, X[400:, :1])), loss=nn.MSELoss())
+    in_line = affine_to_training(Facts(exp))(V)
+    assert float(in_line[:, 3].std()) < 0.02

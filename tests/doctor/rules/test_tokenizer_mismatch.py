@@ -81,3 +81,15 @@ def test_tokens_are_matched_by_what_stands_beside_them() -> None:
     number, left = matched(pairs, pairs[order][:, order])
     assert torch.equal(order[number], torch.arange(8))
     assert abs(left) < 1e-9
+
+
+def test_other_shares_of_four_letters_and_a_single_row_are_no_other_numbers() -> None:
+    g = torch.Generator().manual_seed(0)
+    some, others = torch.tensor([0.4, 0.1, 0.1, 0.4]), torch.tensor([0.1, 0.4, 0.4, 0.1])
+    train, val = (torch.multinomial(p, 6000, replacement=True, generator=g).reshape(300, 20)
+                  for p in (some, others))  # fmt: skip
+    diagnosis = seen(reads(train, val), RULE)
+    assert [f.severity for f in diagnosis.findings] in ([], ["hint"])
+    assert not any("renumbered" in f.evidence for f in diagnosis.findings)
+    one = seen(reads(train.reshape(1, -1), val[:1].repeat(1, 100)), RULE)
+    assert one.broken == {}

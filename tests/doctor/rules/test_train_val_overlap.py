@@ -134,3 +134,15 @@ def test_lines_that_a_text_says_again_and_again_are_no_overlap() -> None:
     assert findings(experiment(Letters(26, 26), (train, val), loss=words_loss), RULE) == []
     copied = (torch.cat([val[0][:100], train[0][:60]]), torch.cat([val[1][:100], train[1][:60]]))
     assert findings(experiment(Letters(26, 26), (train, copied), loss=words_loss), RULE) != []
+
+
+def test_tables_of_a_few_numbers_and_texts_stored_twice() -> None:
+    g = torch.Generator().manual_seed(0)
+    X, y = torch.randint(0, 2, (500, 10), generator=g), torch.randint(0, 2, (500,), generator=g)
+    net = nn.Sequential(nn.Embedding(2, 4), nn.Flatten(), nn.Linear(40, 2))
+    assert findings(experiment(net, halves(X, y)), RULE) == []
+    text = torch.randint(0, 26, (800,), generator=g)
+    rows = text[torch.arange(700)[:, None] + torch.arange(17)].repeat(2, 1)
+    copied = rows[torch.randperm(1400, generator=g)[:200]]
+    splits = [(r[:, :-1], r[:, 1:]) for r in (rows, copied)]
+    assert findings(experiment(Letters(26, 26), tuple(splits), loss=words_loss), RULE) != []

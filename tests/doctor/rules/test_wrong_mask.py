@@ -9,7 +9,7 @@ from tests.doctor.wired import Attention, Reading, named, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.finding import CannotRepair
-from gipi.doctor.rules.wrong_mask import RULE
+from gipi.doctor.rules.wrong_mask import RULE, made_right
 
 
 class Upside(nn.Module):
@@ -139,3 +139,21 @@ def test_masks_that_are_right_and_nets_without_one_are_silent() -> None:
     blank = Attention()
     nn.init.zeros_(blank.head.weight)
     assert findings(experiment(blank, next_words(), loss=words_loss), RULE) == []
+
+
+def test_a_model_that_needs_padding_elsewhere_too_is_not_turned() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(40, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            lengths = (x != 0).sum(1)
+            if bool((lengths < 4).any()):
+                raise RuntimeError
+            return self.head(self.embed(x).sum(1) / lengths[:, None])
+
+    exp, before = experiment(Packed(), padded()), torch.get_rng_state()
+    with pytest.raises(CannotRepair, match="elsewhere"):
+        made_right(0)(exp)
+    assert torch.equal(before, torch.get_rng_state())

@@ -10,7 +10,7 @@ from gipi.doctor.edits import at_hand, kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, cpu, origin
-from gipi.doctor.twins import Copies, are_windows, first_of, keys_of, training_copies
+from gipi.doctor.twins import Copies, first_of, keys_of, training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     again = found.telling & ~found.first
     if said < 0.5 or int(again.sum()) < LEAST or found.share < HINT or _drawn(facts, found):
         return
-    windows = are_windows(found)
+    windows = found.windows
     if windows and found.share < SHARE:
         return
     _, counts = torch.unique(found.keys[found.telling], return_counts=True)

@@ -150,7 +150,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         Repair(f"clip the gradient's norm at {usual:.3g}", clipped_at(usual),
                edit=f"clip_grad_norm_(model.parameters(), {usual:.3g})"),
     ]  # fmt: skip
-    if found.rows and not found.backward:
+    if found.rows and found.place and not found.backward:
         # Without its rows nothing is left to pass over, and no batch is lost for one of them.
         calm.insert(0, Repair("leave out the rows whose answer is no number", finite_rows,
                               edit="keep = model(X).isfinite().all(1); X, y = X[keep], y[keep]; or "

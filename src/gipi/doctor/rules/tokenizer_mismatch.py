@@ -23,6 +23,8 @@ APART, LIKELY, LEAST_APART = 0.3, 0.2, 0.08
 """Jensen-Shannon divergence of token frequencies, in bits, from which on a problem, a hint,
 and a problem where what is learned from training rows is worth nothing in validation."""
 LEAST = 400
+FEWEST = 6
+"""Tokens from which other shares of a few letters are hardly taken for other numbers."""
 WORDS = 24
 """The most frequent tokens, whose pairs of neighbours are counted."""
 RENUMBERED = 0.25
@@ -103,7 +105,7 @@ def _renumbered(X: Tensor, V: Tensor, pads: set[int]) -> Finding | None:
     pads = {p for p in pads if not (_within(X, p) or _within(V, p))}
     ids, others = _frequent(X, pads), _frequent(V, pads)
     k = min(len(ids), len(others))
-    if k < 3 or X.shape[1] < 2:
+    if k < FEWEST or X.shape[1] < 2 or len(X) < 2:
         return None
     ours, theirs = _pairs(X, ids[:k]), _pairs(V, ids[:k])
     if min(float(ours.sum()), float(theirs.sum())) < LEAST:

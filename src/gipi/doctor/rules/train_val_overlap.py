@@ -13,7 +13,7 @@ from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import is_tokens, origin, the_lens
 from gipi.doctor.twins import (
-    are_windows,
+    Copies,
     bits_of,
     enough,
     first_of,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SHARE = 0.01
 LEAST = 3
 TIMES, WINDOWS = 3.0, 1.5
+MOST = 0.5
+"""Share of equal windows that no text explains."""
 NEAR = 0.1
 NEAR_SHARE = 0.1
 """Share of validation rows that must be nearly a training row before that is called an overlap."""
@@ -60,10 +62,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     telling = _bits(X, V, first) >= enough(n)
     seen = found & telling
     # What is as frequent within the training rows as across the splits comes of the data.
-    # Of windows of a text that is as usual as two training windows that begin at one place.
-    times = WINDOWS if are_windows(there) else TIMES * (not bool(telling.all()))
     share = float(seen.double().mean())
-    if int(seen.sum()) >= LEAST and share > max(SHARE, times * there.in_company):
+    if int(seen.sum()) >= LEAST and share > max(SHARE, _usual(there, telling)):
         yield _finding(share, seen, exact=True, count=int(seen.sum()))
         return
     if not bool(telling.all()):
@@ -74,6 +74,16 @@ def before(facts: Facts) -> Iterator[Finding]:
     near = _near(facts, X, V)
     if near is not None:
         yield _finding(near[0], near[1], exact=False, count=int(near[1].sum()))
+
+
+def _usual(there: Copies, telling: Tensor) -> float:
+    """Return the share of rows that may be equal across the splits and prove nothing.
+
+    Of windows of a text that is as usual as two training windows that begin at one place.
+    """
+    if not bool(telling.all()):
+        return TIMES * there.in_company
+    return min(MOST, WINDOWS * there.in_company) if there.windows else 0.0
 
 
 def _finding(share: float, seen: Tensor, *, exact: bool, count: int) -> Finding:

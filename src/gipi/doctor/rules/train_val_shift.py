@@ -16,7 +16,7 @@ from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import predict
 from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
 from gipi.doctor.trials import trial
-from gipi.doctor.twins import are_windows, training_copies
+from gipi.doctor.twins import training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             hurt = gain > 0.05 * abs(first) and on_val - left_out > PART * gain
     evidence = {**finding.evidence, **numbers}
     # A training row that is left out has its neighbours in training; no validation row has.
-    hurt = hurt and not are_windows(training_copies(origin(facts)))
+    hurt = hurt and not training_copies(origin(facts)).windows
     if hurt and not in_time_order(facts) and not facts.exp.declared.get("groups"):
         return finding.but(confirmed=True, evidence=evidence)
     apart = finding.evidence.get("auc", 0.0) > FAR

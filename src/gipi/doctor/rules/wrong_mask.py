@@ -12,6 +12,7 @@ from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.rewire import Edited, OtherPads, OtherSense
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.seeded import seeded
 from gipi.doctor.sequences import Padding, Seen, asks_for_next, attentions, padding_of, sequence_of
 
 if TYPE_CHECKING:
@@ -172,10 +173,14 @@ def made_right(pad: int) -> Change:
 
     def change(exp: Experiment) -> str:
         twin = Edited(exp.model, OtherPads(pad))
-        x = next(batches(exp, 0))[0]
-        with peeking(exp), torch.no_grad():
+        with peeking(exp), seeded(exp), torch.no_grad():
+            x = next(batches(exp, 0))[0]
             exp.model.eval()
-            before, after = call(exp.model, x), call(twin, x)
+            try:
+                before, after = call(exp.model, x), call(twin, x)
+            except (RuntimeError, ValueError, IndexError) as error:
+                message = f"the model needs what tells padding elsewhere too ({error})"
+                raise CannotRepair(message) from error
         if isinstance(before, Tensor) and torch.equal(before, after):
             message = f"the model makes no mask of tokens that are {pad}"
             raise CannotRepair(message)
