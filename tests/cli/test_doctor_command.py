@@ -53,3 +53,21 @@ def test_a_run_that_broke_ends_in_words_and_its_cause_is_named_afterwards(run, c
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["findings"]
     assert found[0]["code"] == "lr_too_high"
     assert found[0]["confirmed"]
+
+
+def test_what_was_said_while_a_run_trained_is_said_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIPI_CACHE", str(tmp_path / "cache"))
+    hot = ["--model", "mlp", "--lr", "0.5", "--steps", "40", "--doctor", "off", *FIXED]
+    assert main(["train", "wine", *hot, "--out", "hot"]) == 0
+    capsys.readouterr()
+    assert main(["doctor", "hot", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "lr_too_high" in [f["code"] for f in found["findings"]]  # though its loss fell
+    assert found["recorded"] == []
+    path = tmp_path / "hot" / "findings.json"
+    old = {"code": "duplicate_rows", "severity": "problem", "message": "rows repeat"}
+    path.write_text(json.dumps([*json.loads(path.read_text(encoding="utf-8")), old]))
+    assert main(["doctor", "hot"]) == 0
+    assert "while it trained: problem [duplicate_rows]: rows repeat" in capsys.readouterr().out
+    assert old in json.loads(path.read_text(encoding="utf-8"))

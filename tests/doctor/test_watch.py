@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import gipi
+from gipi.core.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,3 +95,14 @@ def test_an_error_in_the_loop_passes_and_everything_is_undone() -> None:
     assert torch.Tensor.backward is backward
     assert not torch.overrides._get_current_function_mode_stack()
     assert not model._forward_pre_hooks
+
+
+def test_a_watch_that_cannot_see_says_so_before_work_is_lost() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ConfigError, match=r"watch\(SGD, "):
+        gipi.watch(optimizer, model, F.cross_entropy)
+    with pytest.raises(ConfigError, match="frozen"):
+        gipi.watch(model, optimizer, F.cross_entropy, declared={"frozne": True}).__enter__()
+    with pytest.raises(RequestError, match="watched nothing"):
+        _ = gipi.watch(model, optimizer, F.cross_entropy).findings

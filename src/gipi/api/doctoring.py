@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gipi.api.training import streams_of, train_layers
@@ -27,7 +28,6 @@ from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start, read_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gipi.api.run import Run
@@ -36,10 +36,25 @@ if TYPE_CHECKING:
     from gipi.train.prepare import Prepared
 
 
-def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Prepared, Path]:
+@dataclass(frozen=True)
+class Examined:
+    """What a look back at a run found.
+
+    result    its diagnosis; prepared: its settings and data; folder: where it lies
+    recorded  what was said while it trained and is not found now, as `findings.json` held it
+    """
+
+    result: Diagnosis
+    prepared: Prepared
+    folder: Path
+    recorded: tuple[dict[str, Any], ...]
+
+
+def examine(where: str | Path, *, own: Own | None = None) -> Examined:
     """Look at a run: its settings and data as before its first step, its rows, its weights.
 
-    Findings are written to the run's findings.json. Raises `RequestError` for a run whose steps
+    Findings are written to the run's findings.json; what was said while it trained stays there.
+    Raises `RequestError` for a run whose steps
     are more than a model and one loss, and for data that has changed.
     """
     folder = rundir.resolve_run(where)
@@ -59,8 +74,16 @@ def examine(where: str | Path, *, own: Own | None = None) -> tuple[Diagnosis, Pr
         )
     result = look_back(exp, folder, task=prepared.task, steps=train.steps)
     found = [f.as_dict() for f in result.findings]
-    write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
-    return result, prepared, folder
+    recorded = _recorded(folder, {f["code"] for f in found})
+    write_file(folder / rundir.FINDINGS, json.dumps([*found, *recorded], indent=1))
+    return Examined(result, prepared, folder, tuple(recorded))
+
+
+def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
+    """Return the findings that a run's folder holds, without codes that are known."""
+    path = folder / rundir.FINDINGS
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
 def look_back(exp: Experiment, folder: Path, *, task: Task, steps: int) -> Diagnosis:
@@ -77,19 +100,12 @@ def look_back(exp: Experiment, folder: Path, *, task: Task, steps: int) -> Diagn
         rules = tuple(rule for rule in known if rule.code in ROW_CODES)
         found += look_during(Facts(live, start=facts), rules, result.trace, result)
     sure = {f.code for f in roots(found)}
-    if went_wrong(rows) and sure <= {"nan_inf"}:  # what brought it about shows in the first steps
+    if sure <= {"nan_inf"}:  # what brings a run down shows in its first steps
         more = rehearsed(at_full_rate(exp), result)
         codes = {f.code for f in more}
         found = [f for f in found if f.code not in codes] + more
     result.findings = ranked(found, RULES)
     return result
-
-
-def went_wrong(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether the rows of a run show steps that were left out, or a loss that only rose."""
-    losses = [r["train/loss"] for r in rows if "train/loss" in r]
-    left_out = any(str(r.get("event", "")).startswith("skipped") for r in rows)
-    return left_out or (len(losses) > 1 and not losses[-1] <= losses[0])
 
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:

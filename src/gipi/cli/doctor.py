@@ -16,22 +16,27 @@ WIDTH = 98
 
 def examine(run: str, *, apply: bool) -> dict[str, Any]:
     """Print the findings of a run, ranked; with `apply` train again with what would cure it."""
-    result, prepared, folder = doctoring.examine(run)
-    print(f"run: {folder}")
+    examined = doctoring.examine(run)
+    result = examined.result
+    print(f"run: {examined.folder}")
     if result.trace is not None and not result.trace.losses:
         print("no step of it was logged: its data, settings and first weights were looked at")
     if not result.findings:
-        print("nothing was found that hurts this run")
+        print("nothing was found that hurts this run" if not examined.recorded
+              else "nothing is found in the finished run")  # fmt: skip
     for number, finding in enumerate(result.findings, 1):
         print("\n".join(lines(number, finding)))
+    for old in examined.recorded:
+        head = f"while it trained: {old.get('severity', 'hint')} [{old['code']}]"
+        print(textwrap.fill(f"{head}: {old.get('message')}", WIDTH, subsequent_indent="   "))
     for code, what in result.broken.items():
         print(f"(the rule {code} could not look: {what})")
     found: dict[str, Any] = {
-        "run": str(folder), "findings": [f.as_dict() for f in result.findings],
-        "passes": result.passes,
+        "run": str(examined.folder), "findings": [f.as_dict() for f in result.findings],
+        "recorded": list(examined.recorded), "passes": result.passes,
     }  # fmt: skip
     if apply:
-        again = doctoring.retrain(result, prepared)
+        again = doctoring.retrain(result, examined.prepared)
         if again is None:
             print("no setting of the run would cure it: see what to do above" if result.findings
                   else "there is nothing to change")  # fmt: skip
@@ -42,7 +47,7 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
 def lines(number: int, finding: Finding) -> list[str]:
     """Return a finding as people read it: what, since when, why it is one, what to do."""
     rule = next((r for r in RULES if r.code == finding.code), None)
-    sure = "shown by a counter-experiment" if finding.confirmed else "suspected"
+    sure = "confirmed" if finding.confirmed else "suspected"
     title = f"{number}. {finding.severity}: {rule.title if rule else finding.code} "
     title += f"[{finding.code}], {sure}"
     parts = [finding.message, *([f"why: {rule.why}"] if rule else []), f"do: {finding.advice}"]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from gipi.core.errors import ConfigError, RequestError
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, save
 from gipi.doctor.diagnose import Diagnosis
@@ -60,6 +61,12 @@ class Watch:
         val: Any = None,
         declared: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module) or not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(
+                f"watch({type(model).__name__}, {type(optimizer).__name__}, ...)",
+                "a module, then the optimizer of its parameters",
+                "gipi.watch(model, optimizer, loss)",
+            )
         self.model, self.optimizer, self.loss = model, optimizer, loss or carried
         self.val, self.declared = val, dict(declared or {})
         self.losses: list[Tensor | float] = []
@@ -89,7 +96,9 @@ class Watch:
     # ------------------------------------------------------------------ the loop goes on within
 
     def __enter__(self) -> Self:
-        plain = Experiment(self.model, train=[], loss=self.loss, optimizer=self.optimizer)
+        plain = Experiment(
+            self.model, train=[], loss=self.loss, optimizer=self.optimizer, declared=self.declared
+        )
         self._saved = save(plain)
         self._start = duplicate(plain)
         self._handles = [
@@ -224,7 +233,12 @@ class Watch:
         return self.diagnosis.findings
 
     def _judge(self) -> Diagnosis:
-        assert self._start is not None
+        if self._start is None:
+            raise RequestError(
+                "the doctor has watched nothing",
+                "the loop within the watch",
+                "with gipi.watch(model, optimizer, loss) as doctor: and the loop indented below",
+            )
         kept = [h for h in self.heard.values() if h.whole]
         if not kept:
             return Diagnosis(self._start, [], why_not="no step was seen")
