@@ -217,13 +217,14 @@ def speed(kinds: tuple[str, ...]) -> str:
 
 def scores() -> dict[str, str]:
     """Return the tables of scores and of texts' speed that have results, by their scripts."""
-    return {
-        script: subprocess.run(
-            [sys.executable, ROOT / "benchmarks" / f"{script}.py", "--table"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()
-        for script in SCORES
-    }  # fmt: skip
+    found = {}
+    for script in SCORES:
+        words = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--table"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
+        found[script] = done.stdout.strip()
+    return found
 
 
 def doctor() -> Any:

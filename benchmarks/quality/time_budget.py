@@ -154,11 +154,13 @@ def rehearse(name: str, seed: int, budget: dict[str, str], settings: list[str]) 
 
 
 def table() -> str:
-    """Return, per work, the scores of the newest row of each seed, their median and the bound."""
-    lines = ["| work | metric | scores by seed | median | wanted | of the budget, worst | commits |",
-             "|---|---|---|--:|--:|--:|---|"]  # fmt: skip
+    """Return, per work, the newest row of each seed, their median, and how many rows ever missed."""
+    lines = ["| work | metric | newest score of each seed | median | wanted | of the budget, worst "
+             "| threads | all runs, missed | commits |",
+             "|---|---|---|--:|--:|--:|--:|--:|---|"]  # fmt: skip
     for name, work in WORKS.items():
-        newest = {r["seed"]: r for r in load() if r["work"] == name}
+        every = [r for r in load() if r["work"] == name]
+        newest = {r["seed"]: r for r in every}
         if not newest:
             continue
         rows = [newest[seed] for seed in sorted(newest)]
@@ -168,8 +170,10 @@ def table() -> str:
         scores = ", ".join(f"{r['score']:.4f}" for r in rows)
         sign = "<" if work.below else ">="
         commits = ", ".join(dict.fromkeys(r["commit"] for r in rows))
+        threads = ", ".join(str(t) for t in sorted({r["setup"]["threads"] for r in rows}))
+        missed = sum(not work.met(r["score"]) for r in every)
         lines.append(f"| {name} | {work.metric} | {scores} | {median:.4f} | {sign} {work.bound} "
-                     f"| {worst} | {commits} |")  # fmt: skip
+                     f"| {worst} | {threads} | {len(every)}, {missed} | {commits} |")  # fmt: skip
     return "\n".join(lines)
 
 
