@@ -40,9 +40,12 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
 
     A finding is a child where a confirmed problem among the findings can bring it about; a child
     never stands before its parent. Then problems before hints, confirmed before suspected, earlier
-    phases before later ones, and the stronger before the weaker.
+    phases before later ones, and the stronger before the weaker. What was a problem before the
+    first step is not told again as one of a later phase.
     """
-    found = list(findings)
+    given = list(findings)
+    first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}
+    found = [f for f in given if f.phase == "before" or f.code not in first]
     below = descendants(rules)
     sure = {f.code for f in found if f.confirmed and f.severity == "problem"}
     named = [

@@ -103,3 +103,18 @@ def test_a_trial_that_was_too_short_is_made_as_long_as_the_run() -> None:
         facts.notes["stuck"] = Trace(exp.total_steps, exp.steps_per_epoch, losses=[3.69] * steps)
         found = longer(facts, short, nothing=know_nothing(facts))
         assert (found is not None) == learns
+
+
+def test_a_gradient_below_the_precision_of_weights_needs_no_training_that_learns() -> None:
+    X = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
+    y = (X.norm(dim=1) > 1.18).long()
+    for labels, severity in ((y, ["problem"]), (y[torch.randperm(600)], [])):
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Linear(2, 8)]
+        for _ in range(20):
+            layers += [nn.Sigmoid(), nn.Linear(8, 8)]
+        net = nn.Sequential(*layers, nn.Sigmoid(), nn.Linear(8, 2))
+        exp = experiment(net, halves(X, labels), epochs=2, lr=3e-4)
+        found = seen(exp, RULE, train=True).findings
+        assert [f.severity for f in found] == severity  # nothing is lost where nobody can learn
+        assert all(f.evidence["ratio"] < 1e-7 and "simple_learner" in f.evidence for f in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from torch import nn
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
 from gipi.doctor.probes import TAIL, Trial, compared, horizon
+from gipi.doctor.reference import bar, reached
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import other_rate
@@ -26,6 +28,8 @@ OVER_TIME = 1e-4
 """Gradient at the first quarter of a row over the largest."""
 FORGETS = 0.2
 """Size of recurrent matrices, 1 for an orthogonal one, below which a gated net is suspected."""
+NEVER = 1e-7
+"""Relative gradient below the precision of weights in float32."""
 DEEP = 4
 """Matrices on the way that a net must have."""
 AT_START, IN_RUN = 1e-4, 1e-3
@@ -162,7 +166,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not _learns(trial, other, nothing):
         late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
         if late is None:
-            return None
+            return _never(facts, finding)
         trial, other = late
     repairs = finding.repairs
     if other == "relu":  # the change that was seen to help comes first
@@ -172,6 +176,29 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         repairs=repairs,
         evidence={**finding.evidence, "loss_before": trial.begin, "loss_as_is": trial.end("own"),
                   f"loss_{other}": trial.end(other), "loss_knowing_nothing": nothing},
+    )  # fmt: skip
+
+
+def _never(facts: Facts, finding: Finding) -> Finding | None:
+    """Return the finding as sure where no gradient reaches the first layers at all.
+
+    No short training learns through so many layers, with weights drawn anew or with ReLUs: that
+    they do not says nothing then. What a gradient of less than the precision of the weights says,
+    beside a loss that stands where nothing is known and a simple learner that tells rows which it
+    never saw, needs no more proof.
+    """
+    if finding.evidence.get("ratio", 1.0) >= NEVER or "stuck" not in facts.notes:
+        return None
+    able = bar(facts)
+    if able is None:
+        return None
+    net = reached(facts.exp, facts.start or facts)
+    if not able.best - net > 3 * able.se:
+        return None
+    asked = tuple(replace(r, mode="ask") for r in reversed(finding.repairs))
+    return finding.but(
+        confirmed=True, repairs=asked,
+        evidence={**finding.evidence, "simple_learner": able.best, "net": net},
     )  # fmt: skip
 
 
