@@ -72,6 +72,8 @@ def test_same_columns():
     data = clean()
     finding = found({"c": data["a"].copy(), **data})["same-columns"]
     assert finding.columns == ("c", "a")
+    finding = found({"c": Y.copy(), **data})["same-columns"]
+    assert "schema.c=ignored" in finding.advice  # the target is what must stay
 
 
 def test_duplicates_and_conflicts():

@@ -113,11 +113,12 @@ def same_columns(source: Source, schema: Schema) -> Iterator[Finding]:
         content = tuple(column.tolist()) if column.dtype.kind == "O" else column.tobytes()
         first = seen.setdefault((column.dtype.str, content), f.name)
         if first != f.name:
+            copy = first if f.role == "target" else f.name  # the target is what must stay
             yield Finding(
                 "same-columns",
                 "warning",
                 f"'{f.name}' is the same as '{first}' in every row",
-                f"leave one out: schema.{f.name}=ignored",
+                f"leave one out: schema.{copy}=ignored",
                 columns=(first, f.name),
             )
 
