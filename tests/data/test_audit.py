@@ -73,7 +73,7 @@ def test_same_columns():
     finding = found({"c": data["a"].copy(), **data})["same-columns"]
     assert finding.columns == ("c", "a")
     finding = found({"c": Y.copy(), **data})["same-columns"]
-    assert "schema.c=ignored" in finding.advice  # the target is what must stay
+    assert "schema.c=ignored" in finding.do  # the target is what must stay
 
 
 def test_duplicates_and_conflicts():
