@@ -6,6 +6,7 @@ import math
 
 import torch
 from tests.doctor.patients import blobs, experiment, mlp
+from torch import nn
 from torch.optim import lr_scheduler
 
 from gipi.doctor.copies import duplicate
@@ -89,6 +90,22 @@ def test_the_best_answer_that_knows_nothing() -> None:
     told = know_nothing(Facts(made()))
     p = torch.bincount(y) / len(y)
     assert math.isclose(told, float(-(p * p.log()).sum()), rel_tol=1e-5)
+
+
+def test_knowing_nothing_is_measured_by_the_loss_itself() -> None:
+    (_, y), _ = blobs()
+    p = torch.bincount(y) / len(y)
+    exp = made()
+    exp.loss = nn.CrossEntropyLoss(reduction="sum")
+    told = know_nothing(Facts(exp))
+    assert math.isclose(told, -exp.batch_size * float((p * p.log()).sum()), rel_tol=1e-4)
+    weight = torch.tensor([1.0, 9.0, 1.0, 1.0])
+    exp.loss = nn.CrossEntropyLoss(weight)
+    q = weight * p / (weight * p).sum()
+    assert math.isclose(know_nothing(Facts(exp)), -float((q * q.log()).sum()), rel_tol=1e-4)
+    exp.loss = nn.CrossEntropyLoss(label_smoothing=0.5)
+    q = 0.5 * p + 0.5 / len(p)
+    assert math.isclose(know_nothing(Facts(exp)), -float((q * q.log()).sum()), rel_tol=1e-4)
 
 
 def test_the_training_without_a_change_is_run_once() -> None:

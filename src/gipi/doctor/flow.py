@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ROWS = 1024
 """Rows on which a unit must be closed to be called dead."""
+MOST = 2**24
+"""Numbers that the answers to all rows may be, where the loss of one answer for all is asked."""
 
 
 def flow(facts: Facts) -> list[tuple[str, float]]:
@@ -99,22 +101,65 @@ def first_units(facts: Facts) -> dict[str, UnitLook]:
 def know_nothing(facts: Facts) -> float:
     """Return the loss of the best answer that is the same for every row; NaN where it is unknown.
 
-    A net that learns nothing of its inputs comes down to this, however high it began.
+    A net that learns nothing of its inputs comes down to this, however high it began. The loss
+    itself is asked, for a batch: it may be a sum, weigh classes or smooth labels.
     """
     first = facts.start or facts
-    y, name = first.y, first.loss.name
-    if y is None or not y.numel():
+    y, kind, said = first.y, first.loss, first.outputs
+    if y is None or not y.numel() or kind.sign < 0 or not isinstance(said, Tensor):
         return math.nan
-    if name == "mse":
-        return float(y.float().var(0, unbiased=False).mean())
-    if name in ("bce", "bce_logits"):
-        p = y.float().mean(0).clamp(1e-6, 1 - 1e-6)
-        return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean())
-    if name in ("cross_entropy", "nll") and not y.is_floating_point():
-        p = torch.bincount(y[y >= 0].flatten()).float()
-        p = p[p > 0] / p.sum()
-        return float(-(p * p.log()).sum())
-    return math.nan
+    rows = y[:: max(1, len(y) * said[0].numel() // MOST)].to(said.device)
+    told = [_same(answer.to(said), rows, first) for answer in _answers(first, y, said)]
+    return min((v for v in told if math.isfinite(v)), default=math.nan)
+
+
+def _answers(first: Facts, y: Tensor, said: Tensor) -> list[Tensor]:
+    """Return what a net that knows nothing may say of every row: the best of them is unknown.
+
+    Weights of classes and smoothed labels move the best distribution: towards heavy classes, and
+    towards all alike.
+    """
+    name, shape = first.loss.name, said.shape[1:]
+    if name in ("mse", "bce", "bce_logits"):
+        mean = y.float().mean(0)
+        mean = (
+            mean.reshape(shape) if mean.numel() == math.prod(shape) else mean.mean().expand(shape)
+        )
+        p = mean.clamp(1e-6, 1 - 1e-6)
+        return [{"mse": mean, "bce": p, "bce_logits": p.logit()}[name]]
+    if name not in ("cross_entropy", "nll") or y.is_floating_point() or said.ndim < 2:
+        return []
+    n = torch.bincount(y[y >= 0].flatten(), minlength=shape[0]).float()
+    if len(n) > shape[0]:
+        return []
+    weight = getattr(first.exp.loss, "weight", None)
+    heavy = [n * weight.to(n)] if isinstance(weight, Tensor) and len(weight) == len(n) else []
+    smoothing = float(getattr(first.exp.loss, "label_smoothing", 0.0))
+    found = []
+    for share in (n, *heavy):
+        for even in {0.0, smoothing, 0.1, 1.0}:
+            p = (1 - even) * share / share.sum().clamp_min(1e-12) + even / len(n)
+            log = p.clamp_min(1e-12).log()
+            found.append(log.reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
+    return found
+
+
+def _same(answer: Tensor, y: Tensor, first: Facts) -> float:
+    """Return the loss of a batch in which every row has the same answer; NaN where it fails.
+
+    All rows are asked at once. A loss that doubles with its rows is a sum.
+    """
+    size = min(len(first.batch[1]), len(y))
+    few = y[:size]
+    try:
+        with torch.no_grad():
+            one, two, whole = (
+                float(first.exp.loss(answer.expand(len(p), *answer.shape), p))
+                for p in (few, torch.cat([few, few]), y)
+            )
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return math.nan
+    return whole * size / len(y) if abs(two - 2 * one) < 1e-3 * abs(two) else whole
 
 
 def renewed(facts: Facts) -> Trial:

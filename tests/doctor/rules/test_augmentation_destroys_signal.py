@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from sklearn.datasets import make_classification
 from tests.doctor.patients import blobs, cnn, experiment, findings, halves, images, mlp, seen
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from gipi.doctor.drift import as_trained
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.augmentation_destroys_signal import RULE, Chain, without_worst
+from gipi.doctor.rules.augmentation_destroys_signal import IN_DOUBT, RULE, Chain, without_worst
 from gipi.doctor.sheet import origin
 
 
@@ -72,6 +74,21 @@ def test_what_a_run_learns_in_spite_of_its_transform_is_named_at_its_end() -> No
     first = seen(exp, RULE, train=True).findings[0]
     assert (first.severity, first.confirmed, first.phase) == ("problem", True, "epoch")
     assert first.evidence["loss_going_on_without"] < first.evidence["loss_going_on"]
+
+
+def test_what_only_training_rows_gain_without_a_transform_is_a_hint() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(16, 5, 48), clouds(), transform=erased(0.9), lr=4e-3, epochs=8)
+    exp.val = None
+
+    def at_the_end(facts, finding):
+        if facts.start is not None:
+            return RULE.confirm(facts, finding)
+        facts.notes[IN_DOUBT] = finding
+        return None
+
+    found = seen(exp, replace(RULE, confirm=at_the_end), train=True).findings
+    assert [(f.severity, f.confirmed) for f in found] == [("hint", True)]
 
 
 def test_what_an_augmentation_costs_little_is_left_alone_to_the_end() -> None:

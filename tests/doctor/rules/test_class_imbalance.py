@@ -9,7 +9,7 @@ from torch import nn
 from gipi.doctor.facts import Facts
 from gipi.doctor.proof import compare
 from gipi.doctor.rules import class_imbalance
-from gipi.doctor.rules.class_imbalance import RULE, Hits, _raised, at_most, recalls, weigh
+from gipi.doctor.rules.class_imbalance import RULE, Hits, Told, _raised, at_most, recalls, weigh
 
 RARE = {"classes": 2, "weights": [0.97, 0.03]}
 
@@ -91,10 +91,28 @@ def test_fewer_hits_than_others_have_are_told_from_chance(monkeypatch) -> None:
         there = rows_of_two("val", val, (126, 127))
         monkeypatch.setattr(class_imbalance, "_hits", lambda *_, there=there: [there])
         said = recalls(facts, rare)
-        assert (said and said[0]) == expected
+        assert (said and said.split) == expected
     two = [rows_of_two("val", (2, 2), (99, 99)), rows_of_two("train", (20, 40), (490, 500))]
     monkeypatch.setattr(class_imbalance, "_hits", lambda *_: two)
-    assert recalls(facts, rare) == ("train", 0.5, 0.98)
+    assert recalls(facts, rare) == Told("train", 1, 0.5, 0.98)
+
+
+def test_one_class_in_many_that_is_given_up_is_told_by_itself(monkeypatch) -> None:
+    weights = [0.9, *[0.02] * 5]
+    facts = Facts(experiment(mlp(out=6), blobs(1500, 6, weights=weights)))
+    rare = torch.tensor([False] + [True] * 5)
+
+    def there(*found: int) -> Hits:
+        label = torch.tensor([0] * 200 + [c for c in range(1, 6) for _ in range(12)])
+        hit = torch.cat([(torch.arange(200) < 180).double(),
+                         *((torch.arange(12) < n).double() for n in found)])  # fmt: skip
+        return Hits("val", label, hit)
+
+    monkeypatch.setattr(class_imbalance, "_hits", lambda *_: [there(12, 12, 3, 12, 12)])
+    assert recalls(facts, rare) == Told("val", 3, 0.25, 0.9)
+    # One class in five has so few by chance in one of fifteen draws.
+    monkeypatch.setattr(class_imbalance, "_hits", lambda *_: [there(8, 8, 8, 8, 8)])
+    assert recalls(facts, rare) is None
 
 
 def test_what_few_rows_cannot_prove_is_a_hint(monkeypatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from tests.doctor.patients import blobs, experiment, findings, halves, mlp, seen
 
-from gipi.doctor.rules.label_noise import RULE, leave_out, smooth, wrong_of_two
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.label_noise import RULE, _even, leave_out, smooth, wrong_of_two
+from gipi.doctor.sheet import linear_answer, sheet
 
 
 def wrong(data, share: float, classes: int = 4, seed: int = 0):
@@ -72,3 +74,31 @@ def test_wrong_labels_stay_where_answers_are_sure() -> None:
         told = wrong_of_two(said, wrong((said, label), share, classes=2, seed=1)[1])
         assert abs(told.share - share) < 0.06
         assert told.gain > 9
+
+
+def clouds_with_tails(seed: int, rows: int = 1600, width: int = 8):
+    """Return two clean classes, each a multivariate t distribution with two degrees of freedom."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (rows,), generator=g)
+    centre = torch.randn(width, generator=g)
+    z = torch.randn(rows, width, generator=g)
+    z = z / torch.randn(rows, 2, generator=g).square().mean(1, keepdim=True).sqrt()
+    return halves(z + (2.0 * y - 1)[:, None] * centre / centre.norm(), y, 0.66)
+
+
+def test_errors_of_long_tails_grow_with_the_size_of_rows_and_wrong_labels_do_not() -> None:
+    for data, even in (
+        (clouds_with_tails(0), False),
+        (clouds_with_tails(1), False),
+        (two_kinds(0.28), True),
+    ):
+        facts = Facts(experiment(mlp(data[0][0].shape[1], 2), data))
+        train = sheet(facts)
+        assert train is not None
+        assert _even(linear_answer(facts).told_nk, train) == even
+
+
+def test_two_clean_classes_with_long_tails_are_left_alone() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(8, 2), clouds_with_tails(0), epochs=4)
+    assert seen(exp, RULE, train=True).problems == []

@@ -72,6 +72,13 @@ def test_a_schedule_that_gives_up_is_named_as_the_run_goes() -> None:
     assert treatment.undo() is exp
 
 
+def test_what_no_validation_row_proves_is_a_hint() -> None:
+    exp = waiting(regression(), patience=0, threshold=0.3)
+    exp.val = None
+    found = seen(exp, RULE, train=True).findings
+    assert [(f.code, f.severity) for f in found] == [("lr_decay_too_fast", "hint")]
+
+
 @pytest.mark.parametrize("splits", [blobs(), regression(noise=2.0)])
 def test_a_rate_that_fell_where_the_loss_stood_is_healthy(splits) -> None:
     exp = waiting(splits, patience=1, threshold=1e-3)

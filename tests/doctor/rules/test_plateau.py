@@ -6,7 +6,9 @@ import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
 from torch.optim import lr_scheduler
 
-from gipi.doctor.rules.plateau import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.plateau import RULE, _forced
+from gipi.doctor.trace import Trace
 
 
 def test_a_loss_that_stands_still_for_want_of_a_rate_is_named_and_cured() -> None:
@@ -49,3 +51,12 @@ def test_a_low_loss_that_stands_on_the_noise_of_its_steps_is_worth_a_hint() -> N
     torch.manual_seed(0)
     gentle = experiment(mlp(out=1), smooth(), lr=3e-3, epochs=8, batch_size=4)
     assert seen(gentle, RULE, train=True).findings == []
+
+
+def test_shares_of_a_loss_below_zero_mean_nothing(monkeypatch) -> None:
+    facts = Facts(experiment(mlp(out=1), smooth()))
+    trace = Trace(100, 10, losses=[-1.0] * 100, rates=[0.1] * 100)
+    monkeypatch.setattr(Trace, "ratio", lambda *_: 1.0)
+    assert _forced(facts, trace, [1.0, 1.0])
+    assert not _forced(facts, trace, [-2.0, -1.0])
+    assert not _forced(facts, trace, [-1.0, -0.9])

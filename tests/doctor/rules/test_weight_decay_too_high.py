@@ -43,15 +43,18 @@ def test_usual_decay_is_left_alone() -> None:
 
 
 def test_decay_that_keeps_a_low_loss_from_falling_is_named_late() -> None:
-    torch.manual_seed(0)
-    (X, _), (Xv, _) = regression()
-    slope = torch.linspace(-0.5, 0.5, X.shape[1])[:, None]
-    exp = experiment(mlp(out=1), ((X, X @ slope), (Xv, Xv @ slope)), epochs=20)
-    exp.optimizer = torch.optim.AdamW(exp.model.parameters(), lr=0.01, weight_decay=6.0)
-    diagnosis = seen(exp, RULE, train=True)
-    assert [(f.code, f.severity, f.phase) for f in diagnosis.findings] == [
-        ("weight_decay_too_high", "problem", "steps")
-    ]
+    for severity in ("problem", "hint"):
+        torch.manual_seed(0)
+        (X, _), (Xv, _) = regression()
+        slope = torch.linspace(-0.5, 0.5, X.shape[1])[:, None]
+        exp = experiment(mlp(out=1), ((X, X @ slope), (Xv, Xv @ slope)), epochs=20)
+        exp.optimizer = torch.optim.AdamW(exp.model.parameters(), lr=0.01, weight_decay=6.0)
+        if severity == "hint":  # nothing but training rows says so
+            exp.val = None
+        diagnosis = seen(exp, RULE, train=True)
+        assert [(f.code, f.severity, f.phase) for f in diagnosis.findings] == [
+            ("weight_decay_too_high", severity, "steps")
+        ]
 
 
 def test_a_rate_that_makes_a_usual_decay_shrink_weights_is_not_called_decay() -> None:

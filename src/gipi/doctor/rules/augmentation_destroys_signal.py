@@ -105,7 +105,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
 
 def _from_here(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on with the transform and without it: what mends at once was spoilt by it alone."""
+    """Go on with the transform and without it: what mends at once was spoilt by it alone.
+
+    Without validation rows it is a hint: any net does better on the very rows that it trains on.
+    """
     steps = min(STEPS, max(20, facts.exp.total_steps // 4))
     with_it, plain = trial(facts, steps), trial(facts, steps, change=without)
     split = "val" if facts.val is not None else "train"
@@ -117,7 +120,8 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     if missed < MISSED or not compare(with_it.exp, plain.exp).holds("better"):
         return None
     numbers = {"loss_going_on": ends[0], "loss_going_on_without": ends[1], "missed": missed}
-    return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
+    severity = finding.severity if facts.val is not None else "hint"
+    return finding.but(severity=severity, confirmed=True, evidence={**finding.evidence, **numbers})
 
 
 def plainly(facts: Facts, train: Sheet, *, transform: Any = None) -> tuple[float, float] | None:

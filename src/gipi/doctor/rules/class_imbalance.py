@@ -29,7 +29,7 @@ RECALL = 0.8
 """Recall of the rare classes, as a share of that of the frequent ones, that is good enough: four
 fifths is where selection rates count as alike (EEOC 1978, Uniform guidelines, 29 CFR 1607.4)."""
 BY_CHANCE = 0.025
-"""Probability of so few hits among rare rows, were they recognised as the others are."""
+"""Probability of so few hits in any rare class, were they recognised as the others are."""
 SEEN = 1.0
 """Only at its end has the net found what it can find."""
 LEAST_ROWS = 3
@@ -52,20 +52,21 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     said = recalls(facts, rare)
     if said is None:
         return
-    split, worst, others = said
-    if others < 0.3:
+    if said.others < 0.3:
         return
-    names = [str(int(i)) for i in ids[rare]]
+    # The class that proves it comes first: it is the one that the message is about.
+    names = [str(int(ids[said.kind])),
+             *(str(int(i)) for c, i in enumerate(ids) if rare[c] and c != said.kind)]  # fmt: skip
     yield Finding(
         "class_imbalance",
         f"the largest class has {ratio:.3g} times the rows of the smallest; after {trace.step} "
-        f"steps {worst:.0%} of the rare classes ({', '.join(names[:6])}) are recognised in "
-        f"{split} and {others:.0%} of the others",
+        f"steps {said.recall:.0%} of the rare class {names[0]} are recognised in {said.split} and "
+        f"{said.others:.0%} of the frequent ones",
         "weight classes by the inverse of their frequency, or draw rare rows more often; judge by "
         "balanced accuracy or F1, not by accuracy",
         where=tuple(f"class {n}" for n in names[:6]),
         evidence={"counts": dict(zip(map(str, ids.tolist()), number.long().tolist(), strict=True)),
-                  "recall_rare": worst, "recall_others": others},
+                  "rare": names, "recall_rare": said.recall, "recall_others": said.others},
         phase="epoch",
         strength=ratio / RATIO,
         repairs=(
@@ -99,6 +100,16 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
 
 @dataclass(frozen=True)
+class Told:
+    """The split and the rare class (its place among the classes) that tell, and the recalls."""
+
+    split: str
+    kind: int
+    recall: float
+    others: float
+
+
+@dataclass(frozen=True)
 class Hits:
     """Rows of a split: the class of each, and whether it was recognised."""
 
@@ -129,29 +140,35 @@ def _hits(facts: Facts, exp: Experiment, *, adjusted: bool = False) -> list[Hits
     return found
 
 
-def recalls(facts: Facts, rare: Tensor) -> tuple[str, float, float] | None:
-    """Return recall of the rare and of the other classes, in the first split that tells.
+def recalls(facts: Facts, rare: Tensor) -> Told | None:
+    """Return the rare class that is clearly given up, in the first split that tells.
 
-    That is where the rare ones are recognised clearly less often than the others, beyond chance.
+    That is where it is recognised less often than the others, beyond chance: the probability of so
+    few hits counts times the number of classes and splits that are asked (Bonferroni).
 
     rare  which of the training classes are
     """
-    counts = _counts(facts)
+    counts, asked = _counts(facts), list[tuple[str, Tensor, Tensor, Tensor]]()
     for seen in _hits(facts, facts.exp):
         assert counts is not None
         there = (seen.label[:, None] == counts[0][None]).double()
         rows, hits = there.sum(0), (there * seen.hit[:, None]).sum(0)
-        known = ~rare & (rows >= LEAST_ROWS)
-        if int(rows[rare].sum()) < LEAST_ROWS or not bool(known.any()):
-            continue
-        n, found = int(rows[rare].sum()), int(hits[rare].sum())
-        here = rare & (rows > 0)
-        worst = float((hits / rows)[here].mean())
+        if bool((rare & (rows >= LEAST_ROWS)).any()) and bool((~rare & (rows >= LEAST_ROWS)).any()):
+            asked.append((seen.split, rows, hits, rows >= LEAST_ROWS))
+    tests = sum(int((rare & enough).sum()) for *_, enough in asked)
+    for split, rows, hits, enough in asked:
+        known = ~rare & enough
         others = float((hits / rows)[known].mean())
         # One more hit and one more miss: a share of 1 is never certain.
         usual = (others * float(rows[known].sum()) + 1) / (float(rows[known].sum()) + 2)
-        if worst < RECALL * others and at_most(found, n, usual) < BY_CHANCE:
-            return seen.split, worst, others
+        chances = [
+            (at_most(int(hits[c]), int(rows[c]), usual), c)
+            for c in (rare & enough).nonzero().flatten().tolist()
+            if float(hits[c] / rows[c]) < RECALL * others
+        ]
+        if chances and min(chances)[0] * tests < BY_CHANCE:
+            worst = min(chances)[1]
+            return Told(split, worst, float(hits[worst] / rows[worst]), others)
     return None
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.sheet import Sheet
     from gipi.doctor.trace import Trace
 
 LEAST, LEAST_VAL = 400, 100
@@ -41,6 +42,13 @@ HEARD, SURE = 2.0, 9.0
 """Twice the gain in log-likelihood by wrong labels that the learner and the net must each show, and
 that both together must: each is above 2 by chance in one of thirteen, the sum above 9 in a
 thousand."""
+BORDERS = (-0.4, -0.15, 0.0, 0.15, 0.4)
+"""Where the border may lie, in standard deviations of the margin: a learner need not know it."""
+GROWS = 2.5
+"""Standard errors from which on errors grow with the size of rows: even ones do by chance in one of
+160; those of t distributions with two degrees of freedom by 5 to 7."""
+MUCH = 0.15
+"""Share of wrong labels that two classes with long tails are seldom taken for."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +90,42 @@ class Errors:
 def wrong_of_two(said_n2: Tensor, label_n: Tensor) -> Wrong:
     """Return the share of wrong labels by which answers for two classes are explained best.
 
-    P(label as answered | margin m) = e + (1 - 2e) σ(a m): where two Gaussian clouds meet e is 0,
-    however close they are; a share e of wrong labels stays where m is large.
+    P(second class | s) = e + (1 - 2e) σ(a (s - b)), s the difference of both answers: where two
+    Gaussian clouds meet e is 0, however close they are; a share e of wrong labels stays where |s|
+    is large. Heavy tails look alike, for far out both classes are as likely: see `_even`.
     """
-    margin = _margin(said_n2).double()
-    slope = torch.logspace(-1.5, 1.5, 25, dtype=torch.float64)[:, None]
-    fits = torch.sigmoid(slope * margin / margin.std().clamp_min(1e-12))
-    right = said_n2.argmax(1) == label_n
+    s = (said_n2[:, 1] - said_n2[:, 0]).double()
+    s = s / s.abs().std().clamp_min(1e-12)
+    slope = torch.logspace(-1.5, 1.5, 25, dtype=torch.float64)[:, None, None]
+    border = torch.tensor(BORDERS, dtype=torch.float64)[:, None]
+    sign = 2.0 * label_n.double() - 1
+    fits = torch.sigmoid(slope * (s - border) * sign)
     shares = torch.arange(0.0, 0.46, 0.03, dtype=torch.float64)
     found = [
-        float(torch.where(right, e + (1 - 2 * e) * fits, 1 - e - (1 - 2 * e) * fits)
-              .clamp_min(1e-9).log().sum(1).max())
-        for e in shares.tolist()
-    ]  # fmt: skip
+        float((e + (1 - 2 * e) * fits).clamp_min(1e-9).log().sum(-1).max()) for e in shares.tolist()
+    ]
     best = max(range(len(found)), key=lambda i: found[i])
     return Wrong(float(shares[best]), 2 * (found[best] - found[0]))
+
+
+def _even(told_nk: Tensor, train: Sheet) -> bool:
+    """Whether errors among firm rows are no more frequent far out than near by.
+
+    Wrong labels fall on any row. Of two clouds with heavy tails the far rows are as likely of the
+    one as of the other, while answers there are firmest: errors grow with the size of a row.
+    """
+    wrong = (told_nk.argmax(1) != train.Y.argmax(1)).double()
+    sure = _margin(told_nk)
+    firm = sure >= sure.quantile(1 - 2 * FIRM)
+    return _rank_z(wrong[firm], train.straight.norm(dim=1)[firm]) < GROWS
+
+
+def _rank_z(hit_n: Tensor, value_n: Tensor) -> float:
+    """Return the standard score of the ranks that hits have: z = r √n, r their correlation."""
+    rank = value_n.argsort().argsort().double()
+    both = torch.stack([hit_n.double(), rank])
+    r = float(torch.corrcoef(both)[0, 1]) if float(hit_n.std()) > 0 else 0.0
+    return r * math.sqrt(len(hit_n))
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
@@ -138,11 +167,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)
-    share = best.firm
+    share, least = best.firm, FLOOR + 0.02
     if not firm or net_val.every > 0.75 * chance or not (both or alone):
         if two is None or trace.done < 1 or not _explained(two, seen, alone=alone):
             return
         (best, told), share = finer, two.share
+        if not _even(told, train):
+            return
+        if not alone:  # the shape of a curve is all that says so
+            least = MUCH
+    elif number == 2 and not alone and not _even(told, train):
+        least = 1.0  # long tails look so too
     given = train.Y.argmax(1)
     sure = _margin(told)
     wrong = (told.argmax(1) != given) & (sure >= sure.quantile(1 - 2 * FIRM))
@@ -156,7 +191,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         f"about {share:.0%} of the {where} contradict what their neighbours and the net say, "
         "also where both are sure; natural errors would vanish there",
         "look at the rows listed and correct them; until then smooth the labels, and stop early",
-        severity="problem" if share >= FLOOR + 0.02 else "hint",
+        severity="problem" if share > least - 1e-9 else "hint",
         rows=tuple(rows[:50].tolist()),
         evidence={"share": share, "errors": best.every, "errors_net_val": net_val.every,
                   "errors_net_train": net_train.every, "given_by_told": pairs.tolist()},

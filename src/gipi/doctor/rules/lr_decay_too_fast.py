@@ -121,7 +121,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
 
 def _given_back(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on as it is, and with the highest rate once more, falling to 0 as a cosine."""
+    """Go on as it is, and with the highest rate once more, falling to 0 as a cosine.
+
+    Without validation rows it is a hint: training rows gain from a rate also by heart.
+    """
     exp, top = facts.exp, float(finding.evidence["highest"])
     first = float(finding.evidence["first_loss"])
     steps = horizon(exp, 0.3, low=30, high=160)
@@ -138,6 +141,7 @@ def _given_back(facts: Facts, finding: Finding) -> Finding | None:
     if not compare(trial.twins[1.0], trial.twins["again"]).holds("better"):
         return None
     return finding.but(
+        severity=finding.severity if exp.val is not None else "hint",
         confirmed=True,
         evidence={**finding.evidence, "loss_as_is": trial.end(1.0),
                   "loss_with_a_rate": trial.end("again")},

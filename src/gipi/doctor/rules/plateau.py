@@ -81,6 +81,7 @@ def _forced(facts: Facts, trace: Trace, parts: list[float]) -> bool:
     return (
         kind in ("numbers", "reconstruct")
         and trace.done >= 1
+        and parts[1] > 0
         and parts[0] - parts[1] <= STILL * parts[1]
         and trace.ratio() >= FORCED
     )
@@ -127,13 +128,16 @@ def _low(facts: Facts, finding: Finding, steps: int) -> Finding | None:
     trial = lr_trial(facts, (0.1,), steps=steps, now=True)
     rows = whole(facts.exp.val, 1024, facts.exp.device)
     own, lower = trial.end(1.0), trial.end(0.1)
-    if not trial.sure(1.0, 0.1) or not lower <= (1 - LEFT) * own or rows is None:
+    if not trial.sure(1.0, 0.1) or rows is None:
+        return None
+    if not own > 0 or not lower <= (1 - LEFT) * own:  # shares of a loss below 0 mean nothing
         return None
     facts.passes += 3
     here, there, best = (
         loss_on(exp, *rows) for exp in (facts.exp, trial.twins[1.0], trial.twins[0.1])
     )
-    if not best <= (1 - LEFT) * min(here, there):
+    least = min(here, there)
+    if not least > 0 or not best <= (1 - LEFT) * least:
         return None
     return finding.but(
         severity="hint", confirmed=True, evidence={**finding.evidence, "loss_at": trial.ends}

@@ -116,6 +116,7 @@ def _finding(
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train with the decay and with a hundredth of it: rows that were not trained on must gain.
 
+    Where there are none, a low loss that less decay lowers is a hint.
     Weights shrink by rate times decay: where a lower rate gains more still, the rate is too high.
     """
     late, low = finding.phase == "steps", bool(finding.evidence.get("low"))
@@ -131,14 +132,15 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if late:
         facts.notes[f"{FINE} {'low' if low else 'high'}"] = True
     missed = trial.missed("own", "less", begin=begin if late else math.nan)
-    lower = low and trial.end("less") < LOWER * trial.end("own")
+    # A share of a loss means nothing where it may fall below 0.
+    lower = low and trial.end("own") > 0 and trial.end("less") < LOWER * trial.end("own")
     if missed < (LITTLE if lower else MISSED) or not trial.sure("own", "less"):
         return None
     evidence = {**finding.evidence, "loss_as_is": trial.end("own"), "loss_less": trial.end("less")}
     if rows is not None:
         own, other = loss_on(trial.twins["own"], *rows), loss_on(trial.twins["less"], *rows)
         gain = (own - other) / max(begin - other, 0.2 * abs(begin), 1e-12)
-        if not gain > (LITTLE if lower and other < LOWER * own else MISSED):
+        if not gain > (LITTLE if lower and other < LOWER * own and own > 0 else MISSED):
             return None
         if low and not compare(trial.twins["own"], trial.twins["less"]).holds("better"):
             return None
@@ -150,7 +152,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         if trial.missed("less", best) > MISSED and trial.sure("less", best):
             facts.notes[BY_RATE] = True
             return None
-    return finding.but(confirmed=True, evidence=evidence)
+    # Training rows gain from less decay also by heart.
+    severity = "hint" if low and exp.val is None else finding.severity
+    return finding.but(severity=severity, confirmed=True, evidence=evidence)
 
 
 def is_decoupled(exp: Experiment) -> bool:
