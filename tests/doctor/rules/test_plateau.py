@@ -6,7 +6,10 @@ import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
 from torch.optim import lr_scheduler
 
+from gipi.doctor.facts import Facts
+from gipi.doctor.rates import lr_trial
 from gipi.doctor.rules.plateau import RULE
+from gipi.doctor.trace import Trace
 
 
 def test_a_loss_that_stands_still_for_want_of_a_rate_is_named_and_cured() -> None:
@@ -49,3 +52,24 @@ def test_a_low_loss_that_stands_on_the_noise_of_its_steps_is_worth_a_hint() -> N
     torch.manual_seed(0)
     gentle = experiment(mlp(out=1), smooth(), lr=3e-3, epochs=8, batch_size=4)
     assert seen(gentle, RULE, train=True).findings == []
+
+
+def test_a_schedule_is_not_stepped_past_the_end_of_its_run() -> None:
+    torch.manual_seed(0)
+    (X, _), (Xv, _) = blobs()
+    coins = (X, torch.randint(2, (len(X),))), (Xv, torch.randint(2, (len(Xv),)))
+    for made in (lr_scheduler.OneCycleLR, lr_scheduler.CosineAnnealingLR):
+        exp = experiment(mlp(out=2, hidden=4), coins, lr=0.01)
+        steps = exp.total_steps
+        given = (0.01, steps) if made is lr_scheduler.OneCycleLR else (steps,)
+        exp.scheduler, exp.scheduler_every = made(exp.optimizer, *given), "step"
+        assert seen(exp, RULE, train=True).problems == []
+        trace = Trace(steps, exp.steps_per_epoch, losses=[0.7] * steps, rates=[0.01] * steps)
+        (found,) = RULE.during(Facts(exp), trace)
+        for _ in range(steps):
+            exp.optimizer.step()
+            exp.scheduler.step()
+        asked = found.but(evidence={**found.evidence, "lr": 1e-5, "low": True})
+        assert RULE.confirm(Facts(exp), asked) is None  # a rate that is used up is low already
+        tried = lr_trial(Facts(exp), (0.1,), steps=5, now=True).twins[1.0]
+        assert tried.optimizer.param_groups[0]["lr"] == exp.optimizer.param_groups[0]["lr"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
 from torch import Tensor, nn
 
-from gipi.doctor.drift import affine_to_training
+from gipi.doctor.drift import affine_to_training, is_repeatable
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.preprocessing_mismatch import RULE
 
@@ -100,3 +101,10 @@ def test_targets_that_the_loss_refuses_once_in_line_are_judged_as_they_are() -> 
     net = nn.Sequential(mlp(out=8), nn.Sigmoid())
     exp = experiment(net, ((X[:300], X[:300]), (V, V.clone())), loss=nn.BCELoss())
     assert seen(exp, RULE).broken == {}
+
+
+def test_random_numbers_of_a_transform_are_not_taken_from_the_run() -> None:
+    exp = experiment(mlp(), blobs(), transform=lambda x: x + np.random.rand())  # noqa: NPY002
+    old = np.random.get_state()[2]  # noqa: NPY002
+    assert not is_repeatable(Facts(exp), blobs()[0][0])
+    assert np.random.get_state()[2] == old  # noqa: NPY002

@@ -9,6 +9,7 @@ from tests.doctor.wired import Attention, Reading, named, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.finding import CannotRepair
+from gipi.doctor.rewire import Edited, OtherPads
 from gipi.doctor.rules.wrong_mask import RULE
 
 
@@ -139,3 +140,20 @@ def test_masks_that_are_right_and_nets_without_one_are_silent() -> None:
     blank = Attention()
     nn.init.zeros_(blank.head.weight)
     assert findings(experiment(blank, next_words(), loss=words_loss), RULE) == []
+
+
+def test_comparisons_of_tokens_alone_are_turned_however_they_are_written() -> None:
+    class Compares(nn.Module):
+        def forward(self, x, how):
+            segments = (x > 5).long()
+            return {
+                "named": lambda: torch.eq(input=x, other=0),
+                "tensor": lambda: x != torch.tensor(0),
+                "segments": lambda: segments == 0,
+            }[how]()
+
+    model, x = Compares(), padded()[0][0][:8]
+    twin = Edited(model, OtherPads(0))
+    for how in ("named", "tensor"):
+        assert torch.equal(twin(x, how), ~model(x, how))
+    assert torch.equal(twin(x, "segments"), model(x, "segments"))

@@ -175,13 +175,21 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     )  # fmt: skip
 
 
+def cost(facts: Facts, finding: Finding) -> int:  # noqa: ARG001  any rule's
+    """Return the passes of the trainings that were not made yet, at their beginning."""
+    start = facts.start or facts
+    steps = horizon(start.exp)
+    return 2 * steps * ("renewed" not in start.notes) + steps * ("rectified" not in start.notes)
+
+
 def _with_relu(facts: Facts, first: Experiment) -> Trial:
     """Return how the run goes at its beginning with ReLUs; asked once."""
     start = facts.start or facts
     if "rectified" not in start.notes:
         steps = horizon(first)
-        start.notes["rectified"] = compared(first, {"own": None, "relu": rectified}, steps=steps)
-        facts.passes += 2 * steps
+        seen = compared(first, {"relu": rectified}, steps=steps)
+        start.notes["rectified"] = renewed(facts).and_also(seen)  # as it is, it was trained there
+        facts.passes += steps
     found: Trial = start.notes["rectified"]
     return found
 
@@ -199,6 +207,8 @@ def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] |
     size = max(1, round(TAIL * trace.step))
     changes: dict[str, Callable[[Experiment], object]] = {"renewed": renew, "relu": rectified}
     for name in ("renewed",) if trace.done < 1 else tuple(changes):
+        if facts.passes + trace.step > facts.allowed:
+            break
         try:
             seen = compared(first, {name: changes[name]}, steps=trace.step)
         except CannotRepair:
@@ -231,6 +241,7 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=3 * 120,
+    cost=cost,
     causes=("plateau", "underfit", "lr_too_low"),
 )
