@@ -109,12 +109,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     """Go on with the transform and without it: what mends at once was spoilt by it alone.
 
-    At its end the run's own schedule is used up: both begin once more at its highest rate.
+    At its end a run's own schedule is used up: both begin once more at its highest rate.
     """
     steps = min(STEPS, max(20, facts.exp.total_steps // 4))
     top = float(finding.evidence["highest_rate"])
 
     def again(twin: Experiment) -> None:
+        if twin.scheduler is None:
+            return
         twin.epochs = steps / twin.steps_per_epoch
         cosine(top)(twin)
 

@@ -162,7 +162,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not _learns(trial, other, nothing):
         late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
         if late is None:
-            return None
+            unasked = finding.phase == "steps" and _is_dear(facts)
+            return finding.but(severity="hint") if unasked else None
         trial, other = late
     repairs = finding.repairs
     if other == "relu":  # the change that was seen to help comes first
@@ -179,7 +180,7 @@ def cost(facts: Facts, finding: Finding) -> int:  # noqa: ARG001  any rule's
     """Return the passes of the trainings that were not made yet, at their beginning."""
     start = facts.start or facts
     steps = horizon(start.exp)
-    return 2 * steps * ("renewed" not in start.notes) + steps * ("rectified" not in start.notes)
+    return 2 * steps * ("renewed" not in start.notes)
 
 
 def _with_relu(facts: Facts, first: Experiment) -> Trial:
@@ -187,6 +188,9 @@ def _with_relu(facts: Facts, first: Experiment) -> Trial:
     start = facts.start or facts
     if "rectified" not in start.notes:
         steps = horizon(first)
+        if facts.passes + steps > facts.allowed:
+            message = "no training with ReLUs can be afforded"
+            raise CannotRepair(message)
         seen = compared(first, {"relu": rectified}, steps=steps)
         start.notes["rectified"] = renewed(facts).and_also(seen)  # as it is, it was trained there
         facts.passes += steps
@@ -218,6 +222,12 @@ def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] |
         if _learns(both := own.and_also(seen), name, nothing):
             return both, name
     return None
+
+
+def _is_dear(facts: Facts) -> bool:
+    """Whether a trial as long as the run so far would be due, and cannot be afforded."""
+    trace: Trace = facts.notes["stuck"]
+    return trace.done >= LATE and facts.passes + trace.step > facts.allowed
 
 
 def _learns(trial: Trial, other: str, nothing: float) -> bool:
