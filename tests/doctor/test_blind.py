@@ -123,7 +123,7 @@ def test_every_code_of_the_short_list_is_a_rule() -> None:
 def test_a_finished_run_of_any_task_is_looked_at(tmp_path: Path) -> None:
     gipi.train(str(drawn.masks(tmp_path / "d", 16)), steps=3, quiet=True, out=str(tmp_path / "run"),
                settings={"model.backbone": "resnet20", "image_size": 32})  # fmt: skip
-    result, _, folder = examine(tmp_path / "run")
-    assert folder == tmp_path / "run"
-    assert result.broken == {}
-    assert [f.code for f in result.problems] == []
+    looked = examine(tmp_path / "run")
+    assert looked.folder == tmp_path / "run"
+    assert looked.result.broken == {}
+    assert [f.code for f in looked.result.problems] == []

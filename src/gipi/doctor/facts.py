@@ -58,13 +58,15 @@ class Moved:
 class Facts:
     """An experiment and what is known of it.
 
-    passes  forward (and backward) passes that looking has cost
+    passes   forward (and backward) passes that looking has cost
+    allowed  as many as it may cost
     """
 
     exp: Experiment
     start: Facts | None = None
     """The facts of the experiment before its first step, where `exp` is in the middle of a run."""
     passes: int = 0
+    allowed: float = math.inf
     notes: dict[str, Any] = field(default_factory=dict)
     """What one rule leaves for another."""
 

@@ -84,9 +84,10 @@ def _confirmed(
     """Return the finding after its counter-experiment; a hint where none could be afforded."""
     if rule.confirm is None or finding.confirmed or finding.severity == "hint":
         return finding
-    if facts.passes + rule.passes > allowed:
+    cost = rule.passes if rule.cost is None else rule.cost(facts, finding)
+    if facts.passes + cost > allowed:
         return finding.but(severity="hint")
-    look = rule.confirm
+    look, facts.allowed = rule.confirm, allowed
     tried = _tried(rule, lambda f, g: [look(f, g)], facts, finding, notes=notes)
     if rule.code in notes.broken:
         return finding.but(severity="hint")

@@ -52,6 +52,7 @@ def after_steps(
         given = list(islice(on if on is not None else first_batches(twin, steps), steps))
         twin.model.train()
         each = 1 if twin.scheduler_every == "step" else twin.steps_per_epoch
+        planned = -(-twin.total_steps // each)
         for xb, yb in islice(cycle(given), steps):
             loss = (take_step if own_step else plain_step)(twin, xb, yb)
             losses.append(float(loss.detach()) if isinstance(loss, Tensor) else float(loss))
@@ -59,14 +60,15 @@ def after_steps(
                 losses += [math.inf] * (steps - len(losses))
                 break
             if on is None and twin.scheduler is not None and len(losses) % each == 0:
-                _scheduled(twin, losses[-1])
+                _scheduled(twin, losses[-1], planned)
     return losses, twin
 
 
-def _scheduled(exp: Experiment, loss: float) -> None:
+def _scheduled(exp: Experiment, loss: float, planned: int) -> None:
+    """Step the schedule, unless the planned run has used it up: it ends, or comes to an error."""
     if isinstance(exp.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         exp.scheduler.step(loss)
-    else:
+    elif getattr(exp.scheduler, "last_epoch", 0) < planned:
         exp.scheduler.step()
 
 

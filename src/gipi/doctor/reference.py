@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.probes import accuracy_on
+from gipi.doctor.tape import Op, Tape, same_numbers
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
@@ -31,6 +32,7 @@ LEAST = 20
 """New rows, at least."""
 LEAST_COLUMNS = 16
 """Columns of what is given back, at least: of few a code says little less than all."""
+LAYERS = frozenset(("linear", "conv", "lstm", "gru", "rnn"))
 WIDER = 8
 """Times as many numbers as a net passes on that a linear code is asked with."""
 PAIRS, CLOSE = 32, 1e-3
@@ -75,7 +77,7 @@ class Code:
     width     numbers that the narrowest layer of the net passes on for a row
     own       explained by as many components; never by more than an eighth of the columns
     wide      components that are `WIDER` times as many, within the same bound
-    explained by those; se: standard error
+    explained by those; se: a bound of its standard error
     """
 
     width: int
@@ -103,21 +105,20 @@ def _code(facts: Facts) -> Code | None:
     seen, unseen = whole(exp.train, ROWS, exp.device), whole(exp.val, UNSEEN, exp.device)
     if seen is None or not isinstance(seen[0], Tensor) or not seen[0].is_floating_point():
         return None
-    A = seen[0].reshape(len(seen[0]), -1).double().cpu()
+    A = seen[0].reshape(len(seen[0]), -1).cpu().double()
     if unseen is None:
         order = torch.randperm(len(A), generator=torch.Generator().manual_seed(0))
         A, B = A[order[: len(A) * 3 // 4]], A[order[len(A) * 3 // 4 :]]
     else:
-        B = unseen[0].reshape(len(unseen[0]), -1).double().cpu()
+        B = unseen[0].reshape(len(unseen[0]), -1).cpu().double()
     most = A.shape[1] // 8
     if most < 1 or len(A) < 50 or len(B) < LEAST or not LEAST_COLUMNS <= A.shape[1] <= COLUMNS:
         return None
     if A.shape[1] != B.shape[1] or not bool(A.isfinite().all() and B.isfinite().all()):
         return None
     rows = len(facts.batch[1])
-    widths = [op.output[0].numel() for op in facts.tape.of({"linear", "conv", "lstm", "gru", "rnn"})
-              if isinstance(op.output, Tensor) and op.output.ndim > 1
-              and len(op.output) == rows]  # fmt: skip
+    widths = [op.output[0].numel() for op in passed(facts.tape, facts.exp.model)
+              if op.kind in LAYERS and op.output.ndim > 1 and len(op.output) == rows]  # fmt: skip
     width = min(widths, default=A.shape[1])
     own, wide = min(width, most), min(WIDER * width, most)
     mean = A.mean(0)
@@ -126,7 +127,33 @@ def _code(facts: Facts) -> Code | None:
     def told(m: int) -> float:
         return _explained((B - mean) @ V[:, :m] @ V[:, :m].T + mean, B)
 
+    # No estimate from the rows: the largest that the error of a share of n rows can be.
     return Code(width, told(own), wide, told(wide), 0.5 / len(B) ** 0.5)
+
+
+def passed(tape: Tape, model: nn.Module) -> list[Op]:
+    """Return the calls that all ways from the inputs to the outputs lead through.
+
+    A gate, or a branch beside another, is none of them: at a call the ways of its inputs meet.
+    Numbers that no call on the tape made came from a call that it does not know, of the one before.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    ways: list[frozenset[int]] = []
+
+    def ways_to(value: Tensor) -> frozenset[int]:
+        for i in reversed(range(len(ways))):
+            if same_numbers(tape.ops[i].output, value):
+                return ways[i]
+        if any(same_numbers(value, v) for v in tape.ops[0].inputs):
+            return frozenset()  # the row itself
+        return ways[-1] if ways else frozenset()
+
+    for op in tape.ops:
+        inputs = [v for v in op.inputs if v.untyped_storage().data_ptr() not in weights]
+        met = frozenset.intersection(*map(ways_to, inputs)) if inputs else frozenset()
+        ways.append(met | {len(ways)})
+    said = tape.outputs
+    return [tape.ops[i] for i in sorted(ways_to(said))] if isinstance(said, Tensor) else []
 
 
 def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
@@ -202,7 +229,7 @@ def _bar(facts: Facts) -> Bar | None:
 
 
 def _columns(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    A, B = (M.reshape(len(M), -1).double().cpu() for M in (A, B))
+    A, B = (M.reshape(len(M), -1).cpu().double() for M in (A, B))
     mean, std = A.mean(0), A.std(0)
     std = torch.where(std > 1e-12, std, torch.ones_like(std))
     return (A - mean) / std, ((B - mean) / std).clamp(-10, 10)
@@ -221,7 +248,7 @@ def _ridge(A: Tensor, T: Tensor, B: Tensor, penalty: float) -> Tensor:
 
 
 def _explained(told: Tensor, y: Tensor) -> float:
-    y, told = y.double().cpu(), told.double().cpu()
+    y, told = y.cpu().double(), told.cpu().double()
     total = float((y - y.mean(0)).square().sum())
     return 1 - float((y - told).square().sum()) / total if total > 0 else float("nan")
 

@@ -69,7 +69,12 @@ class Edited(Around):
         self.model, self.edit = model, edit
 
     def _forward(self, *given: Any, **named: Any) -> Any:
-        with _Editing(self.edit):
+        edit = self.edit
+        if isinstance(edit, OtherPads):
+            flat = [v for a in (*given, *named.values()) for v in
+                    (a.values() if isinstance(a, dict) else (a,))]  # fmt: skip
+            edit = edit.within(tuple(flat))
+        with _Editing(edit):
             return self.model(*given, **named)
 
     forward = _forward  # takes whatever the model takes
@@ -197,20 +202,40 @@ class OtherPads:
     """Comparisons of tokens with padding are taken in the other sense, wherever they lead.
 
     pad  the token
+
+    Only what the model was given is turned, or the same numbers: other whole numbers, such as
+    segments or a mask, are compared with the same number as well.
     """
 
     pad: int
+    given: tuple[Any, ...] = ()
+
+    def within(self, given: tuple[Any, ...]) -> OtherPads:
+        """Return the edit for one forward pass, which knows what the model was given."""
+        return OtherPads(self.pad, given)
 
     def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
         """Return the result of the call, edited or not."""
         said = func(*args, **named)
         name = getattr(func, "__name__", "").strip("_")
-        if name not in ("eq", "ne", "not_equal") or len(args) < 2:
+        if name not in ("eq", "ne", "not_equal"):
             return said
-        tokens, other = args[:2]
+        tokens = args[0] if args else named.get("input", named.get("self"))
+        other = args[1] if len(args) > 1 else named.get("other")
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
             return said
-        return ~said if isinstance(other, int) and other == self.pad else said
+        if not any(_same_tokens(tokens, x) for x in self.given):
+            return said
+        if isinstance(other, Tensor):
+            other = other.item() if other.ndim == 0 else None
+        return ~said if isinstance(said, Tensor) and other == self.pad else said
+
+
+def _same_tokens(one: Tensor, other: Any) -> bool:
+    """Whether two tensors hold the same numbers, in the same places or turned."""
+    if not isinstance(other, Tensor) or other.ndim != 2:
+        return False
+    return torch.equal(one, other) or torch.equal(one, other.T)
 
 
 def _is_low(args: Any, named: Any) -> bool:

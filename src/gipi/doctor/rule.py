@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Before = Callable[["Facts"], Iterator["Finding"]]
 During = Callable[["Facts", "Trace"], Iterator["Finding"]]
 Confirm = Callable[["Facts", "Finding"], "Finding | None"]
+Cost = Callable[["Facts", "Finding"], int]
 
 EXACT = 100.0
 """Strength of a finding that is an error in the code, whatever the numbers say."""
@@ -40,7 +41,8 @@ class Rule:
     confirm  the counter-experiment: the finding with ``confirmed=True``, or another severity;
              None where it was a false alarm. Rules whose look is exact have none and set
              ``confirmed`` themselves.
-    passes   forward and backward passes that `confirm` costs, about
+    passes   forward and backward passes that `confirm` costs, about: the most of any run
+    cost     the same for one run, where that is known before; default: `passes`
     causes   codes of the problems that this one brings about
     """
 
@@ -54,6 +56,7 @@ class Rule:
     during: During | None = None
     confirm: Confirm | None = None
     passes: int = 0
+    cost: Cost | None = None
     causes: tuple[str, ...] = ()
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from sklearn.datasets import make_classification
 from tests.doctor.patients import blobs, cnn, experiment, findings, halves, images, mlp, seen
 from torch import Tensor
+from torch.optim import lr_scheduler
 
 from gipi.doctor.drift import as_trained
 from gipi.doctor.facts import Facts
@@ -67,9 +69,25 @@ def clouds():
     return halves((X - X.mean(0)) / X.std(0), torch.as_tensor(y).long(), 0.75)
 
 
-def test_what_a_run_learns_in_spite_of_its_transform_is_named_at_its_end() -> None:
+def scheduled(transform, schedule: str):
     torch.manual_seed(0)
-    exp = experiment(mlp(16, 5, 48), clouds(), transform=erased(0.9), lr=4e-3, epochs=8)
+    exp = experiment(mlp(16, 5, 48), clouds(), transform=transform, lr=4e-3, epochs=8)
+    steps = exp.total_steps
+    made = {
+        "constant": lambda: None,
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(exp.optimizer, steps),
+        "one cycle": lambda: lr_scheduler.OneCycleLR(exp.optimizer, 8e-3, total_steps=steps),
+    }
+    exp.scheduler, exp.scheduler_every = made[schedule](), "step"
+    return exp
+
+
+SCHEDULES = ("constant", "cosine", "one cycle")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_a_run_learns_in_spite_of_its_transform_is_named_at_its_end(schedule: str) -> None:
+    exp = scheduled(erased(0.9), schedule)
     assert findings(exp, RULE) == []  # a short training gets somewhere too
     first = seen(exp, RULE, train=True).findings[0]
     assert (first.severity, first.confirmed, first.phase) == ("problem", True, "epoch")
@@ -91,11 +109,10 @@ def test_what_only_training_rows_gain_without_a_transform_is_a_hint() -> None:
     assert [(f.severity, f.confirmed) for f in found] == [("hint", True)]
 
 
-def test_what_an_augmentation_costs_little_is_left_alone_to_the_end() -> None:
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_an_augmentation_costs_little_is_left_alone_to_the_end(schedule: str) -> None:
     for transform in (erased(0.3), grain):
-        torch.manual_seed(0)
-        exp = experiment(mlp(16, 5, 48), clouds(), transform=transform, lr=4e-3, epochs=8)
-        assert findings(exp, RULE, train=True) == []
+        assert findings(scheduled(transform, schedule), RULE, train=True) == []
 
 
 def test_a_look_at_random_rows_is_the_same_each_time() -> None:

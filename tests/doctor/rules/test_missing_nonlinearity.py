@@ -9,6 +9,7 @@ from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp,
 from tests.doctor.wired import Attention, cured, next_words, words_loss
 from torch import nn
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.missing_nonlinearity import RULE
 
 
@@ -70,3 +71,29 @@ def test_a_pool_between_layers_that_does_no_harm_is_silent() -> None:
 
     lines = [(X, X.mean(1, keepdim=True)) for X, _ in blobs()]
     assert findings(experiment(Mean(), lines), RULE) == []
+
+
+def test_what_could_not_be_trained_is_not_told_of_and_pairs_at_once_alone_are_named() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.each, self.next, self.head = nn.Linear(1, 16), nn.Linear(16, 16), nn.Linear(16, 1)
+
+        def forward(self, x):
+            return self.head(self.next(self.each(x[..., None])).mean(1))
+
+    lines = [(X, X.mean(1, keepdim=True)) for X, _ in blobs()]
+    (found,) = seen(experiment(Pooled(), lines), RULE).findings
+    assert found.where == ("each",)
+    assert "each -> next" in found.message
+    assert "next -> head" not in found.message
+    assert found.advice.startswith("put one layer in their place")
+
+    def fails(*_):
+        raise RuntimeError
+
+    exp = experiment(linear(8, 16, 1), [(X, X @ torch.ones(8, 1)) for X, _ in blobs()])
+    facts = Facts(exp)
+    (found,) = RULE.before(facts)
+    exp.loss = fails
+    assert RULE.confirm(facts, found) is None

@@ -7,6 +7,7 @@ from tests.doctor.patients import blobs, experiment, halves, mlp, regression, se
 from torch.optim import lr_scheduler
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.rates import lr_trial
 from gipi.doctor.rules.plateau import RULE, _forced
 from gipi.doctor.trace import Trace
 
@@ -60,3 +61,24 @@ def test_shares_of_a_loss_below_zero_mean_nothing(monkeypatch) -> None:
     assert _forced(facts, trace, [1.0, 1.0])
     assert not _forced(facts, trace, [-2.0, -1.0])
     assert not _forced(facts, trace, [-1.0, -0.9])
+
+
+def test_a_schedule_is_not_stepped_past_the_end_of_its_run() -> None:
+    torch.manual_seed(0)
+    (X, _), (Xv, _) = blobs()
+    coins = (X, torch.randint(2, (len(X),))), (Xv, torch.randint(2, (len(Xv),)))
+    for made in (lr_scheduler.OneCycleLR, lr_scheduler.CosineAnnealingLR):
+        exp = experiment(mlp(out=2, hidden=4), coins, lr=0.01)
+        steps = exp.total_steps
+        given = (0.01, steps) if made is lr_scheduler.OneCycleLR else (steps,)
+        exp.scheduler, exp.scheduler_every = made(exp.optimizer, *given), "step"
+        assert seen(exp, RULE, train=True).problems == []
+        trace = Trace(steps, exp.steps_per_epoch, losses=[0.7] * steps, rates=[0.01] * steps)
+        (found,) = RULE.during(Facts(exp), trace)
+        for _ in range(steps):
+            exp.optimizer.step()
+            exp.scheduler.step()
+        asked = found.but(evidence={**found.evidence, "lr": 1e-5, "low": True})
+        assert RULE.confirm(Facts(exp), asked) is None  # a rate that is used up is low already
+        tried = lr_trial(Facts(exp), (0.1,), steps=5, now=True).twins[1.0]
+        assert tried.optimizer.param_groups[0]["lr"] == exp.optimizer.param_groups[0]["lr"]

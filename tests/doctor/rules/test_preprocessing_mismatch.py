@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
 from torch import Tensor, nn
 
-from gipi.doctor.drift import affine_to_training
+from gipi.doctor.drift import affine_to_training, is_repeatable
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.preprocessing_mismatch import RULE
 
@@ -114,3 +115,10 @@ def test_one_column_on_another_scale_is_brought_in_line_whatever_the_others_say(
     exp = experiment(mlp(16, 1), ((X[:400], X[:400, :1]), (V, X[400:, :1])), loss=nn.MSELoss())
     in_line = affine_to_training(Facts(exp))(V)
     assert float(in_line[:, 3].std()) < 0.02
+
+
+def test_random_numbers_of_a_transform_are_not_taken_from_the_run() -> None:
+    exp = experiment(mlp(), blobs(), transform=lambda x: x + np.random.rand())  # noqa: NPY002
+    old = np.random.get_state()[2]  # noqa: NPY002
+    assert not is_repeatable(Facts(exp), blobs()[0][0])
+    assert np.random.get_state()[2] == old  # noqa: NPY002

@@ -7,6 +7,7 @@ from tests.doctor.patients import blobs, experiment, halves, mlp, regression, se
 from torch import nn
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.reference import code
 from gipi.doctor.rules.underfit import RULE, during
 from gipi.doctor.trace import Trace
 
@@ -94,3 +95,20 @@ def test_codes_that_are_wide_enough_and_data_that_have_none_are_left_alone() -> 
     X = torch.randn(500, 32, generator=torch.Generator().manual_seed(0))
     noise = experiment(through(2), halves(X, X.clone()), loss=nn.MSELoss(), lr=0.01, epochs=4)
     assert seen(noise, RULE, train=True).findings == []
+
+
+def test_a_gate_is_no_layer_that_all_must_pass() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.into, self.out = nn.Linear(32, 6), nn.Linear(6, 32)
+            self.squeeze, self.excite = nn.Linear(6, 1), nn.Linear(1, 6)
+
+        def forward(self, x):
+            h = self.into(x)
+            return self.out(h * self.excite(self.squeeze(h).relu()).sigmoid())
+
+    for net, width in ((Gated(), 6), (through(4), 4)):
+        found = code(Facts(experiment(net, given_back(), loss=nn.MSELoss())))
+        assert found is not None
+        assert found.width == width

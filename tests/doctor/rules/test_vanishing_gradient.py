@@ -118,3 +118,20 @@ def test_a_gradient_below_the_precision_of_weights_needs_no_training_that_learns
         found = seen(exp, RULE, train=True).findings
         assert [f.severity for f in found] == severity  # nothing is lost where nobody can learn
         assert all(f.evidence["ratio"] < 1e-7 and "simple_learner" in f.evidence for f in found)
+
+
+def test_what_it_costs_is_told_and_no_long_trial_is_begun_without_an_allowance() -> None:
+    torch.manual_seed(0)
+    exp = given_back(10, 0.01)
+    facts = Facts(exp)
+    (found,) = RULE.before(facts)
+    told, before = RULE.cost(facts, found), facts.passes
+    RULE.confirm(facts, found)
+    assert facts.passes - before <= told <= RULE.passes <= 400
+    assert RULE.cost(facts, found) < told  # a trial of which this or another rule has asked is had
+    short = compared(exp, {"own": None, "renewed": renew}, steps=4)
+    steps = exp.total_steps // 2
+    facts.notes["stuck"] = Trace(exp.total_steps, exp.steps_per_epoch, losses=[3.69] * steps)
+    facts.allowed = spent = facts.passes
+    assert longer(facts, short, nothing=know_nothing(facts)) is None
+    assert facts.passes == spent

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, regression, seen
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.weight_decay_too_high import RULE
 
 
@@ -67,3 +70,16 @@ def test_decay_that_noise_asks_for_is_healthy() -> None:
     exp = experiment(mlp(out=1, hidden=64), regression(200, noise=1.0), lr=0.01)
     exp.optimizer = torch.optim.AdamW(exp.model.parameters(), lr=0.01, weight_decay=1.0)
     assert seen(exp, RULE, train=True).problems == []
+
+
+@pytest.mark.parametrize("epochs", [10, 100])
+def test_what_it_costs_is_told(epochs: int) -> None:
+    exp = decayed(torch.optim.AdamW, 20.0, 0.01)
+    exp.epochs = epochs
+    facts = Facts(exp)
+    (found,) = RULE.before(facts)
+    told, before = RULE.cost(facts, found), facts.passes
+    assert RULE.confirm(facts, found) is not None
+    assert facts.passes - before <= told <= RULE.passes <= 400
+    late = replace(found, phase="steps", evidence={**found.evidence, "low": True})
+    assert RULE.cost(facts, late) <= RULE.passes

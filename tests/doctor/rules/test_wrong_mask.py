@@ -9,6 +9,7 @@ from tests.doctor.wired import Attention, Reading, named, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.finding import CannotRepair
+from gipi.doctor.rewire import Edited, OtherPads
 from gipi.doctor.rules.wrong_mask import RULE, made_right
 
 
@@ -157,3 +158,20 @@ def test_a_model_that_needs_padding_elsewhere_too_is_not_turned() -> None:
     with pytest.raises(CannotRepair, match="elsewhere"):
         made_right(0)(exp)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_comparisons_of_tokens_alone_are_turned_however_they_are_written() -> None:
+    class Compares(nn.Module):
+        def forward(self, x, how):
+            segments = (x > 5).long()
+            return {
+                "named": lambda: torch.eq(input=x, other=0),
+                "tensor": lambda: x != torch.tensor(0),
+                "segments": lambda: segments == 0,
+            }[how]()
+
+    model, x = Compares(), padded()[0][0][:8]
+    twin = Edited(model, OtherPads(0))
+    for how in ("named", "tensor"):
+        assert torch.equal(twin(x, how), ~model(x, how))
+    assert torch.equal(twin(x, "segments"), model(x, "segments"))

@@ -14,6 +14,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.proof import compare
 from gipi.doctor.rule import Rule
+from gipi.doctor.schedules import cosine
 from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import predict, ridge
 from gipi.doctor.sheet import Sheet, origin, sheet
@@ -81,7 +82,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     doubt: Finding | None = origin(facts).notes.get(IN_DOUBT)
     if doubt is None or trace.done < 1 or trace.broken is not None:
         return
-    yield replace(doubt, phase="epoch", evidence={**doubt.evidence, "first_loss": trace.scale})
+    told = {"first_loss": trace.scale, "highest_rate": max(trace.rates)}
+    yield replace(doubt, phase="epoch", evidence={**doubt.evidence, **told})
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -108,9 +110,23 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     """Go on with the transform and without it: what mends at once was spoilt by it alone.
 
     Without validation rows it is a hint: any net does better on the very rows that it trains on.
+    At its end a run's own schedule is used up: both begin once more at its highest rate.
     """
     steps = min(STEPS, max(20, facts.exp.total_steps // 4))
-    with_it, plain = trial(facts, steps), trial(facts, steps, change=without)
+    top = float(finding.evidence["highest_rate"])
+
+    def again(twin: Experiment) -> None:
+        if twin.scheduler is None:
+            return
+        twin.epochs = steps / twin.steps_per_epoch
+        cosine(top)(twin)
+
+    def again_without(twin: Experiment) -> None:
+        without(twin)
+        again(twin)
+
+    with_it = trial(facts, steps, change=again)
+    plain = trial(facts, steps, change=again_without)
     split = "val" if facts.val is not None else "train"
     ends = [getattr(outcome, split) for outcome in (with_it, plain)]
     first = float(finding.evidence["first_loss"])

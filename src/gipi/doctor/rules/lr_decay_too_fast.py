@@ -29,6 +29,8 @@ IDLE = 0.6
 MISSED = 0.1
 MISSED_IDLE = 0.03
 """As much again of all progress, and proven on held rows, shows that what stands was not done."""
+MOST = 160
+"""Steps of a counter-experiment."""
 NAMED, TRIED = "the schedule was named", "a rate was given back"
 
 
@@ -104,9 +106,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """
     if finding.phase != "before":
         return _given_back(facts, finding)
-    exp = facts.exp
-    total, gone = exp.total_steps, int(finding.evidence["gone_at"])
-    steps = min(total, max(30, min(160, max(round(0.3 * total), 2 * gone))))
+    exp, steps = facts.exp, _steps(facts, finding)
     change = finding.repairs[0].change
     trial = compared(exp, {"own": None, "stretched": change}, steps=steps)
     facts.passes += 2 * steps
@@ -120,6 +120,19 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     )  # fmt: skip
 
 
+def _steps(facts: Facts, finding: Finding) -> int:
+    """Return how long each of the two trainings of the counter-experiment is."""
+    if finding.phase != "before":
+        return horizon(facts.exp, 0.3, low=30, high=MOST)
+    total, gone = facts.exp.total_steps, int(finding.evidence["gone_at"])
+    return min(total, max(30, min(MOST, max(round(0.3 * total), 2 * gone))))
+
+
+def cost(facts: Facts, finding: Finding) -> int:
+    """Return the passes of both trainings."""
+    return 2 * _steps(facts, finding) + 2
+
+
 def _given_back(facts: Facts, finding: Finding) -> Finding | None:
     """Go on as it is, and with the highest rate once more, falling to 0 as a cosine.
 
@@ -127,7 +140,7 @@ def _given_back(facts: Facts, finding: Finding) -> Finding | None:
     """
     exp, top = facts.exp, float(finding.evidence["highest"])
     first = float(finding.evidence["first_loss"])
-    steps = horizon(exp, 0.3, low=30, high=160)
+    steps = _steps(facts, finding)
 
     def again(twin: Experiment) -> str:
         twin.epochs = steps / twin.steps_per_epoch
@@ -159,6 +172,7 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=2 * MOST + 2,
+    cost=cost,
     causes=("lr_too_low", "plateau", "underfit"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -34,35 +35,59 @@ def before(facts: Facts) -> Iterator[Finding]:
     pairs = in_a_row(facts)
     if not pairs:
         return
-    names = tuple(dict.fromkeys(a.module for a, _ in pairs))
+    names = _names(pairs)
     yield Finding(
         "missing_nonlinearity",
-        f"{len(pairs)} layers take the output of a linear layer as it is ("
-        f"{', '.join(f'{a.place} -> {b.place}' for a, b in pairs[:3])}): two linear layers in a "
-        "row are one",
+        _message(pairs),
         "put an activation between them, such as ReLU",
         where=names,
-        evidence={"pairs": [f"{a.place} -> {b.place}" for a, b in pairs[:16]]},
+        evidence={"pairs": _told(pairs)},
         strength=5.0,
-        repairs=(
-            Repair("ReLU between them", activated(names), mode="ask",
-                   edit=f"nn.ReLU() behind '{names[0]}'"),
-        ),
+        repairs=_repairs(names),
     )  # fmt: skip
+
+
+def _names(pairs: list[tuple[Op, Op]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(a.module for a, _ in pairs))
+
+
+def _repairs(names: tuple[str, ...]) -> tuple[Repair, ...]:
+    edit = f"nn.ReLU() behind '{names[0]}'"
+    return (Repair("ReLU between them", activated(names), mode="ask", edit=edit),)
+
+
+def _told(pairs: list[tuple[Op, Op]]) -> list[str]:
+    return [f"{a.place} -> {b.place}" for a, b in pairs[:16]]
+
+
+def _message(pairs: list[tuple[Op, Op]]) -> str:
+    return (
+        f"{len(pairs)} layers take the output of a linear layer as it is ("
+        f"{', '.join(_told(pairs)[:3])}): two linear layers in a row are one"
+    )
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with ReLUs between the layers; where they do not win it is a hint."""
+    asked = False
     for adam in (False, True):
         seen = contest(facts, activated(finding.where), adam=adam, steps=80 if adam else None)
         if seen is not None and seen.wins(WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
-    if not in_a_row(facts, beside=AT_ONCE):
+        asked = asked or seen is not None
+    pairs = in_a_row(facts, beside=AT_ONCE)
+    if not pairs or not asked:
         return None
-    return finding.but(
+    return replace(
+        finding,
         severity="hint",
-        message=f"{finding.message}; a short training with ReLUs between them was no better, so "
+        message=f"{_message(pairs)}; a short training with ReLUs between them was no better, so "
         "that one layer in their place would do",
+        advice="put one layer in their place, or an activation between them where the net is to "
+        "say more than a linear one",
+        where=_names(pairs),
+        evidence={**finding.evidence, "pairs": _told(pairs)},
+        repairs=_repairs(_names(pairs)),
     )
 
 

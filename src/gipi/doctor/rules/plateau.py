@@ -28,6 +28,8 @@ MISSED, MISSED_ABOVE = 0.2, 0.4
 """Share of all progress that a lower, or a higher, rate must gain at once."""
 DECAYED = 0.2
 """Share of the first rate below which that one is tried instead."""
+SPENT = 0.1
+"""Share of the highest rate below which a schedule is at its end."""
 STILL, LEFT = 0.25, 0.3
 """Of a low loss of numbers: fall over the last half, as a share of it, that counts as nothing, and
 the share of it that a lower rate must take off at once, in validation too."""
@@ -96,7 +98,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     lr, start = float(finding.evidence["lr"]), float(finding.evidence["first_lr"])
     factors = (8.0, 64.0) if ratio < TIRED else (0.1, 8.0) if ratio < LIVELY else (0.1,)
     if lr < DECAYED * start:
-        factors = (start / lr,)
+        now = float(facts.exp.optimizer.param_groups[0]["lr"])
+        if now <= 0:
+            return None
+        factors = (start / now,)
     trial = lr_trial(facts, factors, steps=steps, now=True)
     best = trial.best(*factors)
     first = float(finding.evidence["first_loss"])
@@ -125,6 +130,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
 def _low(facts: Facts, finding: Finding, steps: int) -> Finding | None:
     """Go on from a low loss at a tenth of the rate; at best it is a hint, for little is left."""
+    if float(finding.evidence["lr"]) < SPENT * float(finding.evidence["first_lr"]):
+        return None  # the schedule has brought the rate down already
     trial = lr_trial(facts, (0.1,), steps=steps, now=True)
     rows = whole(facts.exp.val, 1024, facts.exp.device)
     own, lower = trial.end(1.0), trial.end(0.1)

@@ -166,7 +166,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not _learns(trial, other, nothing):
         late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
         if late is None:
-            return _never(facts, finding)
+            never = _never(facts, finding)
+            if never is not None:
+                return never
+            unasked = finding.phase == "steps" and _is_dear(facts)
+            return finding.but(severity="hint") if unasked else None
         trial, other = late
     repairs = finding.repairs
     if other == "relu":  # the change that was seen to help comes first
@@ -202,13 +206,24 @@ def _never(facts: Facts, finding: Finding) -> Finding | None:
     )  # fmt: skip
 
 
+def cost(facts: Facts, finding: Finding) -> int:  # noqa: ARG001  any rule's
+    """Return the passes of the trainings that were not made yet, at their beginning."""
+    start = facts.start or facts
+    steps = horizon(start.exp)
+    return 2 * steps * ("renewed" not in start.notes)
+
+
 def _with_relu(facts: Facts, first: Experiment) -> Trial:
     """Return how the run goes at its beginning with ReLUs; asked once."""
     start = facts.start or facts
     if "rectified" not in start.notes:
         steps = horizon(first)
-        start.notes["rectified"] = compared(first, {"own": None, "relu": rectified}, steps=steps)
-        facts.passes += 2 * steps
+        if facts.passes + steps > facts.allowed:
+            message = "no training with ReLUs can be afforded"
+            raise CannotRepair(message)
+        seen = compared(first, {"relu": rectified}, steps=steps)
+        start.notes["rectified"] = renewed(facts).and_also(seen)  # as it is, it was trained there
+        facts.passes += steps
     found: Trial = start.notes["rectified"]
     return found
 
@@ -226,6 +241,8 @@ def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] |
     size = max(1, round(TAIL * trace.step))
     changes: dict[str, Callable[[Experiment], object]] = {"renewed": renew, "relu": rectified}
     for name in ("renewed",) if trace.done < 1 else tuple(changes):
+        if facts.passes + trace.step > facts.allowed:
+            break
         try:
             seen = compared(first, {name: changes[name]}, steps=trace.step)
         except CannotRepair:
@@ -235,6 +252,12 @@ def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] |
         if _learns(both := own.and_also(seen), name, nothing):
             return both, name
     return None
+
+
+def _is_dear(facts: Facts) -> bool:
+    """Whether a trial as long as the run so far would be due, and cannot be afforded."""
+    trace: Trace = facts.notes["stuck"]
+    return trace.done >= LATE and facts.passes + trace.step > facts.allowed
 
 
 def _learns(trial: Trial, other: str, nothing: float) -> bool:
@@ -258,6 +281,7 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=3 * 120,
+    cost=cost,
     causes=("plateau", "underfit", "lr_too_low"),
 )

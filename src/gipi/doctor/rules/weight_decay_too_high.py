@@ -35,6 +35,11 @@ STANDS = 0.1
 """Fall of a low loss from one quarter of the steps to the next, as a share of it, that is none."""
 HALF_A_RUN = 200
 """Steps up to which half of a run is trained from its start to judge a low loss."""
+EARLY, LATE, MOST = 80, 150, 160
+"""Steps of a training before the run, which is made four times, of one in its course, and of half
+a run: these are made twice."""
+SPENT = 0.1
+"""Share of the highest rate below which a schedule is at its end: nothing grows from there."""
 FINE = "less decay brought nothing where the loss was"
 BY_RATE = "the rate makes the decay"
 SLOWER = (0.1, 0.01)
@@ -76,6 +81,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if not shrunk and shrinks < 2 * SHRINKS:
         return
     high = trace.recent > HIGH * trace.scale
+    spent = trace.done >= 1 and trace.rates[-1] < SPENT * max(trace.rates)
+    if spent and (high or trace.planned > 2 * HALF_A_RUN):
+        return  # the counter-experiment would go on from here
     if facts.notes.get(f"{FINE} {'high' if high else 'low'}") or not (high or _stands(trace)):
         return
     strength = 1 / max(median(kept), 1e-3)
@@ -120,10 +128,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     Weights shrink by rate times decay: where a lower rate gains more still, the rate is too high.
     """
     late, low = finding.phase == "steps", bool(finding.evidence.get("low"))
-    exp = facts.exp
-    steps = horizon(exp, 0.25 if late else 0.3, low=40, high=150)
-    if low and exp.total_steps <= 2 * HALF_A_RUN:  # small weights take long to grow again
-        exp, steps = (facts.start or facts).exp, max(40, exp.total_steps // 2)
+    exp, steps = _asked(facts, finding)
     rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
@@ -155,6 +160,21 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     # Training rows gain from less decay also by heart.
     severity = "hint" if low and exp.val is None else finding.severity
     return finding.but(severity=severity, confirmed=True, evidence=evidence)
+
+
+def _asked(facts: Facts, finding: Finding) -> tuple[Experiment, int]:
+    """Return where the counter-experiment begins, and how many steps each training has."""
+    exp, late = facts.exp, finding.phase == "steps"
+    if finding.evidence.get("low") and exp.total_steps <= 2 * HALF_A_RUN:
+        # small weights take long to grow again
+        return (facts.start or facts).exp, max(40, min(MOST, exp.total_steps // 2))
+    return exp, horizon(exp, 0.25 if late else 0.3, low=40, high=LATE if late else EARLY)
+
+
+def cost(facts: Facts, finding: Finding) -> int:
+    """Return the passes of both trainings; before a run lower rates are tried as well."""
+    _, steps = _asked(facts, finding)
+    return (2 if finding.phase == "steps" else 2 + len(SLOWER)) * steps + 4
 
 
 def is_decoupled(exp: Experiment) -> bool:
@@ -200,6 +220,7 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=240,
+    passes=max((2 + len(SLOWER)) * EARLY, 2 * LATE, 2 * MOST) + 4,
+    cost=cost,
     causes=("underfit", "plateau", "vanishing_gradient", "lr_too_low"),
 )
