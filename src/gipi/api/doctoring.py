@@ -54,8 +54,8 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
     """Look at a run: its settings and data as before its first step, its rows, its weights.
 
     Findings are written to the run's findings.json; what was said while it trained stays there.
-    Raises `RequestError` for a run whose steps
-    are more than a model and one loss, and for data that has changed.
+    Raises `RequestError` for a run whose steps are more than a model and one loss, and for data
+    that has changed.
     """
     folder = rundir.resolve_run(where)
     own = own or Own()
