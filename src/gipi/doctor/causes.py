@@ -41,9 +41,9 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     """Return the findings with their parents, roots first.
 
     A finding is a child where a confirmed problem among the findings can bring it about; a child
-    never stands before its parent. Then problems before hints, what says why before `SYMPTOM`, confirmed before suspected, earlier
-    phases before later ones, and the stronger before the weaker. What was a problem before the
-    first step is not told again as one of a later phase.
+    never stands before its parent. Then problems before hints, confirmed before suspected, what
+    says why before `SYMPTOM`, earlier phases before later ones, and the stronger before the weaker.
+    What was a problem before the first step is not told again as one of a later phase.
     """
     given = list(findings)
     first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}
