@@ -59,7 +59,7 @@ def behind(now: Trace, changed: Trace) -> bool:
 
 def _missed(own: dict[str, Any], other: dict[str, Any], begin: float, name: str) -> bool:
     """Whether most of the other's progress is missing, and surely so."""
-    mine, better = own.get(name, math.nan), other.get(name, math.nan)
+    mine, better = float(own.get(name, math.nan)), float(other.get(name, math.nan))
     if not math.isfinite(better) or not begin > better:
         return False
     if not math.isfinite(mine):
@@ -67,7 +67,7 @@ def _missed(own: dict[str, Any], other: dict[str, Any], begin: float, name: str)
     if not mine - better > MISSED * (begin - better):
         return False
     pairs = zip(own.get("val_parts", ()), other.get("val_parts", ()), strict=False)
-    gains = [a - b for a, b in pairs]
+    gains = [float(a - b) for a, b in pairs]
     if len(gains) < 3 or not all(math.isfinite(g) for g in gains):
         return False
     mean = sum(gains) / len(gains)
