@@ -11,7 +11,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis, diagnose
 from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.play import play
-from gipi.doctor.proof import Proof, compare
+from gipi.doctor.proof import Proof, compare, side_by_side
 from gipi.doctor.rates import times_lr
 from gipi.doctor.rules.unused_parameters import RULE as UNUSED
 
@@ -46,6 +46,15 @@ def test_the_same_run_gains_nothing_over_itself() -> None:
     proof = compare(one, two)
     assert (proof.gain, proof.won) == (0.0, -math.sqrt(20))
     assert not proof.holds("better")
+
+
+def test_of_options_one_whose_loss_is_no_number_is_none_where_another_has_one() -> None:
+    one, two = made(), made()
+    two.loss = lambda said, y: one.loss(said, y) * math.nan
+    whole, broken = side_by_side(one, two)
+    assert math.isfinite(whole)
+    assert math.isnan(broken)
+    assert all(math.isfinite(v) for v in side_by_side(two, two))  # by their share of right classes
 
 
 def test_few_rows_have_noise_too() -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
 
+SYMPTOM = "underfit"
+"""It says that less was learned than could be, and not why: what else is wrong comes first."""
 PHASES = {"before": 0, "steps": 1, "epoch": 2}
 
 
@@ -39,9 +41,9 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     """Return the findings with their parents, roots first.
 
     A finding is a child where a confirmed problem among the findings can bring it about; a child
-    never stands before its parent. Then problems before hints, confirmed before suspected, earlier
-    phases before later ones, and the stronger before the weaker. What was a problem before the
-    first step is not told again as one of a later phase.
+    never stands before its parent. Then problems before hints, confirmed before suspected, what
+    says why before `SYMPTOM`, earlier phases before later ones, and the stronger before the weaker.
+    What was a problem before the first step is not told again as one of a later phase.
     """
     given = list(findings)
     first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}
@@ -58,6 +60,7 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
             f.severity != "problem",
             bool(f.parents),
             not f.confirmed,
+            f.code == SYMPTOM,
             PHASES[f.phase],
             -f.strength,
         ),

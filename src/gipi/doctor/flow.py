@@ -16,6 +16,8 @@ from gipi.doctor.reinit import renew
 from gipi.doctor.tape import WEIGHTED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import UnitLook
 
@@ -105,6 +107,13 @@ def know_nothing(facts: Facts) -> float:
     itself is asked, for a batch: it may be a sum, weigh classes or smooth labels.
     """
     first = facts.start or facts
+    if "knowing nothing" not in first.notes:
+        first.notes["knowing nothing"] = _know_nothing(first)
+    found: float = first.notes["knowing nothing"]
+    return found
+
+
+def _know_nothing(first: Facts) -> float:
     y, kind, said = first.y, first.loss, first.outputs
     if y is None or not y.numel() or kind.sign < 0 or not isinstance(said, Tensor):
         return math.nan
@@ -134,10 +143,11 @@ def _answers(first: Facts, y: Tensor, said: Tensor) -> list[Tensor]:
         return []
     weight = getattr(first.exp.loss, "weight", None)
     heavy = [n * weight.to(n)] if isinstance(weight, Tensor) and len(weight) == len(n) else []
-    smoothing = float(getattr(first.exp.loss, "label_smoothing", 0.0))
+    told = getattr(first.exp.loss, "label_smoothing", None)
+    smoothed = {0.1} if told is None else {float(told)}  # a function of the user's may smooth too
     found = []
     for share in (n, *heavy):
-        for even in {0.0, smoothing, 0.1, 1.0}:
+        for even in {0.0, 1.0} | smoothed:
             p = (1 - even) * share / share.sum().clamp_min(1e-12) + even / len(n)
             log = p.clamp_min(1e-12).log()
             found.append(log.reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
@@ -162,15 +172,25 @@ def _same(answer: Tensor, y: Tensor, first: Facts) -> float:
     return whole * size / len(y) if abs(two - 2 * one) < 1e-3 * abs(two) else whole
 
 
-def renewed(facts: Facts) -> Trial:
+def renewed(facts: Facts, *, own: Sequence[float] | None = None) -> Trial:
     """Return how the run goes at its beginning with weights drawn anew; asked once for all rules.
+
+    own  losses of the run as it is, where it was trained so far: it need not be once more
 
     Raises `CannotRepair` where no layer can be drawn anew.
     """
     first = facts.start or facts
     if "renewed" not in first.notes:
         steps = horizon(first.exp)
-        first.notes["renewed"] = compared(first.exp, {"own": None, "renewed": renew}, steps=steps)
-        facts.passes += 2 * steps
+        if own is None or len(own) < steps:
+            both = compared(first.exp, {"own": None, "renewed": renew}, steps=steps)
+            facts.passes += 2 * steps
+        else:
+            seen = compared(first.exp, {"renewed": renew}, steps=steps)
+            size = len(seen.tails["renewed"])
+            tail = list(own[steps - size : steps])
+            both = Trial(seen.begin, {"own": tail}, {"own": own[0]}, {}).and_also(seen)
+            facts.passes += steps
+        first.notes["renewed"] = both
     found: Trial = first.notes["renewed"]
     return found

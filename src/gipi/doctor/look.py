@@ -85,7 +85,7 @@ def _confirmed(
     if rule.confirm is None or finding.confirmed or finding.severity == "hint":
         return finding
     cost = rule.passes if rule.cost is None else rule.cost(facts, finding)
-    if facts.passes + cost > allowed:
+    if cost and facts.passes + cost > allowed:
         return finding.but(severity="hint")
     look, facts.allowed = rule.confirm, allowed
     tried = _tried(rule, lambda f, g: [look(f, g)], facts, finding, notes=notes)

@@ -60,9 +60,15 @@ def scores(exp: Experiment) -> dict[str, float]:
 
 
 def side_by_side(*exps: Experiment) -> list[float]:
-    """Return comparable scores of trained experiments, each on its own validation rows."""
+    """Return comparable scores of trained experiments, each on its own validation rows.
+
+    NaN for one whose own loss is no number, where another one's is.
+    """
     rows = [_rows(exp) for exp in exps]
-    return _scores(*((exp, outputs(exp, X), y) for exp, (X, y) in zip(exps, rows, strict=True)))
+    said = [(exp, outputs(exp, X), y) for exp, (X, y) in zip(exps, rows, strict=True)]
+    found = _scores(*said)
+    whole = [math.isfinite(_score(exp, o, y, None)) for exp, o, y in said]
+    return [v if w or not any(whole) else math.nan for v, w in zip(found, whole, strict=True)]
 
 
 def _scores(*said: tuple[Experiment, Any, Any], measure: Measure | None = None) -> list[float]:

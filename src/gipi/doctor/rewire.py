@@ -21,18 +21,28 @@ if TYPE_CHECKING:
 
 
 class Edit(Protocol):
-    """What is done in place of a call: (kind, how many of it came before, function, arguments)."""
+    """What is done in place of a call: (kind, how many of it came before, function, arguments).
+
+    given  what the model was given for this pass, values of mappings one by one
+    """
 
     def __call__(
-        self, kind: str, nth: int, *, func: Callable[..., Any], args: Any, named: Any
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Callable[..., Any],
+        args: Any,
+        named: Any,
+        given: tuple[Any, ...],
     ) -> Any:
         """Return the result of the call, edited or not."""
 
 
 class _Editing(TorchFunctionMode):
-    def __init__(self, edit: Edit) -> None:
+    def __init__(self, edit: Edit, given: tuple[Any, ...]) -> None:
         super().__init__()
-        self.edit, self.counts = edit, dict[str, int]()
+        self.edit, self.given, self.counts = edit, given, dict[str, int]()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -41,7 +51,7 @@ class _Editing(TorchFunctionMode):
         kind = NAMES.get(name, name)
         nth = self.counts.get(kind, 0)
         self.counts[kind] = nth + 1
-        return self.edit(kind, nth, func=func, args=args, named=kwargs or {})
+        return self.edit(kind, nth, func=func, args=args, named=kwargs or {}, given=self.given)
 
 
 class Around(nn.Module):
@@ -69,12 +79,9 @@ class Edited(Around):
         self.model, self.edit = model, edit
 
     def _forward(self, *given: Any, **named: Any) -> Any:
-        edit = self.edit
-        if isinstance(edit, OtherPads):
-            flat = [v for a in (*given, *named.values()) for v in
-                    (a.values() if isinstance(a, dict) else (a,))]  # fmt: skip
-            edit = edit.within(tuple(flat))
-        with _Editing(edit):
+        flat = [v for a in (*given, *named.values())
+                for v in (a.values() if isinstance(a, dict) else (a,))]  # fmt: skip
+        with _Editing(self.edit, tuple(flat)):
             return self.model(*given, **named)
 
     forward = _forward  # takes whatever the model takes
@@ -100,7 +107,16 @@ class Skip:
     kind: str
     nth: int
 
-    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:
+    def __call__(
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Any,
+        args: Any,
+        named: Any,
+        given: Any,  # noqa: ARG002
+    ) -> Any:
         """Return the result of the call, edited or not."""
         if kind == self.kind and nth == self.nth and args:
             return args[0]
@@ -111,7 +127,16 @@ class Skip:
 class KeepGraph:
     """Nothing is detached: `detach()` and `no_grad()` within the forward pass do nothing."""
 
-    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Any,
+        args: Any,
+        named: Any,
+        given: Any,  # noqa: ARG002
+    ) -> Any:
         """Return the result of the call, edited or not."""
         if kind == "detach":
             return args[0]
@@ -127,7 +152,16 @@ class NoFuture:
     T queries and T keys: scores above the diagonal are -inf before the softmax.
     """
 
-    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Any,
+        args: Any,
+        named: Any,
+        given: Any,  # noqa: ARG002
+    ) -> Any:
         """Return the result of the call, edited or not."""
         name = getattr(func, "__name__", "")
         if name == "softmax" and isinstance(args[0], Tensor) and _square(args[0]):
@@ -177,7 +211,16 @@ class OtherSense:
 
     which: str = "padding"
 
-    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Any,
+        args: Any,
+        named: Any,
+        given: Any,  # noqa: ARG002
+    ) -> Any:
         """Return the result of the call, edited or not."""
         name = getattr(func, "__name__", "")
         if name == "multi_head_attention_forward":
@@ -208,13 +251,17 @@ class OtherPads:
     """
 
     pad: int
-    given: tuple[Any, ...] = ()
 
-    def within(self, given: tuple[Any, ...]) -> OtherPads:
-        """Return the edit for one forward pass, which knows what the model was given."""
-        return OtherPads(self.pad, given)
-
-    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Any,
+        args: Any,
+        named: Any,
+        given: Any,  # noqa: ARG002
+    ) -> Any:
         """Return the result of the call, edited or not."""
         said = func(*args, **named)
         name = getattr(func, "__name__", "").strip("_")
@@ -224,7 +271,7 @@ class OtherPads:
         other = args[1] if len(args) > 1 else named.get("other")
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
             return said
-        if not any(_same_tokens(tokens, x) for x in self.given):
+        if not any(_same_tokens(tokens, x) for x in given):
             return said
         if isinstance(other, Tensor):
             other = other.item() if other.ndim == 0 else None

@@ -39,7 +39,9 @@ def test_constant_weights(value, biases) -> None:
 def test_convolutions_and_recurrent_layers() -> None:
     conv = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))
     named(experiment(filled(conv, 0.05, biases=True), images()), RULE)
-    named(experiment(filled(Recurrent(), 0.1, biases=True), waves()), RULE)
+    for seed in range(3):  # units of one gate are alike; gates are not
+        diagnosis = named(experiment(filled(Recurrent(), 0.1, biases=True), waves(seed=seed)), RULE)
+        assert diagnosis.findings[0].evidence["stuck"]
 
 
 def test_zero_heads_branches_positions_and_usual_weights_are_silent() -> None:

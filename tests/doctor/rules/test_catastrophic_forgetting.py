@@ -27,9 +27,10 @@ def test_a_lost_task_is_named_replayed_and_undone() -> None:
     assert first.evidence["before"] > 0.9 > first.evidence["now"]
     treatment = diagnosis.repair()
     assert treatment is not None
-    kept = score(treatment.experiment, old)
+    kept, lost = score(treatment.experiment, old), score(diagnosis.trained, old)
     assert kept is not None
-    assert kept[0] > first.evidence["now"] + 0.1
+    assert lost is not None
+    assert kept[0] > lost[0] + 0.02
     assert treatment.undo() is exp
 
 

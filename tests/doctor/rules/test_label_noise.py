@@ -66,8 +66,8 @@ def test_a_fifth_of_two_classes_wrong_is_told_from_classes_that_meet() -> None:
 
 def test_wrong_labels_stay_where_answers_are_sure() -> None:
     g = torch.Generator().manual_seed(0)
-    score = 3 * torch.randn(2000, generator=g)
-    label = (torch.rand(2000, generator=g) < score.sigmoid()).long()
+    score = 3 * torch.randn(8000, generator=g)
+    label = (torch.rand(8000, generator=g) < score.sigmoid()).long()
     said = torch.stack([-score, score], 1) / 7
     assert wrong_of_two(said, label).gain < 4
     for share in (0.1, 0.3):

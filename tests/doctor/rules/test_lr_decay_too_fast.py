@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
 from torch.optim import lr_scheduler
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.rates import paper_rates
-from gipi.doctor.rules.lr_decay_too_fast import RULE
+from gipi.doctor.rules.lr_decay_too_fast import RULE, TRIED, during
 from gipi.doctor.schedules import constant
+from gipi.doctor.trace import Trace
 
 
 def scheduled(make, every="step", lr=3e-3):
@@ -54,21 +56,24 @@ def test_a_fast_decay_that_sufficed_is_healthy() -> None:
 
 def waiting(splits, **more):
     torch.manual_seed(0)
-    model = mlp() if splits[0][1].dtype == torch.int64 else mlp(out=1)
+    width = splits[0][0].shape[1]
+    model = mlp(width) if splits[0][1].dtype == torch.int64 else mlp(width, 1)
     exp = experiment(model, splits, lr=3e-3, epochs=20)
     exp.scheduler = lr_scheduler.ReduceLROnPlateau(exp.optimizer, **more)
     return exp
 
 
 def test_a_schedule_that_gives_up_is_named_as_the_run_goes() -> None:
-    exp = waiting(regression(), patience=0, threshold=0.3)
+    g = torch.Generator().manual_seed(0)  # what is learned more is learned for new rows, too
+    X = torch.randn(600, 4, generator=g)
+    exp = waiting(halves(X, 2 * X.sum(1, keepdim=True).tanh()), patience=0, threshold=0.9)
     diagnosis = seen(exp, RULE, train=True)
     first = diagnosis.findings[0]
     assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "epoch")
     assert first.confirmed
     treatment = diagnosis.repair()
     assert treatment is not None
-    assert treatment.after["loss"] < 0.75 * treatment.before["loss"]
+    assert treatment.proof.holds("better")
     assert treatment.undo() is exp
 
 
@@ -84,6 +89,26 @@ def test_a_rate_that_fell_where_the_loss_stood_is_healthy(splits) -> None:
     exp = waiting(splits, patience=1, threshold=1e-3)
     exp.optimizer.param_groups[0]["lr"] = 0.02
     assert seen(exp, RULE, train=True).findings == []
+
+
+def test_a_schedule_that_is_too_fast_on_paper_is_asked_again_at_the_end_for_longer() -> None:
+    exp = scheduled(lambda o: lr_scheduler.ExponentialLR(o, 0.5), "step")
+    facts = Facts(exp, start=Facts(exp))
+    total = exp.total_steps
+    rates = [3e-3 * 0.5**i for i in range(total)]
+    half, whole = (
+        Trace(total, exp.steps_per_epoch, losses=[1.0] * n, rates=rates[:n])
+        for n in (total // 2, total)
+    )
+    (found,) = during(facts, half)
+    facts.notes[TRIED] = found.evidence["tried"]
+    assert list(during(facts, half)) == []
+    (again,) = during(facts, whole)
+    assert again.evidence["tried"] >= 1.5 * found.evidence["tried"]
+    assert RULE.cost(facts, again) == 2 * again.evidence["tried"] + 2
+    waits = scheduled(lr_scheduler.ReduceLROnPlateau)  # it has waited for the loss
+    facts = Facts(waits, start=Facts(waits), notes={TRIED: found.evidence["tried"]})
+    assert list(during(facts, whole)) == []
 
 
 def test_one_rate_for_the_whole_run_keeps_the_proportions_of_groups() -> None:

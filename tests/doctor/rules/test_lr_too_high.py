@@ -14,7 +14,8 @@ from gipi.doctor.rules.lr_too_high import RULE, from_range
 @pytest.mark.parametrize("lr", [10.0, 100.0])
 def test_a_rate_far_too_high_is_named_early_and_cured(lr: float) -> None:
     torch.manual_seed(0)
-    exp = experiment(mlp(), blobs(), lr=lr, optimizer="adam")
+    # Clouds that overlap: a net of huge weights may tell those that do not.
+    exp = experiment(mlp(), blobs(apart=1.0), lr=lr, optimizer="adam")
     diagnosis = seen(exp, RULE, train=True)
     first = diagnosis.findings[0]
     assert (first.code, first.severity, first.confirmed) == ("lr_too_high", "problem", True)
@@ -22,7 +23,7 @@ def test_a_rate_far_too_high_is_named_early_and_cured(lr: float) -> None:
     treatment = diagnosis.repair()
     assert treatment is not None
     assert treatment.cured == ["lr_too_high"]
-    assert treatment.after["loss"] < 0.3
+    assert treatment.after["loss"] < 0.7
     assert treatment.experiment.optimizer.param_groups[0]["lr"] < lr / 5
     assert treatment.undo() is exp
 

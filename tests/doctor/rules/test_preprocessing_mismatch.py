@@ -25,7 +25,7 @@ def test_another_scale_is_named_brought_in_line_and_undone() -> None:
     )
     treatment = diagnosis.repair()
     assert treatment is not None
-    assert treatment.after["loss"] < 0.7 < treatment.before["loss"]
+    assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
     assert findings(treatment.experiment, RULE) == []
     assert treatment.undo() is exp
 
@@ -89,7 +89,8 @@ def test_targets_of_what_gives_back_its_input_are_brought_in_line_where_they_are
         exp = experiment(mlp(out=8), ((X, X), (20 * V + 7, given)), loss=nn.MSELoss(), epochs=4)
         (found,) = seen(exp, RULE).findings
         found.repairs[0].change(exp)
-        assert torch.allclose(exp.val[0], exp.val[1], atol=0.3)
+        apart = (exp.val[0] - exp.val[1]).square().mean()
+        assert float(apart) < 0.02 * float(exp.val[1].var())
         assert 0.8 < float(exp.val[1].std() / V.std()) < 1.2
 
 

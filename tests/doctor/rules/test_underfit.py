@@ -35,6 +35,21 @@ def test_a_net_of_two_units_is_named_in_the_run() -> None:
     assert [f.code for f in seen(exp, RULE, train=True).problems] == ["underfit"]
 
 
+def test_features_that_are_kept_on_purpose_are_worth_a_hint() -> None:
+    for kept, severity in ((True, "hint"), (False, "problem")):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 48), nn.ReLU(), *mlp(48, 2))
+        for layer in net[:-1]:
+            layer.requires_grad_(not kept)
+        with torch.no_grad():
+            net[0].weight[:, 0] = 0.0  # they do not see one of the two columns
+        exp = experiment(net, rings(), lr=0.01)
+        trace = Trace(100, 10, losses=[1.0] * 100)
+        (found,) = during(Facts(exp, start=Facts(exp)), trace)
+        assert found.severity == severity
+        assert ("stay as they are" in found.message) == kept
+
+
 def test_nets_that_fit_and_noise_that_nobody_can_are_left_alone() -> None:
     torch.manual_seed(0)
     for exp in (

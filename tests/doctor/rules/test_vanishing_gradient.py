@@ -9,8 +9,8 @@ from tests.doctor.patients import blobs, experiment, halves, mlp, seen
 from torch import nn
 
 from gipi.doctor.facts import Facts
-from gipi.doctor.flow import know_nothing
-from gipi.doctor.probes import compared
+from gipi.doctor.flow import know_nothing, renewed
+from gipi.doctor.probes import Trial, after_steps, compared
 from gipi.doctor.reinit import renew
 from gipi.doctor.rules.vanishing_gradient import RULE, longer
 from gipi.doctor.trace import Trace
@@ -103,6 +103,57 @@ def test_a_trial_that_was_too_short_is_made_as_long_as_the_run() -> None:
         facts.notes["stuck"] = Trace(exp.total_steps, exp.steps_per_epoch, losses=[3.69] * steps)
         found = longer(facts, short, nothing=know_nothing(facts))
         assert (found is not None) == learns
+
+
+def test_a_trial_shorter_than_the_run_shows_it_as_well_where_no_more_can_be_afforded() -> None:
+    torch.manual_seed(0)
+    exp = given_back(10, 0.01)
+    facts = Facts(exp)
+    short = compared(exp, {"own": None, "renewed": renew}, steps=4)
+    facts.notes["stuck"] = Trace(1000, exp.steps_per_epoch, losses=[3.69] * 600)
+    facts.allowed = facts.passes + 120
+    found = longer(facts, short, nothing=know_nothing(facts))
+    assert found is not None
+    assert found[1] == "renewed"
+    assert facts.passes == facts.allowed
+
+
+def test_a_run_that_learns_is_left_alone_though_another_start_learns_faster() -> None:
+    torch.manual_seed(0)
+    tails = {"own": [1.4] * 9, "renewed": [0.9] * 9}
+    trial = Trial(2.2, tails, {"own": 2.2, "renewed": 2.2}, {})
+    facts = Facts(experiment(Last(nn.RNN), first_place(), lr=0.01))
+    (found,) = RULE.before(facts)
+    facts.notes |= {"renewed": trial, "knowing nothing": 1.87}
+    assert RULE.confirm(facts, found) is None
+    facts.notes["renewed"] = replace(trial, tails={**tails, "own": [1.8] * 9})
+    assert RULE.confirm(facts, found).confirmed
+
+
+def test_what_the_run_did_is_not_trained_once_more() -> None:
+    torch.manual_seed(0)
+    exp = given_back(10, 0.01)
+    asked, told = Facts(exp), Facts(exp)
+    trial = renewed(asked)
+    losses, _ = after_steps(exp, len(trial.tails["own"]) * 4)
+    known = renewed(told, own=losses)
+    assert known.tails == trial.tails
+    assert known.firsts == trial.firsts
+    assert told.passes == asked.passes / 2
+
+
+def test_a_deep_autoencoder_without_a_gradient_is_held_against_a_linear_code() -> None:
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(400, 2, generator=g) @ torch.randn(2, 128, generator=g)
+    for rows, severity in ((X, ["problem"]), (torch.randn(400, 128, generator=g), [])):
+        torch.manual_seed(0)
+        layers: list[nn.Module] = [nn.Linear(128, 8)]
+        for _ in range(16):
+            layers += [nn.Sigmoid(), nn.Linear(8, 8)]
+        net = nn.Sequential(*layers, nn.Sigmoid(), nn.Linear(8, 128))
+        exp = experiment(net, halves(rows, rows.clone()), loss=nn.MSELoss(), epochs=3, lr=3e-4)
+        found = seen(exp, RULE, train=True).findings
+        assert [f.severity for f in found] == severity
 
 
 def test_a_gradient_below_the_precision_of_weights_needs_no_training_that_learns() -> None:

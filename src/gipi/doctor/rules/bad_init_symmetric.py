@@ -31,7 +31,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     gradients = [m.fresh for m in facts.moves]
     stuck = bool(gradients) and [
         n for n in layers
-        if all((g := f.get(n)) is None or (rows_equal(g) and g.shape[0] > 1) for f in gradients)
+        if all((g := f.get(n)) is None or (rows_equal(g, _gates(facts, n)) and g.shape[0] > 1)
+               for f in gradients)
     ]  # fmt: skip
     blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
     suspect = [n for n in layers if blank or n not in zero]
@@ -72,7 +73,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 def same_rows(facts: Facts) -> list[str]:
     """Return the weight matrices of layers whose rows are all equal."""
     held = dict(facts.exp.model.named_parameters())
-    return [n for n in _matrices(facts) if rows_equal(held[n].detach())]
+    return [n for n in _matrices(facts) if rows_equal(held[n].detach(), _gates(facts, n))]
+
+
+def _gates(facts: Facts, name: str) -> int:
+    """Return how many gates the rows of a matrix belong to: those of one gate are units alike."""
+    owner = facts.owners.get(name)
+    return 4 if isinstance(owner, nn.LSTM) else 3 if isinstance(owner, nn.GRU) else 1
 
 
 def _matrices(facts: Facts) -> list[str]:
@@ -83,9 +90,12 @@ def _matrices(facts: Facts) -> list[str]:
     ]  # fmt: skip
 
 
-def rows_equal(weight: Tensor) -> bool:
-    """Whether at least half of the rows of a matrix are the first one."""
-    rows = weight.flatten(1)
+def rows_equal(weight: Tensor, parts: int = 1) -> bool:
+    """Whether at least half of the rows of a matrix, and of every part of it, are the first one."""
+    return all(_rows_equal(part.flatten(1)) for part in weight.chunk(parts))
+
+
+def _rows_equal(rows: Tensor) -> bool:
     size = float(rows.abs().max())
     return size == 0 or float(((rows - rows[0]).abs().amax(1) <= EQUAL * size).float().mean()) > 0.5
 

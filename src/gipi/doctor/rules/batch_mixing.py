@@ -160,7 +160,16 @@ class LastSoftmax:
     def __init__(self, rows: int = 0) -> None:
         self.rows = rows
 
-    def __call__(self, kind: str, nth: int, *, func: Any, args: Any, named: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        kind: str,
+        nth: int,
+        *,
+        func: Any,
+        args: Any,
+        named: Any,
+        given: Any,  # noqa: ARG002
+    ) -> Any:
         """Return the result of the call, edited or not."""
         if kind == "softmax" and args[0].ndim > 1 and args[0].shape[-1] > 1:
             dim = named.get("dim", args[1] if len(args) > 1 else None)

@@ -29,6 +29,8 @@ IDLE = 0.6
 MISSED = 0.1
 MISSED_IDLE = 0.03
 """As much again of all progress, and proven on held rows, shows that what stands was not done."""
+LONGER = 1.5
+"""Times as long as the one before that another counter-experiment must be."""
 MOST = 160
 """Steps of a counter-experiment."""
 NAMED, TRIED = "the schedule was named", "a rate was given back"
@@ -60,7 +62,7 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect a rate that was used up as the run went: no paper says what losses decide."""
-    if trace.done < 0.5 or trace.broken is not None or facts.notes.get(TRIED):
+    if trace.done < 0.5 or trace.broken is not None:
         return
     start = facts.start or facts
     known = start.exp.scheduler is not None and paper_rates(start.exp) is not None
@@ -73,6 +75,13 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if not trace.recent > MISSED_IDLE * abs(trace.scale):
         return  # nobody can gain as much
+    steps = horizon(facts.exp, 0.3, low=30, high=MOST)
+    if tried := int(facts.notes.get(TRIED, 0)):
+        # A loss may stand for a while before it falls: of a schedule that is too fast on paper it
+        # is asked at the end once more, for as long as the rate was gone.
+        steps = min(MOST, total - gone)
+        if not known or trace.done < 1 or steps < LONGER * tried:
+            return
     area = sum(trace.rates) / trace.step / top
     yield Finding(
         "lr_decay_too_fast",
@@ -81,7 +90,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         "let the schedule fall over the whole run, such as half a cosine; where it waits for the "
         "loss, give it more patience and a smaller threshold",
         evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
-                  "first_loss": trace.scale,
+                  "tried": steps, "first_loss": trace.scale,
                   "rates": trace.rates[:: max(1, trace.step // 32)]},
         phase="epoch",  # which repair is best shows at the end of a run
         strength=total / max(gone, 1),
@@ -123,7 +132,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 def _steps(facts: Facts, finding: Finding) -> int:
     """Return how long each of the two trainings of the counter-experiment is."""
     if finding.phase != "before":
-        return horizon(facts.exp, 0.3, low=30, high=MOST)
+        return int(finding.evidence["tried"])
     total, gone = facts.exp.total_steps, int(finding.evidence["gone_at"])
     return min(total, max(30, min(MOST, max(round(0.3 * total), 2 * gone))))
 
@@ -148,7 +157,7 @@ def _given_back(facts: Facts, finding: Finding) -> Finding | None:
 
     trial = compared(exp, {1.0: None, "again": again}, steps=steps)
     facts.passes += 2 * steps + 2
-    facts.notes[TRIED] = True
+    facts.notes[TRIED] = steps
     if trial.missed(1.0, "again", begin=first) < MISSED_IDLE or not trial.sure(1.0, "again"):
         return None
     if not compare(trial.twins[1.0], trial.twins["again"]).holds("better"):

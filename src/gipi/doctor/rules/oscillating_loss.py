@@ -25,6 +25,8 @@ BACK = -0.3
 """Autocorrelation of differences below which a rise tends to follow a fall."""
 SWING = 0.12
 """Swings over the whole progress that are worth a look."""
+BY_CHANCE = 2.0
+"""Times as far as the noise of batches alone would swing them, at usual momentum."""
 HEAVY = 0.97
 """Momentum at which a net swings by itself."""
 CARRIES = 0.2
@@ -56,6 +58,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     progress = max(trace.scale - min(means), 0.2 * abs(trace.scale))
     ups = max(s for s in steps)
     swings = size > SWING * progress and back < BACK
+    swings = swings and (momentum >= HEAVY or size > BY_CHANCE * _by_chance(trace, width))
     waves = momentum >= HEAVY and ups > SWING * progress
     if not swings and not waves:
         return
@@ -74,6 +77,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         strength=size / (SWING * progress),
         repairs=_repairs(momentum, facts.exp.optimizer.param_groups[0]["lr"]),
     )  # fmt: skip
+
+
+def _by_chance(trace: Trace, width: int) -> float:
+    """Return how far means of so many steps swing by who is in their batches: s / √width.
+
+    s² is half the mean square of the differences between losses of steps that follow each other:
+    what all share is not in them. Such means rise after a fall, too, by a correlation of -1/2.
+    """
+    losses = trace.losses[trace.step // 4 :]
+    squares = [(b - a) ** 2 for a, b in pairwise(losses)]
+    return math.sqrt(sum(squares) / len(squares) / 2 / width)
 
 
 def _carries(facts: Facts, trace: Trace) -> bool:

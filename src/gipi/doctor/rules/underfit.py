@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.knowledge import matrices
 from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 ACCURACY, EXPLAINED = 0.15, 0.2
 """How much better a simple learner must be, on rows that it never saw, than the net on its own."""
 SURE = 3.0
+KEPT = 0.5
+"""Share of the weights above which a net is mostly what it was before the run."""
 FLAT = 0.03
 """Fall of the loss over the last quarter of the steps, as a share of the first, that is nothing."""
 
@@ -68,7 +71,29 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # Augmented rows are more than the simple learner was asked: a net that still learns from them
     # is not too small, and stands where its planned end has found it.
     late = facts.exp.transform is not None and falling
+    if _kept(facts) > KEPT:
+        yield told.but(
+            severity="hint", repairs=(),
+            message=f"{told.message}; most weights stay as they are, and what they make of the "
+            "inputs does not hold it",
+        )  # fmt: skip
+        return
     yield told.but(severity="hint") if late else told
+
+
+def _kept(facts: Facts) -> float:
+    """Return the share of the numbers in layers' matrices that the run does not train.
+
+    Features that were learned elsewhere are worth what they are worth: where nothing was wrong with
+    keeping them, the net is not too small for that.
+    """
+    held = dict(facts.exp.model.named_parameters())
+    layers = matrices(facts, held)
+    still = [
+        n for n in layers if not held[n].requires_grad or id(held[n]) not in facts.in_optimizer
+    ]
+    whole = sum(held[n].numel() for n in layers)
+    return sum(held[n].numel() for n in still) / whole if whole else 0.0
 
 
 def _gives_back(first: Facts, now: float, *, ended: bool) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from torch import nn
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
 from gipi.doctor.probes import TAIL, Trial, compared, horizon
-from gipi.doctor.reference import bar, reached
+from gipi.doctor.reference import bar, code, reached
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import other_rate
@@ -156,8 +156,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     first = (facts.start or facts).exp
     nothing = know_nothing(facts)
     other = "renewed"
+    if facts.passes + _due(facts) > facts.allowed:
+        return _never(facts, finding) or finding.but(severity="hint")
     try:
-        trial = renewed(facts)
+        trial = renewed(facts, own=_own(facts))
         if not _learns(trial, other, nothing):
             other = "relu"
             trial = _with_relu(facts, first)
@@ -191,26 +193,49 @@ def _never(facts: Facts, finding: Finding) -> Finding | None:
     beside a loss that stands where nothing is known and a simple learner that tells rows which it
     never saw, needs no more proof.
     """
-    if finding.evidence.get("ratio", 1.0) >= NEVER or "stuck" not in facts.notes:
+    if not _gone(facts, finding):
         return None
-    able = bar(facts)
-    if able is None:
+    first = facts.start or facts
+    coded = code(facts) if first.kind == "reconstruct" else None
+    able = bar(facts) if coded is None else None
+    if coded is not None:
+        best, se, least = coded.own, coded.se, 0.0  # what the mean of all rows explains
+    elif able is not None:
+        best, se, least = able.best, able.se, -math.inf
+    else:
         return None
-    net = reached(facts.exp, facts.start or facts)
-    if not able.best - net > 3 * able.se:
+    net = reached(facts.exp, first)
+    if not best - max(net, least) > 3 * se:
         return None
     asked = tuple(replace(r, mode="ask") for r in reversed(finding.repairs))
     return finding.but(
         confirmed=True, repairs=asked,
-        evidence={**finding.evidence, "simple_learner": able.best, "net": net},
+        evidence={**finding.evidence, "simple_learner": best, "net": net},
     )  # fmt: skip
 
 
-def cost(facts: Facts, finding: Finding) -> int:  # noqa: ARG001  any rule's
+def cost(facts: Facts, finding: Finding) -> int:
     """Return the passes of the trainings that were not made yet, at their beginning."""
+    if _gone(facts, finding):
+        return 0  # it can be told without a training, where none can be afforded
+    return _due(facts)
+
+
+def _due(facts: Facts) -> int:
     start = facts.start or facts
     steps = horizon(start.exp)
-    return 2 * steps * ("renewed" not in start.notes)
+    return (2 - (_own(facts) is not None)) * steps * ("renewed" not in start.notes)
+
+
+def _gone(facts: Facts, finding: Finding) -> bool:
+    """Whether a loss stands still, and gradients below are smaller than what weights can hold."""
+    return finding.evidence.get("ratio", 1.0) < NEVER and "stuck" in facts.notes
+
+
+def _own(facts: Facts) -> list[float] | None:
+    """Return the losses of the run so far, where it is one that stands still."""
+    trace: Trace | None = facts.notes.get("stuck")
+    return None if trace is None else trace.losses
 
 
 def _with_relu(facts: Facts, first: Experiment) -> Trial:
@@ -229,25 +254,28 @@ def _with_relu(facts: Facts, first: Experiment) -> Trial:
 
 
 def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] | None:
-    """Return a trial as long as the run so far in which another start learns; late in a run only.
+    """Return a trial in which another start learns, longer than `tried`; late in a run only.
 
-    What the run itself did in these steps is known: a net of twenty layers needs many steps to
-    show that it can learn, however it begins.
+    What the run itself did so far is known: a net of twenty layers needs many steps to show that it
+    can learn, however it begins. So many steps as the run has taken are given where they can be
+    afforded, else what can be: who learns in fewer steps what the run did not learn in more has
+    shown it as well.
     """
     trace: Trace = facts.notes["stuck"]
     first = (facts.start or facts).exp
-    if trace.done < LATE or trace.step <= len(tried.tails["own"]) / TAIL:
+    if trace.done < LATE:
         return None
-    size = max(1, round(TAIL * trace.step))
     changes: dict[str, Callable[[Experiment], object]] = {"renewed": renew, "relu": rectified}
     for name in ("renewed",) if trace.done < 1 else tuple(changes):
-        if facts.passes + trace.step > facts.allowed:
+        steps = int(min(trace.step, facts.allowed - facts.passes))
+        if steps <= len(tried.tails["own"]) / TAIL:
             break
         try:
-            seen = compared(first, {name: changes[name]}, steps=trace.step)
+            seen = compared(first, {name: changes[name]}, steps=steps)
         except CannotRepair:
             continue
-        facts.passes += trace.step
+        facts.passes += steps
+        size = max(1, round(TAIL * steps))
         own = Trial(seen.begin, {"own": trace.losses[-size:]}, {"own": trace.losses[0]}, {})
         if _learns(both := own.and_also(seen), name, nothing):
             return both, name
@@ -261,10 +289,13 @@ def _is_dear(facts: Facts) -> bool:
 
 
 def _learns(trial: Trial, other: str, nothing: float) -> bool:
-    """Whether the other run learns in that time and our own does not."""
+    """Whether the other run learns in that time and our own does not.
+
+    A run that is well below what knows nothing learns, though another one may learn faster.
+    """
     known = [v for v in (trial.begin, trial.firsts[other], nothing) if math.isfinite(v)]
     own, end = trial.end("own"), trial.end(other)
-    if not known or not math.isfinite(end):
+    if not known or not math.isfinite(end) or nothing - own > FELL * abs(nothing):
         return False
     fell = min(known) - end
     return fell > FELL * abs(min(known)) and own - end > MISSED * fell

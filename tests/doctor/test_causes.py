@@ -1,0 +1,36 @@
+"""Which finding comes first."""
+
+from __future__ import annotations
+
+from gipi.doctor.causes import ranked
+from gipi.doctor.finding import Finding
+from gipi.doctor.rules import RULES
+
+
+def codes(*findings: Finding) -> list[str]:
+    return [f.code for f in ranked(findings, RULES)]
+
+
+def late(code: str, strength: float, **more) -> Finding:
+    return Finding(code, "", "", confirmed=True, phase="epoch", strength=strength, **more)
+
+
+def test_roots_stand_before_what_they_bring_about_however_strong_that_is() -> None:
+    cause = Finding("lr_too_high", "", "", confirmed=True, phase="steps", strength=1.0)
+    bumps, dead = late("oscillating_loss", 9.0), late("dead_relu", 5.0)
+    found = ranked([bumps, dead, cause], RULES)
+    assert [f.code for f in found] == ["lr_too_high", "oscillating_loss", "dead_relu"]
+    assert found[1].parents == ("lr_too_high",)
+
+
+def test_a_cause_that_is_not_confirmed_is_no_parent() -> None:
+    guess = Finding("lr_too_high", "", "", severity="hint", phase="steps")
+    assert codes(guess, late("oscillating_loss", 1.0)) == ["oscillating_loss", "lr_too_high"]
+
+
+def test_that_less_was_learned_than_could_be_comes_after_what_says_why() -> None:
+    assert codes(late("underfit", 9.0), late("catastrophic_forgetting", 1.0)) == [
+        "catastrophic_forgetting",
+        "underfit",
+    ]
+    assert codes(late("underfit", 1.0), late("overfit", 9.0, severity="hint"))[0] == "underfit"
