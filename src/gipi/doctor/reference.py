@@ -161,7 +161,7 @@ def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
     if rows is None:
         return float("nan")
     if facts.kind not in ("numbers", "reconstruct"):
-        return accuracy_on(exp, *rows)
+        return accuracy_on(exp, *rows) if facts.scored else float("nan")
     said = outputs(exp, rows[0])
     if not isinstance(said, Tensor) or said.numel() != rows[1].numel():
         return float("nan")

@@ -46,6 +46,26 @@ def test_nets_that_fit_and_noise_that_nobody_can_are_left_alone() -> None:
         assert seen(exp, RULE, train=True).findings == []
 
 
+def test_outputs_that_are_places_and_no_scores_are_not_counted_as_answers() -> None:
+    def triplets(said, y):
+        far = torch.cdist(said, said)
+        same = y[:, None] == y[None]
+        return ((far * same).amax(1) - (far + 1e3 * same).amin(1) + 1).relu().mean()
+
+    def views(said, _):
+        one, two = said.chunk(2, 1)
+        return torch.nn.functional.cross_entropy(one @ two.T, torch.arange(len(said)))
+
+    torch.manual_seed(0)
+    for loss in (triplets, views):
+        exp = experiment(mlp(out=8), blobs(), loss=loss, epochs=5)
+        assert not Facts(exp).scored
+        assert seen(exp, RULE, train=True).findings == []
+    focal = experiment(mlp(), blobs(), loss=lambda o, y: -(
+        (1 - o.softmax(1)) ** 2 * o.log_softmax(1)).gather(1, y[:, None]).mean())  # fmt: skip
+    assert Facts(focal).scored
+
+
 def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(2, 2, hidden=2), rings())
