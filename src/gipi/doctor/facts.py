@@ -153,33 +153,6 @@ class Facts:
             return 0
         return len(torch.unique(self.y[self.y >= 0] if self.kind != "binary" else self.y))
 
-    @cached_property
-    def scored(self) -> bool:
-        """Whether outputs are scores of classes: not where the loss is blind to their names.
-
-        A loss of pairs or triplets, or of views of a row, reads outputs as places: it is the same
-        when every class is given the name of the next one.
-        """
-        said, y = self.outputs, self.batch[1]
-        if self.kind != "classes" or self.loss.name != "other" or not isinstance(said, Tensor):
-            return True
-        ids, which = torch.unique(y, return_inverse=True)
-        others = ids.roll(1)[which]
-        generator = torch.Generator().manual_seed(0)
-        spread = torch.randn(said.shape, generator=generator).to(said)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            try:
-                for start in (said, spread):
-                    found = []
-                    for names in (y, others):
-                        torch.manual_seed(0)  # a loss may draw pairs
-                        found.append(float(self.exp.loss(start, names)))
-                    if abs(found[0] - found[1]) > 1e-5 * abs(found[0]):
-                        return True
-            except (RuntimeError, ValueError, IndexError, TypeError):
-                return True
-        return False
-
     # ------------------------------------------------------------------ model at the start
 
     @cached_property
