@@ -35,6 +35,8 @@ LEAST_COLUMNS = 16
 LAYERS = frozenset(("linear", "conv", "lstm", "gru", "rnn"))
 WIDER = 8
 """Times as many numbers as a net passes on that a linear code is asked with."""
+BLIND = 1e-5
+"""Share of a loss by which it must change when classes change their names."""
 PAIRS, CLOSE = 32, 1e-3
 """Pairs of rows by which a net is seen to be linear, and how far it may be off."""
 
@@ -161,7 +163,7 @@ def _reached(exp: Experiment, facts: Facts, data: Any) -> float:
     if rows is None:
         return float("nan")
     if facts.kind not in ("numbers", "reconstruct"):
-        return accuracy_on(exp, *rows)
+        return accuracy_on(exp, *rows) if scores_classes(facts) else float("nan")
     said = outputs(exp, rows[0])
     if not isinstance(said, Tensor) or said.numel() != rows[1].numel():
         return float("nan")
@@ -251,6 +253,33 @@ def _explained(told: Tensor, y: Tensor) -> float:
     y, told = y.cpu().double(), told.cpu().double()
     total = float((y - y.mean(0)).square().sum())
     return 1 - float((y - told).square().sum()) / total if total > 0 else float("nan")
+
+
+def scores_classes(facts: Facts) -> bool:
+    """Whether outputs are scores of classes: not where the loss is blind to their names.
+
+    A loss of pairs or triplets, or of views of a row, reads outputs as places: it stays the same
+    when every class is given the name of the next one.
+    """
+    said, y = facts.outputs, facts.batch[1]
+    if facts.kind != "classes" or facts.loss.name != "other" or not isinstance(said, Tensor):
+        return True
+    ids, which = torch.unique(y, return_inverse=True)
+    renamed = ids.roll(1)[which]
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.randn(said.shape, generator=generator).to(said)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            for start in (said, spread):
+                found = []
+                for names in (y, renamed):
+                    torch.manual_seed(0)  # a loss may draw its pairs
+                    found.append(float(facts.exp.loss(start, names)))
+                if abs(found[0] - found[1]) > BLIND * abs(found[0]):
+                    return True
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return True
+    return False
 
 
 def is_linear(facts: Facts, xb: Tensor) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sklearn.datasets import make_classification
+from sklearn.datasets import load_digits, make_classification
 from tests.doctor.patients import blobs, cnn, experiment, findings, halves, images, mlp, seen
 from torch import Tensor
 from torch.optim import lr_scheduler
@@ -45,6 +45,7 @@ def test_the_harmful_step_of_a_chain_is_taken_out() -> None:
 
 
 def test_rows_mixed_within_a_batch_are_named() -> None:
+    torch.manual_seed(0)
     exp = experiment(mlp(), blobs(), transform=lambda x: x[torch.randperm(len(x))])
     assert findings(exp, RULE) == ["augmentation_destroys_signal"]
 
@@ -113,6 +114,26 @@ def test_what_only_training_rows_gain_without_a_transform_is_a_hint() -> None:
 def test_what_an_augmentation_costs_little_is_left_alone_to_the_end(schedule: str) -> None:
     for transform in (erased(0.3), grain):
         assert findings(scheduled(transform, schedule), RULE, train=True) == []
+
+
+def turned(x: Tensor) -> Tensor:
+    quarter = torch.randint(4, (len(x),)).tolist()
+    return torch.stack([row.rot90(k, (1, 2)) for row, k in zip(x, quarter, strict=True)])
+
+
+def moved(x: Tensor) -> Tensor:
+    by = torch.randint(-1, 2, (len(x),)).tolist()
+    return torch.stack([row.roll(k, 2) for row, k in zip(x, by, strict=True)])
+
+
+@pytest.mark.parametrize(("transform", "said"), [(turned, ["hint"]), (moved, [])])
+def test_digits_that_stand_on_their_head_are_worth_a_word(transform, said) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = torch.as_tensor(X).float().view(-1, 1, 8, 8) / 16, torch.as_tensor(y).long()
+    torch.manual_seed(0)
+    exp = experiment(cnn(out=10), halves(X[:900], y[:900]), transform=transform, lr=3e-3, epochs=5)
+    found = seen(exp, RULE, train=True).findings
+    assert [f.severity for f in found] == said
 
 
 def test_a_look_at_random_rows_is_the_same_each_time() -> None:

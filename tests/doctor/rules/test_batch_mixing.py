@@ -50,6 +50,19 @@ def test_layers_that_take_batch_for_time_are_turned() -> None:
     assert treatment.changes == ["batch_first=True in body"]
 
 
+def test_a_reshape_before_time_that_forgets_its_beginning() -> None:
+    class Turned(Recurrent):
+        def forward(self, x):
+            x = x.reshape(x.shape[1], x.shape[0], x.shape[2])  # a transpose was meant
+            return self.head(self.body(x)[0][-1])
+
+    net = Turned()
+    net.body = nn.GRU(2, 16)
+    torch.manual_seed(0)
+    first = named(experiment(net, waves(300, 60)), RULE).findings[0]
+    assert first.where == ()  # the recurrent layer takes time first, and is given it
+
+
 def test_attention_over_rows() -> None:
     exp = experiment(Attention(over=0), next_words(), loss=words_loss)
     named(exp, RULE)

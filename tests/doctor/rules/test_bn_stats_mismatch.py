@@ -28,6 +28,17 @@ def test_a_momentum_that_is_too_small_is_named_and_cured() -> None:
     assert treatment.undo() is exp
 
 
+def test_a_momentum_that_remembers_the_last_batch_alone_is_named_where_that_costs() -> None:
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm1d(32, momentum=0.99) for _ in range(2)]
+    net = nn.Sequential(nn.Linear(8, 32), norms[0], nn.ReLU(), nn.Linear(32, 32), norms[1],
+                        nn.ReLU(), nn.Linear(32, 4))  # fmt: skip
+    exp = experiment(net, blobs(apart=0.8), lr=0.01, batch_size=8)
+    assert [f.code for f in seen(exp, RULE).problems] == ["bn_stats_mismatch"]
+    exp = experiment(normed(0.99), blobs(), lr=0.01, batch_size=64)
+    assert seen(exp, RULE).findings == []
+
+
 def test_usual_momentum_is_left_alone() -> None:
     for momentum in (0.1, 0.03, 0.3, None):
         exp = experiment(normed(momentum), blobs(), lr=0.01, epochs=15)

@@ -38,6 +38,20 @@ def test_a_tiny_clip_is_named_and_cured() -> None:
     assert treatment.undo() is exp
 
 
+def test_a_clip_of_every_value_is_named_too() -> None:
+    def step(exp, xb, yb):
+        exp.optimizer.zero_grad()
+        loss = exp.loss(call(exp.model, xb), yb)
+        loss.backward()
+        torch.nn.utils.clip_grad_value_(exp.model.parameters(), 1e-5)
+        exp.optimizer.step()
+        return loss.detach()
+
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=0.1, optimizer="sgd", step=step)
+    assert [f.code for f in seen(exp, RULE).problems] == ["grad_clip_too_small"]
+
+
 def test_clips_that_cut_spikes_or_stand_before_adam_are_healthy() -> None:
     assert seen(clipped(5.0), RULE).findings == []
     assert seen(clipped(1e-2, "adam"), RULE).findings == []

@@ -9,7 +9,8 @@ from tests.doctor.patients import blobs, experiment, findings, mlp, regression
 from tests.doctor.wired import cured, named
 
 from gipi.doctor.experiment import call
-from gipi.doctor.rules.loss_sign_flipped import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.loss_sign_flipped import RULE, _drives_away
 
 
 def focal(o, y):
@@ -64,3 +65,19 @@ def test_usual_and_unusual_losses_are_silent() -> None:
     likeness = experiment(mlp(out=8), [(X, X) for X, _ in blobs()],
                           loss=lambda o, y: -F.cosine_similarity(o, y).mean())  # fmt: skip
     assert findings(likeness, RULE) == []
+
+
+def test_numbers_that_are_driven_away_are_named_and_those_of_logarithms_are_not() -> None:
+    torch.manual_seed(0)
+    rows = [(X, X) for X, _ in blobs()]
+    away = experiment(mlp(out=8), rows, loss=lambda o, y: F.cosine_similarity(o, y).mean(), lr=3e-3)
+    found = named(away, RULE).findings[0].evidence
+    assert found["correlation_after"] < found["correlation_before"]
+
+    def explained(o, y):
+        return 1 - (o - y).square().sum() / (y - y.mean()).square().sum()
+
+    named(experiment(mlp(out=1), regression(), loss=explained), RULE)
+    counts = [(X, (2 * y).exp().round()) for X, y in regression()]
+    assert _drives_away(Facts(experiment(mlp(out=1), counts, loss=F.poisson_nll_loss)))
+    assert findings(experiment(mlp(out=1), counts, loss=F.poisson_nll_loss), RULE) == []

@@ -38,6 +38,21 @@ def test_a_column_made_of_the_target_is_named_held_and_undone() -> None:
     assert treatment.undo() is exp
 
 
+def flagged(data, wrong: float, seed: int = 0):
+    X, y = data[0].clone(), data[1]
+    other = torch.rand(len(y), generator=torch.Generator().manual_seed(seed)) < wrong
+    X[:, 3] = torch.where(other, 1 - y, y).float()
+    return X, y
+
+
+def test_a_flag_that_is_wrong_now_and_then_is_found_and_a_good_feature_is_not() -> None:
+    splits = blobs(classes=2, apart=0.4)
+    exp = experiment(mlp(out=2), tuple(flagged(d, 0.005) for d in splits))
+    assert seen(exp, RULE).findings[0].where == ("column 3",)
+    exp = experiment(mlp(out=2), tuple(flagged(d, 0.05) for d in splits))
+    assert findings(exp, RULE) == []
+
+
 def test_numbers_and_the_target_itself_are_found() -> None:
     noisy = tuple(leaking(d, 3.0) for d in regression(noise=1.0))
     assert findings(experiment(mlp(out=1), noisy), RULE) == ["target_leak"]

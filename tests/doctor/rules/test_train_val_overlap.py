@@ -7,6 +7,7 @@ import torch
 from tests.doctor.patients import (
     Reader,
     blobs,
+    cnn,
     experiment,
     findings,
     halves,
@@ -48,6 +49,15 @@ def test_copies_are_named_taken_out_and_undone() -> None:
     assert findings(treatment.experiment, RULE) == []
     assert treatment.undo() is exp
     assert len(exp.val[0]) == 240
+
+
+def test_copies_of_images_with_noise_are_found_though_some_pixels_hardly_vary() -> None:
+    dim = torch.ones(10, 10)
+    dim[:, 6:] = 0.02
+    splits = tuple((X * dim, y) for X, y in images(500))
+    exp = experiment(cnn(), overlapping(splits, 60, noise=0.004))
+    assert [f.code for f in seen(exp, RULE).problems] == ["train_val_overlap"]
+    assert findings(experiment(cnn(), splits), RULE) == []
 
 
 def test_loaders_images_and_tokens_are_compared_too() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 from tests.doctor.patients import blobs, experiment, findings, halves, images, mlp, regression, seen
+from tests.doctor.wired import WORDS, Attention, words_loss
 
+from gipi.doctor.drift import domain
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.train_val_shift import RULE
 
 
@@ -35,6 +38,32 @@ def test_healthy_twins_are_left_alone() -> None:
         assert findings(experiment(mlp(), blobs(seed=seed)), RULE) == []
         assert findings(experiment(mlp(out=1), regression(seed=seed)), RULE) == []
     assert findings(experiment(mlp(), images()), RULE) == []
+
+
+def text(rows: int, drift: float, seed: int = 0):
+    """Return rows of a text that mostly counts on; some words fall out of use as it goes on."""
+    g = torch.Generator().manual_seed(seed)
+    at = torch.linspace(-1, 1, rows)[:, None]
+    chances = (drift * at * torch.linspace(-1, 1, WORDS)).exp()
+    x = torch.multinomial(chances, 1, generator=g)
+    for _ in range(10):
+        new = torch.multinomial(chances, 1, generator=g)
+        x = torch.cat([x, torch.where(torch.rand(rows, 1, generator=g) < 0.7 - 0.3 * drift * at,
+                                      (x[:, -1:] + 1) % WORDS, new)], 1)  # fmt: skip
+    n = rows * 4 // 5
+    order = torch.randperm(n, generator=g)
+    x = torch.cat([x[order], x[n:]])
+    return (x[:n, :-1], x[:n, 1:]), (x[n:, :-1], x[n:, 1:])
+
+
+def test_the_later_part_of_a_text_is_left_alone_and_another_language_is_not() -> None:
+    torch.manual_seed(0)
+    later = experiment(Attention(), text(800, 0.9), loss=words_loss, epochs=20)
+    assert 0.7 < domain(Facts(later))[0] < 0.9
+    assert findings(later, RULE) == []
+    train, (V, v) = text(800, 0.0)
+    other = experiment(Attention(), (train, (V * 5 % WORDS, v * 5 % WORDS)), loss=words_loss)
+    assert [f.code for f in seen(other, RULE).problems] == ["train_val_shift"]
 
 
 def test_a_split_in_order_of_time_is_left_alone() -> None:

@@ -7,7 +7,7 @@ from tests.doctor.patients import blobs, experiment, halves, mlp, regression, se
 from torch import nn
 
 from gipi.doctor.facts import Facts
-from gipi.doctor.reference import code
+from gipi.doctor.reference import code, scores_classes
 from gipi.doctor.rules.underfit import RULE, during
 from gipi.doctor.trace import Trace
 
@@ -59,6 +59,26 @@ def test_nets_that_fit_and_noise_that_nobody_can_are_left_alone() -> None:
         experiment(mlp(out=1, hidden=48), regression(), lr=0.01, epochs=20),
     ):
         assert seen(exp, RULE, train=True).findings == []
+
+
+def test_outputs_that_are_places_and_no_scores_are_not_counted_as_answers() -> None:
+    def triplets(said, y):
+        far = torch.cdist(said, said)
+        same = y[:, None] == y[None]
+        return ((far * same).amax(1) - (far + 1e3 * same).amin(1) + 1).relu().mean()
+
+    def views(said, _):
+        one, two = said.chunk(2, 1)
+        return torch.nn.functional.cross_entropy(one @ two.T, torch.arange(len(said)))
+
+    torch.manual_seed(0)
+    for loss in (triplets, views):
+        exp = experiment(mlp(out=8), blobs(), loss=loss, epochs=5)
+        assert not scores_classes(Facts(exp))
+        assert seen(exp, RULE, train=True).findings == []
+    focal = experiment(mlp(), blobs(), loss=lambda o, y: -(
+        (1 - o.softmax(1)) ** 2 * o.log_softmax(1)).gather(1, y[:, None]).mean())  # fmt: skip
+    assert scores_classes(Facts(focal))
 
 
 def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:

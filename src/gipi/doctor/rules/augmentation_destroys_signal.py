@@ -13,6 +13,7 @@ from gipi.doctor.drift import as_trained
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.proof import compare
+from gipi.doctor.reference import bar, reached
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 from gipi.doctor.seeded import seeded
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 KEPT = 0.4
 """Share of what a shallow learner finds that must be left after the transform."""
+LESS, BEATEN, MUCH = 0.75, 0.15, 0.2
+"""Share that is left from which on nobody asks; how much better than the net on its own rows a
+simple learner must be on new ones for a transform that leaves less to be asked about at the end,
+and the share of all progress that it must then cost to be worth a word."""
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
@@ -35,7 +40,7 @@ HARM = 0.3
 """Share of the progress without the transform below which nothing is left of it."""
 MISSED = 0.1
 """Share of all progress that validation must gain where a run goes on without its transform."""
-IN_DOUBT = "a transform in doubt"
+IN_DOUBT, COSTLY = "a transform in doubt", "a transform that costs a shallow learner much"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -45,10 +50,12 @@ def before(facts: Facts) -> Iterator[Finding]:
     train = sheet(facts)
     plain = plainly(facts, train) if train is not None else None
     numbers: dict[str, float] = {}
+    costly = False
     if plain is not None and plain[0] > SIGNAL:
         numbers = {"explained_raw": plain[0], "explained_transformed": plain[1]}
-        if plain[1] > KEPT * plain[0]:
+        if plain[1] > LESS * plain[0]:
             return
+        costly = plain[1] > KEPT * plain[0]
         what = (
             f"a linear learner explains {plain[0]:.0%} of the target from raw inputs and "
             f"{max(plain[1], 0):.0%} from transformed ones"
@@ -61,7 +68,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         what = (
             f"an input and what the transform makes of it are hardly alike (correlation {like:.2f})"
         )
-    yield Finding(
+    found = Finding(
         "augmentation_destroys_signal",
         what,
         "weaken the transform, or take its steps out one by one",
@@ -75,15 +82,28 @@ def before(facts: Facts) -> Iterator[Finding]:
             Repair("train without the transform", without, edit="transform=None"),
         ),
     )  # fmt: skip
+    if costly:  # a net may learn what a linear learner does not: its end will tell
+        facts.notes[COSTLY] = replace(found, evidence={**numbers, "costly": True})
+        return
+    yield found
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect once more, at the end of the run, a transform that was in doubt before it."""
-    doubt: Finding | None = origin(facts).notes.get(IN_DOUBT)
+    first = origin(facts)
+    doubt: Finding | None = first.notes.get(IN_DOUBT)
+    if doubt is None and trace.done >= 1 and COSTLY in first.notes and _beaten(facts):
+        doubt = first.notes[COSTLY]
     if doubt is None or trace.done < 1 or trace.broken is not None:
         return
     told = {"first_loss": trace.scale, "highest_rate": max(trace.rates)}
     yield replace(doubt, phase="epoch", evidence={**doubt.evidence, **told})
+
+
+def _beaten(facts: Facts) -> bool:
+    """Whether a simple learner tells new rows far better than the net its own."""
+    able, net = bar(facts), reached(facts.exp, origin(facts))
+    return able is not None and able.best - net > max(BEATEN, 3 * able.se)
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -133,10 +153,12 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     if not all(map(math.isfinite, (*ends, first))) or ends[1] >= first:
         return None
     missed = (ends[0] - ends[1]) / (first - ends[1])
-    if missed < MISSED or not compare(with_it.exp, plain.exp).holds("better"):
+    costly = bool(finding.evidence.get("costly"))
+    if missed < (MUCH if costly else MISSED) or not compare(with_it.exp, plain.exp).holds("better"):
         return None
     numbers = {"loss_going_on": ends[0], "loss_going_on_without": ends[1], "missed": missed}
-    severity = finding.severity if facts.val is not None else "hint"
+    # What an augmentation costs may be worth it, in a longer run.
+    severity = "hint" if costly or facts.val is None else finding.severity
     return finding.but(severity=severity, confirmed=True, evidence={**finding.evidence, **numbers})
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
 from gipi.doctor.tape import NORMS
@@ -67,6 +68,9 @@ def before(facts: Facts) -> Iterator[Finding]:
         repairs=(
             Repair("draw the weights anew", drawn(names), setting="model.init",
                    edit="for m in model.modules(): m.reset_parameters()"),
+            Repair("draw them anew, scaled by what passes through", renew, setting="model.init",
+                   edit="nn.init.orthogonal_(layer.weight, gain) for every layer, so that its "
+                   "outputs have standard deviation 1 (LSUV)"),
         ),
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -31,6 +31,9 @@ TIMES = 1.5
 MISSED, LATE_MISSED = 0.3, 0.3
 RENEWED = 16
 """Batches from which statistics are taken anew."""
+LUCK, BY_LUCK, SURE = 8, 0.1, 2.0
+"""Batches each of which might have been the last one where that alone is remembered, the share of
+the progress that they must cost in the mean, and how many of its standard errors."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -114,6 +117,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             return None
         facts.passes += 2 * steps + 3
         own, other = (loss_on(trial.twins[n], *rows) for n in ("own", "usual"))
+        if finding.evidence["momentum"] > FAST:
+            facts.passes += 2 * LUCK
+            return _by_luck(finding, _last_batches(trial.twins["own"], rows), other, begin)
     else:
         begin = float(finding.evidence["first_loss"])
         own, other = loss_on(exp, *rows), loss_on(renewed_statistics(exp), *rows)
@@ -127,6 +133,38 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         confirmed=True,
         evidence={**finding.evidence, "loss_as_is": own, "loss_right_statistics": other},
     )
+
+
+def _by_luck(finding: Finding, own: list[float], other: float, begin: float) -> Finding | None:
+    """Return the finding where the last batch, whichever it is, costs much of the progress.
+
+    Running statistics change nothing of training: the weights are those of usual momentum, and one
+    evaluation would tell of one batch alone.
+    """
+    losses = torch.tensor(own, dtype=torch.float64)
+    if len(losses) < 2 or not math.isfinite(other) or not bool(losses.isfinite().all()):
+        return None
+    mean, se = float(losses.mean()), float(losses.std()) / math.sqrt(len(losses))
+    progress = max(begin - other, 0.2 * abs(begin), 1e-12)
+    if mean - other <= max(BY_LUCK * progress, SURE * se):
+        return None
+    return finding.but(
+        confirmed=True,
+        evidence={**finding.evidence, "loss_as_is": mean, "loss_right_statistics": other},
+    )
+
+
+def _last_batches(exp: Experiment, rows: tuple[Any, Any]) -> list[float]:
+    """Return the loss of some rows after each of a few more batches has left its statistics."""
+    twin, found = duplicate(exp), list[float]()
+    for number, (xb, _) in enumerate(batches(twin, 1)):
+        if number >= LUCK:
+            break
+        with seeded(twin), torch.no_grad():
+            twin.model.train()
+            call(twin.model, twin.transform(xb) if twin.transform is not None else xb)
+        found.append(loss_on(twin, *rows))
+    return found
 
 
 def norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
@@ -185,6 +223,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=120 + 2 * LUCK,
     causes=("underfit",),
 )

@@ -29,6 +29,8 @@ EPS = 1e-7
 MISSED = 0.3
 ALONG = 0.9
 """Cosine between both gradients from which one is the other, made shorter."""
+CUT = 1e-3
+"""How far what the optimizer sees may be off the gradient cut value by value, over its largest."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -92,7 +94,10 @@ def unclipped(norm: float) -> Change:
 
 
 def _clip(moved: Moved) -> tuple[float, float, float, int] | None:
-    """Return the norm of a fresh gradient, that of what the optimizer saw, their cosine, size."""
+    """Return the norm of a fresh gradient, that of what the optimizer saw, their cosine, size.
+
+    The cosine of a gradient that is cut value by value is 1: it is shorter, and nothing else.
+    """
     pairs = [
         (moved.fresh[n].float().flatten(), g.float().flatten())  # type: ignore[union-attr]
         for n, g in moved.grads.items()
@@ -104,7 +109,14 @@ def _clip(moved: Moved) -> tuple[float, float, float, int] | None:
     whole, left = float(fresh.norm()), float(seen.norm())
     if not (math.isfinite(whole) and math.isfinite(left)) or whole <= 0 or left <= 0:
         return None
-    return whole, left, float(fresh @ seen) / (whole * left), fresh.numel()
+    along = 1.0 if _is_cut(fresh, seen) else float(fresh @ seen) / (whole * left)
+    return whole, left, along, fresh.numel()
+
+
+def _is_cut(fresh: Tensor, seen: Tensor) -> bool:
+    """Whether what the optimizer saw is the gradient with every value cut at the largest one."""
+    most = float(seen.abs().max())
+    return bool((fresh.clamp(-most, most) - seen).abs().max() <= CUT * most)
 
 
 RULE = Rule(

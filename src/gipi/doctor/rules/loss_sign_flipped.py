@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 AGAINST = -0.9
 """Cosine of the gradient that the optimizer sees with that of the loss."""
 STEPS = 20
-WORSE = 0.2
-"""Nats by which the truth must have become less likely after `STEPS`."""
+WORSE, OPPOSED, OPPOSITE = 0.2, 0.3, -0.5
+"""Nats by which the truth must have become less likely after `STEPS`, of numbers the fall of their
+correlation with the targets, and the correlation below which any fall is enough."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -42,11 +43,15 @@ def before(facts: Facts) -> Iterator[Finding]:
             yield _finding(" and ".join(turned), confirmed=True)
     elif _prefers_wrong(facts):
         yield _finding("the loss falls where the true class becomes less likely", confirmed=False)
+    elif _drives_away(facts):
+        yield _finding("the loss falls where outputs leave what they shall be", confirmed=False)
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Take some steps: the finding stands where the truth has become less likely."""
     xb, yb = facts.batch
+    if yb.is_floating_point():
+        return _opposed(facts, finding)
     wide = class_width(facts)
     if wide is None:
         return None
@@ -108,6 +113,48 @@ def _prefers_wrong(facts: Facts) -> bool:
             if not low < mid < high:
                 return False
     return True
+
+
+def _drives_away(facts: Facts) -> bool:
+    """Whether a loss of numbers rises all the way to the target, wherever outputs are."""
+    said, y = facts.outputs, facts.batch[1]
+    if facts.kind not in ("numbers", "reconstruct") or not isinstance(said, Tensor):
+        return False
+    if said.shape != y.shape or y.numel() < 2 or not bool(y.isfinite().all()):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    spread = y.std() * torch.randn(said.shape, generator=generator).to(said)
+    with torch.no_grad():
+        for start in (said, y.mean() + spread):
+            try:
+                path = [float(facts.exp.loss(start + s * (y - start), y)) for s in (0, 0.5, 1)]
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                return False
+            if not path[0] < path[1] < path[2]:
+                return False
+    return True
+
+
+def _opposed(facts: Facts, finding: Finding) -> Finding | None:
+    """Take some steps: the finding stands where outputs have become less like the targets.
+
+    A loss of logarithms, as of counts, may rise on the way to the target, and is learned rightly.
+    """
+    xb, yb = facts.batch
+    losses, twin = after_steps(facts.exp, STEPS)
+    facts.passes += STEPS
+    with torch.no_grad():
+        first, after = (_alike(said, yb) for said in (facts.outputs, call(twin.model, xb)))
+    if not (after < first - OPPOSED or after < min(first, OPPOSITE)):
+        return None
+    return finding.but(confirmed=True, evidence={
+        "correlation_before": first, "correlation_after": after, "loss": losses[-1]})  # fmt: skip
+
+
+def _alike(said: Tensor, y: Tensor) -> float:
+    """Return the correlation of outputs with targets, each column apart from its mean."""
+    a, b = (v.detach().double().reshape(len(v), -1) for v in (said, y))
+    return float(F.cosine_similarity((a - a.mean(0)).flatten(), (b - b.mean(0)).flatten(), 0))
 
 
 @dataclass(frozen=True)

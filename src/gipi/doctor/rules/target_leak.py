@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 LEAST = 60
 SURE = 0.99
 """Explained share from which on one column is the target under another name."""
+FLAG = 0.95
+"""The same of a column that marks classes by as few values: some of its marks may be wrong."""
+TIMES, TIMES_FLAG = 5.0, 10.0
+"""Times as much as by the column that must be left unexplained by all others together."""
 NEXT = 0.85
 REST, COPY = 0.9, 0.999
 """What all others may explain together, unless the column is a copy of the class."""
@@ -52,7 +56,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
-    leaks = [int(j) for j in (single >= SURE).nonzero().flatten()]
+    marks = _marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
+    leaks = [int(j) for j in (single >= torch.where(marks, FLAG, SURE)).nonzero().flatten()]
     if X.ndim == 3:
         leaks = [j for j in leaks if _is_late(X, j)]
     if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, X, leaks):
@@ -64,10 +69,16 @@ def before(facts: Facts) -> Iterator[Finding]:
     best, following = float(single[leaks].max()), float(single[others].max())
     rest = max(0.0, ask_ridge(ridge(_bent(left)), train.Y)[0].score)
     copied = train.label is not None and best >= COPY
-    if following > NEXT or (rest > REST and not copied) or (1 - rest) < 5 * (1 - best):
+    times = TIMES if best >= SURE else TIMES_FLAG
+    if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
         return
     yield _finding([_name(names, X, j) for j in leaks[:8]], leaks if X.ndim == 2 else [], best,
-                   following, rest, sure=best > SURE)  # fmt: skip
+                   following, rest, sure=True)  # fmt: skip
+
+
+def _marks(x_nd: Tensor, classes: int) -> Tensor:
+    """Whether a column holds no more different values than there are classes: (d,)."""
+    return (x_nd.sort(0).values.diff(dim=0) != 0).sum(0) < classes
 
 
 def _is_late(X: Tensor, number: int) -> bool:

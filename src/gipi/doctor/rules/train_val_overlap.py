@@ -6,12 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gipi.doctor.edits import kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
-from gipi.doctor.sheet import is_tokens, origin, the_lens
+from gipi.doctor.sheet import SIDE, is_tokens, origin, the_lens
 from gipi.doctor.twins import (
     Copies,
     bits_of,
@@ -178,9 +179,11 @@ def _near(facts: Facts, X: Any, V: Any) -> tuple[float, Tensor] | None:
         return None
     if X[0].numel() < WIDTH or len(X) > 20_000 or len(X) < 50 or facts.inputs == "sequence":
         return None
-    a = lens.straight(X).float()
+    # Pixels share a scale: of one that hardly varies the noise of a copy would count in full.
+    seen = _pixels if facts.inputs == "image" else lens.straight
+    a = seen(X).float()
     chosen = torch.arange(min(len(V), 400)) * len(V) // min(len(V), 400)
-    b = lens.straight(V[chosen]).float()
+    b = seen(V[chosen]).float()
     own = torch.arange(min(len(X), 400)) * len(X) // min(len(X), 400)
     within = torch.cdist(a[own], a)
     within[torch.arange(len(own)), own] = torch.inf
@@ -195,6 +198,12 @@ def _near(facts: Facts, X: Any, V: Any) -> tuple[float, Tensor] | None:
     mask = torch.zeros(len(V), dtype=torch.bool)
     mask[chosen[close]] = True
     return share, mask
+
+
+def _pixels(X: Tensor) -> Tensor:
+    """Return images as they are, large ones pooled: (n, numbers)."""
+    x = torch.nan_to_num(X.detach().cpu().float())
+    return (F.adaptive_avg_pool2d(x, SIDE) if x[0, 0].numel() > SIDE * SIDE else x).flatten(1)
 
 
 RULE = Rule(

@@ -13,6 +13,7 @@ from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
+from gipi.doctor.sequences import asks_for_next
 from gipi.doctor.shallow import predict
 from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
 from gipi.doctor.trials import trial
@@ -97,9 +98,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     evidence = {**finding.evidence, **numbers}
     # A training row that is left out has its neighbours in training; no validation row has.
     hurt = hurt and not training_copies(origin(facts)).windows
+    apart = finding.evidence.get("auc", 0.0) > FAR
+    if asks_for_next(facts) and not apart:
+        return None  # parts of one text, divided at a place of it, differ in what they speak of
     if hurt and not in_time_order(facts) and not facts.exp.declared.get("groups"):
         return finding.but(confirmed=True, evidence=evidence)
-    apart = finding.evidence.get("auc", 0.0) > FAR
     if (hurt or apart) and not in_time_order(facts):
         return finding.but(severity="hint", evidence=evidence)
     return None
