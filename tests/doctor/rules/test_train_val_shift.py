@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, findings, halves, images, mlp, regression, seen
+from tests.doctor.patients import (
+    blobs,
+    cnn,
+    experiment,
+    findings,
+    halves,
+    images,
+    mlp,
+    regression,
+    seen,
+)
 
 from gipi.doctor.rules.train_val_shift import RULE
 
@@ -34,7 +44,7 @@ def test_healthy_twins_are_left_alone() -> None:
     for seed in range(3):
         assert findings(experiment(mlp(), blobs(seed=seed)), RULE) == []
         assert findings(experiment(mlp(out=1), regression(seed=seed)), RULE) == []
-    assert findings(experiment(mlp(), images()), RULE) == []
+    assert findings(experiment(cnn(), images()), RULE) == []
 
 
 def test_a_split_in_order_of_time_is_left_alone() -> None:
