@@ -131,6 +131,7 @@ def main() -> None:
         print(json.dumps(child(asked.child, asked.steps, asked.seed, asked.threads)))
         return
     results, work = Results("language"), f"gpt-{asked.steps}-t{asked.threads}"
+    seen: dict[str, list[dict[str, Any]]] = {c: [] for c in asked.contenders}
     missing: dict[str, str] = {}
     if not asked.peers:
         missing = dict.fromkeys(PEERS, "no Python with the peers was given (--peers)")
@@ -140,7 +141,9 @@ def main() -> None:
             if contender in missing:
                 continue
             variant = f"{contender} round {turn}"
-            if results.has(work, variant) and not asked.again:
+            known = [r for r in results.rows if (r["work"], r["variant"]) == (work, variant)]
+            if known and results.has(work, variant) and not asked.again:
+                seen[contender].append(known[-1])
                 continue
             python = asked.peers if contender in PEERS else sys.executable
             found = run_once(
@@ -150,43 +153,46 @@ def main() -> None:
                 missing[contender] = found["missing"]
                 continue
             results.add(work, variant, **{"versions": versions("torch", "numpy"), **found})
+            seen[contender].append(found)
             print(f"round {turn} {contender}: {found['tokens_per_s']:,.0f} tokens/s, "
                   f"val {found['val']:.4f} (own windows {found['own']:.4f})", flush=True)  # fmt: skip
-    print(table())
+    print(report({c: rows for c, rows in seen.items() if rows}))
     for contender in asked.contenders:
         if contender in missing:
             print(f"{contender}: missing, {missing[contender]}")
 
 
+def report(seen: dict[str, list[dict[str, Any]]]) -> str:
+    """Return a table: tokens/s, the ratio within rounds, validation loss."""
+    lines = ["| contender | tokens/s | ratio to hand | val, 64 | val, own | seconds |",
+             "|---|--:|--:|--:|--:|--:|"]  # fmt: skip
+    for contender, rows in seen.items():
+        speed = bootstrap([r["tokens_per_s"] for r in rows])
+        ratio = "-"
+        if seen.get("hand"):
+            pairs = zip(rows, seen["hand"], strict=True)
+            found = bootstrap([a["tokens_per_s"] / b["tokens_per_s"] for a, b in pairs])
+            ratio = f"{found['median']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+        mid = {k: statistics.median(r[k] for r in rows) for k in ("val", "own", "seconds")}
+        lines.append(f"| {contender} | {speed['median']:,.0f} | {ratio} | {mid['val']:.3f} "
+                     f"| {mid['own']:.3f} | {mid['seconds']:.1f} |")  # fmt: skip
+    return "\n".join(lines)
+
+
 def table() -> str:
-    """Return a table of the commit and the work that were measured last."""
+    """Return the newest file's rows of the commit and the work that were measured last."""
     files = sorted(RESULTS.glob("*-language.json"))
     if not files:
         return ""
     rows = json.loads(files[-1].read_text())["rows"]
     last = rows[-1]
-    same = [r for r in rows if (r["commit"], r["work"]) == (last["commit"], last["work"])]
-    hands = {r["variant"].split(" ", 1)[1]: r for r in same if r["variant"].startswith("hand ")}
-    lines = ["| contender | rounds | tokens/s | ratio to hand | val, 64 | val, own | seconds |",
-             "|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
-    for contender in (*OWN, *PEERS):
-        found = {r["variant"].split(" ", 1)[1]: r for r in same
-                 if r["variant"].split()[0] == contender}  # fmt: skip
-        if not found:
-            continue
-        ratios = [r["tokens_per_s"] / hands[turn]["tokens_per_s"]
-                  for turn, r in found.items() if turn in hands]  # fmt: skip
-        ratio = "-"
-        if ratios:
-            shares = bootstrap(ratios)
-            ratio = f"{shares['median']:.3f} ({shares['low']:.3f}-{shares['high']:.3f})"
-        mid = {k: statistics.median(r[k] for r in found.values())
-               for k in ("tokens_per_s", "val", "own", "seconds")}  # fmt: skip
-        lines.append(f"| {contender} | {len(found)} | {mid['tokens_per_s']:,.0f} | {ratio} "
-                     f"| {mid['val']:.3f} | {mid['own']:.3f} | {mid['seconds']:.1f} |")  # fmt: skip
+    seen: dict[str, list[dict[str, Any]]] = {c: [] for c in (*OWN, *PEERS)}
+    for row in rows:
+        if (row["commit"], row["work"]) == (last["commit"], last["work"]):
+            seen[row["variant"].split()[0]].append(row)
     _, steps, threads = last["work"].split("-")
     own = "torch's own number of threads" if threads == "t0" else f"{threads[1:]} thread(s)"
-    text = "\n".join(lines)
+    text = report({c: rows for c, rows in seen.items() if rows})
     return f"{text}\n\n{steps} steps of the hand-written loop, {own}, commit {last['commit']}."
 
 

@@ -40,6 +40,24 @@ def test_losses_of_a_failed_run_may_be_wild_where_every_part_gains() -> None:
     assert not Proof(-0.5, -90.0, -89.5, 60.0, won=4.0).holds("better")
 
 
+def test_a_few_rows_that_were_lost_by_hundreds_prove_a_gain_and_one_does_not() -> None:
+    """Their standard error is as large as the gain; hardly any choice of rows is without them."""
+    rows, y = torch.arange(120), torch.zeros(120, dtype=torch.int64)
+
+    def trained(*lost: float):
+        outputs = torch.tensor([[4.0, 0.0]]).repeat(120, 1)
+        for row, margin in enumerate(lost):
+            outputs[20 * row] = torch.tensor([0.0, margin])
+        model = torch.nn.Embedding.from_pretrained(outputs, freeze=False)
+        return experiment(model, ((rows, y), (rows, y)))
+
+    for lost, proven in (((800.0,), False), ((60.0, 100.0, 150.0, 200.0, 800.0), True)):
+        proof = compare(trained(*lost), trained())
+        assert 0 < proof.gain < 2 * proof.se
+        assert proof.holds("better") == proven
+        assert not compare(trained(), trained(*lost)).holds("better")
+
+
 def test_the_same_run_gains_nothing_over_itself() -> None:
     one, two = made(), made()
     play(one), play(two)

@@ -6,18 +6,20 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gipi.core.errors import ConfigError
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate
+from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
+from gipi.doctor.sound import sound
 from gipi.doctor.treat import Treatment, treat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
     from gipi.doctor.trace import Trace
@@ -26,7 +28,7 @@ SHARE = 0.4
 """In longer runs they may cost this share of its steps."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Diagnosis:
     """What is wrong with an experiment.
 
@@ -64,13 +66,15 @@ class Diagnosis:
         return treat(self, apply=tuple(apply), budget=budget)
 
     def __str__(self) -> str:
-        if not self.findings:
-            return "nothing was found"
-        lines = []
-        for f in self.findings:
-            by = f" (brought about by {', '.join(f.parents)})" if f.parents else ""
-            lines.append(f"{f.severity}: {f.code}{by}: {f.message}\n  do: {f.advice}")
-        return "\n".join(lines)
+        return "\n".join(map(str, self.findings)) or "nothing was found"
+
+    def __repr__(self) -> str:
+        kinds = []
+        for kind in ("problem", "hint"):
+            codes = [f.code for f in self.findings if f.severity == kind]
+            if codes:
+                kinds.append(f"{kind}{'s' if len(codes) > 1 else ''} {', '.join(codes)}")
+        return f"<Diagnosis: {'; '.join(kinds) or 'nothing was found'}>"
 
 
 def diagnose(
@@ -78,13 +82,23 @@ def diagnose(
 ) -> Diagnosis:
     """Find out what is wrong with `exp`; it is left as it was.
 
+    Raises `DataError`, `ModelError` or `ConfigError`, before anything is trained, where a batch
+    cannot pass through model and loss.
+
     train  True: always train a copy and watch it; False: only look before the first step; None:
            train unless that look confirmed a problem that dooms the run
     rules  those that look; None: all of them
     """
     rules = RULES if rules is None else rules
     began = time.perf_counter()
+    if not isinstance(exp, Experiment):
+        raise ConfigError(
+            f"diagnose({type(exp).__name__})",
+            "an experiment: a model and everything that trains it",
+            "gipi.diagnose(gipi.Experiment(model, train=(X, y), loss=..., optimizer=...))",
+        )
     facts = Facts(exp)
+    sound(facts)
     result = Diagnosis(exp, [])
     found = list(look_before(facts, rules, result))
     doomed = any(f.confirmed and f.severity == "problem" for f in found)

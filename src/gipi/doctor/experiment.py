@@ -11,11 +11,13 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import GeneratorType
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.seed import derive
@@ -23,6 +25,13 @@ from gipi.core.seed import derive
 LossFunction = Callable[[Any, Any], Tensor]
 Step = Callable[["Experiment", Any, Any], Tensor]
 
+PARTS = (
+    ("model", nn.Module, "a torch.nn.Module", "make the model first, Experiment(model, ...)"),
+    ("optimizer", torch.optim.Optimizer, "the optimizer of the model's parameters",
+     "optimizer=torch.optim.Adam(model.parameters(), 1e-3)"),
+    ("loss", None, "a function of (outputs, targets)", "loss=nn.CrossEntropyLoss()"),
+)  # fmt: skip
+"""Of an experiment: what each part must be, None for a function, and what to do."""
 DECLARED = {
     "frozen": "patterns of parameter names that are meant to stay as they are",
     "time_ordered": "True: the order of the rows is time, and they are not to be shuffled",
@@ -39,7 +48,7 @@ DECLARED = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class Experiment:
     """A model and everything that trains it.
 
@@ -81,6 +90,20 @@ class Experiment:
     """The loss of the question as it was asked: a repair that changes `loss` leaves it here."""
 
     def __post_init__(self) -> None:
+        for key, kind, needed, do in PARTS:
+            given = getattr(self, key)
+            right = callable(given) if kind is None else isinstance(given, kind)
+            if not right or isinstance(given, type):
+                found = f"no {key}" if given is None else f"{key} is {_named(given)}"
+                raise ConfigError(found, needed, do)
+        if self.train is None:
+            raise ConfigError("no train", "the training rows", "train=(X, y)")
+        if not isinstance(self.declared, Mapping):
+            raise ConfigError(
+                f"declared is {_named(self.declared)}",
+                f"a dict with keys of {', '.join(DECLARED)}",
+                "declared={'frozen': ['body.*']}",
+            )
         for key in self.declared:
             if key not in DECLARED:
                 raise ConfigError(
@@ -99,7 +122,7 @@ class Experiment:
                 "give both above 0",
             )
         for name in ("train", "val"):
-            pair = tensors(getattr(self, name))
+            pair = _readable(name, getattr(self, name))
             if pair is not None and len(pair[0]) != len(pair[1]):
                 raise DataError(
                     f"{name}: {len(pair[0])} inputs and {len(pair[1])} targets",
@@ -108,6 +131,20 @@ class Experiment:
                 )
             if pair is not None and not len(pair[0]):
                 raise DataError(f"{name} has no rows", "rows", "check how the rows were divided")
+
+    def __repr__(self) -> str:
+        count = sum(p.numel() for p in self.model.parameters())
+        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
+        lr = self.optimizer.param_groups[0].get("lr", math.nan)
+        splits = [
+            f"{name} {_size(split)}"
+            for name, split in (("train", self.train), ("val", self.val)) if split is not None
+        ]  # fmt: skip
+        return (
+            f"<Experiment: {type(self.model).__name__} of {count} parameters; "
+            f"{', '.join(splits)}; {loss}; {type(self.optimizer).__name__}, lr {lr:.3g}; "
+            f"{self.epochs:g} epochs>"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -131,13 +168,73 @@ class Experiment:
         return max(1, round(self.epochs * self.steps_per_epoch))
 
 
+def _named(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _readable(name: str, data: Any) -> tuple[Tensor, Tensor] | None:
+    """Return `tensors` of a split; raise where it is plain lists, rows, or can be run once only."""
+    if isinstance(data, (Tensor, np.ndarray)):
+        raise DataError(f"{name} is inputs alone", "inputs and targets", f"{name}=(X, y)")
+    if isinstance(data, (GeneratorType, zip, map, filter)):
+        raise DataError(
+            f"{name} is a {type(data).__name__}, which can be run through once",
+            "batches that can be had again for every epoch",
+            f"{name}=list(...), or a DataLoader",
+        )
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        raise DataError(
+            f"{name} is a Dataset, which gives rows",
+            "batches",
+            f"{name}=torch.utils.data.DataLoader(dataset, batch_size=32, shuffle=True)",
+        )
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        for part, one in zip(("inputs", "targets"), data, strict=True):
+            if _plain(one) and not (isinstance(one, tuple) and len(one) == 2):  # a batch
+                raise DataError(
+                    f"{name}: the {part} are a {type(one).__name__} of plain values",
+                    "tensors or arrays",
+                    f"torch.tensor({'X' if part == 'inputs' else 'y'})",
+                )
+    try:
+        return tensors(data)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} cannot be read as numbers: {error}",
+            "columns of numbers",
+            "turn words and missing values into numbers first",
+        ) from error
+
+
+def _plain(value: Any) -> bool:
+    """Whether something is lists of numbers or words."""
+    depth = 0
+    while isinstance(value, (list, tuple)) and value and depth < 5:
+        value, depth = value[0], depth + 1
+    return depth > 0 and isinstance(value, (int, float, str))
+
+
+def _size(data: Any) -> str:
+    pair = tensors(data)
+    if pair is not None:
+        return f"{len(pair[0])} rows of {tuple(pair[0].shape[1:])}"
+    return f"{len(data)} batches" if hasattr(data, "__len__") else type(data).__name__
+
+
 def tensors(data: Any) -> tuple[Tensor, Tensor] | None:
     """Return (X, y) where the data are a pair of tensors (or arrays), else None."""
     if isinstance(data, (tuple, list)) and len(data) == 2:
-        pair = tuple(torch.as_tensor(d) if hasattr(d, "__array__") else d for d in data)
+        pair = tuple(_tensor(d) for d in data)
         if all(isinstance(d, Tensor) for d in pair):
             return pair[0], pair[1]
     return None
+
+
+def _tensor(value: Any) -> Any:
+    if isinstance(value, Tensor) or not hasattr(value, "__array__"):
+        return value
+    array = np.asarray(value)
+    return torch.as_tensor(array if array.flags.writeable else array.copy())
 
 
 def batches(exp: Experiment, epoch: int) -> Iterator[tuple[Any, Any]]:

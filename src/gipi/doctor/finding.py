@@ -15,6 +15,10 @@ Proof = Literal["better", "not worse", "exact"]
 Change = Callable[["Experiment"], str]
 
 
+SHOWN, WIDE = 4, 72
+"""Names of modules or columns, and characters of a message, that stand in one line."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """What a repair is judged by where the loss as asked may rightly get worse.
@@ -55,7 +59,7 @@ class CannotRepair(Exception):  # noqa: N818  read where it is raised, never see
     """A repair does not fit this experiment; the next one is tried."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Finding:
     """One thing that is wrong, or looks as if it were.
 
@@ -87,6 +91,18 @@ class Finding:
     strength: float = 1.0
     parents: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = ()
+
+    def __str__(self) -> str:
+        by = f" (brought about by {', '.join(self.parents)})" if self.parents else ""
+        lines = [f"{self.severity}: {self.code}{by}: {self.message}"]
+        if self.where and not any(name in self.message for name in self.where):
+            more = ", ..." if len(self.where) > SHOWN else ""
+            lines.append(f"  in: {', '.join(self.where[:SHOWN])}{more}")
+        return "\n".join([*lines, f"  do: {self.advice}"])
+
+    def __repr__(self) -> str:
+        sure = "confirmed" if self.confirmed else "suspected"
+        return f"<Finding {self.code}: {self.severity}, {sure}; {shortened(self.message)}>"
 
     @property
     def repair(self) -> Repair | None:
@@ -131,3 +147,8 @@ class Finding:
             "step": self.step, "parents": list(self.parents),
             "repairs": [{"name": r.name, "mode": r.mode, "edit": r.edit} for r in self.repairs],
         }  # fmt: skip
+
+
+def shortened(text: str, width: int = WIDE) -> str:
+    """Return a text cut at a word, with dots, where it is longer than `width`."""
+    return text if len(text) <= width else f"{text[:width].rpartition(' ')[0]} ..."

@@ -44,7 +44,7 @@ class Diagnosed(Protocol):
         ...
 
 
-@dataclass
+@dataclass(repr=False)
 class Treatment:
     """A repaired and trained experiment, and the proof.
 
@@ -71,6 +71,23 @@ class Treatment:
     rejected: list[str] = field(default_factory=list)
     passes: int = 0
     original: Experiment | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        p = self.proof
+        score = f"score of validation rows {self.before['score']:.4g} -> {self.after['score']:.4g}"
+        lines = [
+            f"cured: {', '.join(dict.fromkeys(self.cured)) or 'nothing'}",
+            *(f"  changed: {change}" for change in self.changes),
+            f"  {score} (gain {p.gain:.3g}, standard error {p.se:.2g})",
+            f"  their loss {self.before['loss']:.4g} -> {self.after['loss']:.4g}",
+            *(f"  tried and not kept: {tried}" for tried in self.rejected),
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        cured = ", ".join(dict.fromkeys(self.cured)) or "nothing"
+        score = f"{self.before['score']:.4g} -> {self.after['score']:.4g}"
+        return f"<Treatment: cured {cured}; score {score}>"
 
     def undo(self) -> Experiment:
         """Return the experiment as it was before any change, with the weights it had then."""

@@ -6,7 +6,9 @@ import torch
 from tests.doctor.patients import blobs, experiment, mlp, regression, seen
 from torch import nn
 
-from gipi.doctor.rules.overfit import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.overfit import RULE, during
+from gipi.doctor.trace import Trace
 
 
 def test_rows_learned_by_heart_are_named_and_the_best_weights_kept() -> None:
@@ -31,3 +33,21 @@ def test_noise_easy_rows_and_dropout_are_healthy() -> None:
     assert seen(experiment(net, blobs(), lr=0.01, epochs=15), RULE, train=True).findings == []
     alone = experiment(mlp(), (blobs()[0], None), lr=0.01)
     assert seen(alone, RULE, train=True).findings == []
+
+
+def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
+    (X, y), (V, v) = blobs(300)
+    exp = experiment(mlp(), ((X, y), (V[:50], v[:50])))
+    scores = [1.0, 0.5, 1.0, 1.1, 1.2]
+
+    def judged(lost: int) -> list[str]:
+        trace = Trace(50, 10, losses=[0.1] * 50, start={"val": 1.4})
+        trace.epochs = [
+            {"epoch": i, "step": 10 * i, "val": loss, "train_eval": 0.9 - 0.2 * i,
+             "val_parts": [loss] * 10, "val_right": 0.98 - (lost / 50 if i > 2 else 0)}
+            for i, loss in enumerate(scores, 1)
+        ]  # fmt: skip
+        return [f.severity for f in during(Facts(exp), trace)]
+
+    assert judged(2) == ["hint"]
+    assert judged(4) == ["problem"]

@@ -70,7 +70,7 @@ def test_loaders_images_and_tokens_are_compared_too() -> None:
     diagnosis.findings[0].repairs[0].change(exp)
     assert len(exp.val.dataset) == 180
     assert exp.val.batch_size == 50
-    for model, splits in ((mlp(), images()), (Reader(), token_rows(length=24))):
+    for model, splits in ((cnn(), images()), (Reader(), token_rows(length=24))):
         assert findings(experiment(model, splits), RULE) == []
         assert findings(experiment(model, overlapping(splits)), RULE) == ["train_val_overlap"]
 

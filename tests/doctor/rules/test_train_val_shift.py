@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, findings, halves, images, mlp, regression, seen
+from tests.doctor.patients import (
+    blobs,
+    cnn,
+    experiment,
+    findings,
+    halves,
+    images,
+    mlp,
+    regression,
+    seen,
+)
 from tests.doctor.wired import WORDS, Attention, words_loss
 
 from gipi.doctor.drift import domain
@@ -37,7 +47,7 @@ def test_healthy_twins_are_left_alone() -> None:
     for seed in range(3):
         assert findings(experiment(mlp(), blobs(seed=seed)), RULE) == []
         assert findings(experiment(mlp(out=1), regression(seed=seed)), RULE) == []
-    assert findings(experiment(mlp(), images()), RULE) == []
+    assert findings(experiment(cnn(), images()), RULE) == []
 
 
 def text(rows: int, drift: float, seed: int = 0):

@@ -61,9 +61,11 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if not early and not late:
         return
     lr = trace.rates[-1] if trace.rates else math.nan
+    known = math.isfinite(ratio)
+    changes = f"a step changes a matrix by {ratio:.1%} in the median, and " if known else ""
     yield Finding(
         "lr_too_high",
-        f"at a learning rate of {lr:.3g} a step changes a matrix by {ratio:.1%} in the median, and "
+        f"at a learning rate of {lr:.3g} {changes}"
         f"the loss is {recent:.3g} after {trace.step} steps, {first:.3g} before the first",
         "lower the learning rate tenfold, or warm it up",
         evidence={"lr": lr, "update_ratio": ratio, "loss": recent, "first_loss": first,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.judge import JUDGED
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ GREAT = 0.5
 """A rise that is worth a word even where as many rows are right as before."""
 RIGHT = 0.02
 """Share of right rows that must be lost where rows have classes."""
+LEAST = SURE**2
+"""Rows that must be lost: of n rows whose answer changed, all for the worse, n / sqrt(n) is the
+distance from chance in standard errors (McNemar 1947)."""
 LAST = 0.5
 """A rise seen earlier than this share of the run may still be a bump of the schedule."""
 
@@ -67,7 +72,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
     )
     # Where rows have a class, surer answers that are as often right are worth a word, no more.
-    sick = lost > RIGHT if _are_classes(facts) and math.isfinite(lost) else True
+    known = _are_classes(facts) and math.isfinite(lost)
+    sick = lost > RIGHT and round(lost * _judged_rows(facts)) >= LEAST if known else True
     if not sick and not great:
         return
     epoch = max(1, round(best["epoch"]))
@@ -95,6 +101,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 def _are_classes(facts: Facts) -> bool:
     return (facts.start or facts).kind in ("classes", "binary", "multilabel")
+
+
+def _judged_rows(facts: Facts) -> int:
+    """Return how many answers the validation rows hold that are judged after every epoch."""
+    rows = whole(facts.exp.val, JUDGED, facts.exp.device)
+    return int(rows[1].numel()) if rows is not None and isinstance(rows[1], Tensor) else 0
 
 
 def _sure(best: Mapping[str, Any], after: list[dict[str, Any]]) -> bool:
