@@ -60,11 +60,14 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     late = late and recent > HIGH * first
     if not early and not late:
         return
-    lr = trace.rates[-1] if trace.rates else math.nan
+    rates = [rate for rate in trace.rates if math.isfinite(rate)]
+    lr = max(rates, default=math.nan) if early else trace.rates[-1]  # a schedule ends low
+    share = f"{ratio:.1%}" if ratio < RATIO else f"{ratio:.0%}"
+    moved = f"a typical step changes weights by {share} of their size (about 0.1% is usual), and "
     yield Finding(
         "lr_too_high",
-        f"at a learning rate of {lr:.3g} a step changes a matrix by {ratio:.1%} in the median, and "
-        f"the loss is {recent:.3g} after {trace.step} steps, {first:.3g} before the first",
+        f"at a learning rate of {lr:.3g} {moved if math.isfinite(ratio) else ''}the loss is "
+        f"{recent:.3g} after {trace.step} steps, {first:.3g} before the first",
         "lower the learning rate tenfold, or warm it up",
         evidence={"lr": lr, "update_ratio": ratio, "loss": recent, "first_loss": first,
                   "highest_loss": peak, "steps": trace.step, "late": not early},
