@@ -20,7 +20,7 @@ from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES
-from gipi.doctor.settings import given
+from gipi.doctor.settings import given, in_settings
 from gipi.doctor.trace import CHECKS, Trace
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ class Attending:
 
     def _conclude(self, step: Step) -> None:
         """Say of a net that is kept and knows nothing that it knows nothing."""
-        if self.known or self.before.findings or self.asked is None:
-            return  # what is wrong was said
+        if self.asked is None or any(f.severity == "problem" for f in self.findings):
+            return  # it knows something, or what is wrong was said
         exp = as_experiment(self.prepared, self.train, self.val, live=step.model)
         if exp is not None and "labels_misaligned" in {
             r.code for r in rules_for(self.prepared.task)
         }:
-            found = no_better_than_guessing(Facts(exp, start=self.asked))
+            found = no_better_than_guessing(Facts(exp, start=self.asked), self.asked)
             if found is not None:
                 self.known[found.code] = found.but(step=step.step)
 
@@ -156,7 +156,7 @@ class Attending:
                                 allowed=allowed):  # fmt: skip
             if not told.confirmed:
                 continue  # there was no time for the counter-experiment
-            finding = as_sure(told, facts)
+            finding = in_settings(as_sure(told, facts), self.prepared)
             if finding.severity == "hint" and finding.code in OF_TABLES and not ended:
                 continue  # it is asked again with the weights that the run ends with
             self.known[finding.code] = finding

@@ -82,8 +82,11 @@ class Consultation:
         return self
 
     def lines(self) -> list[str]:
-        """Return what people read of it: two lines a finding, one a change."""
-        said = [line for f in self.findings for line in spoken(f)]
+        """Return what people read of it: two lines a finding, one a change.
+
+        What another problem brings about stands in the report.
+        """
+        said = [line for f in self.findings if not f.parents for line in spoken(f)]
         said += [f"doctor: changed: {c}" for c in self.changed.said]
         skipped = [code for code in self.unlooked if code not in REHEARSED]
         if skipped:
@@ -220,9 +223,11 @@ def refusal(finding: Finding, his: Mapping[str, str]) -> GipiError:
     tried = finding.evidence.get("loss_at")
     shown = ""
     if isinstance(tried, dict):
-        shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in tried.items())
+        falling = sorted(tried.items(), key=lambda item: -float(item[0].split()[-1]))
+        shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in falling)
+    leave = f"leave out {by}, " if his and not apply else ""
     return ConfigError(
         f"{finding.message}{shown} [{finding.code}]",
         f"a run that can learn{'; this one is doomed by ' + by if by else ''}",
-        f"{finding.advice}; {apply}--doctor advise trains all the same",
+        f"{finding.advice}; {leave}{apply}--doctor advise trains all the same",
     )

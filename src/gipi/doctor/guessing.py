@@ -21,6 +21,7 @@ FEWEST = 30
 ENOUGH = 1000
 """Training rows of which shallow learners find nearly every target that the inputs tell a twentieth
 of: of fewer rows such a target passes for noise, and noise for such a target."""
+SILENT = "and a linear learner and the nearest neighbours find nothing in the training rows either"
 ASKED = 512
 """Validation rows that are asked first: where the net has learned anything they leave no doubt."""
 
@@ -42,10 +43,11 @@ def as_sure(finding: Finding, facts: Facts) -> Finding:
     return finding if len(rows.F) >= ENOUGH else _hint(finding.evidence)
 
 
-def no_better_than_guessing(facts: Facts) -> Finding | None:
-    """Return the hint that neither the net nor shallow learners find the target in the inputs.
+def no_better_than_guessing(facts: Facts, last: Facts) -> Finding | None:
+    """Return the hint that a net knows nothing of validation rows, though it had its chance.
 
-    facts  of the run with the weights that it keeps
+    It had one where it learned its training rows, or where shallow learners find nothing either.
+    facts  with the weights that the run keeps; last: with those that it ended with
     """
     if facts.val is None or not isinstance(facts.val[1], Tensor) or len(facts.val[1]) < FEWEST:
         return None
@@ -53,16 +55,18 @@ def no_better_than_guessing(facts: Facts) -> Finding | None:
     if z is None or z > NET:
         return None
     rows = sheet(facts)
-    if rows is None or len(rows.F) < LEAST or not silent(facts):
+    if rows is not None and len(rows.F) >= LEAST and silent(facts):
+        return _hint({"net_z": z})
+    by_heart = net_above_chance(last, last.train)
+    if by_heart is None or by_heart < 2 * NET:
         return None
-    return _hint({"net_z": z})
+    return _hint({"net_z": z, "net_z_train": by_heart}, also="though it learned its training rows")
 
 
-def _hint(evidence: Mapping[str, Any]) -> Finding:
+def _hint(evidence: Mapping[str, Any], *, also: str = SILENT) -> Finding:
     return Finding(
         "labels_misaligned",
-        "the net tells validation rows no better than guessing without their inputs, and a linear "
-        "learner and the nearest neighbours find nothing in the training rows either",
+        f"the net tells validation rows no better than guessing without their inputs, {also}",
         "check that every target stands beside its own inputs: one of the two may have been "
         "sorted, shuffled, or joined by position; if they are right, these columns tell little of "
         "the target, and other columns or more rows are needed",

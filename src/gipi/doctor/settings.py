@@ -60,7 +60,16 @@ def given(finding: Finding, prepared: Prepared) -> dict[str, str]:
 
 
 def in_settings(finding: Finding, prepared: Prepared) -> Finding:
-    """Return a finding whose repair is a setting: a column that tells the target is left out."""
+    """Return a finding whose advice, or repair, is the exact edit of a setting where there is one.
+
+    A column that tells the target is left out; a rate that is too high is another one.
+    """
+    tried = finding.evidence.get("loss_at")
+    if finding.code == "lr_too_high" and isinstance(tried, dict):
+        best = min(tried, key=lambda name: tried[name])
+        rate = prepared.config.lr * float(best.split()[-1])
+        said = f"{finding.advice}: of those that were tried --lr {rate:.2g} was best"
+        return replace(finding, advice=said)
     names = _left_out(finding, prepared)
     if not names:
         return finding

@@ -179,10 +179,7 @@ def _finding(
 ) -> Finding:
     names = ", ".join(where[:4])
     if following or rest:
-        what = (
-            f"{names} alone explains {best:.1%} of the target, the next column {following:.1%} and "
-            f"all the others together {rest:.1%}"
-        )
+        what = f"{names} alone explains {best:.1%} of the target, all others together {rest:.1%}"
     else:
         what = f"the target itself stands in {names}"
     edit = f"drop {names} from the inputs" if table else f"let the inputs end before {names}"
