@@ -34,6 +34,8 @@ WATCH_SHARE = 0.02
 ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance", "labels_misaligned")
 """Problems that rows and weights show, though losses are means over many steps. A run that learns
 its rows by heart ends with the weights of its best evaluation: that is said, and is no problem."""
+PASSES = 3
+"""Passes over the rows after which a net that knows nothing of others had its chance."""
 OF_TABLES = ("labels_misaligned",)
 """Those that ask the net about thousands of rows: within a run only where that costs nothing, at
 its end only where the net has learned nothing."""
@@ -120,8 +122,12 @@ class Attending:
 
     def _conclude(self, step: Step) -> None:
         """Say of a net that is kept and knows nothing that it knows nothing."""
-        if self.asked is None or any(f.severity == "problem" for f in self.findings):
-            return  # it knows something, or what is wrong was said
+        if (
+            self.asked is None
+            or step.epoch < PASSES
+            or any(f.severity == "problem" for f in self.findings)
+        ):
+            return  # it knows something, had no time to, or what is wrong was said
         exp = as_experiment(self.prepared, self.train, self.val, live=step.model)
         if exp is not None and "labels_misaligned" in {
             r.code for r in rules_for(self.prepared.task)

@@ -41,7 +41,7 @@ LOOK_S, LOOK_SHARE = 2.0, 0.02
 `price`), or this share of a time budget; the rehearsal of the first steps twice as many again."""
 DOOM_SHARE, REHEARSAL_SHARE = 0.1, 0.02
 """Shares of the planned steps that it may cost at any rate to be sure of what dooms the run, and to
-rehearse its first steps."""
+look at all else or rehearse the first steps."""
 DOOMS = frozenset(
     ("lr_too_high", "bad_init_symmetric", "bad_init_scale", "nan_in_data", "labels_misaligned",
      "vanishing_gradient", "unnormalised_input", "graph_detached", "wrong_loss",
@@ -93,8 +93,8 @@ class Consultation:
             which = ", ".join(skipped)
             if len(skipped) > NAMED:
                 which = f"{len(skipped)} rules ({', '.join(skipped[:NAMED])}, ...)"
-            said.append(f"doctor: too dear to look at before the first step: {which}; "
-                        "`gipi doctor RUN` looks again")  # fmt: skip
+            said.append(f"doctor: too dear for the time before the first step: {which}; "
+                        "`gipi doctor RUN` looks at them")  # fmt: skip
         if self.unrehearsed:
             said.append("doctor: the first steps take too long to be tried out before: a learning "
                         "rate that is too high shows as the run goes on")  # fmt: skip
@@ -181,7 +181,7 @@ def allowance(facts: Facts, config: Config) -> Allowance:
     seconds = min(LOOK_S, LOOK_SHARE * config.time) if config.time is not None else LOOK_S
     passes, planned = affordable(seconds, facts), 0 if timed else facts.exp.total_steps
     return Allowance(
-        min(passes, LEAST_PASSES),
+        min(max(passes, REHEARSAL_SHARE * planned), LEAST_PASSES),
         min(max(passes, DOOM_SHARE * planned), LEAST_PASSES),
         2 * passes > REHEARSAL_PASSES or REHEARSAL_SHARE * planned > REHEARSAL_STEPS,
     )

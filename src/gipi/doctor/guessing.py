@@ -9,7 +9,7 @@ from torch import Tensor
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rules.labels_misaligned import JOIN, LEAST, NET, net_above_chance
-from gipi.doctor.sheet import sheet, silent
+from gipi.doctor.sheet import answers, sheet, silent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,9 @@ ENOUGH = 1000
 """Training rows of which shallow learners find nearly every target that the inputs tell a twentieth
 of: of fewer rows such a target passes for noise, and noise for such a target."""
 SILENT = "and a linear learner and the nearest neighbours find nothing in the training rows either"
+ALONE, TOLD = 2.0, 5.0
+"""Deviations above chance: of the net where it alone is to say it, and of shallow learners from
+which on the inputs do tell something."""
 ASKED = 512
 """Validation rows that are asked first: where the net has learned anything they leave no doubt."""
 
@@ -55,10 +58,13 @@ def no_better_than_guessing(facts: Facts, last: Facts) -> Finding | None:
     if z is None or z > NET:
         return None
     rows = sheet(facts)
-    if rows is not None and len(rows.F) >= LEAST and silent(facts):
-        return _hint({"net_z": z})
+    if rows is not None and len(rows.F) >= LEAST:
+        if silent(facts):
+            return _hint({"net_z": z})
+        if max(answer.z for answer in answers(facts)) > TOLD:
+            return None
     by_heart = net_above_chance(last, last.train)
-    if by_heart is None or by_heart < 2 * NET:
+    if z > ALONE or by_heart is None or by_heart < 2 * NET:
         return None
     return _hint({"net_z": z, "net_z_train": by_heart}, also="though it learned its training rows")
 

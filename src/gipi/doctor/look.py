@@ -38,14 +38,15 @@ def look_before(
     """Yield what the rules find before the first step, confirmed or turned into hints.
 
     allowed  passes after which no further rule looks, and within which counter-experiments end
-    first    rules that look before all others, and the passes that they may take: code -> passes
+    first    rules that look before all others and whatever it costs, and the passes within which
+             their counter-experiments end: code -> passes
     """
     ahead = first or {}
     for rule in sorted(rules, key=lambda rule: rule.code not in ahead):
         if rule.before is None:
             continue
         most = ahead.get(rule.code, allowed)
-        if facts.passes > most:
+        if facts.passes > most and rule.code not in ahead:
             notes.unlooked.append(rule.code)
             continue
         for finding in _tried(rule, rule.before, facts, notes=notes):
