@@ -13,6 +13,7 @@ from gipi.core import resolve
 from gipi.doctor import consult as consulting
 from gipi.doctor.consult import Consultation, allowance, at_full_rate
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import LEAST_PASSES
 from gipi.doctor.price import pass_seconds, products
 from gipi.doctor.tape import recording
 
@@ -46,7 +47,7 @@ def test_what_dooms_a_long_run_may_cost_a_share_of_it(monkeypatch: pytest.Monkey
     dear = allowance(facts, config)
     assert dear.rehearsal
     assert dear.passes <= dear.of_doom
-    assert dear.of_doom >= 0.1 * facts.exp.total_steps or dear.of_doom == consulting.LEAST_PASSES
+    assert dear.of_doom >= 0.1 * facts.exp.total_steps or dear.of_doom == LEAST_PASSES
     short = allowance(Facts(experiment(mlp(), blobs(), epochs=1)), config)
     assert not short.rehearsal
     (said,) = Consultation(unrehearsed=True).lines()

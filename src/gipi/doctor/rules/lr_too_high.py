@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RATIO = 0.1
 """Update over weight from which a rate is suspected."""
+MANIFOLD = 10.0
+"""Update over weight from which on it is told as a number of times."""
 PEAK = 1.5
 """Loss over the first loss from which a rate is suspected."""
 STUCK = 0.95
@@ -62,8 +64,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     rates = [rate for rate in trace.rates if math.isfinite(rate)]
     lr = max(rates, default=math.nan) if early else trace.rates[-1]  # a schedule ends low
-    share = f"{ratio:.1%}" if ratio < RATIO else f"{ratio:.0%}"
-    moved = f"a typical step changes weights by {share} of their size (about 0.1% is usual), and "
+    share = f"{ratio:.0%} of" if RATIO <= ratio < MANIFOLD else f"{ratio:.1%} of"
+    if ratio >= MANIFOLD:
+        share = f"{ratio:.3g} times"
+    moved = f"a typical step changes weights by {share} their size (about 0.1% is usual), and "
     yield Finding(
         "lr_too_high",
         f"at a learning rate of {lr:.3g} {moved if math.isfinite(ratio) else ''}the loss is "
