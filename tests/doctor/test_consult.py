@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,11 +11,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 import gipi
+from gipi.api.doctoring import examine, retrain
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
 from gipi.doctor.consult import Consultation, refusal
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.named import field_of
 from gipi.doctor.own_run import opened
 from gipi.doctor.rules.lr_decay_too_fast import before
 from gipi.doctor.settings import Changed, change
@@ -122,11 +126,98 @@ def test_labels_in_another_order_are_said_at_the_end_of_a_run(
     assert ("check how inputs and targets were joined" in said) == mixed
 
 
-def test_many_rules_without_time_are_counted_and_few_are_named() -> None:
+def test_many_rules_that_are_too_dear_are_counted_and_few_are_named() -> None:
     few = Consultation(unlooked=("padding", "underfit", "nan_inf"))  # nan_inf: the run shows it
-    assert few.lines() == ["doctor: no time before the first step for padding, underfit"]
+    ahead = "doctor: too dear for the time before the first step: "
+    assert few.lines() == [f"{ahead}padding, underfit; `gipi doctor RUN` looks at them"]
     many = Consultation(unlooked=("padding", "underfit", "plateau", "dead_relu", "wrong_mask"))
     (said,) = many.lines()
     assert said.endswith(
-        "for 5 rules (padding, underfit, plateau, dead_relu, ...); `gipi doctor RUN` looks again"
+        ": 5 rules (padding, underfit, plateau, dead_relu, ...); `gipi doctor RUN` looks at them"
     )
+
+
+def table(folder: Path, *, mixed: bool = False, rows: int = 400) -> Path:
+    """Write numbers, a column "status" that renames the class, and the class "label"."""
+    drawn = np.random.default_rng(0)
+    x = drawn.normal(size=(rows, 4)).round(3)
+    yes = x[:, 0] + x[:, 1] * x[:, 2] + 0.3 * drawn.normal(size=rows) > 0
+    label = drawn.permutation(yes) if mixed else yes
+    lines = ["a,b,c,d,status,label"]
+    for row, y in zip(x, label, strict=True):
+        status = "any" if mixed else "approved" if y else "denied"
+        lines.append(",".join([*map(str, row), status, "yes" if y else "no"]))
+    path = folder / "table.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_a_label_that_tells_the_target_is_named_with_its_edit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(table(tmp_path))
+
+    def run(name: str, **more: Any) -> gipi.Run:
+        settings = {**FIXED, **more.pop("settings", {})}
+        return gipi.train(
+            data, target="label", epochs=2, out=tmp_path / name, settings=settings, **more
+        )
+
+    found = run("a").result["findings"]
+    assert [(f["code"], f["where"]) for f in found] == [("target_leak", ["status"])]
+    said = capsys.readouterr().out
+    assert "doctor: problem: status alone explains" in said
+    assert "    do: ask when and how status comes about" in said
+    assert "--set schema.status=ignored" in said
+    assert found[0]["repairs"] == [
+        {"name": "leave it out", "mode": "ask", "edit": "--set schema.status=ignored"}
+    ]
+    assert run("b", settings={"schema.status": "ignored"}).result["findings"] == []
+    left = run("c", settings={"apply": True})
+    assert "doctor: changed: status is left out (target_leak)" in capsys.readouterr().out
+    assert left.result["metrics"] == run("d", settings={"schema.status": "ignored"}).metrics
+    again = retrain(examine(tmp_path / "a").result, examine(tmp_path / "a").prepared, quiet=True)
+    assert again is not None
+    assert again.result["metrics"] == left.result["metrics"]
+
+
+def test_a_net_that_knows_nothing_is_said_to_know_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        gipi.train(str(table(tmp_path, mixed=True)), target="label", epochs=20, seed=seed,
+                   out=tmp_path / str(seed), settings=FIXED)  # fmt: skip
+        said = capsys.readouterr().out
+        assert "doctor: hint: the net tells validation rows no better than guessing" in said
+        assert "check that every target stands beside its own inputs" in said
+
+
+def test_a_rate_that_dooms_is_refused_however_slow_the_machine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0, 5)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))  # 5 s between two looks
+    with pytest.raises(ConfigError, match="lr_too_high") as refused:
+        gipi.train(
+            str(table(tmp_path)), target="label", epochs=8, lr=0.3, seed=0, quiet=True,
+            out=tmp_path / "run", settings={**FIXED, "schema.status": "ignored"},
+        )  # fmt: skip
+    assert "was best; --apply lets the doctor change it" in refused.value.do
+
+
+def test_columns_bear_the_names_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "more.csv"
+    drawn = np.random.default_rng(0)
+    lines = ["age,day,kind,y"]
+    for i in range(120):
+        age = "" if i % 5 == 0 else f"{drawn.normal():.3f}"
+        lines.append(f"{age},2024-{1 + i % 12:02}-{1 + i % 28:02},{'abc'[i % 3]},{drawn.normal()}")
+    path.write_text("\n".join(lines), encoding="utf-8")
+    prepared, exp = ready(data=str(path), target="y")
+    names = exp.declared["columns"]
+    ((numbers, labels), _) = next(iter(exp.train))
+    assert len(names) == numbers.shape[1] + labels.shape[1]
+    assert {"age", "age is missing", "day", "kind"} <= set(names)
+    assert names[-1] == "kind"
+    known = [field_of(name, prepared.dataset.schema) for name in names]
+    assert {f.name for f in known if f is not None} == {"age", "day", "kind"}

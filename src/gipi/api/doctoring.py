@@ -14,15 +14,17 @@ from gipi.core.errors import RequestError
 from gipi.core.rows import read_rows
 from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked, roots
-from gipi.doctor.consult import at_full_rate, rehearsed
+from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
-from gipi.doctor.look import look_before, look_during
+from gipi.doctor.guessing import as_sure
+from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
+from gipi.doctor.price import affordable
 from gipi.doctor.rows import trace_of
 from gipi.doctor.rules import RULES
-from gipi.doctor.settings import changed_settings
+from gipi.doctor.settings import changed_settings, in_settings
 from gipi.train import checkpoint
 from gipi.train.prepare import Own, prepare
 from gipi.train.record import check_own, check_same, read_start, read_tokenizer
@@ -36,18 +38,25 @@ if TYPE_CHECKING:
     from gipi.train.prepare import Prepared
 
 
+COST_S, COST_SHARE = 10.0, 0.5
+"""What looking back may cost in passes: these seconds by their price, or this share of the run's
+steps; counted as before a run, so that a busy machine changes nothing that is found."""
+
+
 @dataclass(frozen=True)
 class Examined:
     """What a look back at a run found.
 
     result    its diagnosis; prepared: its settings and data; folder: where it lies
     recorded  what was said while it trained and is not found now, as `findings.json` held it
+    left_out  in words: what would have cost too much to be looked at
     """
 
     result: Diagnosis
     prepared: Prepared
     folder: Path
     recorded: tuple[dict[str, Any], ...]
+    left_out: tuple[str, ...] = ()
 
 
 def examine(where: str | Path, *, own: Own | None = None) -> Examined:
@@ -72,11 +81,12 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
             "a task whose step is one loss and its gradient",
             f"read its rows and report: gipi report {folder}",
         )
-    result = look_back(exp, folder, task=prepared.task, steps=train.steps)
+    result, left_out = look_back(exp, folder, task=prepared.task, steps=train.steps)
+    result.findings = [in_settings(f, prepared) for f in result.findings]
     found = [f.as_dict() for f in result.findings]
     recorded = _recorded(folder, {f["code"] for f in found})
     write_file(folder / rundir.FINDINGS, json.dumps([*found, *recorded], indent=1))
-    return Examined(result, prepared, folder, tuple(recorded))
+    return Examined(result, prepared, folder, tuple(recorded), left_out)
 
 
 def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
@@ -86,26 +96,44 @@ def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
     return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
-def look_back(exp: Experiment, folder: Path, *, task: Task, steps: int) -> Diagnosis:
-    """Return what is found before the first step, in the rows, and in the newest weights."""
+def look_back(
+    exp: Experiment, folder: Path, *, task: Task, steps: int
+) -> tuple[Diagnosis, tuple[str, ...]]:
+    """Return what is found before the first step, in the rows, and in the newest weights.
+
+    And in words what is not looked at: trying things out may cost `COST_SHARE` of what the run took
+    in steps, or what `COST_S` seconds pay for where that is more.
+    """
     facts, result, known = Facts(exp), Diagnosis(exp, []), rules_for(task)
-    found = list(look_before(facts, known, result))
     rows = read_rows(folder / rundir.ROWS)
     last = max((r["step"] for r in rows if "train/loss" in r), default=0)
+    may_cost = min(LEAST_PASSES, max(COST_SHARE * last, affordable(COST_S, facts)))
+    found = list(look_before(facts, known, result, allowed=may_cost))
     result.trace = trace_of(rows, planned=max(last, 1), steps=steps, primary=task.primary)
     if last:
         live = duplicate(exp)
         if checkpoint.list_checkpoints(folder):
             own_model(live).load_state_dict(checkpoint.newest_good(folder)[1]["model"])
         rules = tuple(rule for rule in known if rule.code in ROW_CODES)
-        found += look_during(Facts(live, start=facts), rules, result.trace, result)
-    sure = {f.code for f in roots(found)}
+        now = Facts(live, start=facts)
+        seen = look_during(now, rules, result.trace, result, allowed=may_cost)
+        found += [as_sure(f, facts) for f in seen]
+    sure, left_out = {f.code for f in roots(found)}, []
     if sure <= {"nan_inf"}:  # what brings a run down shows in its first steps
-        more = rehearsed(at_full_rate(exp), result)
-        codes = {f.code for f in more}
-        found = [f for f in found if f.code not in codes] + more
+        if may_cost < REHEARSAL_STEPS:
+            left_out.append(
+                f"its first {REHEARSAL_STEPS} steps were not trained again, that would take longer "
+                f"than {COST_SHARE:.0%} of the run: a learning rate that is too high, or a "
+                "gradient that vanishes or explodes, may be missed"
+            )
+        else:
+            more = rehearsed(at_full_rate(exp), result, allowed=may_cost)
+            codes = {f.code for f in more}
+            found = [f for f in found if f.code not in codes] + more
+    if result.unlooked:
+        left_out.append(f"too dear to look at: {', '.join(dict.fromkeys(result.unlooked))}")
     result.findings = ranked(found, RULES)
-    return result
+    return result, tuple(left_out)
 
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:

@@ -71,6 +71,11 @@ def train_layers(
     prepared = prepare(layers, own)
     streams = streams_of(prepared, pick_device(prepared.config.device))
     asked = consulted(prepared, *streams)
+    if "schema_overrides" in asked.changed.settings:  # a net of other columns is another net
+        left = [(k, v, "doctor") for k, v in asked.changed.settings.items()]
+        prepared = prepare([*layers, resolve.layer("doctor", left)], own)
+        streams = streams_of(prepared, pick_device(prepared.config.device))
+        asked = consulted(prepared, *streams).after(asked)
     if asked.refusal is not None:
         raise asked.refusal
     prepared = with_settings(prepared, asked.changed.settings)

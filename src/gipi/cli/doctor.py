@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gipi.api import doctoring
 from gipi.doctor.rules import RULES
+from gipi.doctor.settings import changed_settings
 
 if TYPE_CHECKING:
     from gipi.doctor.finding import Finding
@@ -29,6 +30,8 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
     for old in examined.recorded:
         head = f"while it trained: {old.get('severity', 'hint')} [{old['code']}]"
         print(textwrap.fill(f"{head}: {old.get('message')}", WIDTH, subsequent_indent="   "))
+    for said in examined.left_out:
+        print(textwrap.fill(f"({said})", WIDTH, subsequent_indent=" "))
     for code, what in result.broken.items():
         print(f"(the rule {code} could not look: {what})")
     found: dict[str, Any] = {
@@ -38,9 +41,11 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
     if apply:
         again = doctoring.retrain(result, examined.prepared)
         if again is None:
-            print("no setting of the run would cure it: see what to do above" if result.findings
-                  else "there is nothing to change")  # fmt: skip
+            print("nothing of this can be cured by a setting: see what to do above"
+                  if result.problems else "there is nothing to change")  # fmt: skip
         found["again"] = None if again is None else again.summary()
+    elif changes := changed_settings(result, examined.prepared).said:
+        print(f"--apply would train again with: {'; '.join(changes)}")
     return found
 
 

@@ -10,16 +10,17 @@ from gipi.core.atomic import write_file
 from gipi.core.events import Action, Step
 from gipi.core.rundir import FINDINGS
 from gipi.doctor.causes import ranked
-from gipi.doctor.consult import Consultation
+from gipi.doctor.consult import Consultation, spoken
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
+from gipi.doctor.guessing import as_sure, knows_something, no_better_than_guessing
 from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES
-from gipi.doctor.settings import given
+from gipi.doctor.settings import given, in_settings
 from gipi.doctor.trace import CHECKS, Trace
 
 if TYPE_CHECKING:
@@ -33,8 +34,11 @@ WATCH_SHARE = 0.02
 ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance", "labels_misaligned")
 """Problems that rows and weights show, though losses are means over many steps. A run that learns
 its rows by heart ends with the weights of its best evaluation: that is said, and is no problem."""
+PASSES = 3
+"""Passes over the rows after which a net that knows nothing of others had its chance."""
 OF_TABLES = ("labels_misaligned",)
-"""Those that ask the net about thousands of rows: within a run only where that costs nothing."""
+"""Those that ask the net about thousands of rows: within a run only where that costs nothing, at
+its end only where the net has learned nothing."""
 
 
 def attending(
@@ -79,6 +83,8 @@ class Attending:
         self.known: dict[str, Finding] = {}
         self.trace: Trace | None = None
         self.due = list(CHECKS)
+        self.asked: Facts | None = None
+        """The facts at the end of the last step, where the net had learned nothing by then."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -86,9 +92,9 @@ class Attending:
         return ranked([*self.before.findings, *self.known.values()], RULES)
 
     def lines(self) -> list[str]:
-        """Return the problems that came up during the run, one line each, for its end."""
-        return [f"doctor: {f.severity}: {f.message}; do: {f.advice}"
-                for f in self.known.values() if f.severity == "problem"]  # fmt: skip
+        """Return what came up during the run, two lines each, for its end."""
+        return [line for f in self.known.values() if f.severity == "problem" or f.code in OF_TABLES
+                for line in spoken(f)]  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run goes on with."""
@@ -107,10 +113,28 @@ class Attending:
             add_evaluation(self.trace, step.row, self.prepared.task.primary)
         if step.model is None:  # the row of an event: there is nothing to look at, and no answer
             return None
+        if step.when == "end":
+            self._conclude(step)
         if self.trace is None or not self.due or step.progress < self.due[0]:
             return None
         self.due = [share for share in self.due if share > step.progress]
         return self._look(step)
+
+    def _conclude(self, step: Step) -> None:
+        """Say of a net that is kept and knows nothing that it knows nothing."""
+        if (
+            self.asked is None
+            or step.epoch < PASSES
+            or any(f.severity == "problem" for f in self.findings)
+        ):
+            return  # it knows something, had no time to, or what is wrong was said
+        exp = as_experiment(self.prepared, self.train, self.val, live=step.model)
+        if exp is not None and "labels_misaligned" in {
+            r.code for r in rules_for(self.prepared.task)
+        }:
+            found = no_better_than_guessing(Facts(exp, start=self.asked), self.asked)
+            if found is not None:
+                self.known[found.code] = found.but(step=step.step)
 
     def _take(self, step: Step) -> None:
         if self.trace is None:
@@ -121,17 +145,26 @@ class Attending:
     def _look(self, step: Step) -> Action | None:
         assert self.trace is not None
         config, task = self.prepared.config, self.prepared.task
-        exp = as_experiment(step.model, task, self.train, self.val, config)
+        exp = as_experiment(self.prepared, self.train, self.val, live=step.model)
         if exp is None:
             return None
         facts, result = Facts(duplicate(exp)), Diagnosis(exp, [])
         allowed = int(WATCH_SHARE * self.trace.planned)
-        codes = set(ROW_CODES).difference(() if facts.inputs == "table" else OF_TABLES)
+        codes, ended = set(ROW_CODES), step.progress >= 1.0
+        if ended:  # a run that was stopped before its time is over all the same
+            self.trace.planned = max(1, self.trace.step)
+        if (ended or facts.inputs != "table") and (not ended or knows_something(facts)):
+            codes.difference_update(OF_TABLES)
+        elif ended:
+            self.asked = facts
         rules = tuple(rule for rule in rules_for(task) if rule.code in codes)
-        for finding in look_during(facts, rules, self.trace, result, known=self.known,
-                                   allowed=allowed):  # fmt: skip
-            if not finding.confirmed:
+        for told in look_during(facts, rules, self.trace, result, known=self.known,
+                                allowed=allowed):  # fmt: skip
+            if not told.confirmed:
                 continue  # there was no time for the counter-experiment
+            finding = in_settings(as_sure(told, facts), self.prepared)
+            if finding.severity == "hint" and finding.code in OF_TABLES and not ended:
+                continue  # it is asked again with the weights that the run ends with
             self.known[finding.code] = finding
             sure = finding.severity == "problem"
             his = given(finding, self.prepared)

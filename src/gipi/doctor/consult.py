@@ -20,23 +20,28 @@ from gipi.doctor.causes import ranked, roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
-from gipi.doctor.look import look_before, look_during
+from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, rules_for
 from gipi.doctor.play import play
+from gipi.doctor.price import affordable
 from gipi.doctor.rules import RULES
-from gipi.doctor.settings import Changed, can_change, change, given
+from gipi.doctor.settings import Changed, can_change, change, given, in_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gipi.core.batch import Stream
+    from gipi.core.config import Config
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding
     from gipi.train.prepare import Prepared
 
 LOOK_S, LOOK_SHARE = 2.0, 0.02
-"""The look before the first step takes at most these seconds, and this share of a time budget;
-the rehearsal of the first steps twice as much again."""
+"""The look before the first step may cost as many passes as take these seconds by their price (see
+`price`), or this share of a time budget; the rehearsal of the first steps twice as many again."""
+DOOM_SHARE, REHEARSAL_SHARE = 0.1, 0.02
+"""Shares of the planned steps that it may cost at any rate to be sure of what dooms the run, and to
+look at all else or rehearse the first steps."""
 DOOMS = frozenset(
     ("lr_too_high", "bad_init_symmetric", "bad_init_scale", "nan_in_data", "labels_misaligned",
      "vanishing_gradient", "unnormalised_input", "graph_detached", "wrong_loss",
@@ -47,10 +52,10 @@ REHEARSED = ("nan_inf", "lr_too_high", "exploding_gradient", "vanishing_gradient
 """Problems that the first steps show, before the run begins."""
 REHEARSAL_STEPS, REHEARSAL_WARMUP = 24, 10
 REHEARSAL_PASSES = 60
-"""Passes that a rehearsal costs, and the shortest counter-experiment; else there is no time."""
+"""Passes that a rehearsal costs, and the shortest counter-experiment."""
 
 NAMED = 4
-"""Rules for which there was no time that are all written out."""
+"""Rules that were left out as too dear that are all written out."""
 
 
 @dataclass
@@ -59,7 +64,7 @@ class Consultation:
 
     findings  ranked; changed: settings with their new values, and what was changed in words
     refusal   why the run is not worth starting, or None
-    unlooked  rules for which there was no time
+    unlooked  rules that were too dear; unrehearsed: the first steps were too dear to be rehearsed
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -67,19 +72,39 @@ class Consultation:
     refusal: GipiError | None = None
     seconds: float = 0.0
     unlooked: tuple[str, ...] = ()
+    unrehearsed: bool = False
+
+    def after(self, earlier: Consultation) -> Consultation:
+        """Return both: what was found and changed before the columns were chosen anew, and this."""
+        self.findings = [*earlier.findings, *self.findings]
+        self.changed.said = [*earlier.changed.said, *self.changed.said]
+        self.seconds += earlier.seconds
+        return self
 
     def lines(self) -> list[str]:
-        """Return what people read of it: one line a finding, one a change."""
-        said = [f"doctor: {f.severity}: {f.message}" for f in self.findings]
+        """Return what people read of it: two lines a finding, one a change.
+
+        What another problem brings about stands in the report.
+        """
+        said = [line for f in self.findings if not f.parents for line in spoken(f)]
         said += [f"doctor: changed: {c}" for c in self.changed.said]
-        skipped = [code for code in self.unlooked if code not in REHEARSED]  # the run shows those
+        skipped = [code for code in self.unlooked if code not in REHEARSED]
         if skipped:
             which = ", ".join(skipped)
             if len(skipped) > NAMED:
-                first = ", ".join(skipped[:NAMED])
-                which = f"{len(skipped)} rules ({first}, ...); `gipi doctor RUN` looks again"
-            said.append(f"doctor: no time before the first step for {which}")
+                which = f"{len(skipped)} rules ({', '.join(skipped[:NAMED])}, ...)"
+            said.append(f"doctor: too dear for the time before the first step: {which}; "
+                        "`gipi doctor RUN` looks at them")  # fmt: skip
+        if self.unrehearsed:
+            said.append("doctor: the first steps take too long to be tried out before: a learning "
+                        "rate that is too high shows as the run goes on")  # fmt: skip
         return said
+
+
+def spoken(finding: Finding) -> list[str]:
+    """Return the lines in which a run says a finding: what is wrong, and what to do."""
+    return [f"doctor: {finding.severity}: {finding.message} [{finding.code}]",
+            f"    do: {finding.advice}"]  # fmt: skip
 
 
 def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consultation:
@@ -106,28 +131,30 @@ def consult(
     exp = opened(prepared, train, val, device=device)
     if exp is None:
         return result
-    seconds = LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
     peak = at_full_rate(exp)
     facts, diagnosis = Facts(peak), Diagnosis(exp, [])
+    may_cost = allowance(facts, config)
     rules = rules_for(prepared.task)
     paper = tuple(rule for rule in rules if rule.code == "lr_decay_too_fast")
     found = list(look_before(Facts(exp), paper, diagnosis))
     others = tuple(rule for rule in rules if rule not in paper)
-    pass_began = time.perf_counter()
-    _ = facts.gradients
-    pass_s = time.perf_counter() - pass_began
-    found += look_before(facts, others, diagnosis, until=began + seconds, pass_s=pass_s)
+    first = dict.fromkeys(DOOMS, may_cost.of_doom)
+    found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first)
     if not roots(found):
-        if REHEARSAL_PASSES * pass_s < 2 * seconds:
+        if may_cost.rehearsal:
             found += rehearsed(peak, diagnosis)
         else:
-            diagnosis.unlooked += [code for code in REHEARSED if code not in diagnosis.unlooked]
-    result.findings = ranked(found, RULES)
+            result.unrehearsed = True
+    result.findings = [in_settings(f, prepared) for f in ranked(found, RULES)]
     result.unlooked = tuple(diagnosis.unlooked)
     for finding in roots(result.findings):
         his = given(finding, prepared)
         may = config.doctor == "repair" and (not his or config.apply)
         done = may and change(finding, exp, prepared, result.changed, yes=config.apply)
+        if "schema_overrides" in result.changed.settings:  # all else is looked at anew without them
+            wanted = {"schema_overrides": result.changed.settings["schema_overrides"]}
+            result.findings, result.changed = [finding], Changed(wanted, result.changed.said[-1:])
+            break
         if not done and finding.code in DOOMS and config.doctor == "repair":
             result.refusal = refusal(finding, his)
             break
@@ -135,24 +162,58 @@ def consult(
     return result
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """What a look before the first step may cost, whatever else the machine does.
+
+    passes     of rules; of_doom: of each rule that asks whether the run is worth starting
+    rehearsal  whether the first steps may be rehearsed
+    """
+
+    passes: float
+    of_doom: float
+    rehearsal: bool
+
+
+def allowance(facts: Facts, config: Config) -> Allowance:
+    """Return what the price of a pass and the length of the run allow."""
+    timed = config.time is not None
+    seconds = min(LOOK_S, LOOK_SHARE * config.time) if config.time is not None else LOOK_S
+    passes, planned = affordable(seconds, facts), 0 if timed else facts.exp.total_steps
+    return Allowance(
+        min(max(passes, REHEARSAL_SHARE * planned), LEAST_PASSES),
+        min(max(passes, DOOM_SHARE * planned), LEAST_PASSES),
+        2 * passes > REHEARSAL_PASSES or REHEARSAL_SHARE * planned > REHEARSAL_STEPS,
+    )
+
+
 def at_full_rate(exp: Experiment) -> Experiment:
-    """Return a copy whose warm-up is cut short: counter-experiments have no time for a long one."""
+    """Return a copy whose warm-up is cut short: counter-experiments have no time for a long one.
+
+    Its rate is the highest of the schedule, which a cycle reaches in its middle.
+    """
     peak = duplicate(exp)
     for group in peak.optimizer.param_groups:
-        group["lr"] = group.pop("initial_lr", group["lr"])
+        known = [group.pop("initial_lr", group["lr"]), group.pop("max_lr", 0.0)]
+        group["lr"] = max(float(rate) for rate in known)
     peak.scheduler = torch.optim.lr_scheduler.LambdaLR(
         peak.optimizer, lambda i: min(1.0, (i + 1) / REHEARSAL_WARMUP)
     )
     return peak
 
 
-def rehearsed(peak: Experiment, diagnosis: Diagnosis) -> list[Finding]:
-    """Return what the first steps at the full rate show, on a copy."""
+def rehearsed(
+    peak: Experiment, diagnosis: Diagnosis, *, allowed: float = LEAST_PASSES
+) -> list[Finding]:
+    """Return what the first steps at the full rate show, on a copy.
+
+    allowed  passes of counter-experiments where something is suspected
+    """
     twin = duplicate(peak)
     trace = play(twin, steps=REHEARSAL_STEPS)
     rules = tuple(rule for rule in RULES if rule.code in REHEARSED)
     facts = Facts(twin, start=Facts(peak))
-    return list(look_during(facts, rules, trace, diagnosis))
+    return list(look_during(facts, rules, trace, diagnosis, allowed=allowed))
 
 
 def refusal(finding: Finding, his: Mapping[str, str]) -> GipiError:
@@ -162,9 +223,11 @@ def refusal(finding: Finding, his: Mapping[str, str]) -> GipiError:
     tried = finding.evidence.get("loss_at")
     shown = ""
     if isinstance(tried, dict):
-        shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in tried.items())
+        falling = sorted(tried.items(), key=lambda item: -float(item[0].split()[-1]))
+        shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in falling)
+    leave = f"leave out {by}, " if his and not apply else ""
     return ConfigError(
         f"{finding.message}{shown} [{finding.code}]",
         f"a run that can learn{'; this one is doomed by ' + by if by else ''}",
-        f"{finding.advice}; {apply}--doctor advise trains all the same",
+        f"{finding.advice}; {leave}{apply}--doctor advise trains all the same",
     )

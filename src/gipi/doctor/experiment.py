@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import GeneratorType
 from typing import Any, Literal
@@ -259,8 +259,9 @@ def batches(exp: Experiment, epoch: int) -> Iterator[tuple[Any, Any]]:
 def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     """Return up to `rows` rows of a split as one (X, y), in the order of the data; None for none.
 
-    Of more rows, those at even distances: the first ones of sorted data are of one kind. Batches
-    of a loader that are not tensors, or differ in shape, come back as their first batch.
+    Of more rows, those at even distances: the first ones of sorted data are of one kind. Inputs
+    that are tuples of tensors come back as one tuple. Batches of a loader that are of another kind,
+    or differ in shape, come back as their first batch.
     """
     if data is None:
         return None
@@ -281,9 +282,19 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
             break
     if not xs:
         return None
-    if not all(isinstance(x, Tensor) and x.shape[1:] == xs[0].shape[1:] for x in xs):
+    if all(isinstance(x, tuple) and len(x) == len(xs[0]) for x in xs):
+        columns = list(zip(*xs, strict=True))
+        if all(_alike(column) for column in (*columns, ys)):
+            return tuple(torch.cat(column)[:rows] for column in columns), torch.cat(ys)[:rows]
+    if not _alike(xs):
         return xs[0], ys[0]
     return torch.cat(xs)[:rows], torch.cat(ys)[:rows]
+
+
+def _alike(parts: Sequence[Any]) -> bool:
+    """Whether all are tensors whose rows have one shape."""
+    return all(isinstance(p, Tensor) and p.ndim and p.shape[1:] == parts[0].shape[1:]
+               for p in parts)  # fmt: skip
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ class Notes(Protocol):
     """Where it is kept what looking could not do, as a diagnosis keeps it.
 
     broken    rules that failed by an error of their own: code -> what happened
-    unlooked  codes of rules for which there was no time
+    unlooked  codes of rules that would have cost more passes than are allowed
     """
 
     broken: dict[str, str]
@@ -33,26 +32,25 @@ def look_before(
     rules: tuple[Rule, ...],
     notes: Notes,
     *,
-    until: float | None = None,
-    pass_s: float = 0.0,
+    allowed: float = LEAST_PASSES,
+    first: Mapping[str, float] | None = None,
 ) -> Iterable[Finding]:
     """Yield what the rules find before the first step, confirmed or turned into hints.
 
-    until   moment (`time.perf_counter`) after which no further rule looks
-    pass_s  seconds of one pass: counter-experiments that would last longer are not begun
+    allowed  passes after which no further rule looks, and within which counter-experiments end
+    first    rules that look before all others and whatever it costs, and the passes within which
+             their counter-experiments end: code -> passes
     """
-    for rule in rules:
+    ahead = first or {}
+    for rule in sorted(rules, key=lambda rule: rule.code not in ahead):
         if rule.before is None:
             continue
-        if until is not None and time.perf_counter() > until:
+        most = ahead.get(rule.code, allowed)
+        if facts.passes > most and rule.code not in ahead:
             notes.unlooked.append(rule.code)
             continue
         for finding in _tried(rule, rule.before, facts, notes=notes):
-            allowed = LEAST_PASSES
-            if until is not None and pass_s > 0:
-                left = max(until - time.perf_counter(), 0.0)
-                allowed = min(allowed, facts.passes + int(left / pass_s))
-            sure = _confirmed(rule, facts, finding, allowed, notes)
+            sure = _confirmed(rule, facts, finding, most, notes)
             if sure is not None:
                 yield sure
 
@@ -64,7 +62,7 @@ def look_during(
     notes: Notes,
     *,
     known: Mapping[str, Finding] | None = None,
-    allowed: int = LEAST_PASSES,
+    allowed: float = LEAST_PASSES,
 ) -> Iterable[Finding]:
     """Yield what the rules find in a trace so far, one finding a code, those `known` left out."""
     for rule in rules:
@@ -79,7 +77,7 @@ def look_during(
 
 
 def _confirmed(
-    rule: Rule, facts: Facts, finding: Finding, allowed: int, notes: Notes
+    rule: Rule, facts: Facts, finding: Finding, allowed: float, notes: Notes
 ) -> Finding | None:
     """Return the finding after its counter-experiment; a hint where none could be afforded."""
     if rule.confirm is None or finding.confirmed or finding.severity == "hint":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gipi.core.batch import Batch
 from gipi.doctor.experiment import Experiment
+from gipi.doctor.named import column_names
 from gipi.doctor.rules import RULES
 from gipi.tasks import call_model
 from gipi.train.begin import schedule_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from gipi.core.batch import Stream
     from gipi.core.config import Config
+    from gipi.core.schema import Schema
     from gipi.doctor.rule import Rule
     from gipi.tasks import Task
     from gipi.tasks.task import LossFunction
@@ -47,17 +49,20 @@ def opened(
     if getattr(train, "can_store", False):
         train.store(half=False, channels_last=False)  # type: ignore[attr-defined]
     first_look(prepared.model, train, device)
-    return as_experiment(prepared.model, prepared.task, train, val, prepared.config)
+    return as_experiment(prepared, train, val)
 
 
 def as_experiment(
-    model: nn.Module, task: Task, train: Stream, val: Stream | None, config: Config
+    prepared: Prepared, train: Stream, val: Stream | None, *, live: nn.Module | None = None
 ) -> Experiment | None:
     """Return a run as an experiment; None where a step is more than one loss and its gradient.
+
+    live  the model as it is by now; None: that of the prepared run
 
     Where the rules cannot read the targets (see `READ`), inputs and targets are whole batches, and
     what the model says of one is its loss.
     """
+    model, task, config = live or prepared.model, prepared.task, prepared.config
     if len(task.phases) != 1 or task.phases[0].closure or not train.steps or not train.rows:
         return None
     read, phase, said = _read(task), task.phases[0], _Said()
@@ -75,7 +80,7 @@ def as_experiment(
         val=None if val is None else _Rows(val, read=read), loss=loss if read else _its_loss,
         optimizer=optimizer, epochs=epochs, batch_size=train.batch_size, scheduler=scheduler,
         scheduler_every="step", seed=config.seed,
-        declared=_declared(task, config),
+        declared=_declared(task, config, prepared.dataset.schema),
     )  # fmt: skip
 
 
@@ -84,9 +89,11 @@ def own_model(exp: Experiment) -> nn.Module:
     return exp.model.model if isinstance(exp.model, _Judged) else exp.model
 
 
-def _declared(task: Task, config: Config) -> dict[str, Any]:
+def _declared(task: Task, config: Config, schema: Schema) -> dict[str, Any]:
     """Return what a configuration says that the doctor cannot see."""
     found: dict[str, Any] = {"frozen": tuple(config.freeze)} if config.freeze else {}
+    if task.name in ("classify", "regress") and (names := column_names(schema)):
+        found["columns"] = list(names)
     if task.name == "forecast" or config.time_column is not None:
         found["time_ordered"] = True  # the newest rows judge: they may differ from the oldest
     return found

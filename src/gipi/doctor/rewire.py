@@ -20,22 +20,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Edit(Protocol):
-    """What is done in place of a call: (kind, how many of it came before, function, arguments).
+@dataclass(frozen=True)
+class Call:
+    """A torch call of a forward pass.
 
+    kind   its name, the same for functions that compute the same
+    nth    how many of its kind came before in this pass
     given  what the model was given for this pass, values of mappings one by one
     """
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Callable[..., Any],
-        args: Any,
-        named: Any,
-        given: tuple[Any, ...],
-    ) -> Any:
+    kind: str
+    nth: int
+    func: Callable[..., Any]
+    args: Any
+    named: dict[str, Any]
+    given: tuple[Any, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the name of the function."""
+        return getattr(self.func, "__name__", "")
+
+    def result(self) -> Any:
+        """Return what the call gives as it is."""
+        return self.func(*self.args, **self.named)
+
+
+class Edit(Protocol):
+    """What is done in place of a call."""
+
+    def __call__(self, call: Call, /) -> Any:
         """Return the result of the call, edited or not."""
 
 
@@ -51,7 +65,7 @@ class _Editing(TorchFunctionMode):
         kind = NAMES.get(name, name)
         nth = self.counts.get(kind, 0)
         self.counts[kind] = nth + 1
-        return self.edit(kind, nth, func=func, args=args, named=kwargs or {}, given=self.given)
+        return self.edit(Call(kind, nth, func, args, kwargs or {}, self.given))
 
 
 class Around(nn.Module):
@@ -107,42 +121,24 @@ class Skip:
     kind: str
     nth: int
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Any,
-        args: Any,
-        named: Any,
-        given: Any,  # noqa: ARG002
-    ) -> Any:
+    def __call__(self, call: Call) -> Any:
         """Return the result of the call, edited or not."""
-        if kind == self.kind and nth == self.nth and args:
-            return args[0]
-        return func(*args, **named)
+        if (call.kind, call.nth) == (self.kind, self.nth) and call.args:
+            return call.args[0]
+        return call.result()
 
 
 @dataclass(frozen=True)
 class KeepGraph:
     """Nothing is detached: `detach()` and `no_grad()` within the forward pass do nothing."""
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Any,
-        args: Any,
-        named: Any,
-        given: Any,  # noqa: ARG002
-    ) -> Any:
+    def __call__(self, call: Call) -> Any:
         """Return the result of the call, edited or not."""
-        if kind == "detach":
-            return args[0]
-        if kind == "_set_grad_enabled" and args and args[0] is False:
+        if call.kind == "detach":
+            return call.args[0]
+        if call.kind == "_set_grad_enabled" and call.args and call.args[0] is False:
             return None
-        return func(*args, **named)
+        return call.result()
 
 
 @dataclass(frozen=True)
@@ -152,18 +148,9 @@ class NoFuture:
     T queries and T keys: scores above the diagonal are -inf before the softmax.
     """
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Any,
-        args: Any,
-        named: Any,
-        given: Any,  # noqa: ARG002
-    ) -> Any:
+    def __call__(self, call: Call) -> Any:
         """Return the result of the call, edited or not."""
-        name = getattr(func, "__name__", "")
+        name, func, args, named = call.name, call.func, call.args, call.named
         if name == "softmax" and isinstance(args[0], Tensor) and _square(args[0]):
             hidden = _later(args[0].shape[-1], args[0].device)
             return func(args[0].masked_fill(hidden, -torch.inf), *args[1:], **named)
@@ -211,18 +198,9 @@ class OtherSense:
 
     which: str = "padding"
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Any,
-        args: Any,
-        named: Any,
-        given: Any,  # noqa: ARG002
-    ) -> Any:
+    def __call__(self, call: Call) -> Any:
         """Return the result of the call, edited or not."""
-        name = getattr(func, "__name__", "")
+        name, func, args, named = call.name, call.func, call.args, call.named
         if name == "multi_head_attention_forward":
             key = "key_padding_mask" if self.which == "padding" else "attn_mask"
             if isinstance(named.get(key), Tensor):
@@ -252,26 +230,16 @@ class OtherPads:
 
     pad: int
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Any,
-        args: Any,
-        named: Any,
-        given: Any,  # noqa: ARG002
-    ) -> Any:
+    def __call__(self, call: Call) -> Any:
         """Return the result of the call, edited or not."""
-        said = func(*args, **named)
-        name = getattr(func, "__name__", "").strip("_")
-        if name not in ("eq", "ne", "not_equal"):
+        said, args, named = call.result(), call.args, call.named
+        if call.name.strip("_") not in ("eq", "ne", "not_equal"):
             return said
         tokens = args[0] if args else named.get("input", named.get("self"))
         other = args[1] if len(args) > 1 else named.get("other")
         if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
             return said
-        if not any(_same_tokens(tokens, x) for x in given):
+        if not any(_same_tokens(tokens, x) for x in call.given):
             return said
         if isinstance(other, Tensor):
             other = other.item() if other.ndim == 0 else None

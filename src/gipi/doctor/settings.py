@@ -6,12 +6,14 @@ value of the key that the repair names.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
-from gipi.doctor.finding import CannotRepair
+from gipi.doctor.finding import CannotRepair, Repair
+from gipi.doctor.named import field_of
 from gipi.doctor.own_run import own_model
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from gipi.doctor.diagnose import Diagnosis
     from gipi.doctor.experiment import Experiment
-    from gipi.doctor.finding import Finding, Repair
+    from gipi.doctor.finding import Finding
     from gipi.train.prepare import Prepared
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -33,6 +35,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "overfit": ("epochs", "model"), "wrong_loss": ("task.loss",),
 }  # fmt: skip
 """The settings that a problem hangs on: where one of them was given, it is the user's."""
+COLUMNS = "schema"
+"""The setting of a repair that leaves columns out."""
 MACHINE = ("recipe", "from the data", "doctor")
 """Origins of values that nobody gave."""
 
@@ -55,6 +59,41 @@ def given(finding: Finding, prepared: Prepared) -> dict[str, str]:
     return found
 
 
+def in_settings(finding: Finding, prepared: Prepared) -> Finding:
+    """Return a finding whose advice, or repair, is the exact edit of a setting where there is one.
+
+    A column that tells the target is left out; a rate that is too high is another one.
+    """
+    tried = finding.evidence.get("loss_at")
+    if finding.code == "lr_too_high" and isinstance(tried, dict):
+        best = min(tried, key=lambda name: tried[name])
+        rate = prepared.config.lr * float(best.split()[-1])
+        said = f"{finding.advice}: of those that were tried --lr {rate:.2g} was best"
+        return replace(finding, advice=said)
+    names = _left_out(finding, prepared)
+    if not names:
+        return finding
+    edit = " ".join(f"--set {shlex.quote(f'schema.{name}=ignored')}" for name in names)
+    it = "it is not known" if len(names) == 1 else "they are not known"
+    said = f"left out {', '.join(names)}"
+    return replace(
+        finding,
+        advice=f"ask when and how {', '.join(names)} comes about; if {it} at the time of "
+        f"predicting, leave out: {edit}",
+        repairs=(Repair("leave it out", lambda _: said, mode="ask", edit=edit, setting=COLUMNS),),
+    )
+
+
+def _left_out(finding: Finding, prepared: Prepared) -> list[str]:
+    """Return the fields to be left out for a finding; none where nothing else would be left."""
+    schema = prepared.dataset.schema
+    if finding.code != "target_leak":
+        return []
+    fields = [f for f in (field_of(name, schema) for name in finding.where) if f is not None]
+    names = list(dict.fromkeys(f.name for f in fields if not f.shape))
+    return names if len(names) < len(schema.inputs) else []
+
+
 def can_change(finding: Finding, *, yes: bool) -> bool:
     """Whether a repair of the finding comes to a setting; `yes`: also one that needs a yes."""
     return any(_may(repair, yes=yes) for repair in finding.repairs)
@@ -73,6 +112,12 @@ def change(
         if not _may(repair, yes=yes):
             continue
         assert repair.change is not None
+        if repair.setting == COLUMNS:
+            names = _left_out(finding, prepared)
+            known = into.settings.get("schema_overrides", prepared.config.schema_overrides)
+            into.settings["schema_overrides"] = {**known, **dict.fromkeys(names, "ignored")}
+            into.said.append(f"{', '.join(names)} is left out ({finding.code})")
+            return True
         trial = duplicate(exp)
         try:
             said = repair.change(trial)
@@ -90,7 +135,7 @@ def change(
 
 def _may(repair: Repair, *, yes: bool) -> bool:
     allowed = repair.mode == "auto" or (yes and repair.mode == "ask")
-    return allowed and repair.change is not None and repair.setting in CARRIED
+    return allowed and repair.change is not None and repair.setting in (*CARRIED, COLUMNS)
 
 
 def _rate(exp: Experiment, trial: Experiment, prepared: Prepared) -> dict[str, Any] | None:

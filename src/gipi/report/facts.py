@@ -95,7 +95,10 @@ def happenings(run: RunData) -> str:
                 "finding",
             )
             rest = finding.get("reason") or finding.get("message") or finding.get("found") or ""
-            out.append(f"<li><b>{text(title)}</b> {text(value_text(rest))}</li>")
+            kind, advice = finding.get("severity"), finding.get("advice")
+            head = f"{text(kind)} " if kind else ""
+            todo = f"<br>what to do: {text(value_text(advice))}" if advice else ""
+            out.append(f"<li>{head}<b>{text(title)}</b> {text(value_text(rest))}{todo}</li>")
         else:
             out.append(f"<li>{text(value_text(finding))}</li>")
     found = events(run)

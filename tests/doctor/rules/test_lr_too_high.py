@@ -7,8 +7,10 @@ import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, problems, regression, seen
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.rates import best_rate, paper_rates
-from gipi.doctor.rules.lr_too_high import RULE, from_range
+from gipi.doctor.rules.lr_too_high import RULE, during, from_range
+from gipi.doctor.trace import Trace
 
 
 @pytest.mark.parametrize("lr", [10.0, 100.0])
@@ -70,3 +72,11 @@ def test_a_rate_from_a_range_test_is_the_highest_of_the_schedule() -> None:
     planned = paper_rates(exp)
     assert planned is not None
     assert max(planned) == pytest.approx(rate, rel=1e-6)
+
+
+def test_the_highest_rate_of_a_schedule_is_named() -> None:
+    start = Facts(experiment(mlp(), blobs()))
+    trace = Trace(40, 20, losses=[1.0, *[9.0] * 39], rates=[0.1, 0.5, *[0.001] * 38])
+    (found,) = during(start, trace)
+    assert found.evidence["lr"] == 0.5
+    assert found.message.startswith("at a learning rate of 0.5 the loss is 9 after 40 steps")

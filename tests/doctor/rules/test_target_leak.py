@@ -16,8 +16,9 @@ from tests.doctor.patients import (
     seen,
     waves,
 )
+from torch import Tensor, nn
 
-from gipi.doctor.rules.target_leak import RULE
+from gipi.doctor.rules.target_leak import RULE, told_by_labels
 
 
 def leaking(data, scale: float = 1.0, seed: int = 0):
@@ -90,3 +91,39 @@ def test_easy_data_are_left_alone() -> None:
     walk = torch.randn(400, generator=torch.Generator().manual_seed(1)).cumsum(0)
     rows = halves(walk[:-1].unfold(0, 8, 1), walk[8:][:, None])
     assert findings(experiment(mlp(out=1), rows), RULE) == []
+
+
+def test_a_label_that_renames_the_class_is_found_beside_numbers() -> None:
+    rows = []
+    for X, y in blobs(classes=3, apart=0.7):
+        kind = torch.randint(0, 4, (len(y),), generator=torch.Generator().manual_seed(0))
+        rows.append((X, torch.stack([kind, (y + 1) % 3], 1), y))
+
+    class Mixed(nn.Module):
+        def __init__(self, *, reads: bool) -> None:
+            super().__init__()
+            self.reads, self.of_numbers = reads, nn.Linear(rows[0][0].shape[1], 3)
+            self.of_labels = nn.Embedding(4, 3)
+
+        def forward(self, numbers: Tensor, labels: Tensor) -> Tensor:
+            said: Tensor = self.of_numbers(numbers)
+            return said + self.of_labels(labels).sum(1) if self.reads else said
+
+    def streams(part: int) -> list[tuple[tuple[Tensor, Tensor], Tensor]]:
+        X, labels, y = rows[part]
+        cut = range(0, len(y), 20)
+        return [((X[i : i + 20], labels[i : i + 20]), y[i : i + 20]) for i in cut]
+
+    names = [f"n{i}" for i in range(rows[0][0].shape[1])] + ["kind", "status"]
+    for reads in (True, False):
+        exp = experiment(Mixed(reads=reads), (rows[0][:1] + rows[0][2:], rows[1][:1] + rows[1][2:]))
+        exp.train, exp.val, exp.declared = streams(0), streams(1), {"columns": names}
+        found = seen(exp, RULE).findings
+        assert [f.where for f in found] == ([("status",)] if reads else [])
+
+
+def test_what_labels_tell_is_told_by_the_other_rows_of_a_label() -> None:
+    y = torch.randint(0, 3, (300,), generator=torch.Generator().manual_seed(0))
+    Y = nn.functional.one_hot(y).double()
+    assert told_by_labels(2 - y.double(), Y) == 1.0
+    assert told_by_labels(torch.arange(300).double(), Y) < 0.01  # every row has its own

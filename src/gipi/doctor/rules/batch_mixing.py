@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.rewire import Call
 
 ADVICE = (
     "let every operation run over the dimensions of a row: look at reshape, permute, softmax(dim), "
@@ -173,24 +174,16 @@ class LastSoftmax:
     def __init__(self, rows: int = 0) -> None:
         self.rows = rows
 
-    def __call__(
-        self,
-        kind: str,
-        nth: int,
-        *,
-        func: Any,
-        args: Any,
-        named: Any,
-        given: Any,  # noqa: ARG002
-    ) -> Any:
+    def __call__(self, call: Call) -> Any:
         """Return the result of the call, edited or not."""
-        if kind == "softmax" and args[0].ndim > 1 and args[0].shape[-1] > 1:
+        func, args, named = call.func, call.args, call.named
+        if call.kind == "softmax" and args[0].ndim > 1 and args[0].shape[-1] > 1:
             dim = named.get("dim", args[1] if len(args) > 1 else None)
             if dim in (0, -args[0].ndim):
                 more = {k: v for k, v in named.items() if k != "dim"}
                 return func(args[0], *(() if "dim" in named else (-1,)), *args[2:],
                             **({"dim": -1} if "dim" in named else {}), **more)  # fmt: skip
-        return func(*args, **named)
+        return call.result()
 
 
 def softmax_last(exp: Experiment) -> str:

@@ -91,14 +91,14 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     yield Finding(
         "labels_misaligned",
-        f"a linear learner and the nearest neighbours tell the training targets no better than "
-        f"targets in random order ({max(a.z for a in here):.1f} standard deviations above them), "
-        f"and the net, which learns training rows by heart, does not on validation rows either "
-        f"({on_val:.1f})",
+        "a linear learner and the nearest neighbours tell the training targets no better than the "
+        "same targets in random order, and the net, which learned its training rows by heart, "
+        "tells validation rows no better than guessing: targets seem to stand beside the wrong "
+        "inputs",
         "check how inputs and targets were joined: sorted on one side, shuffled on the other, or "
         "joined by position instead of by a key",
         evidence={"linear": here[0].score, "neighbours": here[1].score, "net_z": on_val,
-                  "net_z_train": on_train},
+                  "z": max(a.z for a in here), "net_z_train": on_train},
         confirmed=True,
         phase="epoch",
         strength=5.0,
@@ -172,8 +172,7 @@ def _slipped(slip: int, z: float) -> Finding:
     return Finding(
         "labels_misaligned",
         f"targets fit the inputs {abs(slip)} row{'s' * (abs(slip) > 1)} "
-        f"{'before' if slip < 0 else 'after'} them ({z:.0f} standard deviations above chance) and "
-        "not those beside them",
+        f"{'before' if slip < 0 else 'after'} them, far beyond chance, and not those beside them",
         f"move the targets by {slip} rows: a header, a dropped row or a lag was counted on one "
         "side only",
         evidence={"shift": slip, "z": z},
@@ -200,9 +199,9 @@ def _one_split(which: str, here: tuple[Answer, Answer], there: tuple[Answer, Ans
     other = "validation" if which == "training" else "training"
     return Finding(
         "labels_misaligned",
-        f"inputs of the {which} rows tell nothing of their targets ("
-        f"{max(a.z for a in bad):.1f} standard deviations above targets in random order), those of "
-        f"the {other} rows a great deal ({max(a.z for a in good):.0f})",
+        f"inputs of the {which} rows tell no more of their targets than of targets in random "
+        f"order, those of the {other} rows a great deal more: {which} targets seem to stand beside "
+        "the wrong inputs",
         f"check how inputs and targets of the {which} rows were joined",
         where=(which,),
         evidence={"z": max(a.z for a in bad), "z_other": max(a.z for a in good)},

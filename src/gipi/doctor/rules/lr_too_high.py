@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RATIO = 0.1
 """Update over weight from which a rate is suspected."""
+MANIFOLD = 10.0
+"""Update over weight from which on it is told as a number of times."""
 PEAK = 1.5
 """Loss over the first loss from which a rate is suspected."""
 STUCK = 0.95
@@ -60,13 +62,16 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     late = late and recent > HIGH * first
     if not early and not late:
         return
-    lr = trace.rates[-1] if trace.rates else math.nan
-    known = math.isfinite(ratio)
-    changes = f"a step changes a matrix by {ratio:.1%} in the median, and " if known else ""
+    rates = [rate for rate in trace.rates if math.isfinite(rate)]
+    lr = max(rates, default=math.nan) if early else trace.rates[-1]  # a schedule ends low
+    share = f"{ratio:.0%} of" if RATIO <= ratio < MANIFOLD else f"{ratio:.1%} of"
+    if ratio >= MANIFOLD:
+        share = f"{ratio:.3g} times"
+    moved = f"a typical step changes weights by {share} their size (about 0.1% is usual), and "
     yield Finding(
         "lr_too_high",
-        f"at a learning rate of {lr:.3g} {changes}"
-        f"the loss is {recent:.3g} after {trace.step} steps, {first:.3g} before the first",
+        f"at a learning rate of {lr:.3g} {moved if math.isfinite(ratio) else ''}the loss is "
+        f"{recent:.3g} after {trace.step} steps, {first:.3g} before the first",
         "lower the learning rate tenfold, or warm it up",
         evidence={"lr": lr, "update_ratio": ratio, "loss": recent, "first_loss": first,
                   "highest_loss": peak, "steps": trace.step, "late": not early},

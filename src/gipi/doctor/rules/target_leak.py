@@ -36,16 +36,19 @@ SAME = 1e-6
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Yield the finding where a column is the target, or tells it as no other can."""
-    X, y = facts.X, facts.y
-    if X is None or y is None or facts.kind not in ("classes", "binary", "numbers"):
+    y, table = facts.y, _table(facts)
+    if table is None or y is None or facts.kind not in ("classes", "binary", "numbers"):
         return
-    if facts.inputs not in ("table", "sequence", "image") or len(X) < LEAST:
+    X, coded = table
+    if len(X) < LEAST:
         return
     names = facts.exp.declared.get("columns") or []
+    plain = X is facts.X
     same = _same(cpu(X), cpu(y)) if facts.kind == "numbers" else []
     if same:
         where = [_name(names, X, j) for j in same]
-        yield _finding(where, same if X.ndim == 2 else [], 1.0, 0.0, 0.0, sure=True)
+        held = same if plain and X.ndim == 2 else []
+        yield _finding(where, held, 1.0, 0.0, 0.0, table=X.ndim == 2)
         return
     train = sheet(facts)
     if (
@@ -57,10 +60,12 @@ def before(facts: Facts) -> Iterator[Finding]:
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
     marks = _marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
+    for j in coded:
+        single[j] = told_by_labels(x[:, j], train.Y.double())
     leaks = [int(j) for j in (single >= torch.where(marks, FLAG, SURE)).nonzero().flatten()]
     if X.ndim == 3:
         leaks = [j for j in leaks if _is_late(X, j)]
-    if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, X, leaks):
+    if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, leaks):
         return
     others = torch.ones(x.shape[1], dtype=torch.bool)
     others[leaks] = False
@@ -72,8 +77,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     times = TIMES if best >= SURE else TIMES_FLAG
     if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
         return
-    yield _finding([_name(names, X, j) for j in leaks[:8]], leaks if X.ndim == 2 else [], best,
-                   following, rest, sure=True)  # fmt: skip
+    held = leaks if plain and X.ndim == 2 else []
+    yield _finding([_name(names, X, j) for j in leaks[:8]], held, best, following, rest,
+                   table=X.ndim == 2)  # fmt: skip
 
 
 def _marks(x_nd: Tensor, classes: int) -> Tensor:
@@ -81,20 +87,66 @@ def _marks(x_nd: Tensor, classes: int) -> Tensor:
     return (x_nd.sort(0).values.diff(dim=0) != 0).sum(0) < classes
 
 
+def _table(facts: Facts) -> tuple[Tensor, tuple[int, ...]] | None:
+    """Return inputs as one tensor and the columns of it that are labels; None for other inputs.
+
+    A table may come as numbers beside the codes of labels: (n, p) floats and (n, q) integers.
+    """
+    if facts.X is not None:
+        return (facts.X, ()) if facts.inputs in ("table", "sequence", "image") else None
+    parts = facts.train[0] if facts.train is not None else None
+    if not isinstance(parts, tuple) or not all(
+        isinstance(p, Tensor) and p.ndim == 2 for p in parts
+    ):
+        return None
+    coded = [not p.is_floating_point() for p in parts for _ in range(p.shape[1])]
+    whole = torch.cat([p.double() for p in parts], 1)
+    return whole, tuple(j for j, is_code in enumerate(coded) if is_code)
+
+
 def _is_late(X: Tensor, number: int) -> bool:
     """Whether a number stands in the last quarter of a sequence: earlier ones may be remembered."""
     return number // X.shape[2] >= 3 * X.shape[1] // 4
 
 
-def _is_read(facts: Facts, X: Tensor, numbers: list[int]) -> bool:
+def _is_read(facts: Facts, numbers: list[int]) -> bool:
     """Whether the outputs depend on some numbers of a row: a model may leave them out."""
-    some = X[: min(len(X), 256)]
-    other = some.clone().flatten(1)
-    other[:, numbers] = other[:, numbers].roll(1, 0) + other[:, numbers].std()
+    assert facts.train is not None
+    X = facts.train[0]
+    parts = [X] if isinstance(X, Tensor) else list(X)
+    some = [part[:256] for part in parts]
+    other, begin = [], 0
+    for part in some:
+        flat = part.clone().flatten(1)
+        here = [j - begin for j in numbers if begin <= j < begin + flat.shape[1]]
+        begin += flat.shape[1]
+        mixed = flat[:, here].roll(1, 0)
+        flat[:, here] = mixed + flat[:, here].std() if flat.is_floating_point() and here else mixed
+        other.append(flat.view_as(part))
     facts.passes += 2
     with torch.random.fork_rng(devices=[]):
-        one, two = outputs(facts.exp, some), outputs(facts.exp, other.view_as(some))
+        one, two = (
+            outputs(facts.exp, given[0] if isinstance(X, Tensor) else tuple(given))
+            for given in (some, other)
+        )
     return not (isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two))
+
+
+def told_by_labels(code_n: Tensor, Y_nk: Tensor) -> float:
+    """Return the explained share of the target where each row is told by the others of its label.
+
+    R² = 1 - Σ(y - m)² / Σ(y - ȳ)², with m the mean of the other rows of the label, and of all other
+    rows where it has none: a label of its own for every row tells nothing.
+    """
+    _, label = torch.unique(code_n, return_inverse=True)
+    n = len(Y_nk)
+    sums = torch.zeros(int(label.max()) + 1, Y_nk.shape[1], dtype=Y_nk.dtype)
+    sums = sums.index_add(0, label, Y_nk)[label]
+    count = torch.bincount(label)[label][:, None]
+    others = (Y_nk.sum(0) - Y_nk) / (n - 1)
+    told = torch.where(count > 1, (sums - Y_nk) / (count - 1).clamp_min(1), others)
+    off, spread = (Y_nk - told).square().sum(), (Y_nk - Y_nk.mean(0)).square().sum()
+    return float(1 - off / spread.clamp_min(1e-30))
 
 
 def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
@@ -127,30 +179,34 @@ def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
 
 
 def _finding(
-    where: list[str], leaks: list[int], best: float, following: float, rest: float, *, sure: bool
+    where: list[str],
+    leaks: list[int],
+    best: float,
+    following: float,
+    rest: float,
+    *,
+    table: bool,
 ) -> Finding:
     names = ", ".join(where[:4])
     if following or rest:
-        what = (
-            f"{names} alone explains {best:.1%} of the target, the next column {following:.1%} and "
-            f"all the others together {rest:.1%}"
-        )
+        what = f"{names} alone explains {best:.1%} of the target, all others together {rest:.1%}"
     else:
         what = f"the target itself stands in {names}"
-    repairs = (Repair("take the column out", _without(leaks), mode="ask", proof="exact",
-                      edit=f"drop {names} from the inputs"),) if leaks else (
-               Repair("take the target out of its inputs", None, mode="advise",
-                      edit=f"let the inputs end before {names}"),)  # fmt: skip
+    edit = f"drop {names} from the inputs" if table else f"let the inputs end before {names}"
+    repair = Repair("take the target out of its inputs", None, mode="advise", edit=edit)
+    if leaks:
+        repair = Repair("take the column out", _without(leaks), mode="ask", proof="exact",
+                        edit=edit)  # fmt: skip
     return Finding(
         "target_leak",
         f"{what}: it may be made of the target, or known only after it",
         "ask when and how the column comes about; take it out if it is not known in time",
-        severity="problem" if sure else "hint",
+        severity="problem",
         where=tuple(where),
         evidence={"share": best, "next": following, "rest": rest},
-        confirmed=sure,
+        confirmed=True,
         strength=10.0,
-        repairs=repairs,
+        repairs=(repair,),
     )
 
 

@@ -122,8 +122,8 @@ def _suspected(layers: list[tuple[str, float]], edge: float, phase: str) -> Iter
     ratio = low / top
     yield Finding(
         "vanishing_gradient",
-        f"relative to its weights the gradient of the first layers ({layers[0][0]}) is "
-        f"{ratio:.1e} of that of the last ({layers[-1][0]})",
+        "the gradient hardly reaches the first layers: relative to the weights, that of "
+        f"{layers[0][0]} is {ratio:.1e} of that of {layers[-1][0]}",
         "use ReLU or a relative, draw the weights so that signals keep their size, or add "
         "normalisation or residual connections; in recurrent nets use an LSTM or GRU, or "
         "orthogonal matrices",
