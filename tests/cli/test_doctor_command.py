@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.commands import FIXED
 
+from gipi.api import doctoring
 from gipi.cli import main
 
 
@@ -71,3 +72,14 @@ def test_what_was_said_while_a_run_trained_is_said_again(tmp_path, monkeypatch, 
     assert main(["doctor", "hot"]) == 0
     assert "while it trained: problem [duplicate_rows]: rows repeat" in capsys.readouterr().out
     assert old in json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_rehearsal_that_would_cost_more_than_the_run_is_left_out_and_said(
+    run, capsys, monkeypatch
+):
+    monkeypatch.setattr(doctoring, "COST_S", 0.0)
+    monkeypatch.setattr(doctoring, "rehearsed", None)  # it is not called
+    capsys.readouterr()
+    assert main(["doctor", "run"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(its first 24 steps were not trained again, that would take longer than 50%" in said

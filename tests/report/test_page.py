@@ -213,7 +213,9 @@ def test_an_attack_in_every_text_of_every_file_stays_text(tmp_path, make):
     for name in ("setup.json", "result.json", "model/model.json"):
         path = run / name
         path.write_text(json.dumps(poisoned(json.loads(path.read_text()))))
-    (run / "findings.json").write_text(json.dumps([EVIL, {"title": EVIL, "reason": EVIL}]))
+    (run / "findings.json").write_text(json.dumps([
+        EVIL, {"title": EVIL, "reason": EVIL, "severity": EVIL, "advice": EVIL},
+    ]))  # fmt: skip
     with Rows(run / "rows.jsonl") as rows:
         rows.write({"step": 1, "event": EVIL, "reason": EVIL})
         rows.write({"step": 1, f"train/{EVIL}": 1.0, "layers": {EVIL: {"grad_norm": 1.0}}})

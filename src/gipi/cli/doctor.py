@@ -24,7 +24,7 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
         print("no step of it was logged: its data, settings and first weights were looked at")
     if not result.findings:
         print("nothing was found that hurts this run" if not examined.recorded
-              else "nothing is found in the finished run")  # fmt: skip
+              else "nothing more is found in the finished run")  # fmt: skip
     for number, finding in enumerate(result.findings, 1):
         print("\n".join(lines(number, finding)))
     for old in examined.recorded:
