@@ -25,6 +25,9 @@ class Heard:
     outputs: Any = None
     target: Tensor | None = None
     loss: Tensor | None = None
+    rng: Tensor | None = None
+    """State of the CPU's generator before the model was called: its dropout can be drawn again."""
+    training: bool = True
 
     @property
     def whole(self) -> bool:
@@ -34,6 +37,9 @@ class Heard:
 
 class Ear(TorchFunctionMode):
     """Hears the first call of the model, and the first function that compares its outputs.
+
+    Calls without gradients are no training. A call in training mode takes the place of one in
+    evaluation mode: rows that are judged between steps are not what is learned from.
 
     A loss compares outputs with a target, whatever its name: the first function that takes the
     outputs, or a view of them, together with a tensor that is neither weight nor made of them.
@@ -66,12 +72,19 @@ class Ear(TorchFunctionMode):
 
     def _given(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.within = True
-        if not self.heard.inputs and not self.heard.named:
-            self.heard.inputs, self.heard.named = _kept(args), _kept(kwargs)
+        if not torch.is_grad_enabled():
+            return
+        heard = self.heard
+        judged = self.model.training and not heard.training
+        if judged or (not heard.inputs and not heard.named):
+            heard.inputs, heard.named = _kept(args), _kept(kwargs)
+            heard.outputs = heard.target = None
+            heard.rng, heard.training = torch.get_rng_state(), self.model.training
+            self.made.clear()
 
     def _said(self, _: nn.Module, __: Any, said: Any) -> None:
         self.within = False
-        if self.heard.outputs is None:
+        if self.heard.outputs is None and torch.is_grad_enabled():
             self.heard.outputs = said
             labels = self.heard.named.get("labels")
             if isinstance(labels, Tensor) and isinstance(getattr(said, "loss", None), Tensor):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.trace import Loop
 
 ROWS = 10_000
 """Rows of a split that are looked at."""
@@ -69,6 +70,8 @@ class Facts:
     allowed: float = math.inf
     notes: dict[str, Any] = field(default_factory=dict)
     """What one rule leaves for another."""
+    loop: Loop | None = None
+    """What somebody's own loop did, where one was watched."""
 
     # ------------------------------------------------------------------ data
 

@@ -65,6 +65,23 @@ class Look:
     units: dict[str, UnitLook]
 
 
+@dataclass(frozen=True)
+class Loop:
+    """What a loop of somebody's own did, counted.
+
+    steps      calls of `optimizer.step`; backwards: of `loss.backward`
+    resting    modules that drop or keep statistics, all of them in evaluation mode before each of
+               the last `evaluating` steps
+    moved      whether any weight is another than before the first step
+    """
+
+    steps: int
+    backwards: int
+    evaluating: int = 0
+    resting: tuple[str, ...] = ()
+    moved: bool = True
+
+
 @dataclass
 class Kept:
     """A state that was whole, and the batches that were trained on since.
@@ -90,6 +107,7 @@ class Trace:
                classes. A row an epoch, thinned out where there are
                many, and one at every check: "epoch" is then a fraction
     planned    steps that the run is to take
+    open       nobody knows how many those are: `planned` is as many as were taken
     per_epoch  steps of one pass
     start      score of validation (or training) rows before the first step
     broken     step at which loss or gradient was first not finite
@@ -106,6 +124,7 @@ class Trace:
     start: dict[str, float] = field(default_factory=dict)
     broken: int | None = None
     kept: Kept | None = field(default=None, repr=False)
+    open: bool = False
 
     @property
     def step(self) -> int:

@@ -13,6 +13,7 @@ same rules judge it as any other.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -22,14 +23,18 @@ from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, RequestError
 from gipi.doctor.causes import ranked
-from gipi.doctor.copies import duplicate, save
+from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.ear import Ear, Heard
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
+from gipi.doctor.heldback import once
 from gipi.doctor.look import look_before, look_during
 from gipi.doctor.rules import RULES
-from gipi.doctor.trace import LayerLook, Look, Trace
+from gipi.doctor.rules.eval_in_train_mode import RESTING, resting
+from gipi.doctor.rules.exploding_gradient import clipped_at
+from gipi.doctor.rules.grad_clip_too_small import tight
+from gipi.doctor.trace import LayerLook, Look, Loop, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +49,11 @@ SHARE = 0.01
 """Later looks wait until all of them have taken less than this share of the time."""
 BATCHES = 32
 """Batches that are kept for counter-experiments, at most."""
+BETWEEN, ENOUGH = 8, 512
+"""Steps after which a batch is only heard, not looked at, until so many rows are known: a few
+microseconds a call of torch, and no copy of anything."""
+IDLE = ("lr_decay_too_fast",)
+"""Late findings that stay problems: they say what the steps that were taken came to."""
 
 
 class Watch:
@@ -68,7 +78,10 @@ class Watch:
                 "gipi.watch(model, optimizer, loss)",
             )
         self.model, self.optimizer, self.loss = model, optimizer, loss or carried
-        self.val, self.declared = val, dict(declared or {})
+        self.val, self.declared = val, {} if declared is None else declared
+        self._plain = Experiment(
+            model, train=[], val=val, loss=self.loss, optimizer=optimizer, declared=self.declared
+        )
         self.losses: list[Tensor | float] = []
         self.rates: list[float] = []
         self.norms: dict[int, Tensor] = {}
@@ -91,16 +104,17 @@ class Watch:
         self._start: Experiment | None = None
         self._look_began = 0.0
         self._end: dict[str, Tensor] = {}
+        self._end_of_optimizer: dict[str, Any] = {}
+        self.backwards = self.rows = 0
+        self._looking = True
+        self.evaluating = 0
+        self.resting: tuple[str, ...] = ()
         self._result: Diagnosis | None = None
 
     # ------------------------------------------------------------------ the loop goes on within
 
     def __enter__(self) -> Self:
-        plain = Experiment(
-            self.model, train=[], loss=self.loss, optimizer=self.optimizer, declared=self.declared
-        )
-        self._saved = save(plain)
-        self._start = duplicate(plain)
+        self._start = duplicate(self._plain)
         self._handles = [
             self.optimizer.register_step_pre_hook(self._about_to_step),
             self.optimizer.register_step_post_hook(self._stepped),
@@ -109,6 +123,9 @@ class Watch:
 
         def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             losses._loss_now = loss.detach()
+            losses.backwards += 1
+            if losses._ear is not None and losses._ear.heard.whole:
+                losses._ear.close()  # where no step follows, nothing must listen on
             original(loss, *args, **kwargs)
 
         torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
@@ -123,6 +140,7 @@ class Watch:
         self._handles = []
         if error is None:
             self._end = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
+            self._end_of_optimizer = copy.deepcopy(self.optimizer.state_dict())
 
     def _listen(self) -> None:
         self.heard[self.step] = heard = Heard()
@@ -132,14 +150,23 @@ class Watch:
     def _deafen(self) -> None:
         if self._ear is not None:
             self._ear.close()
-            if not self._ear.heard.whole:
+            target = self._ear.heard.target
+            if self._ear.heard.whole and target is not None:
+                self.rows += len(target)
+            else:
                 self.heard = {k: h for k, h in self.heard.items() if h is not self._ear.heard}
             self._ear = None
 
     def _about_to_step(self, *_: Any) -> None:
         self.rates.append(float(self.optimizer.param_groups[0]["lr"]))
         self.losses.append(math.nan if self._loss_now is None else self._loss_now)
+        self.evaluating = 0 if self.model.training else self.evaluating + 1
+        if self.evaluating == RESTING:
+            self.resting = resting(self.model)
         if self._ear is None:
+            return
+        if not self._looking:
+            self._deafen()
             return
         self._look_began = time.perf_counter()
         heard = self._ear.heard
@@ -170,6 +197,10 @@ class Watch:
             due = 2 * self.looking_s <= SHARE * elapsed
         if self.step < EARLY or due:
             self.next_look = max(self.step + 1, int(self.step * GROWTH))
+            self._looking = True
+            self._listen()
+        elif self.step % BETWEEN == 0 and self.rows < ENOUGH and len(self.heard) < BATCHES // 2:
+            self._looking = False
             self._listen()
 
     def _look(self) -> None:
@@ -211,11 +242,23 @@ class Watch:
                 p.copy_(before[name])
         exp = _experiment(twin, [heard], self.val, self.declared)
         try:
-            return dict(Facts(exp).gradients)
+            with torch.random.fork_rng(devices=[]):
+                if heard.rng is not None:
+                    torch.set_rng_state(heard.rng)  # dropout drops what it dropped then
+                return dict(Facts(exp).gradients)
         except Exception:  # noqa: BLE001  a doctor must not kill the patient
             return None
 
     # ------------------------------------------------------------------ what it comes to
+
+    def __str__(self) -> str:
+        return str(self.diagnosis) if self._end else repr(self)
+
+    def __repr__(self) -> str:
+        model, seen = type(self.model).__name__, f"{self.step} steps"
+        if self._result is not None:
+            return f"<Watch of {model}, {seen}: {repr(self._result)[len('<Diagnosis: ') : -1]}>"
+        return f"<Watch of {model}, {seen}; .findings says what came of them>"
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -243,38 +286,64 @@ class Watch:
         if not kept:
             return Diagnosis(self._start, [], why_not="no step was seen")
         exp = _experiment(self._start, kept, self.val, self.declared)
-        exp.epochs = max(1.0, self.step / len(kept))
-        facts = Facts(exp)
+        exp.train = once(exp.train)
+        exp.epochs = max(1.0, self.step / len(exp.train))
+        facts = Facts(exp, loop=self.counted)
         moves = self._moves()
         if moves:
             facts.__dict__["moves"] = moves  # as the loop did them, not as we would
+            clip = tight(moves)
+            if clip is not None:
+                clipped_at(clip)(exp)
         result = Diagnosis(exp, [])
         found = list(look_before(facts, RULES, result))
-        live = duplicate(exp)
-        live.model.load_state_dict(self._end or self.model.state_dict())
-        result.trace = self.trace
-        # How long the loop was to go on is not known: that it has not learned all is no problem.
-        found += [
-            f.but(severity="hint") if f.phase == "epoch" else f
-            for f in look_during(Facts(live, start=facts), RULES, result.trace, result)
-        ]
+        if self.step:
+            result.trace = self.trace
+            # How long the loop was to go on is not known: not to have learned all is no problem.
+            found += [
+                f.but(severity="hint") if f.phase == "epoch" and f.code not in IDLE else f
+                for f in look_during(
+                    Facts(self._live(exp), start=facts), RULES, result.trace, result
+                )
+            ]
         result.findings = ranked(found, RULES)
         result.passes = facts.passes
         return result
 
+    def _live(self, exp: Experiment) -> Experiment:
+        """Return a copy of the experiment with weights, moments and rates as they are by now."""
+        live = duplicate(exp)
+        live.model.load_state_dict(self._end or self.model.state_dict())
+        state = self._end_of_optimizer or copy.deepcopy(self.optimizer.state_dict())
+        sizes = [[len(g["params"]) for g in groups] for groups in (
+            state["param_groups"], live.optimizer.param_groups)]  # fmt: skip
+        if sizes[0] == sizes[1]:  # a loop may add groups as it goes
+            live.optimizer.load_state_dict(state)
+        return live
+
+    @property
+    def counted(self) -> Loop:
+        """What the loop did so far, in numbers that need no device but for the weights."""
+        assert self._start is not None
+        now = self._end or self.model.state_dict()
+        moved = any(n in now and not torch.equal(p.detach(), now[n])
+                    for n, p in self._start.model.named_parameters())  # sync  # fmt: skip
+        return Loop(self.step, self.backwards, self.evaluating, self.resting, moved)
+
     @property
     def trace(self) -> Trace:
         """The steps so far, read from the device."""
-        trace = Trace(self.step, max(1, len(self.heard)))
+        trace = Trace(self.step, max(1, len(self.heard)), open=True)
         trace.losses = [float(v) for v in self.losses]  # sync
         trace.rates = list(self.rates)
+        dims = {n: p.ndim for n, p in self.model.named_parameters()}
         last = math.nan
         for step in range(self.step):
             last = float(self.norms[step]) if step in self.norms else last
             trace.norms.append(last)
         trace.looks = [
-            Look(step, {n: LayerLook(*row) for n, row in zip(names, table.tolist(), strict=True)},
-                 {})
+            Look(step, {n: LayerLook(row[0], row[1], row[2], dims.get(n, 2))
+                        for n, row in zip(names, table.tolist(), strict=True)}, {})
             for step, names, table in self.looks
         ]  # fmt: skip
         bad = [i for i, v in enumerate(trace.losses) if not math.isfinite(v)]

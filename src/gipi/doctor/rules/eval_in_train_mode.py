@@ -1,4 +1,4 @@
-"""Rows are judged while dropout still drops, or while batch norm still looks at the batch."""
+"""Rows are judged in training mode, or the net is trained in evaluation mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.rule import Rule
+from gipi.doctor.rule import EXACT, Rule
 from gipi.doctor.tape import recording
 
 if TYPE_CHECKING:
@@ -20,11 +20,18 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
 ROWS = 64
+NORMS = (nn.modules.batchnorm._BatchNorm,)  # noqa: SLF001
 DROPS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+RESTING, SHARE = 10, 0.4
+"""Last steps of a loop, and their share of all, that show that evaluation mode was left on."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Yield the finding where modules are in training mode, or functions drop, in evaluation."""
+    """Yield the finding where modules are in training mode, or functions drop, in evaluation.
+
+    Also where a loop of somebody's own took its steps in evaluation mode.
+    """
+    yield from _left_on(facts)
     exp = facts.exp
     rows = whole(exp.val if exp.val is not None else exp.train, ROWS, exp.device)
     if rows is None:
@@ -52,15 +59,69 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _left_on(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where a watched loop forgot `model.train()`."""
+    loop = facts.loop
+    if loop is None or not loop.resting or loop.evaluating < max(RESTING, SHARE * loop.steps):
+        return
+    modules = dict(facts.exp.model.named_modules())
+    kinds = sorted({type(modules[n]).__name__ for n in loop.resting if n in modules})
+    norms = [m for n in loop.resting if isinstance(m := modules.get(n), NORMS)]
+    # Means that an earlier training left behind may be kept as they are on purpose.
+    meant = bool(norms) and all(int(m.num_batches_tracked or 0) > 0 for m in norms)
+    since = loop.steps - loop.evaluating
+    yield Finding(
+        "eval_in_train_mode",
+        f"the model is trained in evaluation mode: {'all' if not since else 'the last'} "
+        f"{loop.evaluating} of {loop.steps} steps were taken after model.eval(), so that "
+        f"{', '.join(kinds)} ({', '.join(loop.resting[:4])}) did nothing of what training "
+        "is to do",
+        "call model.train() before the batches of every epoch, and model.eval() only to judge",
+        severity="hint" if meant else "problem",
+        where=loop.resting,
+        evidence={"steps": loop.steps, "in_evaluation_mode": loop.evaluating},
+        confirmed=True,
+        strength=EXACT,
+        repairs=(Repair("train in training mode", None, mode="advise",
+                        edit="model.train() at the beginning of every epoch"),),
+    )  # fmt: skip
+
+
+def resting(model: nn.Module) -> tuple[str, ...]:
+    """Return the modules that drop or keep statistics, if all of them are in evaluation mode.
+
+    Those of a frozen part of the model do not count: they may rest.
+    """
+    live = {n: m for n, m in model.named_modules() if _drops(m) or _keeps(m)}
+    live = {n: m for n, m in live.items() if not _frozen(model, n)}
+    return () if any(m.training for m in live.values()) else tuple(live)
+
+
+def _frozen(model: nn.Module, name: str) -> bool:
+    """Whether the innermost module around `name` that has parameters has none that is trained."""
+    while name:
+        params = list(model.get_submodule(name).parameters())
+        if params:
+            return not any(p.requires_grad for p in params)
+        name = name.rpartition(".")[0]
+    return not any(p.requires_grad for p in model.parameters())
+
+
+def _drops(module: nn.Module) -> bool:
+    between = isinstance(module, nn.RNNBase) and module.num_layers > 1 and module.dropout > 0
+    return (isinstance(module, DROPS) and module.p > 0) or between
+
+
+def _keeps(module: nn.Module) -> bool:
+    return isinstance(module, NORMS) and module.track_running_stats
+
+
 def _seen(exp: Experiment, X: Any) -> tuple[dict[str, str], set[str]]:
     """Return modules in training mode and places that drop, while the user's evaluation runs."""
     training: dict[str, str] = {}
     handles = []
     for name, m in exp.model.named_modules():
-        live = (isinstance(m, DROPS) and m.p > 0) or (
-            isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats  # noqa: SLF001
-        )
-        if not live:
+        if not ((isinstance(m, DROPS) and m.p > 0) or _keeps(m)):
             continue
 
         def hook(m: nn.Module, *_: Any, name: str = name) -> None:
@@ -121,7 +182,8 @@ RULE = Rule(
     looks="the same rows get another score each time; a row's prediction depends on its neighbours",
     why="dropout goes on dropping, and batch norm goes on using, and learning from, the rows that "
     "are judged",
-    do="model.eval() before judging, model.train() after",
+    do="model.eval() before judging, model.train() after it: a loop that goes on in evaluation "
+    "mode trains without its dropout, and with the statistics of batch norm as they were",
     source="Srivastava et al. 2014, JMLR 15; Ioffe and Szegedy 2015, arXiv:1502.03167",
     before=before,
     causes=("bn_stats_mismatch",),

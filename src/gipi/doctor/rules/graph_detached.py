@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect weights that matter for the loss and get no gradient in the first batches."""
+    """Suspect weights that matter for the loss and get no gradient in the first batches.
+
+    Also a loop of somebody's own that throws gradients away before they are used.
+    """
+    lost = list(_thrown_away(facts))
+    if lost:
+        yield from lost
+        return
     names = unreached(facts).cut
     if not names:
         return
@@ -46,6 +54,40 @@ def before(facts: Facts) -> Iterator[Finding]:
         ),
     )  # fmt: skip
     yield found.but(severity="problem" if alone or matrices(facts, names) else "hint")
+
+
+def _thrown_away(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where backward gives gradients and no step of a loop sees any."""
+    loop, moves = facts.loop, facts.moves
+    if loop is None or len(moves) < 2 or loop.backwards < loop.steps:
+        return
+    steered = [n for n, p in facts.exp.model.named_parameters() if id(p) in facts.in_optimizer]
+    given = [[g for n in steered if (g := m.grads.get(n)) is not None] for m in moves]
+    if any(bool(g.any()) for grads in given for g in grads):
+        return
+    # An optimizer that steps within backward, and forgets, moves the weights.
+    if loop.moved and not all(given):
+        return
+    fresh = [
+        math.sqrt(sum(float(g.float().square().sum()) for g in m.fresh.values() if g is not None))
+        for m in moves
+    ]
+    if not all(math.isfinite(f) and f > 0 for f in fresh):
+        return
+    what = "was None" if not any(given) else "was zero"
+    yield Finding(
+        "graph_detached",
+        f"loss.backward() gives a gradient of norm {fresh[0]:.3g}, but when optimizer.step() was "
+        f"called every .grad {what}: gradients are set to zero between backward() and step(), and "
+        f"{loop.steps} steps have taught the model nothing",
+        "call optimizer.zero_grad() before loss.backward(), not between it and optimizer.step()",
+        where=tuple(steered),
+        evidence={"norm": fresh[0], "steps": loop.steps, "backwards": loop.backwards},
+        confirmed=True,
+        strength=EXACT,
+        repairs=(Repair("zero gradients first", None, mode="advise",
+                        edit="optimizer.zero_grad(); loss.backward(); optimizer.step()"),),
+    )  # fmt: skip
 
 
 def keep_graph(exp: Experiment) -> str:
@@ -80,7 +122,8 @@ RULE = Rule(
     looks="the loss falls a little and stops; weights before the cut stay as they were",
     why="detach(), no_grad(), .item() and numpy give numbers without their history: nothing can "
     "be derived through them",
-    do="compute the loss from tensors that never left the graph",
+    do="compute the loss from tensors that never left the graph; set gradients to zero before "
+    "backward, not between it and the step",
     source="PyTorch documentation, Autograd mechanics",
     before=before,
     confirm=judged_still,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.heldback import held_back
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.proof import compare
 from gipi.doctor.rates import paper_rates
@@ -136,9 +137,13 @@ def cost(facts: Facts, finding: Finding) -> int:
 def _given_back(facts: Facts, finding: Finding) -> Finding | None:
     """Go on as it is, and with the highest rate once more, falling to 0 as a cosine.
 
-    Without validation rows it is a hint: training rows gain from a rate also by heart.
+    Without validation rows it is a hint: training rows gain from a rate also by heart. A loop that
+    was watched shows its training batches alone: there some are held back to tell.
     """
     exp, top = facts.exp, float(finding.evidence["highest"])
+    watched = exp.val is None and facts.start is not None and facts.start.loop is not None
+    if watched:
+        exp = held_back(exp)
     first = float(finding.evidence["first_loss"])
     steps = _steps(facts, finding)
 
@@ -151,11 +156,12 @@ def _given_back(facts: Facts, finding: Finding) -> Finding | None:
     facts.notes[TRIED] = True
     if trial.missed(1.0, "again", begin=first) < MISSED_IDLE or not trial.sure(1.0, "again"):
         return None
-    if not compare(trial.twins[1.0], trial.twins["again"]).holds("better"):
+    better = compare(trial.twins[1.0], trial.twins["again"]).holds("better")
+    if not better and not watched:
         return None
     return finding.but(
-        severity=finding.severity if exp.val is not None else "hint",
-        confirmed=True,
+        severity=finding.severity if better and exp.val is not None else "hint",
+        confirmed=better,
         evidence={**finding.evidence, "loss_as_is": trial.end(1.0),
                   "loss_with_a_rate": trial.end("again")},
     )  # fmt: skip

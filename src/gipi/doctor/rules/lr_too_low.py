@@ -27,8 +27,14 @@ TARGETS = (3e-3, 1e-2, 3e-2)
 SHARE = 0.125
 """Share of the run that a trial takes at first."""
 STUCK, LAST = 0.95, 0.6
+VISIBLE = 5e-4
+ENOUGH, TIRED = 20, 1e-4
+"""Steps of a run without an end before which nothing is said, and update over weight above which
+it may only have begun."""
 MISSED = 0.4
 TRIED, TRIES = "trials of higher rates", 2
+FURTHER = 10
+"""Where nobody knows how long a run is to go on: so many times as long must hardly help."""
 CLEARER = 0.05
 """Share of rows that a higher rate must get right beyond the others, where rows have classes."""
 
@@ -41,9 +47,11 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         if look.step > 0 and trace.rates
     ]
     speeds = [r / lr for r, lr in pairs if math.isfinite(r) and lr > 0]
-    if not speeds or trace.broken is not None or trace.done > LAST:
+    if not speeds or trace.broken is not None or (trace.done > LAST and not trace.open):
         return
     recent = trace.recent
+    if trace.open and (trace.step < ENOUGH or recent < STUCK * trace.mean_loss(0, trace.step // 5)):
+        return
     if trace.done >= 0.5 and recent < 0.5 * trace.scale:
         return
     tried = facts.notes.get(TRIED, 0)
@@ -53,16 +61,19 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if planned is None or trace.planned != len(planned):
         planned = [sum(trace.rates) / len(trace.rates)] * trace.planned
     reach = median(speeds) * sum(planned)
-    if not 0 < reach < REACH:
-        return
+    further = FURTHER if trace.open else 1
     lr, ratio = max(planned), median(speeds) * max(planned)
+    if not 0 < further * reach < REACH or (trace.open and ratio > TIRED):
+        return
+    far = f"{reach:.1%}" if reach > VISIBLE else f"{reach:.0e} of it"
     yield Finding(
         "lr_too_low",
         f"at a learning rate of {lr:.3g} a step changes a matrix by {ratio:.1e} of its size: all "
-        f"{trace.planned} steps in one direction would change it by {reach:.1%}",
+        f"{trace.planned} steps in one direction would change it by {far}",
         "raise the learning rate tenfold or more, or take it from a range test",
         evidence={"lr": lr, "update_ratio": ratio, "reach": reach, "loss": recent,
-                  "first_loss": trace.scale, "done": trace.done},
+                  "first_loss": trace.scale, "done": trace.done,
+                  **({"further": further} if trace.open else {})},
         phase="steps",
         strength=REACH / reach,
         repairs=(Repair("lr from a range test", from_range, setting="lr"),),
@@ -78,7 +89,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     exp = (facts.start or facts).exp
     part = max(SHARE, float(finding.evidence["done"]))  # what has stood still so long needs time
     steps = max(30, min(150, round(part * exp.total_steps)))
-    whole_run = max(1.0, exp.total_steps / steps)
+    whole_run = max(1.0, finding.evidence.get("further", 1) * exp.total_steps / steps)
     ratio = float(finding.evidence["update_ratio"])
     factors = [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
     if not factors:

@@ -18,9 +18,19 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
+FEW, MANY = 3, 20
+"""Calls of backward without a step that are odd, and that are wrong."""
+
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Look for weights that the optimizer lacks, strangers that it has, and layers in lists."""
+    """Look for weights that the optimizer lacks, strangers that it has, and layers in lists.
+
+    First of all whether a loop of somebody's own ever steps.
+    """
+    idle = list(_never_steps(facts))
+    if idle:
+        yield from idle
+        return
     exp, has = facts.exp, facts.in_optimizer
     missing = [n for n, p in exp.model.named_parameters()
                if p.requires_grad and p.numel() and id(p) not in has and not facts.meant_to_stay(n)
@@ -64,6 +74,29 @@ def before(facts: Facts) -> Iterator[Finding]:
         if strangers and not small:
             found = found.but(confirmed=True)
         yield found.but(severity="hint" if small else "problem")
+
+
+def _never_steps(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where a loop calls backward again and again, and the optimizer never."""
+    loop = facts.loop
+    if loop is None or loop.steps or loop.moved or loop.backwards < FEW:
+        return
+    names = tuple(n for n, p in facts.exp.model.named_parameters() if p.requires_grad)
+    yield Finding(
+        "params_not_in_optimizer",
+        f"optimizer.step() was never called, and loss.backward() {loop.backwards} times: gradients "
+        "arrive, and no weight of the model has moved",
+        "call optimizer.step() after loss.backward(), with its parentheses, on the optimizer that "
+        "has the model's parameters",
+        # So many batches may still be gathered for one step.
+        severity="problem" if loop.backwards >= MANY else "hint",
+        where=names,
+        evidence={"steps": 0, "backwards": loop.backwards},
+        confirmed=True,
+        strength=EXACT,
+        repairs=(Repair("step", None, mode="advise",
+                        edit="optimizer.zero_grad(); loss.backward(); optimizer.step()"),),
+    )  # fmt: skip
 
 
 def _finding(names: Sequence[str], message: str) -> Finding:
@@ -147,7 +180,8 @@ RULE = Rule(
     looks="gradients arrive, and the weights do not move",
     why="an optimizer moves what it was given when it was made. Layers that were added, replaced "
     "or kept in a plain list afterwards are not among it",
-    do="make the optimizer last, from model.parameters(); keep layers in nn.ModuleList",
+    do="make the optimizer last, from model.parameters(); keep layers in nn.ModuleList; call "
+    "optimizer.step() after backward",
     source="PyTorch documentation, torch.optim (constructing it)",
     before=before,
     confirm=judged_still,

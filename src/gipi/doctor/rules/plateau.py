@@ -35,14 +35,19 @@ STILL, LEFT = 0.25, 0.3
 the share of it that a lower rate must take off at once, in validation too."""
 FORCED = 5e-3
 """Update over weight from which steps, and not the data, may keep a low loss from falling."""
+BEGUN = 100
+"""Steps before which a run without an end may only have begun."""
 LIVELY, TIRED = 1e-2, 1e-3
 """Update over weight from which a lower rate is tried, and below which only higher ones are."""
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where the last half of the steps brought nothing and the loss is not low."""
-    if trace.done < FROM or trace.step < 20 or trace.broken is not None or trace.rates[-1] <= 0:
+    least = BEGUN if trace.open else 20
+    if trace.done < FROM or trace.step < least or trace.broken is not None or trace.rates[-1] <= 0:
         return
+    if trace.open and trace.rates[-1] < DECAYED * max(trace.rates):
+        return  # where its schedule was to end nobody knows
     if facts.exp.declared.get("frozen"):
         return  # what is kept as it is limits what can be reached
     half, quarter = trace.step // 2, trace.step // 4
