@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 import gipi
+from gipi.doctor.causes import ranked
+from gipi.doctor.finding import Finding
+from gipi.doctor.rules import RULES
 
 (X, Y), (VX, VY) = blobs(500, width=10, apart=1.2)
 
@@ -181,3 +184,9 @@ def test_a_watch_reads_well() -> None:
     assert repr(doctor).startswith("<Watch of Sequential, 20 steps: problem graph_detached")
     assert repr(doctor.findings[0]).startswith("<Finding graph_detached: problem, confirmed; ")
     assert len(repr(doctor.findings[0])) < 130
+
+
+def test_a_hint_at_a_cause_stands_before_a_hint_at_what_it_brings_about() -> None:
+    effect = Finding("underfit", "", "", severity="hint", confirmed=True, phase="epoch")
+    cause = Finding("lr_decay_too_fast", "", "", severity="hint", phase="epoch")
+    assert [f.code for f in ranked([effect, cause], RULES)] == ["lr_decay_too_fast", "underfit"]

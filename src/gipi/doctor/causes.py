@@ -41,9 +41,16 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     """Return the findings with their parents, roots first.
 
     A finding is a child where a confirmed problem among the findings can bring it about; a child
+<<<<<<< HEAD
     never stands before its parent. Then problems before hints, confirmed before suspected, what
     says why before `SYMPTOM`, earlier phases before later ones, and the stronger before the weaker.
     What was a problem before the first step is not told again as one of a later phase.
+=======
+    never stands before its parent, nor a hint before a hint at what may bring it about. Then
+    problems before hints, confirmed before suspected, earlier phases before later ones, and the
+    stronger before the weaker. What was a problem before the first step is not told again as one
+    of a later phase.
+>>>>>>> ways
     """
     given = list(findings)
     first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}
@@ -54,11 +61,18 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
         f.but(parents=tuple(sorted(c for c in sure if c != f.code and f.code in below.get(c, ()))))
         for f in found
     ]
+    told = {f.code for f in named}
+
+    def behind(f: Finding) -> bool:
+        """Whether it is a hint at what another finding, a hint perhaps, would bring about."""
+        return f.severity == "hint" and any(f.code in below.get(c, ()) for c in told - {f.code})
+
     return sorted(
         named,
         key=lambda f: (
             f.severity != "problem",
             bool(f.parents),
+            behind(f),
             not f.confirmed,
             f.code == SYMPTOM,
             PHASES[f.phase],
