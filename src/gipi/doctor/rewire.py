@@ -260,7 +260,7 @@ class OtherPads:
         func: Any,
         args: Any,
         named: Any,
-        given: Any,  # noqa: ARG002
+        given: Any,
     ) -> Any:
         """Return the result of the call, edited or not."""
         said = func(*args, **named)
