@@ -130,7 +130,7 @@ class KeepGraph:
     def __call__(
         self,
         kind: str,
-        nth: int,
+        nth: int,  # noqa: ARG002
         *,
         func: Any,
         args: Any,
@@ -154,8 +154,8 @@ class NoFuture:
 
     def __call__(
         self,
-        kind: str,
-        nth: int,
+        kind: str,  # noqa: ARG002
+        nth: int,  # noqa: ARG002
         *,
         func: Any,
         args: Any,
@@ -213,8 +213,8 @@ class OtherSense:
 
     def __call__(
         self,
-        kind: str,
-        nth: int,
+        kind: str,  # noqa: ARG002
+        nth: int,  # noqa: ARG002
         *,
         func: Any,
         args: Any,
@@ -254,8 +254,8 @@ class OtherPads:
 
     def __call__(
         self,
-        kind: str,
-        nth: int,
+        kind: str,  # noqa: ARG002
+        nth: int,  # noqa: ARG002
         *,
         func: Any,
         args: Any,

@@ -163,7 +163,7 @@ class LastSoftmax:
     def __call__(
         self,
         kind: str,
-        nth: int,
+        nth: int,  # noqa: ARG002
         *,
         func: Any,
         args: Any,
