@@ -41,16 +41,10 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     """Return the findings with their parents, roots first.
 
     A finding is a child where a confirmed problem among the findings can bring it about; a child
-<<<<<<< HEAD
-    never stands before its parent. Then problems before hints, confirmed before suspected, what
-    says why before `SYMPTOM`, earlier phases before later ones, and the stronger before the weaker.
-    What was a problem before the first step is not told again as one of a later phase.
-=======
     never stands before its parent, nor a hint before a hint at what may bring it about. Then
-    problems before hints, confirmed before suspected, earlier phases before later ones, and the
-    stronger before the weaker. What was a problem before the first step is not told again as one
-    of a later phase.
->>>>>>> ways
+    problems before hints, confirmed before suspected, what says why before `SYMPTOM`, earlier
+    phases before later ones, and the stronger before the weaker. What was a problem before the
+    first step is not told again as one of a later phase.
     """
     given = list(findings)
     first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}

@@ -68,13 +68,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     far = f"{reach:.1%}" if reach > VISIBLE else f"{reach:.0e} of it"
     yield Finding(
         "lr_too_low",
-<<<<<<< HEAD
         f"at a learning rate of {lr:.3g} a typical step changes weights by {ratio:.1e} of their "
         f"size: all {trace.planned} steps in one direction would change them by {far}",
-=======
-        f"at a learning rate of {lr:.3g} a step changes a matrix by {ratio:.1e} of its size: all "
-        f"{trace.planned} steps in one direction would change it by {far}",
->>>>>>> ways
         "raise the learning rate tenfold or more, or take it from a range test",
         evidence={"lr": lr, "update_ratio": ratio, "reach": reach, "loss": recent,
                   "first_loss": trace.scale, "done": trace.done,
