@@ -9,6 +9,7 @@ from tests.doctor.patients import blobs, experiment, mlp, problems, regression, 
 
 from gipi.doctor.facts import Facts
 from gipi.doctor.rates import best_rate, paper_rates
+from gipi.doctor.rules import lr_too_high
 from gipi.doctor.rules.lr_too_high import RULE, during, from_range
 from gipi.doctor.trace import Trace
 
@@ -80,3 +81,16 @@ def test_the_highest_rate_of_a_schedule_is_named() -> None:
     (found,) = during(start, trace)
     assert found.evidence["lr"] == 0.5
     assert found.message.startswith("at a learning rate of 0.5 the loss is 9 after 40 steps")
+
+
+def test_what_was_left_open_at_the_beginning_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lr_too_high, "EARLY_MISSED", 2.0)  # a tenth of the run never decides
+    monkeypatch.setattr("gipi.doctor.diagnose.LEAST_PASSES", 130)  # of one question, not of two
+    monkeypatch.setattr("gipi.doctor.diagnose.SHARE", 0.0)
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(apart=1.0), lr=10.0, optimizer="adam")
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("lr_too_high", "problem", True)
+    assert 0.1 * exp.total_steps + 1 < first.step <= 0.25 * exp.total_steps + 1

@@ -34,6 +34,8 @@ EARLY, EARLY_MISSED = 0.2, 0.5
 """Share of the run that counts as its beginning, and what must be missing there."""
 FIRST = (0.1, 0.01)
 SOUND = "highest loss at a rate that lower ones do not beat"
+OPEN = "lower rates won at the beginning, but not by enough"
+PASSES = 120
 LOWER = (1 / 3, 0.1, 1 / 30, 0.01)
 
 
@@ -84,6 +86,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train from the start at the rate and at lower ones; late in a run, go on from where it is."""
+    facts.notes.pop(OPEN, None)
     if not finding.evidence["late"]:
         sure = _from_start(facts, finding)
         if sure is not None:
@@ -91,6 +94,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if facts.start is None or not math.isfinite(finding.evidence["loss"]):
         return None
     return _from_here(facts, finding)
+
+
+def cost(facts: Facts, finding: Finding) -> int:
+    """Return the passes of `confirm`; a question that was left open is always asked again."""
+    return 0 if facts.notes.get(OPEN) and not finding.evidence["late"] else PASSES
 
 
 def _from_start(facts: Facts, finding: Finding) -> Finding | None:
@@ -106,6 +114,8 @@ def _from_start(facts: Facts, finding: Finding) -> Finding | None:
     if missed <= edge or not trial.sure(1.0, first):
         if missed <= MISSED / 2:
             facts.notes[SOUND] = finding.evidence["highest_loss"]
+        elif early and missed > MISSED and trial.sure(1.0, first):
+            facts.notes[OPEN] = True
         return None
     factors = [*LOWER]
     trial = lr_trial(facts, factors, steps=steps)
@@ -165,7 +175,8 @@ RULE = Rule(
     source="Bengio 2012, arXiv:1206.5533, section 3.1.1; Smith 2017, arXiv:1506.01186",
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=PASSES,
+    cost=cost,
     causes=("nan_inf", "dead_relu", "oscillating_loss", "exploding_gradient", "plateau",
             "saturated_activation", "underfit"),
 )  # fmt: skip
