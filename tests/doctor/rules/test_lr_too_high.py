@@ -3,6 +3,8 @@ harm are not."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, problems, regression, seen
@@ -87,8 +89,9 @@ def test_what_was_left_open_at_the_beginning_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lr_too_high, "EARLY_MISSED", 2.0)  # a tenth of the run never decides
-    monkeypatch.setattr("gipi.doctor.diagnose.LEAST_PASSES", 130)  # of one question, not of two
-    monkeypatch.setattr("gipi.doctor.diagnose.SHARE", 0.0)
+    module = import_module("gipi.doctor.diagnose")
+    monkeypatch.setattr(module, "LEAST_PASSES", 130)  # of one question, not of two
+    monkeypatch.setattr(module, "SHARE", 0.0)
     torch.manual_seed(0)
     exp = experiment(mlp(), blobs(apart=1.0), lr=10.0, optimizer="adam")
     first = seen(exp, RULE, train=True).findings[0]
