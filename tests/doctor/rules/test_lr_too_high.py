@@ -88,8 +88,7 @@ def test_the_highest_rate_of_a_schedule_is_named() -> None:
 def test_what_was_left_open_at_the_beginning_is_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lr_too_high, "EARLY_MISSED", 2.0)  # a tenth of the run never decides
-    monkeypatch.setattr(lr_too_high, "_from_here", lambda *_: None)
+    monkeypatch.setattr(lr_too_high, "EARLY_MISSED", torch.inf)  # a tenth of the run never decides
     module = import_module("gipi.doctor.diagnose")
     monkeypatch.setattr(module, "LEAST_PASSES", 130)  # of one question, not of two
     monkeypatch.setattr(module, "SHARE", 0.0)
