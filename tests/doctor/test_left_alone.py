@@ -83,3 +83,12 @@ def test_a_diagnosis_leaves_everything_as_it_was(name, own) -> None:
     diagnosis = diagnose(exp)
     assert not diagnosis.broken
     assert [torch.equal(a, b) for a, b in zip(before, held(), strict=True)] == [True] * len(before)
+
+
+def test_the_run_that_is_watched_begins_where_that_of_the_user_does() -> None:
+    asked = []
+    for rules in ((), None):
+        torch.manual_seed(0)
+        exp = experiment(net(), blobs(), loss=Noting(focal), epochs=1)
+        asked.append(diagnose(exp, train=True, rules=rules).trained.loss.asked)
+    assert asked[0] == asked[1] > 0

@@ -105,9 +105,10 @@ def diagnose(
 
 def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) -> Diagnosis:
     facts = Facts(exp)
-    sound(facts)
     result = Diagnosis(exp, [])
-    found = list(look_before(facts, rules, result))
+    with left_alone(exp):  # so that a run begins where the user's one does
+        sound(facts)
+        found = list(look_before(facts, rules, result))
     doomed = any(f.confirmed and f.severity == "problem" for f in found)
     if train or (train is None and not doomed):
         twin = duplicate(exp)

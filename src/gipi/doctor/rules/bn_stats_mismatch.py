@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -183,10 +184,10 @@ def _rest(exp: Experiment) -> int:
     pair, loader = tensors(exp.train), exp.train
     if pair is not None:
         return len(pair[0]) % exp.batch_size
-    known = isinstance(loader, DataLoader) and isinstance(loader.batch_size, int)
-    if not known or loader.drop_last or not hasattr(loader.sampler, "__len__"):
+    if not isinstance(loader, DataLoader) or loader.drop_last or loader.batch_size is None:
         return 0
-    return len(loader.sampler) % loader.batch_size
+    rows = len(loader.sampler) if isinstance(loader.sampler, Sized) else 0
+    return rows % loader.batch_size
 
 
 def norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
