@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from gipi.doctor.seeded import unmoved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -100,6 +103,26 @@ def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None
         for param, grad in grads:
             param.grad = grad
         _set_generators(generators)
+
+
+@contextmanager
+def left_alone(exp: Experiment) -> Iterator[None]:
+    """Put back what looking moves when nobody minds it: buffers, modes, and all generators.
+
+    A loss may count what it is asked, and a loader that is only begun draws its order.
+    """
+    held = [b for m in _modules(exp) for b in m.buffers() if not is_lazy(b)]
+    kept = [(b, b.detach().clone()) for b in held]
+    modes = [(part, part.training) for m in _modules(exp) for part in m.modules()]
+    with unmoved(exp):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, old in kept:
+                    tensor.copy_(old)
+            for module, mode in modes:
+                module.training = mode
 
 
 def _modules(exp: Experiment) -> list[nn.Module]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gipi.core.errors import ConfigError
 from gipi.doctor.causes import ranked
-from gipi.doctor.copies import duplicate
+from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
@@ -97,10 +97,18 @@ def diagnose(
             "an experiment: a model and everything that trains it",
             "gipi.diagnose(gipi.Experiment(model, train=(X, y), loss=..., optimizer=...))",
         )
+    with left_alone(exp):
+        result = _diagnosed(exp, rules, train=train)
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) -> Diagnosis:
     facts = Facts(exp)
-    sound(facts)
     result = Diagnosis(exp, [])
-    found = list(look_before(facts, rules, result))
+    with left_alone(exp):  # so that a run begins where the user's one does
+        sound(facts)
+        found = list(look_before(facts, rules, result))
     doomed = any(f.confirmed and f.severity == "problem" for f in found)
     if train or (train is None and not doomed):
         twin = duplicate(exp)
@@ -119,5 +127,4 @@ def diagnose(
         facts.passes += watched.passes
     result.findings = ranked(found, rules)
     result.passes = facts.passes
-    result.seconds = time.perf_counter() - began
     return result

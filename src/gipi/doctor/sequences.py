@@ -146,8 +146,11 @@ def at_every_place(facts: Facts) -> bool:
 def asks_for_next(facts: Facts) -> bool:
     """Whether the target of a place is the input of the next one, or the user calls it causal."""
     declared = facts.exp.declared.get("causal")
-    if declared is not None:
-        return bool(declared)
+    return bool(declared) if declared is not None else is_asked_for_next(facts)
+
+
+def is_asked_for_next(facts: Facts) -> bool:
+    """Whether the target of a place is the input of the next one, whatever the user calls it."""
     x, y = sequence_of(facts.batch[0]), facts.batch[1]
     if x is None or not at_every_place(facts) or y.shape != x.shape or x.shape[1] < 3:
         return False

@@ -8,7 +8,7 @@ from tests.doctor.patients import Recurrent, blobs, cnn, experiment, findings, i
 from tests.doctor.wired import Attention, cured, named, next_words, words_loss
 from torch import nn
 
-from gipi.doctor.rules.batch_mixing import RULE
+from gipi.doctor.rules.batch_mixing import RULE, _apart
 
 
 class Mixed(nn.Module):
@@ -61,6 +61,38 @@ def test_a_reshape_before_time_that_forgets_its_beginning() -> None:
     torch.manual_seed(0)
     first = named(experiment(net, waves(300, 60)), RULE).findings[0]
     assert first.where == ()  # the recurrent layer takes time first, and is given it
+
+
+def test_a_reshape_before_attention_over_time_is_not_laid_on_the_attention() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.head = nn.Linear(2, 16), nn.Linear(16, 2)
+            self.body = nn.TransformerEncoderLayer(16, 2, 32)
+
+        def forward(self, x):
+            x = x.reshape(x.shape[1], x.shape[0], x.shape[2])  # a transpose was meant
+            return self.head(self.body(self.up(x)).mean(0))
+
+    torch.manual_seed(0)
+    first = named(experiment(Turned(), waves(300, 60)), RULE).findings[0]
+    assert first.where == ()
+    assert "batch_first=True" not in first.repairs[0].edit.replace("and batch_first", "")
+
+
+def test_rows_that_only_the_last_one_changes_are_not_called_apart() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+
+        def forward(self, x):
+            return self.net(x + x[-1])
+
+    exp = experiment(Last(), blobs())
+    assert not _apart(exp, exp.model, like=_apart(exp, exp.model))
+    exp = experiment(mlp(), blobs())
+    assert _apart(exp, exp.model, like=_apart(exp, exp.model))
 
 
 def test_attention_over_rows() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, seen
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from gipi.doctor.rules.bn_stats_mismatch import RULE
+from gipi.doctor.rules.bn_stats_mismatch import RULE, _last_batches
 
 
 def normed(momentum: float | None, shift: float = 0.0) -> nn.Module:
@@ -28,15 +30,38 @@ def test_a_momentum_that_is_too_small_is_named_and_cured() -> None:
     assert treatment.undo() is exp
 
 
-def test_a_momentum_that_remembers_the_last_batch_alone_is_named_where_that_costs() -> None:
-    torch.manual_seed(0)
-    norms = [nn.BatchNorm1d(32, momentum=0.99) for _ in range(2)]
-    net = nn.Sequential(nn.Linear(8, 32), norms[0], nn.ReLU(), nn.Linear(32, 32), norms[1],
-                        nn.ReLU(), nn.Linear(32, 4))  # fmt: skip
-    exp = experiment(net, blobs(apart=0.8), lr=0.01, batch_size=8)
+def deep(momentum: float, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    norms = [nn.BatchNorm1d(32, momentum=momentum) for _ in range(2)]
+    return nn.Sequential(nn.Linear(8, 32), norms[0], nn.ReLU(), nn.Linear(32, 32), norms[1],
+                         nn.ReLU(), nn.Linear(32, 4))  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_momentum_that_remembers_the_last_batch_alone_is_named_where_that_costs(seed) -> None:
+    exp = experiment(deep(0.99, seed), blobs(apart=0.8, seed=seed), lr=0.01, batch_size=4)
     assert [f.code for f in seen(exp, RULE).problems] == ["bn_stats_mismatch"]
-    exp = experiment(normed(0.99), blobs(), lr=0.01, batch_size=64)
+    exp = experiment(normed(0.9), blobs(apart=0.8, seed=seed), lr=0.01, batch_size=32)
+    assert [f.code for f in seen(exp, RULE).problems] == ["bn_stats_mismatch"]
+    exp = experiment(normed(0.99), blobs(seed=seed), lr=0.01, batch_size=64)
     assert seen(exp, RULE).findings == []
+    for rows in (180, 360):  # two batches an epoch, and one
+        exp = experiment(normed(0.9), blobs(apart=0.8, seed=seed), lr=0.01, batch_size=rows)
+        assert seen(exp, RULE).findings == []
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_loader_is_asked_the_same_each_time_and_generators_stay_as_they_are(own) -> None:
+    train, val = blobs(apart=0.8)
+    mine = torch.Generator().manual_seed(3)
+    loader = DataLoader(TensorDataset(*train), 180, shuffle=True, generator=mine if own else None)
+    exp = experiment(deep(0.99), (loader, val), lr=0.01)
+    states = torch.get_rng_state(), mine.get_state()
+    one, two = (_last_batches(exp, train) for _ in range(2))
+    assert one == two
+    assert len(set(one)) == len(one) == 8
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert torch.equal(mine.get_state(), states[1])
 
 
 def test_usual_momentum_is_left_alone() -> None:

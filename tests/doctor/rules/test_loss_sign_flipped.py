@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.doctor.patients import blobs, experiment, findings, mlp, regression
+from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regression
 from tests.doctor.wired import cured, named
 
 from gipi.doctor.experiment import call
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.loss_sign_flipped import RULE, _drives_away
+from gipi.doctor.rules.loss_sign_flipped import RULE, _drives_away, _finding, confirm
 
 
 def focal(o, y):
@@ -67,7 +67,7 @@ def test_usual_and_unusual_losses_are_silent() -> None:
     assert findings(likeness, RULE) == []
 
 
-def test_numbers_that_are_driven_away_are_named_and_those_of_logarithms_are_not() -> None:
+def test_numbers_that_are_driven_away_are_named() -> None:
     torch.manual_seed(0)
     rows = [(X, X) for X, _ in blobs()]
     away = experiment(mlp(out=8), rows, loss=lambda o, y: F.cosine_similarity(o, y).mean(), lr=3e-3)
@@ -78,6 +78,55 @@ def test_numbers_that_are_driven_away_are_named_and_those_of_logarithms_are_not(
         return 1 - (o - y).square().sum() / (y - y.mean()).square().sum()
 
     named(experiment(mlp(out=1), regression(), loss=explained), RULE)
-    counts = [(X, (2 * y).exp().round()) for X, y in regression()]
-    assert _drives_away(Facts(experiment(mlp(out=1), counts, loss=F.poisson_nll_loss)))
-    assert findings(experiment(mlp(out=1), counts, loss=F.poisson_nll_loss), RULE) == []
+    for away in (lambda o, y: -F.smooth_l1_loss(o, y), lambda o, y: torch.exp(-F.mse_loss(o, y))):
+        assert _drives_away(Facts(experiment(mlp(out=1), regression(), loss=away)))
+
+
+def logarithms(seed: int = 0):
+    """Return rows with waiting times, and counts, whose logarithm of the mean is linear."""
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(800, 8, generator=g)
+    f = X @ torch.randn(8, 1, generator=g) / 8**0.5
+    wait = -torch.rand(800, 1, generator=g).clamp_min(1e-6).log() * (-f).exp()
+    return halves(X, wait), halves(X, torch.poisson((1 + f).exp(), generator=g))
+
+
+@pytest.mark.parametrize("lr", [0.01, 0.03])
+def test_outputs_that_are_large_where_targets_are_small_are_learned_rightly(lr) -> None:
+    waits, counts = logarithms()
+
+    def rates(o, y):  # minus the log-likelihood of waiting times; outputs are logarithms of rates
+        return (o.exp() * y - o).mean()
+
+    def precisions(o, y):
+        return (0.5 * y.square() * o.exp() - 0.5 * o).mean()
+
+    def far(o, y):  # of energies: low where the target is high
+        return (o + y).square().mean()
+
+    losses = ((rates, waits), (precisions, waits), (far, waits), (F.poisson_nll_loss, counts))
+    for loss, rows in losses:
+        torch.manual_seed(0)
+        assert findings(experiment(mlp(out=1), rows, loss=loss, lr=lr), RULE) == []
+
+
+def test_looking_leaves_the_loss_and_the_generator_as_they_are() -> None:
+    class Counting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, o, y):
+            self.calls += 1
+            return -(o - y).square().mean() + F.dropout(o, 0.5).mean() * 1e-6
+
+    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.ReLU(),
+                              torch.nn.Linear(16, 1))  # fmt: skip
+    facts = Facts(experiment(net, regression(), loss=Counting()))
+    assert facts.kind == "numbers"
+    calls, state = facts.exp.loss.calls.clone(), torch.get_rng_state()
+    finding = _finding("it", confirmed=False)
+    assert _drives_away(facts)
+    assert confirm(facts, finding) is not None
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(calls, facts.exp.loss.calls)

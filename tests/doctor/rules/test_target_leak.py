@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import (
     Recurrent,
@@ -18,7 +19,8 @@ from tests.doctor.patients import (
 )
 from torch import Tensor, nn
 
-from gipi.doctor.rules.target_leak import RULE, told_by_labels
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.target_leak import RULE, most_wrong, told_by_labels
 
 
 def leaking(data, scale: float = 1.0, seed: int = 0):
@@ -52,6 +54,39 @@ def test_a_flag_that_is_wrong_now_and_then_is_found_and_a_good_feature_is_not() 
     assert seen(exp, RULE).findings[0].where == ("column 3",)
     exp = experiment(mlp(out=2), tuple(flagged(d, 0.05) for d in splits))
     assert findings(exp, RULE) == []
+
+
+def sure(rows: int, wrong: float, draws: int = 30) -> int:
+    """Return in how many draws a mark that is wrong so often is called a problem."""
+    count = 0
+    for seed in range(draws):
+        train, val = blobs(rows=rows, classes=2, apart=0.3, seed=seed)
+        torch.manual_seed(seed)
+        exp = experiment(mlp(out=2), (flagged(train, wrong, seed + 1000), val))
+        count += any(f.confirmed and f.severity == "problem" for f in RULE.before(Facts(exp)))
+    return count
+
+
+@pytest.mark.parametrize("rows", [140, 250, 500])
+def test_a_good_test_is_no_leak_because_few_rows_were_asked(rows) -> None:
+    # A column that is never wrong among the rows is called one whatever it would be elsewhere.
+    for wrong in (0.02, 0.03):
+        never = (1 - wrong) ** int(0.6 * rows)
+        assert sure(rows, wrong) <= 30 * never + 3 * (30 * never) ** 0.5 + 1
+
+
+def test_marks_that_are_hardly_ever_wrong_are_a_leak_where_rows_are_many() -> None:
+    assert sure(6000, 0.002, 6) == 6
+    few = experiment(mlp(out=2), tuple(flagged(d, 0.012) for d in blobs(classes=2, apart=0.4)))
+    assert [f.severity for f in seen(few, RULE).findings] in ([], ["hint"])
+
+
+def test_the_bound_of_wrong_marks_is_wilsons() -> None:
+    label = torch.arange(100) % 2
+    other = label.clone()
+    other[:3] = 1 - other[:3]
+    bounds = [most_wrong(m.double(), label) for m in (label, 1 - label, other)]
+    assert bounds == pytest.approx([0.02634, 0.02634, 0.07272], abs=1e-4)
 
 
 def test_numbers_and_the_target_itself_are_found() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import (
+    Recurrent,
     blobs,
     cnn,
     experiment,
@@ -13,12 +15,13 @@ from tests.doctor.patients import (
     mlp,
     regression,
     seen,
+    waves,
 )
 from tests.doctor.wired import WORDS, Attention, words_loss
 
 from gipi.doctor.drift import domain
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.train_val_shift import RULE
+from gipi.doctor.rules.train_val_shift import AUC, FAR, RULE, confirm
 
 
 def test_moved_validation_rows_are_named_and_divided_anew_after_a_yes() -> None:
@@ -50,7 +53,7 @@ def test_healthy_twins_are_left_alone() -> None:
     assert findings(experiment(cnn(), images()), RULE) == []
 
 
-def text(rows: int, drift: float, seed: int = 0):
+def text(rows: int, drift: float, *, seed: int = 0, shuffled: bool = False):
     """Return rows of a text that mostly counts on; some words fall out of use as it goes on."""
     g = torch.Generator().manual_seed(seed)
     at = torch.linspace(-1, 1, rows)[:, None]
@@ -61,19 +64,55 @@ def text(rows: int, drift: float, seed: int = 0):
         x = torch.cat([x, torch.where(torch.rand(rows, 1, generator=g) < 0.7 - 0.3 * drift * at,
                                       (x[:, -1:] + 1) % WORDS, new)], 1)  # fmt: skip
     n = rows * 4 // 5
-    order = torch.randperm(n, generator=g)
+    order = torch.randperm(n, generator=g) if shuffled else torch.arange(n)
     x = torch.cat([x[order], x[n:]])
     return (x[:n, :-1], x[:n, 1:]), (x[n:, :-1], x[n:, 1:])
 
 
-def test_the_later_part_of_a_text_is_left_alone_and_another_language_is_not() -> None:
-    torch.manual_seed(0)
-    later = experiment(Attention(), text(800, 0.9), loss=words_loss, epochs=20)
-    assert 0.7 < domain(Facts(later))[0] < 0.9
+@pytest.mark.parametrize("seed", range(4))
+def test_the_later_part_of_a_text_is_left_alone_and_no_problem_where_its_order_is_lost(
+    seed,
+) -> None:
+    torch.manual_seed(seed)
+    later = experiment(Attention(), text(800, 0.9, seed=seed), loss=words_loss, epochs=20)
+    told = domain(Facts(later))
+    assert told is not None
+    assert AUC < told[0] < FAR  # the rule is asked
     assert findings(later, RULE) == []
+    lost = experiment(Attention(), text(800, 0.9, seed=seed, shuffled=True), loss=words_loss)
+    assert AUC < domain(Facts(lost))[0] < FAR
+    assert seen(lost, RULE).problems == []
+
+
+def test_no_training_is_made_for_a_text_that_goes_on_changing(monkeypatch) -> None:
+    later = Facts(experiment(Attention(), text(800, 0.9), loss=words_loss, epochs=20))
+    finding = next(iter(RULE.before(later)))
+    monkeypatch.setattr("gipi.doctor.rules.train_val_shift._net", lambda _: pytest.fail("trained"))
+    assert confirm(later, finding) is None
+
+
+def test_another_source_is_named_or_hinted_at() -> None:
     train, (V, v) = text(800, 0.0)
     other = experiment(Attention(), (train, (V * 5 % WORDS, v * 5 % WORDS)), loss=words_loss)
     assert [f.code for f in seen(other, RULE).problems] == ["train_val_shift"]
+    # Half of the rows: told apart less well, and no text that goes on changing.
+    half = torch.arange(len(V)) % 5 < 3
+    V, v = (torch.where(half[:, None], z * 5 % WORDS, z) for z in (V, v))
+    some = experiment(Attention(), (train, (V, v)), loss=words_loss, epochs=20)
+    assert AUC < domain(Facts(some))[0] < FAR
+    assert [f.severity for f in seen(some, RULE).findings] == ["hint"]
+
+
+def test_calling_a_net_causal_does_not_hide_that_its_rows_have_moved() -> None:
+    train, (V, v) = waves(rows=600)
+    V = torch.where((torch.arange(len(V)) % 5 < 3)[:, None, None], -V.abs(), V)
+    for declared in ({}, {"causal": True}):
+        torch.manual_seed(0)
+        exp = experiment(Recurrent(), (train, (V, v)), epochs=10, declared=declared)
+        finding = next(iter(RULE.before(Facts(exp))), None)
+        assert finding is not None
+        assert finding.evidence["auc"] < FAR
+        assert [f.code for f in seen(exp, RULE).findings] == ["train_val_shift"]
 
 
 def test_a_split_in_order_of_time_is_left_alone() -> None:

@@ -81,6 +81,38 @@ def test_outputs_that_are_places_and_no_scores_are_not_counted_as_answers() -> N
     assert scores_classes(Facts(focal))
 
 
+class Focal(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("met", torch.zeros(4))
+
+    def forward(self, o, y):
+        self.met += torch.bincount(y, minlength=4)
+        return -((1 - o.softmax(1)) ** 2 * o.log_softmax(1)).gather(1, y[:, None]).mean()
+
+
+def test_a_batch_of_one_class_and_a_loss_that_is_no_number_leave_answers_answers() -> None:
+    (X, y), val = blobs()
+    order = y.argsort()
+    by_class = experiment(mlp(), ((X[order], y[order]), val), loss=Focal(), shuffle=False)
+    facts = Facts(by_class)
+    assert len(torch.unique(facts.batch[1])) == 1
+    assert scores_classes(facts)
+    one = experiment(mlp(), ((X[y == 1], y[y == 1]), None), loss=Focal())
+    assert scores_classes(Facts(one))
+    broken = experiment(mlp(), blobs(), loss=lambda o, y: Focal()(o, y) * float("nan"))
+    assert scores_classes(Facts(broken))
+
+
+def test_asking_whether_a_loss_knows_classes_leaves_it_and_the_generator_as_they_are() -> None:
+    facts = Facts(experiment(mlp(), blobs(), loss=Focal()))
+    assert facts.loss.name == "other"
+    met, state = facts.exp.loss.met.clone(), torch.get_rng_state()
+    assert scores_classes(facts)
+    assert torch.equal(met, facts.exp.loss.met)
+    assert torch.equal(state, torch.get_rng_state())
+
+
 def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(2, 2, hidden=2), rings())

@@ -14,6 +14,7 @@ from gipi.doctor.facts import FEW, first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rewire import Edited
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ ADVICE = (
     "let every operation run over the dimensions of a row: look at reshape, permute, softmax(dim), "
     "mean(0) and batch_first"
 )
-RECURRENT = ("lstm", "gru", "rnn")
+OVER_TIME = ("lstm", "gru", "rnn", "attention")
 MOVES = 1e-4
 """Standard deviations by which an output must move when another row is changed."""
 
@@ -135,7 +136,7 @@ def _own_statistics(facts: Facts, module: str) -> bool:
 def suspects(facts: Facts) -> tuple[tuple[str, ...], str]:
     """Return names of what is known to run over the batch, and the edit that belongs to it."""
     count = len(facts.batch[1])
-    turned = {op.module for op in facts.tape.ops if op.kind in RECURRENT
+    turned = {op.module for op in facts.tape.ops if op.kind in OVER_TIME
               and op.inputs[0].ndim == 3 and op.inputs[0].shape[1] == count
               and op.inputs[0].shape[0] != count}  # fmt: skip
     names = [n for n, m in facts.exp.model.named_modules() if _sideways(m) and n not in turned]
@@ -204,23 +205,29 @@ def softmax_last(exp: Experiment) -> str:
 
 
 def _apart(exp: Experiment, model: nn.Module, *, like: Any = None) -> Any:
-    """Return the outputs of a few rows where rows do not see each other (or as they are)."""
-    xb = first_rows(next(iter(batches(exp, 0)))[0], FEW)
-    changed = with_other_row(xb)
+    """Return the outputs of a few rows where rows do not see each other (or as they are).
+
+    The first row is changed, then the last: what mixes may hide either.
+    """
+    with seeded(exp):
+        xb = first_rows(next(iter(batches(exp, 0)))[0], FEW)
+    last = rows_of(xb) - 1
     with peeking(exp), torch.no_grad():
         model.eval()
         try:
             one = call(model, xb)
             if like is None:
                 return one
-            other = call(model, changed)
+            others = {row: call(model, with_other_row(xb, row)) for row in (0, last)}
         except (RuntimeError, ValueError, IndexError):
             return None if like is None else False
         finally:
             model.train()
     if one.shape != like.shape:
         return False
-    return float((one[1:] - other[1:]).abs().max()) <= MOVES * (float(one.std()) + 1e-12)
+    most = MOVES * (float(one.std()) + 1e-12)
+    return all(float((one - other)[torch.arange(len(one)) != row].abs().max()) <= most
+               for row, other in others.items())  # fmt: skip
 
 
 RULE = Rule(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from gipi.doctor.copies import duplicate
-from gipi.doctor.experiment import batches, call, whole
+from gipi.doctor.experiment import batches, call, tensors, whole
+from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.probes import compared, horizon, loss_on
+from gipi.doctor.probes import after_steps, compared, first_batches, horizon, loss_on
 from gipi.doctor.rule import Rule
 from gipi.doctor.seeded import seeded
 
@@ -31,9 +35,10 @@ TIMES = 1.5
 MISSED, LATE_MISSED = 0.3, 0.3
 RENEWED = 16
 """Batches from which statistics are taken anew."""
-LUCK, BY_LUCK, SURE = 8, 0.1, 2.0
-"""Batches each of which might have been the last one where that alone is remembered, the share of
-the progress that they must cost in the mean, and how many of its standard errors."""
+LUCK, LEAST_LUCK, BY_LUCK, SURE = 8, 5, 0.1, 2.4
+"""Batches each of which might have been the last one where that alone is remembered, and how many
+there must be; the share of the progress that they must cost in the mean, and how many of its
+standard errors: the 97.5 % point of Student's t of 7 degrees of freedom is 2.36."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -111,15 +116,18 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if finding.phase == "before":
         begin = loss_on(exp, *rows)
         steps = horizon(exp, low=50)
+        if finding.evidence["momentum"] > FAST:
+            facts.passes += steps + 2 * LUCK + RENEWED + 2
+            # Nothing else of training depends on running statistics: one trial gives the weights.
+            twin = after_steps(exp, steps)[1]
+            other = loss_on(renewed_statistics(twin), *rows)
+            return _by_luck(finding, _last_batches(twin, rows), other, begin)
         try:
             trial = compared(exp, {"own": None, "usual": usual}, steps=steps)
         except CannotRepair:
             return None
         facts.passes += 2 * steps + 3
         own, other = (loss_on(trial.twins[n], *rows) for n in ("own", "usual"))
-        if finding.evidence["momentum"] > FAST:
-            facts.passes += 2 * LUCK
-            return _by_luck(finding, _last_batches(trial.twins["own"], rows), other, begin)
     else:
         begin = float(finding.evidence["first_loss"])
         own, other = loss_on(exp, *rows), loss_on(renewed_statistics(exp), *rows)
@@ -138,11 +146,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 def _by_luck(finding: Finding, own: list[float], other: float, begin: float) -> Finding | None:
     """Return the finding where the last batch, whichever it is, costs much of the progress.
 
-    Running statistics change nothing of training: the weights are those of usual momentum, and one
-    evaluation would tell of one batch alone.
+    own    losses of one net, each with the statistics of another batch
+    other  its loss with those of many batches: usual momentum lags behind in a short trial
     """
     losses = torch.tensor(own, dtype=torch.float64)
-    if len(losses) < 2 or not math.isfinite(other) or not bool(losses.isfinite().all()):
+    if len(losses) < LEAST_LUCK or not math.isfinite(other) or not bool(losses.isfinite().all()):
         return None
     mean, se = float(losses.mean()), float(losses.std()) / math.sqrt(len(losses))
     progress = max(begin - other, 0.2 * abs(begin), 1e-12)
@@ -155,16 +163,31 @@ def _by_luck(finding: Finding, own: list[float], other: float, begin: float) -> 
 
 
 def _last_batches(exp: Experiment, rows: tuple[Any, Any]) -> list[float]:
-    """Return the loss of some rows after each of a few more batches has left its statistics."""
-    twin, found = duplicate(exp), list[float]()
-    for number, (xb, _) in enumerate(batches(twin, 1)):
-        if number >= LUCK:
-            break
-        with seeded(twin), torch.no_grad():
-            twin.model.train()
-            call(twin.model, twin.transform(xb) if twin.transform is not None else xb)
-        found.append(loss_on(twin, *rows))
+    """Return the loss of some rows after each of a few batches has left its statistics.
+
+    Each is as large as the last batch of an epoch, which may be the rest of the rows: that one
+    stands before every evaluation. Where an epoch has fewer batches, those of the next ones come.
+    """
+    twin, found, rest = duplicate(exp), list[float](), _rest(exp)
+    with seeded(twin), torch.no_grad():
+        for xb, _ in islice(first_batches(twin, LUCK), LUCK):
+            given = twin.transform(xb) if twin.transform is not None else xb
+            for part in (given, first_rows(given, rest))[: 2 if rest else 1]:
+                twin.model.train()
+                call(twin.model, part)
+            found.append(loss_on(twin, *rows))
     return found
+
+
+def _rest(exp: Experiment) -> int:
+    """Return the rows of an epoch's last batch where it is not a full one; 0 where it is."""
+    pair, loader = tensors(exp.train), exp.train
+    if pair is not None:
+        return len(pair[0]) % exp.batch_size
+    if not isinstance(loader, DataLoader) or loader.drop_last or loader.batch_size is None:
+        return 0
+    rows = len(loader.sampler) if isinstance(loader.sampler, Sized) else 0
+    return rows % loader.batch_size
 
 
 def norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
@@ -223,6 +246,6 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120 + 2 * LUCK,
+    passes=120 + 2 * LUCK + RENEWED,
     causes=("underfit",),
 )

@@ -109,8 +109,8 @@ def tight(moves: Sequence[Moved]) -> float | None:
 def unclipped(norm: float) -> Change:
     """Return the change to the plain step with the gradient's norm clipped at `norm`.
 
-    It fits a step that is the plain one but for its clipping: the finding saw that the gradients
-    point the same way.
+    It fits a step that is the plain one but for its clipping: the finding saw that gradients point
+    the same way, or that they are the fresh ones cut value by value.
     """
 
     def change(exp: Experiment) -> str:

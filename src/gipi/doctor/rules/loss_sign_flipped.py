@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gipi.doctor.copies import peeking
 from gipi.doctor.ends import class_width
 from gipi.doctor.experiment import call
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +29,8 @@ STEPS = 20
 WORSE, OPPOSED, OPPOSITE = 0.2, 0.3, -0.5
 """Nats by which the truth must have become less likely after `STEPS`, of numbers the fall of their
 correlation with the targets, and the correlation below which any fall is enough."""
+WAYS, FAR = 3, (0.1, 1.0, 10.0)
+"""Random directions away from the targets, and deviations of the targets gone along each."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -56,10 +60,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if wide is None:
         return None
     losses, twin = after_steps(facts.exp, STEPS)
-    facts.passes += STEPS
+    facts.passes += STEPS + 2
     with torch.no_grad():
-        after = F.cross_entropy(call(twin.model, xb).movedim(wide[0], 1), yb.long())
-        first = F.cross_entropy(facts.outputs.movedim(wide[0], 1), yb.long())
+        first, after = (F.cross_entropy(said.movedim(wide[0], 1), yb.long())
+                        for said in (_said(facts.exp, xb), _said(twin, xb)))  # fmt: skip
     if not float(after) > float(first) + WORSE:
         return None
     return finding.but(confirmed=True, evidence={
@@ -104,35 +108,58 @@ def _prefers_wrong(facts: Facts) -> bool:
         return False
     push = F.one_hot(y, wide[1]).movedim(-1, wide[0]).to(said.dtype)
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for start in (said, torch.randn(said.shape, generator=generator).to(said)):
-            try:
-                low, mid, high = (float(facts.exp.loss(start + s * push, y)) for s in (-1, 0, 1))
-            except (RuntimeError, ValueError, IndexError, TypeError):
-                return False
-            if not low < mid < high:
-                return False
+    for start in (said, torch.randn(said.shape, generator=generator).to(said)):
+        try:
+            low, mid, high = (_loss(facts, start + s * push) for s in (-1, 0, 1))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        if not low < mid < high:
+            return False
     return True
 
 
 def _drives_away(facts: Facts) -> bool:
-    """Whether a loss of numbers rises all the way to the target, wherever outputs are."""
+    """Whether a loss of numbers rises all the way to the target, and is highest there.
+
+    A loss may well rise on the way and be right: outputs may be logarithms, rates, precisions,
+    energies, which are large where the target is small. Nothing singles out the target itself then.
+    An error whose sign is turned is highest where there is none: it falls from there on all ways.
+    """
     said, y = facts.outputs, facts.batch[1]
     if facts.kind not in ("numbers", "reconstruct") or not isinstance(said, Tensor):
         return False
     if said.shape != y.shape or y.numel() < 2 or not bool(y.isfinite().all()):
         return False
     generator = torch.Generator().manual_seed(0)
-    spread = y.std() * torch.randn(said.shape, generator=generator).to(said)
-    with torch.no_grad():
-        for start in (said, y.mean() + spread):
-            try:
-                path = [float(facts.exp.loss(start + s * (y - start), y)) for s in (0, 0.5, 1)]
-            except (RuntimeError, ValueError, IndexError, TypeError):
-                return False
+    random = [torch.randn(said.shape, generator=generator).to(said) for _ in range(1 + WAYS)]
+    spread = y.std()
+    try:
+        for start in (said, y.mean() + spread * random[0]):
+            path = [_loss(facts, start + s * (y - start)) for s in (0, 0.5, 1)]
             if not path[0] < path[1] < path[2]:
                 return False
-    return True
+        there = _loss(facts, y)
+        return all(_loss(facts, y + s * far * spread * way) < there
+                   for way in random[1:] for far in FAR for s in (-1, 1))  # fmt: skip
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+
+
+def _loss(facts: Facts, said: Tensor) -> float:
+    """Return the loss of some outputs for the first batch; a loss module stays as it is."""
+    with peeking(facts.exp), seeded(facts.exp), torch.no_grad():
+        return float(facts.exp.loss(said, facts.batch[1]))
+
+
+def _said(exp: Experiment, xb: Any) -> Any:
+    """Return the outputs in training mode, as steps see them, or in the other where that fails."""
+    with peeking(exp), seeded(exp), torch.no_grad():
+        exp.model.train()
+        try:
+            return call(exp.model, xb)
+        except (RuntimeError, ValueError):  # a batch norm that is given one row
+            exp.model.eval()
+            return call(exp.model, xb)
 
 
 def _opposed(facts: Facts, finding: Finding) -> Finding | None:
@@ -142,9 +169,9 @@ def _opposed(facts: Facts, finding: Finding) -> Finding | None:
     """
     xb, yb = facts.batch
     losses, twin = after_steps(facts.exp, STEPS)
-    facts.passes += STEPS
+    facts.passes += STEPS + 2
     with torch.no_grad():
-        first, after = (_alike(said, yb) for said in (facts.outputs, call(twin.model, xb)))
+        first, after = (_alike(_said(exp, xb), yb) for exp in (facts.exp, twin))
     if not (after < first - OPPOSED or after < min(first, OPPOSITE)):
         return None
     return finding.but(confirmed=True, evidence={
@@ -188,6 +215,6 @@ RULE = Rule(
     source="Bottou 2012, Stochastic Gradient Descent Tricks (verify the gradients)",
     before=before,
     confirm=confirm,
-    passes=STEPS,
+    passes=STEPS + 2,
     causes=(*DYNAMICS, "bad_init_scale"),
 )

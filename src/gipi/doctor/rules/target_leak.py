@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,9 @@ SURE = 0.99
 """Explained share from which on one column is the target under another name."""
 FLAG = 0.95
 """The same of a column that marks classes by as few values: some of its marks may be wrong."""
+WRONG, QUANTILE = 0.01, 1.645
+"""Share of wrong marks up to which such a column is a leak and no good test, and the quantile of
+the normal distribution by which it must be sure: 95 %, of one side."""
 TIMES, TIMES_FLAG = 5.0, 10.0
 """Times as much as by the column that must be left unexplained by all others together."""
 NEXT = 0.85
@@ -78,8 +82,31 @@ def before(facts: Facts) -> Iterator[Finding]:
     if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
         return
     held = leaks if plain and X.ndim == 2 else []
-    yield _finding([_name(names, X, j) for j in leaks[:8]], held, best, following, rest,
-                   table=X.ndim == 2)  # fmt: skip
+    found = _finding([_name(names, X, j) for j in leaks[:8]], held, best, following, rest,
+                     table=X.ndim == 2)  # fmt: skip
+    if best >= SURE:
+        yield found
+        return
+    assert train.label is not None  # numbers have no marks
+    wrong = min(most_wrong(x[:, j], train.label) for j in leaks)
+    sure = wrong <= WRONG
+    yield found.but(severity="problem" if sure else "hint", confirmed=sure,
+                    evidence={**found.evidence, "most_wrong": wrong})  # fmt: skip
+
+
+def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
+    """Return the upper bound of the share of rows whose mark is that of another class.
+
+    Wilson 1927: (p + z²/2n + z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n), with p the share of the rows.
+    """
+    mark, label = (torch.unique(v, return_inverse=True)[1] for v in (mark_n, label_n))
+    n, classes = len(mark), int(label.max()) + 1
+    pairs = torch.bincount(mark * classes + label, minlength=(int(mark.max()) + 1) * classes)
+    p = 1 - float(pairs.view(-1, classes).amax(1).sum()) / n
+    z = QUANTILE
+    return (p + z * z / (2 * n) + z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)) / (
+        1 + z * z / n
+    )
 
 
 def _marks(x_nd: Tensor, classes: int) -> Tensor:
