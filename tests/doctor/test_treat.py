@@ -99,7 +99,7 @@ def test_the_option_that_does_best_in_short_is_run_first() -> None:
 
 
 def test_the_run_as_it_was_is_trained_to_its_end_and_stays_with_the_diagnosis() -> None:
-    """So it is where a late change is far ahead early: a slow run may have its best at its end."""
+    """It is what others compare with, and what a second treatment begins with."""
 
     def never(_):
         message = "it does not fit"
