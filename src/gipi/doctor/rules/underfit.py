@@ -72,16 +72,16 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # Augmented rows are more than the simple learner was asked: a net that still learns from them
     # is not too small, and stands where its planned end has found it.
     late = facts.exp.transform is not None and falling
-    told = _of_kept(told, found, facts) if share_kept(facts) > KEPT else told
+    told = _of_kept(told, found, now, facts) if share_kept(facts) > KEPT else told
     yield told.but(severity="hint") if late else told
 
 
-def _of_kept(told: Finding, found: Bar, facts: Facts) -> Finding:
+def _of_kept(told: Finding, found: Bar, now: float, facts: Facts) -> Finding:
     """Return the finding for a net that is mostly what it was before the run.
 
-    Features that were learned elsewhere are worth what they are worth: where a linear function of
-    them tells new rows no better, the net is not too small. Where it does, what reads them was
-    trained badly, and it stays a problem.
+    Features that were learned elsewhere are worth what they are worth: the net is not too small for
+    that. But where a linear function of them tells new rows as well as the simple learner does, and
+    better than the net its own, what reads them was trained badly: it stays a problem.
     """
     able = told_by_kept(facts)
     if math.isnan(able):
@@ -90,7 +90,8 @@ def _of_kept(told: Finding, found: Bar, facts: Facts) -> Finding:
             message=f"{told.message}; most weights stay as they are",
         )  # fmt: skip
     said = told.but(evidence={**told.evidence, "linear_on_kept_layers": able})
-    if not _beaten(found, able, facts.start or facts):
+    first = facts.start or facts
+    if not _beaten(found, able, first) and _beaten(replace(found, best=able), now, first):
         return replace(
             said,
             message=f"{told.message}; the layers that stay as they are hold what is needed: a "
