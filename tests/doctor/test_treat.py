@@ -11,7 +11,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis, diagnose
 from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.play import play
-from gipi.doctor.proof import Proof, compare, side_by_side
+from gipi.doctor.proof import Proof, compare, scores, side_by_side
 from gipi.doctor.rates import times_lr
 from gipi.doctor.rules.unused_parameters import RULE as UNUSED
 
@@ -96,6 +96,47 @@ def test_the_option_that_does_best_in_short_is_run_first() -> None:
     assert treatment is not None
     assert treatment.experiment.optimizer.param_groups[0]["lr"] == 0.01
     assert treatment.passes <= 2.5 * exp.total_steps
+
+
+def test_the_run_as_it_was_is_trained_to_its_end_and_stays_with_the_diagnosis() -> None:
+    """It is what others compare with, and what a second treatment begins with."""
+
+    def never(_):
+        message = "it does not fit"
+        raise CannotRepair(message)
+
+    for repair, mended in (
+        (Repair("x 1000", times_lr(1000.0)), True),
+        (Repair("no", never), False),
+    ):
+        diagnosis = Diagnosis(made(1e-5), [found(repair)])
+        treatment = diagnosis.repair()
+        assert (treatment is not None) == mended
+        assert diagnosis.trace is not None
+        assert diagnosis.trained is not None
+        assert diagnosis.trace.done == 1
+        assert treatment is None or treatment.before == scores(diagnosis.trained)
+
+
+def test_a_change_that_is_ahead_at_half_of_a_long_warm_up_and_worse_at_its_end_is_not_kept() -> (
+    None
+):
+    exp = made(0.01, 900, epochs=20)
+    n = exp.total_steps
+    exp.scheduler = torch.optim.lr_scheduler.LambdaLR(
+        exp.optimizer, lambda i: min(1.0, (i / n / 0.8) ** 10) + 1e-7
+    )
+    exp.scheduler_every = "step"
+
+    def low(now) -> str:
+        now.scheduler = None
+        for group in now.optimizer.param_groups:
+            group["lr"] = 5e-4
+        return "a rate of 0.0005 throughout"
+
+    diagnosis = Diagnosis(exp, [found(Repair("no warm-up", low))])
+    assert diagnosis.repair() is None
+    assert "no repair proved better" in diagnosis.why_not
 
 
 def test_an_option_that_does_not_fit_is_passed_over_and_named() -> None:

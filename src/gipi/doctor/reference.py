@@ -21,6 +21,8 @@ from gipi.doctor.seeded import seeded
 from gipi.doctor.tape import Op, Tape, same_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
@@ -30,6 +32,8 @@ WIDTH = 256
 COLUMNS = 2000
 """Inputs of more columns are left alone."""
 NEAR = 7
+PENALTY = 3e-2
+"""Of the ridge on features, times their mean square."""
 LEAST = 20
 """New rows, at least."""
 LEAST_COLUMNS = 16
@@ -182,17 +186,10 @@ def _bar(facts: Facts) -> Bar | None:
         return None
     if facts.kind == "numbers" and facts.loss.name not in ("mse", "mae", "huber"):
         return None  # outputs may be logarithms, quantiles or spreads
-    seen = whole(exp.train, ROWS, exp.device)
-    unseen = whole(exp.val, UNSEEN, exp.device)
-    if seen is None or not isinstance(seen[0], Tensor) or not isinstance(seen[1], Tensor):
+    rows = _splits(exp)
+    if rows is None or rows[0][0][0].numel() > COLUMNS:
         return None
-    if unseen is None:
-        cut = len(seen[0]) * 3 // 4
-        order = torch.randperm(len(seen[0]), generator=torch.Generator().manual_seed(0))
-        X, y = seen[0][order], seen[1][order]
-        seen, unseen = (X[:cut], y[:cut]), (X[cut:], y[cut:])
-    if len(seen[0]) < 50 or len(unseen[0]) < LEAST or seen[0][0].numel() > COLUMNS:
-        return None
+    seen, unseen = rows
     A, B = _columns(seen[0], unseen[0])
     if not (bool(torch.isfinite(A).all()) and bool(torch.isfinite(B).all())):
         return None
@@ -203,33 +200,73 @@ def _bar(facts: Facts) -> Bar | None:
     B, far = B[fresh], far[fresh]
     ya, yb = seen[1].cpu().reshape(len(A), -1), unseen[1].cpu()[fresh].reshape(len(B), -1)
     numbers = facts.kind == "numbers"
-    if not numbers and ya.shape[1] > 1:
+    T = _targets(ya, yb, numbers=numbers)
+    if T is None:
         return None
-    if numbers:
-        T = ya.double()
-    else:
-        classes = int(max(ya.max(), yb.max())) + 1
-        if classes > 100:
-            return None
-        T = F.one_hot(ya.long().clamp_min(0).flatten(), classes).double()
-
-    def score(told: Tensor, y: Tensor) -> float:
-        if numbers:
-            return _explained(told, y.double())
-        return float((told.argmax(1) == y.flatten().long()).double().mean())
 
     generator = torch.Generator().manual_seed(0)
     W = torch.randn(A.shape[1], WIDTH, generator=generator, dtype=torch.float64)
     W = W * (2 / A.shape[1]) ** 0.5
     b = torch.rand(WIDTH, generator=generator, dtype=torch.float64) - 0.5
     features = [torch.cat([M, (M @ W + b).relu()], 1) for M in (A, B)]
-    wide = score(_ridge(features[0], T, features[1], 3e-2), yb)
+    wide = _told(_ridge(features[0], T, features[1], PENALTY), yb, numbers=numbers)
     near = far.topk(min(NEAR, len(A)), largest=False).indices
-    close = score(T[near].mean(1), yb)
-    linear = score(_ridge(A, T, A, 1e-4), ya)
+    close = _told(T[near].mean(1), yb, numbers=numbers)
+    linear = _told(_ridge(A, T, A, 1e-4), ya, numbers=numbers)
     best = max(wide, close)
     spread = (best * (1 - best)) ** 0.5 if not numbers and 0 < best < 1 else 0.5
     return Bar(best, spread / len(B) ** 0.5, linear)
+
+
+def linear_of(facts: Facts, look: Callable[[Tensor], Tensor | None]) -> float:
+    """Return what the best linear function of `look(rows)` tells of new rows; NaN for none.
+
+    In the measure of the bar, by ridge regression.
+    """
+    rows = _splits(facts.exp)
+    if rows is None:
+        return float("nan")
+    (X, y), (new, truth) = rows
+    made, fresh = look(X), look(new)
+    if made is None or fresh is None or made[0].numel() > COLUMNS:
+        return float("nan")
+    A, B = _columns(made, fresh)
+    numbers = facts.kind == "numbers"
+    ya, yb = y.cpu().reshape(len(A), -1), truth.cpu().reshape(len(B), -1)
+    T = _targets(ya, yb, numbers=numbers)
+    if T is None or not bool(A.isfinite().all() and B.isfinite().all()):
+        return float("nan")
+    return _told(_ridge(A, T, B, PENALTY), yb, numbers=numbers)
+
+
+def _splits(exp: Experiment) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    """Return rows to fit on and new ones: of the training rows where there are no others."""
+    seen = whole(exp.train, ROWS, exp.device)
+    unseen = whole(exp.val, UNSEEN, exp.device)
+    if seen is None or not isinstance(seen[0], Tensor) or not isinstance(seen[1], Tensor):
+        return None
+    if unseen is None:
+        cut = len(seen[0]) * 3 // 4
+        order = torch.randperm(len(seen[0]), generator=torch.Generator().manual_seed(0))
+        X, y = seen[0][order], seen[1][order]
+        seen, unseen = (X[:cut], y[:cut]), (X[cut:], y[cut:])
+    return None if len(seen[0]) < 50 or len(unseen[0]) < LEAST else (seen, unseen)
+
+
+def _targets(y: Tensor, new: Tensor, *, numbers: bool) -> Tensor | None:
+    """Return what a linear function is fitted to: the numbers, or a column a class."""
+    if numbers:
+        return y.double()
+    classes = int(max(y.max(), new.max())) + 1
+    if y.shape[1] > 1 or classes > 100:
+        return None
+    return F.one_hot(y.long().clamp_min(0).flatten(), classes).double()
+
+
+def _told(told: Tensor, y: Tensor, *, numbers: bool) -> float:
+    if numbers:
+        return _explained(told, y.double())
+    return float((told.argmax(1) == y.flatten().long()).double().mean())
 
 
 def _columns(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

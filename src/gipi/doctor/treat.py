@@ -10,13 +10,12 @@ from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.gone import remaining
-from gipi.doctor.halfway import as_far_as_needed
-from gipi.doctor.play import play
+from gipi.doctor.play import attempt, play
 from gipi.doctor.proof import Proof, compare, scores, side_by_side
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
-    from gipi.doctor.finding import Finding, Measure, Repair
+    from gipi.doctor.finding import Finding, Repair
     from gipi.doctor.trace import Trace
 
 TRIAL = 0.15
@@ -51,9 +50,7 @@ class Treatment:
     experiment  the repaired copy, trained; the one that was diagnosed is untouched
     changes     what was changed, in words, in order
     cured       codes of the findings that the changes belong to
-    before, after  score (more is better) and loss of the validation rows of the old and new run;
-                of the old one as it stood at half of its steps, where it was far behind by then
-                and not trained further
+    before, after  score (more is better) and loss of the validation rows of the old and new run
     proof       how they compare by the metric, or the loss as asked: where that may rightly get
                 worse a change was kept on other grounds
     grounds     for every kept run of changes, the figures by which it was kept
@@ -110,7 +107,11 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
         diagnosis.why_not = _why_not(diagnosis)
         return None
     course = _Course(exp, roots(diagnosis.findings), int(budget * exp.total_steps))
-    course.old = course.best = diagnosis.trained
+    if diagnosis.trained is None:
+        diagnosis.trained = duplicate(exp)
+        diagnosis.trace = attempt(diagnosis.trained)
+        course.spent += diagnosis.trace.step
+    old = course.best = diagnosis.trained
     exact = course.curing([(f, rs[0]) for f, rs in chosen if rs[0].proof == "exact"])
     if exact:
         course.take([f for f, _ in exact], [[r for _, r in exact]])
@@ -118,12 +119,10 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
         others = [r for r in repairs if r.proof != "exact"]
         if others and not any(finding is cured for cured in course.cured):
             course.take([finding], [[r] for r in others])
-    if diagnosis.trained is None:
-        diagnosis.trained, diagnosis.trace = course.old, course.trace
-    old, twin = course.old, course.best
-    if not course.accepted or old is None or twin is None:
+    if not course.accepted:
         diagnosis.why_not = "no repair proved better: " + "; ".join(course.rejected)
         return None
+    twin = course.best
     return Treatment(
         twin, course.changes, [f.code for f in course.cured], scores(old), scores(twin),
         compare(old, twin), course.grounds, course.rejected, course.spent, exp,
@@ -132,11 +131,7 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
 
 @dataclass
 class _Course:
-    """A treatment under way: what was kept, what it cost, and the run that is best so far.
-
-    old    the run as it was, which is trained when the first changed one is to be compared with it
-    trace  of it, where it was trained here; cut: it was not trained to its end
-    """
+    """A treatment under way: what was kept, what it cost, and the run that is best so far."""
 
     exp: Experiment
     problems: list[Finding]
@@ -147,35 +142,7 @@ class _Course:
     cured: list[Finding] = field(default_factory=list)
     grounds: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
-    best: Experiment | None = None
-    old: Experiment | None = None
-    trace: Trace | None = None
-    cut: bool = False
-
-    def compared(
-        self, twin: Experiment, trace: Trace | None, *, wanted: str, measure: Measure | None
-    ) -> Proof:
-        """Compare a changed run with the one that is best so far.
-
-        trace  of the changed run: the one as it was is trained until it is known to be far behind;
-               None: to its end. So it is where half of it does not prove what is wanted.
-        """
-        if self.best is None or (self.cut and trace is None and self.best is self.old):
-            self._as_it_was(trace)
-        assert self.best is not None
-        proof = compare(self.best, twin, measure=measure)
-        if self.cut and self.best is self.old and not proof.holds(wanted):
-            self._as_it_was(None)
-            proof = compare(self.best, twin, measure=measure)
-        return proof
-
-    def _as_it_was(self, changed: Trace | None) -> None:
-        self.best = self.old = duplicate(self.exp)
-        self.trace = as_far_as_needed(self.old, changed)
-        self.spent += self.trace.step
-        self.cut = changed is not None and self.trace.broken is None and self.trace.done < 1
-        if self.cut:  # what is saved is not for more repairs
-            self.allowed -= self.trace.planned - self.trace.step
+    best: Experiment = field(init=False)
 
     def found(self, finding: Finding) -> int:
         """Return how many problems of a finding's code there were."""
@@ -228,21 +195,17 @@ class _Course:
             start = duplicate(twin) if seen else None
             trace = play(twin, quiet=True)
             self.spent += trace.step
-            left = [
-                f.code for f in seen
-                if start is not None
-                and remaining(f.code, start, trained=(twin, trace)) >= self.found(f)
-            ]  # fmt: skip
-            # By another measure, or of a change that is not kept, half a run proves nothing.
-            other = None if left or measure is not None else trace
-            proof = self.compared(twin, other, wanted=wanted, measure=measure)
+            proof = compare(self.best, twin, measure=measure)
             figures = (
                 f"{', '.join(said)}: {'' if measure is None else measure.name + ' '}"
                 f"{proof.before:.4g} -> {proof.after:.4g}, "
                 f"gain {proof.gain:.3g} with a standard error of {proof.se:.3g}"
             )
-            if self.cut and self.best is self.old and self.trace is not None:
-                figures += f" (as it was it was far behind after {self.trace.step} steps and ended)"
+            left = [
+                f.code for f in seen
+                if start is not None
+                and remaining(f.code, start, trained=(twin, trace)) >= self.found(f)
+            ]  # fmt: skip
             if left:
                 figures += f"; {', '.join(left)} is still there"
             beaten = kept is not None and not (

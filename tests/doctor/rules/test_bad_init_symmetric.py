@@ -68,6 +68,23 @@ def test_zero_heads_branches_positions_and_usual_weights_are_silent() -> None:
     assert findings(experiment(one, single), RULE) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "hidden", "more"),
+    [(nn.LSTM, 1, {}), (nn.GRU, 1, {}), (nn.LSTM, 16, {}), (nn.LSTM, 16, {"proj_size": 2})],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections")  # torch says how it runs them
+def test_recurrent_layers_as_they_are_drawn_are_silent(kind, hidden, more) -> None:
+    """Also where a gate has one unit, which is equal to none, and where a state is projected."""
+    torch.manual_seed(0)
+    net = Recurrent(hidden=hidden)
+    net.body = kind(2, hidden, batch_first=True, **more)
+    net.head = nn.Linear(more.get("proj_size", hidden), 2)
+    exp = experiment(net, waves(), epochs=3)
+    assert findings(exp, RULE) == []
+    if hidden > 1:
+        assert named(experiment(filled(net, 0.1, biases=True), waves()), RULE)
+
+
 def test_recurrent_matrices_without_gates_are_drawn_orthogonal() -> None:
     exp = experiment(nn.ModuleDict({"rnn": nn.RNN(2, 8), "gru": nn.GRU(2, 8)}), blobs())
     for p in exp.model.parameters():

@@ -11,26 +11,28 @@ from gipi.doctor.play import play
 from gipi.doctor.rules.catastrophic_forgetting import RULE, replay, replayed, score
 
 
-def after_an_old_task():
-    torch.manual_seed(0)
+def after_an_old_task(seed: int):
+    torch.manual_seed(seed)
     old, model = blobs(400, seed=100), mlp()
     play(experiment(model, old, epochs=6))
     return model, old[1]
 
 
-def test_a_lost_task_is_named_replayed_and_undone() -> None:
-    model, old = after_an_old_task()
+@pytest.mark.parametrize("seed", range(2))
+def test_a_lost_task_is_named_replayed_and_undone(seed) -> None:
+    model, old = after_an_old_task(seed)
     exp = experiment(model, blobs(400), declared={"old_task": old}, epochs=8)
     diagnosis = seen(exp, RULE, train=True)
     first = diagnosis.findings[0]
     assert (first.code, first.severity) == ("catastrophic_forgetting", "problem")
-    assert first.evidence["before"] > 0.9 > first.evidence["now"]
+    assert first.evidence["before"] > max(0.9, first.evidence["now"] + 0.05)
     treatment = diagnosis.repair()
     assert treatment is not None
     kept, lost = score(treatment.experiment, old), score(diagnosis.trained, old)
     assert kept is not None
     assert lost is not None
-    assert kept[0] > lost[0] + 0.02
+    assert kept[0] > 0.9  # of 160 rows about 0.98 were right before, and 0.5 to 0.65 are without it
+    assert lost[0] < 0.75
     assert treatment.undo() is exp
 
 

@@ -48,6 +48,27 @@ def test_means_of_few_noisy_steps_swing_by_chance_alone() -> None:
         assert [f.code for f in during(Facts(exp), trace)] == ["oscillating_loss"]
 
 
+def test_whole_epochs_of_unlike_batches_swing_by_no_chance() -> None:
+    """Every one has each row once: what batches differ by is in all of their means alike."""
+    exp = heavy(0.9, 0.02)
+    unlike = torch.randn(10, generator=torch.Generator().manual_seed(0)).tolist()
+    swing = [2.0 + v + (0.25 if e % 2 else -0.25) for e in range(20) for v in unlike]
+    assert [f.code for f in during(Facts(exp), Trace(200, 10, losses=swing))] == [RULE.code]
+    even = [2.0 + v for _ in range(20) for v in unlike]
+    assert list(during(Facts(exp), Trace(200, 10, losses=even))) == []
+    loop = Trace(200, 10, losses=swing, open=True)  # of one's own: what an epoch is nobody knows
+    assert list(during(Facts(exp), loop)) == []
+
+
+def test_a_swing_of_a_few_steps_is_no_noise_of_its_own() -> None:
+    exp = heavy(0.9, 0.02)
+    for per_epoch, planned in ((2, 400), (150, 400)):
+        steps = 200 if per_epoch == 2 else 36
+        losses = [3.0] * 4 + [1 + 0.5 * (-1) ** (i // 2) for i in range(steps - 4)]
+        trace = Trace(planned, per_epoch, losses=losses)
+        assert [f.code for f in during(Facts(exp), trace)] == [RULE.code]
+
+
 def test_momentum_that_outlasts_the_run_is_named_though_no_epoch_shows_a_swing() -> None:
     exp = heavy(0.99, 0.01)
     steps, trace = exp.total_steps, Trace(exp.total_steps, exp.steps_per_epoch)

@@ -35,19 +35,42 @@ def test_a_net_of_two_units_is_named_in_the_run() -> None:
     assert [f.code for f in seen(exp, RULE, train=True).problems] == ["underfit"]
 
 
-def test_features_that_are_kept_on_purpose_are_worth_a_hint() -> None:
-    for kept, severity in ((True, "hint"), (False, "problem")):
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Linear(2, 48), nn.ReLU(), *mlp(48, 2))
-        for layer in net[:-1]:
-            layer.requires_grad_(not kept)
+def frozen(*, blind: bool, at: int = -1):
+    """Return random features, kept, below a head that is trained next to nothing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 256), nn.ReLU(), nn.Linear(256, 64), nn.ReLU(),
+                        nn.Linear(64, 2))  # fmt: skip
+    for layer in net:
+        layer.requires_grad_(layer is net[at])
+    if blind:
         with torch.no_grad():
             net[0].weight[:, 0] = 0.0  # they do not see one of the two columns
-        exp = experiment(net, rings(), lr=0.01)
-        trace = Trace(100, 10, losses=[1.0] * 100)
-        (found,) = during(Facts(exp, start=Facts(exp)), trace)
-        assert found.severity == severity
-        assert ("stay as they are" in found.message) == kept
+    return experiment(net, rings(), lr=1e-6)
+
+
+def test_frozen_layers_that_lose_what_is_needed_are_worth_a_hint() -> None:
+    trace = Trace(100, 10, losses=[1.0] * 100)
+    exp = frozen(blind=True)
+    (found,) = during(Facts(exp, start=Facts(exp)), trace)
+    assert found.severity == "hint"
+    assert "layers you froze lose" in found.message
+    assert "train more of them" in found.advice
+    for p in exp.model.parameters():
+        p.requires_grad_(True)  # the optimizer has them
+    (found,) = during(Facts(exp, start=Facts(exp)), trace)
+    assert found.severity == "problem"
+
+
+def test_a_head_that_does_not_read_what_frozen_layers_hold_is_a_problem() -> None:
+    trace = Trace(100, 10, losses=[1.0] * 100)
+    exp = frozen(blind=False)
+    (found,) = during(Facts(exp, start=Facts(exp)), trace)
+    assert found.severity == "problem"
+    assert "hold what is needed" in found.message
+    assert found.evidence["linear_on_kept_layers"] > 0.9
+    below = frozen(blind=False, at=0)  # what it may make of them is not known
+    (found,) = during(Facts(below, start=Facts(below)), trace)
+    assert found.severity == "hint"
 
 
 def test_nets_that_fit_and_noise_that_nobody_can_are_left_alone() -> None:

@@ -31,7 +31,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     gradients = [m.fresh for m in facts.moves]
     stuck = bool(gradients) and [
         n for n in layers
-        if all((g := f.get(n)) is None or (rows_equal(g, _gates(facts, n)) and g.shape[0] > 1)
+        if all((g := f.get(n)) is None or rows_equal(g, _gates(facts, n))
                for f in gradients)
     ]  # fmt: skip
     blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
@@ -79,6 +79,8 @@ def same_rows(facts: Facts) -> list[str]:
 def _gates(facts: Facts, name: str) -> int:
     """Return how many gates the rows of a matrix belong to: those of one gate are units alike."""
     owner = facts.owners.get(name)
+    if not name.rpartition(".")[2].startswith(("weight_ih", "weight_hh")):
+        return 1  # a projection has none
     return 4 if isinstance(owner, nn.LSTM) else 3 if isinstance(owner, nn.GRU) else 1
 
 
@@ -91,8 +93,12 @@ def _matrices(facts: Facts) -> list[str]:
 
 
 def rows_equal(weight: Tensor, parts: int = 1) -> bool:
-    """Whether at least half of the rows of a matrix, and of every part of it, are the first one."""
-    return all(_rows_equal(part.flatten(1)) for part in weight.chunk(parts))
+    """Whether at least half of the rows of a matrix, and of every part of it, are the first one.
+
+    A part of one row is one unit: there is none that it could be equal to.
+    """
+    pieces = weight.chunk(parts)
+    return all(len(part) > 1 and _rows_equal(part.flatten(1)) for part in pieces)
 
 
 def _rows_equal(rows: Tensor) -> bool:

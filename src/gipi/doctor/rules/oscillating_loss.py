@@ -58,7 +58,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     progress = max(trace.scale - min(means), 0.2 * abs(trace.scale))
     ups = max(s for s in steps)
     swings = size > SWING * progress and back < BACK
-    swings = swings and (momentum >= HEAVY or size > BY_CHANCE * _by_chance(trace, width))
+    if momentum < HEAVY and (width < trace.per_epoch or trace.open):
+        swings = swings and size > BY_CHANCE * _by_chance(trace, width)
     waves = momentum >= HEAVY and ups > SWING * progress
     if not swings and not waves:
         return
@@ -82,11 +83,16 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 def _by_chance(trace: Trace, width: int) -> float:
     """Return how far means of so many steps swing by who is in their batches: s / √width.
 
-    s² is half the mean square of the differences between losses of steps that follow each other:
-    what all share is not in them. Such means rise after a fall, too, by a correlation of -1/2.
+    s² is half the mean square of the differences between losses of steps that follow each other in
+    one part: what its steps share is not in them, nor how one part differs from the next. Such
+    means rise after a fall, too, by a correlation of -1/2. This holds for parts of an epoch: a
+    whole one has every row once, so that its mean has next to no such noise.
     """
-    losses = trace.losses[trace.step // 4 :]
-    squares = [(b - a) ** 2 for a, b in pairwise(losses)]
+    squares = [
+        (trace.losses[i] - trace.losses[i - 1]) ** 2
+        for i in range(trace.step // width // 4 * width, trace.step)
+        if i % width
+    ]
     return math.sqrt(sum(squares) / len(squares) / 2 / width)
 
 

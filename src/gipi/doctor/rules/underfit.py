@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.knowledge import matrices
+from gipi.doctor.kept import share_kept, told_by_kept
 from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
 
@@ -71,29 +72,39 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # Augmented rows are more than the simple learner was asked: a net that still learns from them
     # is not too small, and stands where its planned end has found it.
     late = facts.exp.transform is not None and falling
-    if _kept(facts) > KEPT:
-        yield told.but(
-            severity="hint", repairs=(),
-            message=f"{told.message}; most weights stay as they are, and what they make of the "
-            "inputs does not hold it",
-        )  # fmt: skip
-        return
+    told = _of_kept(told, found, now, facts) if share_kept(facts) > KEPT else told
     yield told.but(severity="hint") if late else told
 
 
-def _kept(facts: Facts) -> float:
-    """Return the share of the numbers in layers' matrices that the run does not train.
+def _of_kept(told: Finding, found: Bar, now: float, facts: Facts) -> Finding:
+    """Return the finding for a net that is mostly what it was before the run.
 
-    Features that were learned elsewhere are worth what they are worth: where nothing was wrong with
-    keeping them, the net is not too small for that.
+    Features that were learned elsewhere are worth what they are worth: the net is not too small for
+    that. But where a linear function of them tells new rows as well as the simple learner does, and
+    better than the net its own, what reads them was trained badly: it stays a problem.
     """
-    held = dict(facts.exp.model.named_parameters())
-    layers = matrices(facts, held)
-    still = [
-        n for n in layers if not held[n].requires_grad or id(held[n]) not in facts.in_optimizer
-    ]
-    whole = sum(held[n].numel() for n in layers)
-    return sum(held[n].numel() for n in still) / whole if whole else 0.0
+    able = told_by_kept(facts)
+    if math.isnan(able):
+        return told.but(
+            severity="hint", repairs=(),
+            message=f"{told.message}; most weights stay as they are",
+        )  # fmt: skip
+    said = told.but(evidence={**told.evidence, "linear_on_kept_layers": able})
+    first = facts.start or facts
+    if not _beaten(found, able, first) and _beaten(replace(found, best=able), now, first):
+        return replace(
+            said,
+            message=f"{told.message}; the layers that stay as they are hold what is needed: a "
+            f"linear function of what they make of the inputs reaches {able:.1%}",
+            advice="a higher learning rate or a longer run for the layers that are trained",
+        )
+    return replace(
+        said, severity="hint", repairs=(),
+        message=f"{told.message}; the layers you froze lose what is needed: a linear function of "
+        f"what they make of the inputs reaches {able:.1%}",
+        advice="train more of them: requires_grad_(True), and give them to the optimizer; or take "
+        "layers that were trained on data like these",
+    )  # fmt: skip
 
 
 def _gives_back(first: Facts, now: float, *, ended: bool) -> Iterator[Finding]:

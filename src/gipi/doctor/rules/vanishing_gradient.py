@@ -11,7 +11,7 @@ from torch import nn
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
-from gipi.doctor.probes import TAIL, Trial, compared, horizon
+from gipi.doctor.probes import TAIL, Trial, after_steps, compared, end_of, horizon
 from gipi.doctor.reference import bar, code, reached
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
@@ -42,8 +42,12 @@ STUCK = 0.97
 """Share of its first value above which a loss has not fallen."""
 MISSED = 0.5
 """Share of the progress with new weights that must be missing."""
+REST = 0.5
+"""Share of the passes that are left which longer trials may take, all together."""
 FELL = 0.15
 """Share of the loss of a net that knows nothing by which the other must have come down."""
+OTHERS: dict[str, Callable[[Experiment], object]] = {"renewed": renew, "relu": rectified}
+"""Starts that may learn where a run does not."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -162,18 +166,26 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         trial = renewed(facts, own=_own(facts))
         if not _learns(trial, other, nothing):
             other = "relu"
+            if _is_dear(facts):
+                return _never(facts, finding) or finding.but(severity="hint")
             trial = _with_relu(facts, first)
     except CannotRepair:
         return None
     if not _learns(trial, other, nothing):
+        unasked = finding.phase == "steps" and _is_open(facts, trial)
         late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
         if late is None:
             never = _never(facts, finding)
             if never is not None:
                 return never
-            unasked = finding.phase == "steps" and _is_dear(facts)
             return finding.but(severity="hint") if unasked else None
         trial, other = late
+    elif nothing - trial.end("own") > FELL * abs(nothing):
+        slow = _is_slow(facts, trial, other)
+        if slow is None:
+            return finding.but(severity="hint")
+        if slow:
+            return None
     repairs = finding.repairs
     if other == "relu":  # the change that was seen to help comes first
         repairs = (repairs[-1], *repairs[:-1])
@@ -233,9 +245,22 @@ def _gone(facts: Facts, finding: Finding) -> bool:
 
 
 def _own(facts: Facts) -> list[float] | None:
-    """Return the losses of the run so far, where it is one that stands still."""
+    """Return the losses of the run so far, where it is one that stands still and they compare.
+
+    A loop of somebody's own had other rows than the few batches of it that copies are trained on,
+    and some of its losses may be none.
+    """
     trace: Trace | None = facts.notes.get("stuck")
-    return None if trace is None else trace.losses
+    steps = horizon((facts.start or facts).exp)
+    if trace is None or trace.open or trace.step < steps:
+        return None
+    return trace.losses if all(map(math.isfinite, trace.losses[:steps])) else None
+
+
+def _is_dear(facts: Facts) -> bool:
+    """Whether a training with ReLUs, at the beginning of the run, cannot be afforded."""
+    start = facts.start or facts
+    return "rectified" not in start.notes and facts.passes + horizon(start.exp) > facts.allowed
 
 
 def _with_relu(facts: Facts, first: Experiment) -> Trial:
@@ -243,9 +268,6 @@ def _with_relu(facts: Facts, first: Experiment) -> Trial:
     start = facts.start or facts
     if "rectified" not in start.notes:
         steps = horizon(first)
-        if facts.passes + steps > facts.allowed:
-            message = "no training with ReLUs can be afforded"
-            raise CannotRepair(message)
         seen = compared(first, {"relu": rectified}, steps=steps)
         start.notes["rectified"] = renewed(facts).and_also(seen)  # as it is, it was trained there
         facts.passes += steps
@@ -263,39 +285,69 @@ def longer(facts: Facts, tried: Trial, *, nothing: float) -> tuple[Trial, str] |
     """
     trace: Trace = facts.notes["stuck"]
     first = (facts.start or facts).exp
-    if trace.done < LATE:
+    names = _late(trace)
+    steps = min(trace.step, _share(facts, names))
+    size = max(1, round(TAIL * steps))
+    known = not trace.open and all(map(math.isfinite, trace.losses[-size:]))
+    if not names or not known or steps <= _length(tried):
         return None
-    changes: dict[str, Callable[[Experiment], object]] = {"renewed": renew, "relu": rectified}
-    for name in ("renewed",) if trace.done < 1 else tuple(changes):
-        steps = int(min(trace.step, facts.allowed - facts.passes))
-        if steps <= len(tried.tails["own"]) / TAIL:
-            break
+    for name in names:
         try:
-            seen = compared(first, {name: changes[name]}, steps=steps)
+            seen = compared(first, {name: OTHERS[name]}, steps=steps)
         except CannotRepair:
             continue
         facts.passes += steps
-        size = max(1, round(TAIL * steps))
         own = Trial(seen.begin, {"own": trace.losses[-size:]}, {"own": trace.losses[0]}, {})
         if _learns(both := own.and_also(seen), name, nothing):
             return both, name
     return None
 
 
-def _is_dear(facts: Facts) -> bool:
-    """Whether a trial as long as the run so far would be due, and cannot be afforded."""
+def _is_open(facts: Facts, tried: Trial) -> bool:
+    """Whether a trial as long as the run so far would be due, and cannot be made."""
     trace: Trace = facts.notes["stuck"]
-    return trace.done >= LATE and facts.passes + trace.step > facts.allowed
+    names = _late(trace)
+    if not names or trace.step <= _length(tried):
+        return False
+    return trace.open or _share(facts, names) < trace.step
+
+
+def _late(trace: Trace) -> tuple[str, ...]:
+    """Return the starts that are worth a trial as long as the run so far."""
+    return () if trace.done < LATE else ("renewed",) if trace.done < 1 else tuple(OTHERS)
+
+
+def _share(facts: Facts, names: tuple[str, ...]) -> int:
+    """Return the steps that each of some trials may take: other rules have questions as well."""
+    return int(min(REST * (facts.allowed - facts.passes) / max(1, len(names)), 1e9))
+
+
+def _length(tried: Trial) -> float:
+    return len(tried.tails["own"]) / TAIL
+
+
+def _is_slow(facts: Facts, trial: Trial, other: str) -> bool | None:
+    """Whether our own run makes up most of what it lacks in as many steps again.
+
+    None where that cannot be asked. A run that is well below what knows nothing may be a slow one.
+    But one that learns what stands at the last places of its rows, and never what stands at the
+    first, is as far below.
+    """
+    now, steps = trial.twins.get("own"), round(_length(trial))
+    if now is None or facts.passes + steps > facts.allowed:
+        return None
+    losses, _ = after_steps(now, steps)
+    facts.passes += steps
+    own, end = trial.end("own"), trial.end(other)
+    later = end_of(losses[-len(trial.tails["own"]) :], 1.0)
+    return later - end < MISSED * (own - end)
 
 
 def _learns(trial: Trial, other: str, nothing: float) -> bool:
-    """Whether the other run learns in that time and our own does not.
-
-    A run that is well below what knows nothing learns, though another one may learn faster.
-    """
+    """Whether the other run learns in that time and our own does not."""
     known = [v for v in (trial.begin, trial.firsts[other], nothing) if math.isfinite(v)]
     own, end = trial.end("own"), trial.end(other)
-    if not known or not math.isfinite(end) or nothing - own > FELL * abs(nothing):
+    if not known or not math.isfinite(end):
         return False
     fell = min(known) - end
     return fell > FELL * abs(min(known)) and own - end > MISSED * fell
