@@ -5,14 +5,13 @@ Hooks on the model, and torch's own functions while they are listened to.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-
-from gipi.doctor.followed import by_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,3 +135,13 @@ def _kept(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _kept(v) for k, v in value.items()}
     return value
+
+
+def by_rows(target: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Return targets of outputs (N, T, C) that were made flat by rows again; None for others."""
+    places = math.prod(shape[:-1])
+    if len(shape) < 3 or len(target) != places or len(target) == shape[0]:
+        return None
+    if target.ndim == 1 or target.shape[1:] == shape[-1:]:
+        return target.reshape(*shape[:-1], *target.shape[1:])
+    return None

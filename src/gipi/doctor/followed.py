@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +37,6 @@ def carried(said: Any, _: Any) -> Tensor:
     """Return the loss that a model's outputs carry, as those of `transformers` do."""
     loss: Tensor = said.loss
     return loss
-
-
-def by_rows(target: Tensor, shape: tuple[int, ...]) -> Tensor | None:
-    """Return targets of outputs (N, T, C) that were made flat by rows again; None for others."""
-    places = math.prod(shape[:-1])
-    if len(shape) < 3 or len(target) != places or len(target) == shape[0]:
-        return None
-    if target.ndim == 1 or target.shape[1:] == shape[-1:]:
-        return target.reshape(*shape[:-1], *target.shape[1:])
-    return None
 
 
 def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
