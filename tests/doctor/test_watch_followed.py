@@ -91,6 +91,40 @@ def test_a_net_that_is_judged_by_another_is_not_followed() -> None:
         assert not doctor.diagnosis.broken
 
 
+def gathered(said: Tensor, y: Tensor) -> Tensor:
+    return F.log_softmax(said, -1).gather(1, y[:, None]).mean()
+
+
+def test_classes_are_heard_as_the_loss_takes_them() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gipi.watch(model, optimizer, gathered) as doctor:
+        for chosen in torch.arange(len(X)).split(30):
+            optimizer.zero_grad()
+            gathered(model(X[chosen]), Y[chosen]).backward()
+            optimizer.step()
+    assert doctor.findings[0].code == "loss_sign_flipped"
+    assert not doctor.diagnosis.broken
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_one_column_may_be_dropped_by_the_loop_or_by_the_loss(inside: bool) -> None:
+    torch.manual_seed(0)
+    model, y = nn.Linear(10, 1), X @ torch.randn(10)
+
+    def own(said: Tensor, truth: Tensor) -> Tensor:
+        return F.mse_loss(said.squeeze(1), truth)
+
+    loss = own if inside else nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    with gipi.watch(model, optimizer, loss) as doctor:
+        for chosen in torch.randperm(len(X)).split(10):
+            optimizer.zero_grad()
+            F.mse_loss(model(X[chosen]).squeeze(1), y[chosen]).backward()
+            optimizer.step()
+    assert not [f for f in doctor.findings if f.code == "loss_broadcast"]
+
+
 def test_nothing_of_a_graph_is_held() -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from gipi.doctor.ear import Heard
     from gipi.doctor.experiment import LossFunction
+
+
+EQUAL = 1e-3
+"""Difference of two values of one loss, as a share, that rounding may make."""
 
 
 class Flat(nn.Module):
@@ -42,12 +48,39 @@ def carried(said: Any, _: Any) -> Tensor:
 def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
     """Return what was heard that the given loss takes; nothing where it does not take the first.
 
-    Not what another net made of the outputs, as the one that a generator is trained against.
+    Not what another net made of the outputs, as the one that a generator is trained against. Targets
+    get the shape in which the given loss says of them what the loop's own did.
     """
     if not heard or any(map(is_lazy, start.model.parameters())):
         return []
     own = [h for h in heard if not h.further and h.flat == heard[0].flat]
-    return own if own and _takes(start, own[0]) else []
+    if not own:
+        return []
+    # A loop may drop the one column of outputs, or a loss add one to classes, before it compares.
+    target, shape = own[0].target, own[0].shape
+    assert target is not None
+    forms = [_flat]
+    if target.shape[1:] == (1,):
+        forms = [_column, _flat]
+    elif shape[1:] == (1,):
+        forms = [_flat, _column]
+    values = [_value(start, replace(own[0], target=form(target))) for form in forms]
+    known = math.nan if own[0].loss is None else float(own[0].loss)
+    exact = [v is not None and math.isclose(v, known, rel_tol=EQUAL) for v in values]
+    fit = exact if any(exact) else [v is not None for v in values]
+    if not any(fit):
+        return []
+    for h in own:
+        h.target = None if h.target is None else forms[fit.index(True)](h.target)
+    return own
+
+
+def _flat(target: Tensor) -> Tensor:
+    return target.squeeze(1) if target.shape[1:] == (1,) else target
+
+
+def _column(target: Tensor) -> Tensor:
+    return target.unsqueeze(1) if target.ndim == 1 else target
 
 
 def why_not(start: Experiment, heard: list[Heard], steps: int, backwards: int) -> str:
@@ -62,17 +95,20 @@ def why_not(start: Experiment, heard: list[Heard], steps: int, backwards: int) -
     return "no step was seen"
 
 
-def _takes(start: Experiment, heard: Heard) -> bool:
+def _value(start: Experiment, heard: Heard) -> float | None:
+    """Return the given loss of what was heard, at the weights of the start; None if it fails."""
     exp = experiment_of(start, [heard], None, {})
     X, y = exp.train[0]
     try:
         with warnings.catch_warnings(), peeking(exp), torch.enable_grad():
             warnings.simplefilter("ignore")
             exp.model.train(heard.training)
+            if heard.rng is not None:
+                torch.set_rng_state(heard.rng)  # dropout drops what it dropped then
             value = exp.loss(call(exp.model, X), y)
     except Exception:  # noqa: BLE001  what it cannot take is not followed
-        return False
-    return isinstance(value, Tensor) and value.numel() == 1
+        return None
+    return float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else None
 
 
 def experiment_of(
