@@ -48,8 +48,8 @@ def carried(said: Any, _: Any) -> Tensor:
 def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
     """Return what was heard that the given loss takes; nothing where it does not take the first.
 
-    Not what another net made of the outputs, as the one that a generator is trained against. Targets
-    get the shape in which the given loss says of them what the loop's own did.
+    Not what another net made of the outputs, as the one that a generator is trained against.
+    Targets get the shape in which the given loss says of them what the loop's own did.
     """
     if not heard or any(map(is_lazy, start.model.parameters())):
         return []

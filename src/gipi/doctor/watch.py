@@ -203,7 +203,8 @@ class Watch:
         if not grads:
             return None
         norms = torch._foreach_norm(grads)  # noqa: SLF001
-        return torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
+        whole: Tensor = torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
+        return whole
 
     def _stepped(self, *_: Any) -> None:
         if self._before:
