@@ -33,6 +33,7 @@ def watched(
     schedule: Any = None, every: str = "batch", zero: str = "first", step: bool = True,
     clip: float = 0.0, mode: Callable[[nn.Module, int], object] = lambda m, _: m.train(),
     judge: Callable[[nn.Module], object] | None = None, gather: int = 1,
+    weigh: Callable[[int], float] = lambda _: 1.0,
 ) -> gipi.doctor.watch.Watch:  # fmt: skip
     """Run the loop of every tutorial with one thing changed."""
     torch.manual_seed(0)
@@ -44,7 +45,8 @@ def watched(
             for i, chosen in enumerate(torch.randperm(len(X)).split(30)):
                 if zero == "first" and i % gather == 0:
                     optimizer.zero_grad()
-                (F.cross_entropy(model(X[chosen]), Y[chosen]) / gather).backward()
+                share = weigh(10 * epoch + i) / gather
+                (share * F.cross_entropy(model(X[chosen]), Y[chosen])).backward()
                 if zero == "between":
                     optimizer.zero_grad()
                 if zero == "zeros":
@@ -83,12 +85,10 @@ SICK: dict[str, tuple[str, Callable[[], Any]]] = {
         net(), lr=1e-3, schedule=lambda o: lr_scheduler.StepLR(o, 8, 0.1))),
     "ExponentialLR every batch": ("lr_decay_too_fast", lambda: watched(
         net(), lr=1e-3, schedule=lambda o: lr_scheduler.ExponentialLR(o, 0.85))),
-    "dropout at rest": ("eval_in_train_mode", lambda: watched(
-        net(drop=0.3), mode=lambda m, _: m.eval())),
     "batch norm at rest": ("eval_in_train_mode", lambda: watched(
         net(norm=True), mode=lambda m, _: m.eval())),
     "at rest after the first evaluation": ("eval_in_train_mode", lambda: watched(
-        net(drop=0.3), mode=once, judge=judged)),
+        net(norm=True), mode=once, judge=judged)),
     "gradients thrown away": ("graph_detached", lambda: watched(net(), zero="between")),
     "gradients made zero": ("graph_detached", lambda: watched(net(), zero="zeros")),
     "no step": ("params_not_in_optimizer", lambda: watched(net(), step=False)),
@@ -112,6 +112,11 @@ HEALTHY: dict[str, Callable[[], Any]] = {
     "one cycle": lambda: watched(
         net(), schedule=lambda o: lr_scheduler.OneCycleLR(o, 0.01, total_steps=81)),
     "linear": lambda: watched(net(), schedule=lambda o: lr_scheduler.LinearLR(o, 1, 1e-3, 80)),
+    "falls at 30 and 60 per cent": lambda: watched(
+        net(), kind=torch.optim.SGD, lr=0.1, epochs=20, every="epoch",
+        schedule=lambda o: lr_scheduler.MultiStepLR(o, [6, 12], 0.1)),
+    "loss weighed 0 at first": lambda: watched(net(), weigh=lambda i: float(i >= 3)),
+    "gathered for a step to come": lambda: watched(net(), epochs=2, gather=32),
     "every epoch": lambda: watched(
         net(), schedule=lambda o: lr_scheduler.StepLR(o, 4, 0.1), every="epoch"),
     "judged within": lambda: watched(net(drop=0.3, norm=True), judge=judged),
@@ -149,6 +154,25 @@ def test_norms_that_learned_before_may_keep_their_means() -> None:
     watched(model, epochs=2)
     found = watched(model, mode=lambda m, _: m.eval(), epochs=3).findings
     assert [f.severity for f in found if f.code == "eval_in_train_mode"] == ["hint"]
+
+
+def test_dropout_may_be_left_out_on_purpose() -> None:
+    found = watched(net(drop=0.3), mode=lambda m, _: m.eval()).findings
+    assert [f.severity for f in found if f.code == "eval_in_train_mode"] == ["hint"]
+
+
+def test_a_second_watch_of_norms_at_rest_says_it_again() -> None:
+    model = net(norm=True)
+    for _ in range(2):
+        assert problems(watched(model, mode=lambda m, _: m.eval(), epochs=3))[:1] == [
+            "eval_in_train_mode"
+        ]
+
+
+def test_zero_gradients_are_told_though_weights_decay() -> None:
+    doctor = watched(net(), kind=torch.optim.AdamW, zero="zeros", epochs=30)
+    assert doctor.counted.moved
+    assert problems(doctor)[:1] == ["graph_detached"]
 
 
 def test_what_happened_is_said_in_words() -> None:

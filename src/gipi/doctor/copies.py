@@ -183,3 +183,14 @@ def renewed_optimizer(exp: Experiment) -> None:
     for param in list(exp.optimizer.state):
         if id(param) not in now:
             del exp.optimizer.state[param]
+
+
+def on_cpu(state: Any) -> Any:
+    """Return a copy of a state dict in the computer's memory."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {k: on_cpu(v) for k, v in state.items()}
+    if isinstance(state, (tuple, list)):
+        return type(state)(on_cpu(v) for v in state)
+    return copy.deepcopy(state)

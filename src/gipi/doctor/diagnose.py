@@ -51,6 +51,8 @@ class Diagnosis:
     """Rules for which there was no time."""
     why_not: str = ""
     """Why `repair` returned None."""
+    unseen: str = ""
+    """Why nothing could be judged."""
 
     @property
     def problems(self) -> list[Finding]:
@@ -66,7 +68,12 @@ class Diagnosis:
         return treat(self, apply=tuple(apply), budget=budget)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.findings)) or "nothing was found"
+        lines = [str(f) for f in self.findings]
+        if not lines:
+            lines = [f"nothing was judged: {self.unseen}" if self.unseen else "nothing was found"]
+        failed = [f"could not be looked for, by an error: {code} ({what.splitlines()[0]})"
+                  for code, what in self.broken.items()]  # fmt: skip
+        return "\n".join([*lines, *failed])
 
     def __repr__(self) -> str:
         kinds = []
@@ -74,7 +81,11 @@ class Diagnosis:
             codes = [f.code for f in self.findings if f.severity == kind]
             if codes:
                 kinds.append(f"{kind}{'s' if len(codes) > 1 else ''} {', '.join(codes)}")
-        return f"<Diagnosis: {'; '.join(kinds) or 'nothing was found'}>"
+        if not kinds:
+            kinds = [f"nothing was judged: {self.unseen}" if self.unseen else "nothing was found"]
+        if self.broken:
+            kinds.append(f"failed {', '.join(self.broken)}")
+        return f"<Diagnosis: {'; '.join(kinds)}>"
 
 
 def diagnose(

@@ -5,6 +5,7 @@ Hooks on the model, and torch's own functions while they are listened to.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,17 @@ class Heard:
 
     inputs: tuple[Any, ...] = ()
     named: dict[str, Any] = field(default_factory=dict)
-    outputs: Any = None
+    shape: tuple[int, ...] = ()
+    """Shape of the outputs."""
     target: Tensor | None = None
     loss: Tensor | None = None
     rng: Tensor | None = None
     """State of the CPU's generator before the model was called: its dropout can be drawn again."""
     training: bool = True
+    flat: bool = False
+    """Whether the loss was given the places of all rows in one."""
+    further: bool = False
+    """Whether weights that are not the model's came between its outputs and the loss."""
 
     @property
     def whole(self) -> bool:
@@ -45,10 +51,12 @@ class Ear(TorchFunctionMode):
     outputs, or a view of them, together with a tensor that is neither weight nor made of them.
     """
 
-    def __init__(self, model: nn.Module, heard: Heard) -> None:
+    def __init__(self, model: nn.Module, heard: Heard, loss: Any = None) -> None:
         super().__init__()
         self.model, self.heard, self.deaf = model, heard, False
-        self.weights = {id(p) for p in (*model.parameters(), *model.buffers())}
+        modules = [model, loss] if isinstance(loss, nn.Module) else [model]
+        self.weights = {id(p) for m in modules for p in (*m.parameters(), *m.buffers())}
+        self.said = False
         self.made: dict[int, Tensor] = {}
         self._handles: list[Any] = []
         self.within = False
@@ -64,6 +72,7 @@ class Ear(TorchFunctionMode):
     def close(self) -> None:
         """Stop; where another mode was entered since and is still on, only stop to hear."""
         self.deaf = True
+        self.made.clear()  # nothing of the graph is held
         for handle in self._handles:
             handle.remove()
         stack = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
@@ -78,20 +87,22 @@ class Ear(TorchFunctionMode):
         judged = self.model.training and not heard.training
         if judged or (not heard.inputs and not heard.named):
             heard.inputs, heard.named = _kept(args), _kept(kwargs)
-            heard.outputs = heard.target = None
+            heard.target, heard.shape, heard.flat, heard.further = None, (), False, False
+            self.said = False
             heard.rng, heard.training = torch.get_rng_state(), self.model.training
             self.made.clear()
 
     def _said(self, _: nn.Module, __: Any, said: Any) -> None:
         self.within = False
-        if self.heard.outputs is None and torch.is_grad_enabled():
-            self.heard.outputs = said
+        if not self.said and torch.is_grad_enabled():
+            self.said = True
             labels = self.heard.named.get("labels")
             if isinstance(labels, Tensor) and isinstance(getattr(said, "loss", None), Tensor):
                 self.heard.target = labels
             first = said[0] if isinstance(said, tuple) else getattr(said, "logits", said)
             if isinstance(first, Tensor):
                 self.made[id(first)] = first
+                self.heard.shape = tuple(first.shape)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -100,12 +111,16 @@ class Ear(TorchFunctionMode):
         if self.deaf or self.within or not self.made or self.heard.target is not None:
             return result
         given = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, Tensor)]
-        if not any(id(a) in self.made for a in given):
+        passed = next((a for a in given if id(a) in self.made), None)
+        if passed is None:
             return result
         others = [a for a in given if id(a) not in self.made and id(a) not in self.weights]
+        self.heard.further |= any(a.requires_grad and a.is_leaf for a in others)
         others = [a for a in others if a.ndim and not a.requires_grad]
-        if others and len(others[0]) == len(next(iter(self.made.values()))):
-            self.heard.target = others[0].detach()
+        if others and passed.ndim and len(others[0]) == len(passed):
+            target = others[0].detach()
+            rows = by_rows(target, self.heard.shape)
+            self.heard.target, self.heard.flat = target if rows is None else rows, rows is not None
         elif isinstance(result, Tensor):
             self.made[id(result)] = result
         return result
@@ -120,3 +135,13 @@ def _kept(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _kept(v) for k, v in value.items()}
     return value
+
+
+def by_rows(target: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Return targets of outputs (N, T, C) that were made flat by rows again; None for others."""
+    places = math.prod(shape[:-1])
+    if len(shape) < 3 or len(target) != places or len(target) == shape[0]:
+        return None
+    if target.ndim == 1 or target.shape[1:] == shape[-1:]:
+        return target.reshape(*shape[:-1], *target.shape[1:])
+    return None

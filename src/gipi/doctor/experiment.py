@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.seed import derive
@@ -133,7 +134,7 @@ class Experiment:
                 raise DataError(f"{name} has no rows", "rows", "check how the rows were divided")
 
     def __repr__(self) -> str:
-        count = sum(p.numel() for p in self.model.parameters())
+        count = sum(p.numel() for p in self.model.parameters() if not is_lazy(p))
         loss = getattr(self.loss, "__name__", type(self.loss).__name__)
         lr = self.optimizer.param_groups[0].get("lr", math.nan)
         splits = [
@@ -182,7 +183,7 @@ def _readable(name: str, data: Any) -> tuple[Tensor, Tensor] | None:
             "batches that can be had again for every epoch",
             f"{name}=list(...), or a DataLoader",
         )
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset) and _rows(data):
         raise DataError(
             f"{name} is a Dataset, which gives rows",
             "batches",
@@ -204,6 +205,15 @@ def _readable(name: str, data: Any) -> tuple[Tensor, Tensor] | None:
             "columns of numbers",
             "turn words and missing values into numbers first",
         ) from error
+
+
+def _rows(data: Any) -> bool:
+    """Whether the first item of a dataset is one row: its target is one number."""
+    try:
+        _, target = data[0]
+        return not isinstance(target, str) and np.ndim(target) == 0
+    except Exception:  # noqa: BLE001  what it gives instead is said where it is used
+        return False
 
 
 def _plain(value: Any) -> bool:
@@ -266,8 +276,8 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     if data is None:
         return None
     pair = tensors(data)
-    if pair is None and isinstance(data, DataLoader):
-        pair = tensors(getattr(data.dataset, "tensors", None))
+    if pair is None and isinstance(data, DataLoader) and _as_stored(data):
+        pair = tensors(data.dataset.tensors)
     if pair is not None:
         if len(pair[0]) > rows:
             kept = torch.arange(rows) * len(pair[0]) // rows
@@ -289,6 +299,12 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     if not _alike(xs):
         return xs[0], ys[0]
     return torch.cat(xs)[:rows], torch.cat(ys)[:rows]
+
+
+def _as_stored(data: DataLoader[Any]) -> bool:
+    """Whether a loader gives rows of tensors as they are: nothing changes them on the way."""
+    stored = getattr(type(data.dataset), "__getitem__", None) is TensorDataset.__getitem__
+    return stored and data.collate_fn is default_collate
 
 
 def _alike(parts: Sequence[Any]) -> bool:

@@ -182,13 +182,14 @@ class Facts:
     @cached_property
     def loss(self) -> LossKind:
         """What the loss function is, told by what it computes."""
-        said = self.outputs
-        return loss_kind(self.exp.loss, said, self.batch[1])
+        said, y = self.outputs, self.batch[1]
+        with peeking(self.exp):  # a loss may count its calls, or draw
+            return loss_kind(self.exp.loss, said, y)
 
     @cached_property
     def loss_tape(self) -> Tape | None:
         """What the loss function calls for the first batch; None where it fails."""
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), peeking(self.exp), torch.no_grad():
             warnings.simplefilter("ignore")
             try:
                 return heard(self.exp.loss, self.outputs, self.batch[1])
@@ -198,7 +199,7 @@ class Facts:
     @cached_property
     def first_loss(self) -> float:
         """The loss of the first batch before any step; NaN where it cannot be computed."""
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), peeking(self.exp), torch.no_grad():
             warnings.simplefilter("ignore")
             return float(self.exp.loss(self.outputs, self.batch[1]))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, DataError, GipiError, ModelError
 from gipi.doctor.copies import peeking
-from gipi.doctor.experiment import call, tensors, whole
+from gipi.doctor.experiment import batches, call, moved, tensors
 from gipi.doctor.facts import FEW
 from gipi.doctor.losses import MODULES
 
@@ -25,54 +25,68 @@ if TYPE_CHECKING:
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Embedding)  # noqa: SLF001
 WEIGHED = LAYERS[:-1]
-OF_CLASSES = ("cross_entropy", "nll_loss")
 PAIR = "pairs of inputs and targets: (X, y) tensors, a DataLoader, or a list of (xb, yb)"
 
 
 def sound(facts: Facts) -> None:
     """Raise where a batch of training or validation cannot pass through model and loss.
 
-    What a step or an evaluation of the user's own makes of a batch is left to it.
+    What a step or an evaluation of the user's own makes of a batch is left to it. The experiment,
+    and the generators that a shuffling loader or a sampling loss draws from, are left as they were.
     """
     exp = facts.exp
-    for name, data in (("train", exp.train), ("val", exp.val)):
-        if data is not None:
-            _pair(name, data)
     if next((p for p in exp.model.parameters()), torch.zeros(())).device.type == "meta":
         raise ModelError(
             "the model's weights are on the device 'meta': they have shapes and no numbers",
             "a model with weights",
             "make it on 'cpu' or 'cuda', or load its weights first",
         )
-    if exp.step is not None:
-        return
-    try:
-        said = facts.tape.outputs
-    except Exception as error:
-        raise _of_inputs(exp, "train", facts.batch[0], error) from error
-    _through_loss(exp, "train", said, facts.batch[1])
-    rows = None if exp.evaluate is not None else whole(exp.val, FEW, exp.device)
-    if rows is None:
-        return
-    facts.passes += 1
-    with peeking(exp), torch.no_grad():
+    with peeking(exp):
+        _pair("train", exp.train)
+        held = None if exp.val is None else _pair("val", exp.val)
+        if exp.step is not None:
+            return
+        _trained(facts)
+        if held is None or exp.evaluate is not None:
+            return
+        facts.passes += 1
+        X, y = (moved(part, exp.device) for part in held)
         exp.model.eval()
         try:
-            said = call(exp.model, rows[0])
+            with torch.no_grad():
+                said = call(exp.model, X)
         except Exception as error:
-            raise _of_inputs(exp, "val", rows[0], error) from error
-        _through_loss(exp, "val", said, rows[1])
+            raise _of_inputs(exp, "val", X, error) from error
+        _through_loss(exp, "val", said, y)
 
 
-def _pair(name: str, data: Any) -> None:
-    """Raise where a split does not bring pairs, or brings nothing."""
-    if tensors(data) is not None:
-        return
+def _trained(facts: Facts) -> None:
+    """Raise where the first training batch does not pass."""
+    exp, (X, y) = facts.exp, facts.batch
+    try:
+        said = facts.tape.outputs
+    except Exception as error:  # noqa: BLE001  what a step makes of the batch decides
+        xb, y = next(iter(batches(exp, 0)))  # whole, transformed, in training mode
+        exp.model.train()
+        try:
+            said = call(exp.model, xb if exp.transform is None else exp.transform(xb))
+        except Exception:  # noqa: BLE001
+            raise _of_inputs(exp, "train", X, error) from error
+    _through_loss(exp, "train", said, y)
+
+
+def _pair(name: str, data: Any) -> tuple[Any, Any] | None:
+    """Return the first rows of a split; raise where it brings no pairs, or nothing to train on."""
+    pair = tensors(data)
+    if pair is not None:
+        return pair[0][:FEW], pair[1][:FEW]
     try:
         batch = next(islice(iter(data), 1), None)
     except TypeError as error:
         raise DataError(f"{name} is a {type(data).__name__}", PAIR, "give one of these") from error
     if batch is None:
+        if name == "val":
+            return None  # such as a loader that drops its last batch, which is its first
         raise DataError(f"{name} has no batches", "rows", "check how the rows were divided")
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         found = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
@@ -87,17 +101,25 @@ def _pair(name: str, data: Any) -> None:
             "batches",
             "torch.utils.data.DataLoader(dataset, batch_size=32, shuffle=True)",
         )
+    return batch[0], batch[1]
 
 
 def _through_loss(exp: Experiment, name: str, said: Any, y: Any) -> None:
-    """Raise where the loss cannot compare outputs with targets, or gives no single number."""
-    width = _width(exp, said, y)
-    if width and isinstance(y, Tensor) and y.numel() and int(y.max()) >= width:
-        raise _beyond(name, int(y.max()), width)
+    """Raise where the loss cannot compare outputs with targets, or gives no single number.
+
+    Whether it can, torch says: by the loss, and by its gradient at the outputs. Only classes that
+    its own modules do not know are counted first, since a device that meets one is lost.
+    """
+    most = _largest(exp, said, y)
+    if most is not None and most >= said.shape[1]:
+        raise _beyond(name, most, said.shape[1])
+    leaves: list[Tensor] = []
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
-            value = exp.loss(said, y)
+            value = exp.loss(_cut_off(said, leaves), y)
+            if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad and leaves:
+                torch.autograd.grad(value.reshape(()), leaves, allow_unused=True)
     except GipiError:
         raise
     except Exception as error:
@@ -114,21 +136,35 @@ def _through_loss(exp: Experiment, name: str, said: Any, y: Any) -> None:
             "one number for the batch",
             "reduction='mean', or .mean() at its end",
         )
-    kind = MODULES.get(type(exp.loss))
-    whole_numbers = isinstance(y, Tensor) and not y.is_floating_point()
-    if kind in ("mse", "mae", "huber") and whole_numbers:  # torch fails in backward
-        raise _of_targets(exp, name, said, y, TypeError(f"{type(exp.loss).__name__}: not floats"))
 
 
-def _width(exp: Experiment, said: Any, y: Any) -> int:
-    """Return the number of classes of torch's own losses of classes; 0 for all others."""
-    of_classes = MODULES.get(type(exp.loss)) in ("cross_entropy", "nll") or (
-        getattr(exp.loss, "__name__", "") in OF_CLASSES
-    )
-    if not of_classes or not isinstance(said, Tensor) or not isinstance(y, Tensor):
-        return 0
-    fits = not y.is_floating_point() and said.ndim == y.ndim + 1
-    return said.shape[1] if fits else 0
+def _cut_off(said: Any, leaves: list[Tensor]) -> Any:
+    """Return outputs that no graph leads to, and note those that a gradient can be taken at."""
+    if isinstance(said, Tensor):
+        alone = said.detach()
+        if not alone.is_floating_point():
+            return alone
+        leaves.append(alone.requires_grad_())
+        return alone.clone()  # a loss may change it in place
+    if type(said) in (tuple, list):
+        return type(said)(_cut_off(s, leaves) for s in said)
+    if type(said) is dict:
+        return {k: _cut_off(v, leaves) for k, v in said.items()}
+    return said
+
+
+def _largest(exp: Experiment, said: Any, y: Any) -> int | None:
+    """Return the largest class that one of torch's own modules of classes is to look up."""
+    if MODULES.get(type(exp.loss)) not in ("cross_entropy", "nll") or not _classes(said, y):
+        return None
+    known = y[y != getattr(exp.loss, "ignore_index", -100)]
+    return int(known.max()) if known.numel() else None
+
+
+def _classes(said: Any, y: Any) -> bool:
+    """Whether outputs and targets have the shapes of scores and of classes."""
+    tensor = isinstance(said, Tensor) and isinstance(y, Tensor)
+    return tensor and not y.is_floating_point() and said.ndim == y.ndim + 1 and said.ndim > 1
 
 
 def _beyond(name: str, largest: int, width: int) -> DataError:
@@ -198,6 +234,8 @@ def _of_targets(exp: Experiment, name: str, said: Any, y: Any, error: Exception)
                         "call loss(model(xb), yb) with the first batch yourself")  # fmt: skip
     if not isinstance(said, Tensor) or not isinstance(y, Tensor):
         return general
+    if isinstance(error, IndexError) and _classes(said, y) and int(y.max()) >= said.shape[1]:
+        return _beyond(name, int(y.max()), said.shape[1])
     kind = MODULES.get(type(exp.loss), {"cross_entropy": "cross_entropy", "nll_loss": "nll"}.get(
         loss, ""))  # fmt: skip
     if kind in ("cross_entropy", "nll"):

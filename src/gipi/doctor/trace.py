@@ -73,6 +73,9 @@ class Loop:
     resting    modules that drop or keep statistics, all of them in evaluation mode before each of
                the last `evaluating` steps
     moved      whether any weight is another than before the first step
+    looks      steps whose gradients were looked at; felt: whether any of them was not zero
+    cleared    calls of backward, of the first ones without a step, that found the gradients of the
+               one before thrown away
     """
 
     steps: int
@@ -80,6 +83,9 @@ class Loop:
     evaluating: int = 0
     resting: tuple[str, ...] = ()
     moved: bool = True
+    looks: int = 0
+    felt: bool = False
+    cleared: int = 0
 
 
 @dataclass

@@ -23,17 +23,19 @@ from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, RequestError
 from gipi.doctor.causes import ranked
-from gipi.doctor.copies import duplicate
+from gipi.doctor.copies import duplicate, on_cpu
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.ear import Ear, Heard
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
+from gipi.doctor.followed import carried, experiment_of, followed, why_not
 from gipi.doctor.heldback import once
 from gipi.doctor.look import look_before, look_during
 from gipi.doctor.rules import RULES
 from gipi.doctor.rules.eval_in_train_mode import RESTING, resting
 from gipi.doctor.rules.exploding_gradient import clipped_at
 from gipi.doctor.rules.grad_clip_too_small import tight
+from gipi.doctor.rules.params_not_in_optimizer import cleared
 from gipi.doctor.trace import LayerLook, Look, Loop, Trace
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ BATCHES = 32
 BETWEEN, ENOUGH = 8, 512
 """Steps after which a batch is only heard, not looked at, until so many rows are known: a few
 microseconds a call of torch, and no copy of anything."""
+USUAL = ("oscillating_loss", "plateau")
+"""What the losses of training batches alone do not show of a loop that may go on."""
 IDLE = ("lr_decay_too_fast",)
 """Late findings that stay problems: they say what the steps that were taken came to."""
 
@@ -85,6 +89,7 @@ class Watch:
         self.losses: list[Tensor | float] = []
         self.rates: list[float] = []
         self.norms: dict[int, Tensor] = {}
+        self.between: list[Tensor] = []
         self.heard: dict[int, Heard] = {}
         self.looks: list[tuple[int, list[str], Tensor]] = []
         self.early: list[
@@ -105,7 +110,8 @@ class Watch:
         self._look_began = 0.0
         self._end: dict[str, Tensor] = {}
         self._end_of_optimizer: dict[str, Any] = {}
-        self.backwards = self.rows = 0
+        self.backwards = self.rows = self.cleared = 0
+        self.reached = False
         self._looking = True
         self.evaluating = 0
         self.resting: tuple[str, ...] = ()
@@ -123,10 +129,17 @@ class Watch:
 
         def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             losses._loss_now = loss.detach()
+            if losses.reached:
+                losses.cleared += cleared(losses.model)
             losses.backwards += 1
             if losses._ear is not None and losses._ear.heard.whole:
                 losses._ear.close()  # where no step follows, nothing must listen on
             original(loss, *args, **kwargs)
+            losses.reached = (
+                not losses.step
+                and losses.backwards < EARLY
+                and any(p.grad is not None for p in losses.model.parameters())
+            )
 
         torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
         self._listen()
@@ -139,12 +152,15 @@ class Watch:
             handle.remove()
         self._handles = []
         if error is None:
-            self._end = {n: v.detach().clone() for n, v in self.model.state_dict().items()}
-            self._end_of_optimizer = copy.deepcopy(self.optimizer.state_dict())
+            try:  # not on the device, which may be full, and never at the price of the loop
+                self._end = on_cpu(self.model.state_dict())
+                self._end_of_optimizer = on_cpu(self.optimizer.state_dict())
+            except Exception:  # noqa: BLE001  what they are when the findings are asked must do
+                self._end, self._end_of_optimizer = {}, {}
 
     def _listen(self) -> None:
         self.heard[self.step] = heard = Heard()
-        self._ear = Ear(self.model, heard)
+        self._ear = Ear(self.model, heard, self.loss)
         self._ear.open()
 
     def _deafen(self) -> None:
@@ -167,20 +183,28 @@ class Watch:
             return
         if not self._looking:
             self._deafen()
+            if (norm := self._norm()) is not None:
+                self.between.append(norm)
             return
         self._look_began = time.perf_counter()
         heard = self._ear.heard
         heard.loss = self._loss_now
         self._deafen()
-        grads = [p.grad for g in self.optimizer.param_groups for p in g["params"]
-                 if p.grad is not None]  # fmt: skip
-        if grads:
-            self.norms[self.step] = torch.linalg.vector_norm(
-                torch.stack([n.float() for n in torch._foreach_norm(grads)])  # noqa: SLF001
-            )
+        norm = self._norm()
+        if norm is not None:
+            self.norms[self.step] = norm
         self._before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self._grads = {n: None if p.grad is None else p.grad.detach().clone()
                        for n, p in self.model.named_parameters()}  # fmt: skip
+
+    def _norm(self) -> Tensor | None:
+        grads = [p.grad for g in self.optimizer.param_groups for p in g["params"]
+                 if p.grad is not None]  # fmt: skip
+        if not grads:
+            return None
+        norms = torch._foreach_norm(grads)  # noqa: SLF001
+        whole: Tensor = torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
+        return whole
 
     def _stepped(self, *_: Any) -> None:
         if self._before:
@@ -240,7 +264,7 @@ class Watch:
         with torch.no_grad():
             for name, p in twin.model.named_parameters():
                 p.copy_(before[name])
-        exp = _experiment(twin, [heard], self.val, self.declared)
+        exp = experiment_of(twin, [heard], self.val, self.declared)
         try:
             with torch.random.fork_rng(devices=[]):
                 if heard.rng is not None:
@@ -282,10 +306,11 @@ class Watch:
                 "the loop within the watch",
                 "with gipi.watch(model, optimizer, loss) as doctor: and the loop indented below",
             )
-        kept = [h for h in self.heard.values() if h.whole]
-        if not kept:
-            return Diagnosis(self._start, [], why_not="no step was seen")
-        exp = _experiment(self._start, kept, self.val, self.declared)
+        taken = followed(self._start, whole := [h for h in self.heard.values() if h.whole])
+        if not taken:
+            why = why_not(self._start, whole, self.step, self.backwards)
+            return Diagnosis(self._start, [], why_not=why, unseen=why)
+        exp = experiment_of(self._start, taken, self.val, self.declared)
         exp.train = once(exp.train)
         exp.epochs = max(1.0, self.step / len(exp.train))
         facts = Facts(exp, loop=self.counted)
@@ -306,7 +331,10 @@ class Watch:
                     Facts(self._live(exp), start=facts), RULES, result.trace, result
                 )
             ]
-        result.findings = ranked(found, RULES)
+        # Tuning a trained net looks like this: a word only where something else says so too.
+        result.findings = [f for f in ranked(found, RULES)
+                           if f.code not in USUAL or f.parents
+                           or (f.confirmed and self.val is not None)]  # fmt: skip
         result.passes = facts.passes
         return result
 
@@ -326,9 +354,11 @@ class Watch:
         """What the loop did so far, in numbers that need no device but for the weights."""
         assert self._start is not None
         now = self._end or self.model.state_dict()
-        moved = any(n in now and not torch.equal(p.detach(), now[n])
+        moved = any(n in now and not torch.equal(p.detach().to(now[n].device), now[n])
                     for n, p in self._start.model.named_parameters())  # sync  # fmt: skip
-        return Loop(self.step, self.backwards, self.evaluating, self.resting, moved)
+        felt = any(bool(norm) for norm in (*self.norms.values(), *self.between))
+        return Loop(self.step, self.backwards, self.evaluating, self.resting, moved,
+                    len(self.norms) + len(self.between), felt, self.cleared)  # fmt: skip
 
     @property
     def trace(self) -> Trace:
@@ -369,21 +399,3 @@ def watch(
     The loop is not changed, nor what it computes; `findings` of what it gives are ranked.
     """
     return Watch(model, optimizer, loss, val=val, declared=declared)
-
-
-def carried(said: Any, _: Any) -> Tensor:
-    """Return the loss that a model's outputs carry, as those of `transformers` do."""
-    loss: Tensor = said.loss
-    return loss
-
-
-def _experiment(
-    start: Experiment, heard: list[Heard], val: Any, declared: Mapping[str, Any]
-) -> Experiment:
-    """Return an experiment over the batches that were heard, from the weights of the start."""
-    pairs = [((h.inputs[0] if len(h.inputs) == 1 else h.inputs) if h.inputs else h.named, h.target)
-             for h in heard]  # fmt: skip
-    return Experiment(
-        start.model, train=pairs, val=val, loss=start.loss, optimizer=start.optimizer,
-        epochs=1, shuffle=False, declared={"time_ordered": True, "duplicates": True, **declared},
-    )  # fmt: skip

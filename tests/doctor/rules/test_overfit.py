@@ -6,6 +6,7 @@ import torch
 from tests.doctor.patients import blobs, experiment, mlp, regression, seen
 from torch import nn
 
+from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.overfit import RULE, during
 from gipi.doctor.trace import Trace
@@ -40,7 +41,7 @@ def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
     exp = experiment(mlp(), ((X, y), (V[:50], v[:50])))
     scores = [1.0, 0.5, 1.0, 1.1, 1.2]
 
-    def judged(lost: int) -> list[str]:
+    def judged(lost: int, exp: Experiment = exp) -> list[str]:
         trace = Trace(50, 10, losses=[0.1] * 50, start={"val": 1.4})
         trace.epochs = [
             {"epoch": i, "step": 10 * i, "val": loss, "train_eval": 0.9 - 0.2 * i,
@@ -51,3 +52,11 @@ def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
 
     assert judged(2) == ["hint"]
     assert judged(4) == ["problem"]
+    one_hot = experiment(mlp(), ((X, one_of(y)), (V[:50], one_of(v[:50]))))
+    one_hot.loss = nn.BCEWithLogitsLoss()
+    assert judged(2, one_hot) == ["hint"]  # a row is one answer, however many numbers it has
+    assert judged(4, one_hot) == ["problem"]
+
+
+def one_of(y: torch.Tensor) -> torch.Tensor:
+    return nn.functional.one_hot(y, 4).float()

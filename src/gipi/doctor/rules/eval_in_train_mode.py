@@ -67,8 +67,9 @@ def _left_on(facts: Facts) -> Iterator[Finding]:
     modules = dict(facts.exp.model.named_modules())
     kinds = sorted({type(modules[n]).__name__ for n in loop.resting if n in modules})
     norms = [m for n in loop.resting if isinstance(m := modules.get(n), NORMS)]
-    # Means that an earlier training left behind may be kept as they are on purpose.
-    meant = bool(norms) and all(int(m.num_batches_tracked or 0) > 0 for m in norms)
+    # Dropout may be left out on purpose, and means that an earlier training left behind be kept.
+    # Norms that had learned none before the loop do not normalise at all.
+    sick = any(m.num_batches_tracked is None or not int(m.num_batches_tracked) for m in norms)
     since = loop.steps - loop.evaluating
     yield Finding(
         "eval_in_train_mode",
@@ -77,11 +78,11 @@ def _left_on(facts: Facts) -> Iterator[Finding]:
         f"{', '.join(kinds)} ({', '.join(loop.resting[:4])}) did nothing of what training "
         "is to do",
         "call model.train() before the batches of every epoch, and model.eval() only to judge",
-        severity="hint" if meant else "problem",
+        severity="problem" if sick else "hint",
         where=loop.resting,
         evidence={"steps": loop.steps, "in_evaluation_mode": loop.evaluating},
         confirmed=True,
-        strength=EXACT,
+        strength=EXACT if sick else 1.0,
         repairs=(Repair("train in training mode", None, mode="advise",
                         edit="model.train() at the beginning of every epoch"),),
     )  # fmt: skip

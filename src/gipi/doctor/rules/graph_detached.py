@@ -65,8 +65,9 @@ def _thrown_away(facts: Facts) -> Iterator[Finding]:
     given = [[g for n in steered if (g := m.grads.get(n)) is not None] for m in moves]
     if any(bool(g.any()) for grads in given for g in grads):
         return
-    # An optimizer that steps within backward, and forgets, moves the weights.
-    if loop.moved and not all(given):
+    # Later steps may see some. An optimizer that steps within backward, and forgets, moves the
+    # weights; so does weight decay, where every gradient that was ever looked at was zero.
+    if loop.felt or (loop.moved and not (all(given) and loop.looks > len(moves))):
         return
     fresh = [
         math.sqrt(sum(float(g.float().square().sum()) for g in m.fresh.values() if g is not None))

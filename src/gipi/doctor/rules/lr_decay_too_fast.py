@@ -72,7 +72,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     top, total = max(trace.rates), trace.planned
     peak = trace.rates.index(top)
     gone = next((i for i in range(peak, trace.step) if trace.rates[i] < GONE * top), total)
-    if gone > IDLE * total or max(trace.rates[gone:], default=0.0) > BACK * top:
+    area = sum(trace.rates) / trace.step / top
+    if trace.open and area >= AREA:
+        return  # as on paper: a fall at 30 % and another at 60 % is a usual schedule
+    if gone >= IDLE * total or max(trace.rates[gone:], default=0.0) > BACK * top:
         return
     if not trace.recent > MISSED_IDLE * abs(trace.scale):
         return  # nobody can gain as much
@@ -83,7 +86,6 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         steps = min(MOST, total - gone)
         if not known or trace.done < 1 or steps < LONGER * tried:
             return
-    area = sum(trace.rates) / trace.step / top
     yield Finding(
         "lr_decay_too_fast",
         f"the learning rate fell below {GONE:.0%} of its highest ({top:.3g}) at step {gone} of "

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.probes import accuracy_on
-from gipi.doctor.rates import lr_trial, paper_rates
+from gipi.doctor.heldback import held_back
+from gipi.doctor.probes import accuracy_on, compared
+from gipi.doctor.proof import compare
+from gipi.doctor.rates import lr_trial, paper_rates, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.lr_too_high import from_range
 from gipi.doctor.schedules import other_rate
@@ -84,7 +86,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Stand in for the whole run by few steps at a rate so much higher; compare with higher ones.
 
     At low rates weights go as far in n steps at rate r as in n/k steps at rate k r. A run is too
-    slow where a rate higher still gets much lower in the same few steps.
+    slow where a rate higher still gets much lower in the same few steps. Of a loop that is watched
+    it must do so on rows that it did not see: of val, or of batches that are held back.
     """
     exp = (facts.start or facts).exp
     part = max(SHARE, float(finding.evidence["done"]))  # what has stood still so long needs time
@@ -99,15 +102,26 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     facts.notes[TRIED] = facts.notes.get(TRIED, 0) + 1
     if trial.missed(whole_run, best) < MISSED or not trial.sure(whole_run, best):
         return None
+    watched = facts.start is not None and facts.start.loop is not None
+    slow, fast = trial.twins[whole_run], trial.twins[best]
+    if watched and exp.val is None:
+        exp = held_back(exp)
+        held = compared(exp, {f: times_lr(f) for f in (whole_run, best)}, steps=steps)
+        facts.passes += 2 * steps
+        slow, fast = held.twins[whole_run], held.twins[best]
+    # A loop without an end may be fine-tuning: rows that were learned are learned by heart.
+    if watched and exp.val is not None and not compare(slow, fast).holds("better"):
+        return None
     rows = whole(exp.val if exp.val is not None else exp.train, 1024, exp.device)
     if rows is not None:
-        gain = accuracy_on(trial.twins[best], *rows) - accuracy_on(trial.twins[whole_run], *rows)
+        gain = accuracy_on(fast, *rows) - accuracy_on(slow, *rows)
         if math.isfinite(gain) and gain < CLEARER:
             return None
     order = sorted(factors, key=trial.end)[:2]
     lr = float(finding.evidence["lr"])
     return finding.but(
-        confirmed=True,
+        severity="hint" if watched and exp.val is None else finding.severity,
+        confirmed=not watched or exp.val is not None,
         evidence={**finding.evidence, "loss_as_is": trial.end(whole_run),
                   "loss_at": {f"lr x {f:.3g}": trial.end(f) for f in factors}},
         repairs=(*[Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr={lr * f:.2g}", setting="lr")

@@ -106,7 +106,10 @@ def _are_classes(facts: Facts) -> bool:
 def _judged_rows(facts: Facts) -> int:
     """Return how many answers the validation rows hold that are judged after every epoch."""
     rows = whole(facts.exp.val, JUDGED, facts.exp.device)
-    return int(rows[1].numel()) if rows is not None and isinstance(rows[1], Tensor) else 0
+    if rows is None or not isinstance(rows[1], Tensor):
+        return 0
+    y = rows[1]  # the numbers of a one-hot row, or of its labels, are one answer
+    return len(y) if y.is_floating_point() else int(y.numel())
 
 
 def _sure(best: Mapping[str, Any], after: list[dict[str, Any]]) -> bool:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
-FEW, MANY = 3, 20
-"""Calls of backward without a step that are odd, and that are wrong."""
+FEW = 3
+"""Calls of backward without a step that are odd."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -88,8 +88,8 @@ def _never_steps(facts: Facts) -> Iterator[Finding]:
         "arrive, and no weight of the model has moved",
         "call optimizer.step() after loss.backward(), with its parentheses, on the optimizer that "
         "has the model's parameters",
-        # So many batches may still be gathered for one step.
-        severity="problem" if loop.backwards >= MANY else "hint",
+        # However many batches there were, they may be gathered for one step that is to come.
+        severity="problem" if loop.cleared else "hint",
         where=names,
         evidence={"steps": 0, "backwards": loop.backwards},
         confirmed=True,
@@ -97,6 +97,12 @@ def _never_steps(facts: Facts) -> Iterator[Finding]:
         repairs=(Repair("step", None, mode="advise",
                         edit="optimizer.zero_grad(); loss.backward(); optimizer.step()"),),
     )  # fmt: skip
+
+
+def cleared(model: nn.Module) -> bool:
+    """Whether a model has no gradient, or zeros alone."""
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    return not any(bool(g.any()) for g in grads)  # sync
 
 
 def _finding(names: Sequence[str], message: str) -> Finding:

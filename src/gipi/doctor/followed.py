@@ -1,0 +1,124 @@
+"""What a loop was heard to compare, as an experiment, if the loss that was given takes it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from gipi.doctor.copies import peeking
+from gipi.doctor.experiment import Experiment, call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gipi.doctor.ear import Heard
+    from gipi.doctor.experiment import LossFunction
+
+
+EQUAL = 1e-3
+"""Difference of two values of one loss, as a share, that rounding may make."""
+
+
+class Flat(nn.Module):
+    """A loss of outputs (N, T, C) and targets (N, T) that a loop calls with (N T, C) and (N T)."""
+
+    def __init__(self, loss: LossFunction) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, said: Any, y: Tensor) -> Tensor:
+        """Return the loss of all places of all rows, as if each were a row."""
+        if not isinstance(said, Tensor) or said.ndim < 3:
+            return self.loss(said, y)
+        return self.loss(said.flatten(0, -2), y.reshape(-1, *y.shape[said.ndim - 1 :]))
+
+
+def carried(said: Any, _: Any) -> Tensor:
+    """Return the loss that a model's outputs carry, as those of `transformers` do."""
+    loss: Tensor = said.loss
+    return loss
+
+
+def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
+    """Return what was heard that the given loss takes; nothing where it does not take the first.
+
+    Not what another net made of the outputs, as the one that a generator is trained against.
+    Targets get the shape in which the given loss says of them what the loop's own did.
+    """
+    if not heard or any(map(is_lazy, start.model.parameters())):
+        return []
+    own = [h for h in heard if not h.further and h.flat == heard[0].flat]
+    if not own:
+        return []
+    # A loop may drop the one column of outputs, or a loss add one to classes, before it compares.
+    target, shape = own[0].target, own[0].shape
+    assert target is not None
+    forms = [_flat]
+    if target.shape[1:] == (1,):
+        forms = [_column, _flat]
+    elif shape[1:] == (1,):
+        forms = [_flat, _column]
+    values = [_value(start, replace(own[0], target=form(target))) for form in forms]
+    known = math.nan if own[0].loss is None else float(own[0].loss)
+    exact = [v is not None and math.isclose(v, known, rel_tol=EQUAL) for v in values]
+    fit = exact if any(exact) else [v is not None for v in values]
+    if not any(fit):
+        return []
+    for h in own:
+        h.target = None if h.target is None else forms[fit.index(True)](h.target)
+    return own
+
+
+def _flat(target: Tensor) -> Tensor:
+    return target.squeeze(1) if target.shape[1:] == (1,) else target
+
+
+def _column(target: Tensor) -> Tensor:
+    return target.unsqueeze(1) if target.ndim == 1 else target
+
+
+def why_not(start: Experiment, heard: list[Heard], steps: int, backwards: int) -> str:
+    """Return why nothing can be said of a loop of which so much was heard."""
+    if any(map(is_lazy, start.model.parameters())):
+        return "some layers had no weights yet: call the model once before the watch begins"
+    if heard:
+        return "this loss is not followed: what the loop compared, the given one cannot"
+    if steps or backwards:
+        return (f"of {steps} steps none was seen whole: what the model was given, and what a loss "
+                "compared its outputs with")  # fmt: skip
+    return "no step was seen"
+
+
+def _value(start: Experiment, heard: Heard) -> float | None:
+    """Return the given loss of what was heard, at the weights of the start; None if it fails."""
+    exp = experiment_of(start, [heard], None, {})
+    X, y = exp.train[0]
+    try:
+        with warnings.catch_warnings(), peeking(exp), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            exp.model.train(heard.training)
+            if heard.rng is not None:
+                torch.set_rng_state(heard.rng)  # dropout drops what it dropped then
+            value = exp.loss(call(exp.model, X), y)
+    except Exception:  # noqa: BLE001  what it cannot take is not followed
+        return None
+    return float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else None
+
+
+def experiment_of(
+    start: Experiment, heard: list[Heard], val: Any, declared: Mapping[str, Any]
+) -> Experiment:
+    """Return an experiment over the batches that were heard, from the weights of the start."""
+    pairs = [((h.inputs[0] if len(h.inputs) == 1 else h.inputs) if h.inputs else h.named, h.target)
+             for h in heard]  # fmt: skip
+    loss = Flat(start.loss) if heard[0].flat and not isinstance(start.loss, Flat) else start.loss
+    return Experiment(
+        start.model, train=pairs, val=val, loss=loss, optimizer=start.optimizer,
+        epochs=1, shuffle=False, declared={"time_ordered": True, "duplicates": True, **declared},
+    )  # fmt: skip

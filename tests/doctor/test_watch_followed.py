@@ -1,0 +1,245 @@
+"""What a watch cannot follow it says; what it can it follows; and it never harms the loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.doctor.patients import blobs
+from torch import Tensor, nn
+
+import gipi
+from gipi.doctor.heldback import once
+
+(X, Y), (VX, VY) = blobs(500, width=10, apart=1.2)
+WORDS = 11
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(10, 48), nn.ReLU(), nn.Linear(48, 24), nn.ReLU(),
+                         nn.Linear(24, 4))  # fmt: skip
+
+
+def text(lr: float, *, loss: Any = F.cross_entropy, steps: int = 60) -> gipi.doctor.watch.Watch:
+    """Watch the usual loop of a language model: every place of every row in one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(WORDS, 8), nn.Linear(8, WORDS))
+    optimizer = torch.optim.SGD(model.parameters(), lr)
+    with gipi.watch(model, optimizer, loss) as doctor:
+        for _ in range(steps):
+            x = torch.randint(0, WORDS, (8, 6))
+            y = (x + 1) % WORDS
+            optimizer.zero_grad()
+            F.cross_entropy(model(x).view(-1, WORDS), y.view(-1)).backward()
+            optimizer.step()
+    return doctor
+
+
+def own(said: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(said.reshape(-1, said.shape[-1]), y.reshape(-1))
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss(), own])
+def test_a_loss_of_all_places_in_one_is_followed(loss: Any) -> None:
+    doctor = text(1e9, loss=loss)
+    assert doctor.heard[0].target.shape == (8, 6)
+    assert doctor.findings[0].code in ("nan_inf", "lr_too_high")
+    assert doctor.findings[0].severity == "problem"
+    healthy = text(1.0, loss=loss)
+    assert healthy.findings == []
+    assert not healthy.diagnosis.broken
+
+
+def test_what_was_not_seen_is_not_called_sound() -> None:
+    model = net()
+    optimizer = torch.optim.LBFGS(model.parameters())
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(X), Y)
+        loss.backward()
+        return loss
+
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert doctor.findings == []
+    assert str(doctor).startswith("nothing was judged: of 3 steps none was seen whole")
+    assert "nothing was judged" in repr(doctor)
+    doctor.diagnosis.broken["plateau"] = "ValueError: so it went"
+    assert "could not be looked for, by an error: plateau (ValueError: so it went)" in str(doctor)
+    assert repr(doctor.diagnosis).endswith("; failed plateau>")
+
+
+def test_a_net_that_is_judged_by_another_is_not_followed() -> None:
+    torch.manual_seed(0)
+    made, judge = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 10)), nn.Linear(10, 1)
+    optimizer = torch.optim.Adam(made.parameters(), 1e-3)
+    for loss in (nn.BCEWithLogitsLoss(), nn.MSELoss()):
+        with gipi.watch(made, optimizer, loss) as doctor:
+            for _ in range(20):
+                optimizer.zero_grad()
+                loss(judge(made(torch.randn(32, 4))), torch.ones(32, 1)).backward()
+                optimizer.step()
+        assert doctor.findings == []
+        assert "this loss is not followed" in str(doctor)
+        assert not doctor.diagnosis.broken
+
+
+def gathered(said: Tensor, y: Tensor) -> Tensor:
+    return F.log_softmax(said, -1).gather(1, y[:, None]).mean()
+
+
+def test_classes_are_heard_as_the_loss_takes_them() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gipi.watch(model, optimizer, gathered) as doctor:
+        for chosen in torch.arange(len(X)).split(30):
+            optimizer.zero_grad()
+            gathered(model(X[chosen]), Y[chosen]).backward()
+            optimizer.step()
+    assert doctor.findings[0].code == "loss_sign_flipped"
+    assert not doctor.diagnosis.broken
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_one_column_may_be_dropped_by_the_loop_or_by_the_loss(inside: bool) -> None:
+    torch.manual_seed(0)
+    model, y = nn.Linear(10, 1), X @ torch.randn(10)
+
+    def own(said: Tensor, truth: Tensor) -> Tensor:
+        return F.mse_loss(said.squeeze(1), truth)
+
+    loss = own if inside else nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.02)
+    with gipi.watch(model, optimizer, loss) as doctor:
+        for chosen in torch.randperm(len(X)).split(10):
+            optimizer.zero_grad()
+            F.mse_loss(model(X[chosen]).squeeze(1), y[chosen]).backward()
+            optimizer.step()
+    assert not [f for f in doctor.findings if f.code == "loss_broadcast"]
+
+
+def test_nothing_of_a_graph_is_held() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        for chosen in torch.arange(len(X)).split(8):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X[chosen]), Y[chosen]).backward()
+            optimizer.step()
+    held = [v for h in doctor.heard.values() for v in (*h.inputs, *vars(h).values())]
+    assert len(doctor.heard) > 3
+    assert not any(isinstance(v, Tensor) and v.grad_fn is not None for v in held)
+
+
+def test_a_state_that_cannot_be_kept_does_not_end_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def full(*_: Any) -> dict[str, Any]:
+        raise torch.OutOfMemoryError
+
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        for chosen in torch.arange(len(X)).split(30):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X[chosen]), Y[chosen]).backward()
+            optimizer.step()
+        monkeypatch.setattr(optimizer, "state_dict", full)
+    monkeypatch.undo()
+    assert [f for f in doctor.findings if f.severity == "problem"] == []
+
+
+class Sparse(nn.Module):
+    """A linear layer for sparse rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.1 * torch.randn(10, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sparse.mm(x, self.weight)
+
+
+def test_sparse_rows_do_not_raise() -> None:
+    torch.manual_seed(0)
+    model = Sparse()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        for chosen in torch.arange(len(X)).split(30):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X[chosen].to_sparse()), Y[chosen]).backward()
+            optimizer.step()
+    assert [f for f in doctor.findings if f.severity == "problem"] == []
+
+
+def test_rows_that_come_twice_are_told_by_what_they_hold() -> None:
+    first, second = (X[:20], Y[:20]), (X[15:40], Y[15:40])
+    kept = once([first, second, first])
+    assert [len(x) for x, _ in kept] == [20, 20]
+    assert torch.equal(kept[1][0], X[20:40])
+    flags = (X[:20] > 0, Y[:20])
+    assert len(once([flags])) == 1
+
+
+def tuned(optimizer: Callable[[Any], torch.optim.Optimizer], val: Any = None) -> Any:
+    """Watch a net that has learned 40 % wrong classes being tuned at a very low rate."""
+    g = torch.Generator().manual_seed(1)
+    drawn = torch.randint(0, 4, (len(Y),), generator=g)
+    wrong = torch.where(torch.rand(len(Y), generator=g) < 0.4, drawn, Y)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(),
+                          nn.Linear(128, 4))  # fmt: skip
+
+    def train(by: torch.optim.Optimizer, epochs: int) -> None:
+        for _ in range(epochs):
+            for c in torch.randperm(len(X)).split(30):
+                by.zero_grad()
+                F.cross_entropy(model(X[c]), wrong[c]).backward()
+                by.step()
+
+    train(torch.optim.Adam(model.parameters(), 1e-3), 6)
+    slow = optimizer(model.parameters())
+    with gipi.watch(model, slow, F.cross_entropy, val=val) as doctor:
+        train(slow, 8)
+    return doctor
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: torch.optim.AdamW(p, 1e-6), lambda p: torch.optim.SGD(p, 1e-5)]
+)
+def test_a_trained_net_may_be_tuned_at_a_low_rate(make: Any) -> None:
+    assert tuned(make).findings == []
+    assert [f for f in tuned(make, (VX, VY)).findings if f.severity == "problem"] == []
+
+
+def test_layers_without_weights_as_yet_are_said() -> None:
+    model = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        for _ in range(5):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+    assert "layers had no weights yet" in str(doctor)
+
+
+def test_a_diagnosis_in_the_middle_of_a_loop_leaves_it_as_it_was() -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        for _ in range(12):
+            optimizer.zero_grad()
+            F.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+        weights, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+        assert [f for f in doctor.findings if f.severity == "problem"] == []
+        assert torch.equal(drawn, torch.get_rng_state())
+        assert all(torch.equal(v, weights[n]) for n, v in model.state_dict().items())
