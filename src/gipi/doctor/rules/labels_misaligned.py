@@ -194,7 +194,7 @@ def _moved(slip: int) -> Any:
     return change
 
 
-def _one_split(which: str, here: tuple[Answer, Answer], there: tuple[Answer, Answer]) -> Finding:
+def _one_split(which: str, here: tuple[Answer, ...], there: tuple[Answer, ...]) -> Finding:
     bad, good = (here, there) if which == "training" else (there, here)
     other = "validation" if which == "training" else "training"
     return Finding(

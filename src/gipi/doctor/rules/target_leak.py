@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.codes import table_of
 from gipi.doctor.edits import put_in_front
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
@@ -88,20 +89,10 @@ def _marks(x_nd: Tensor, classes: int) -> Tensor:
 
 
 def _table(facts: Facts) -> tuple[Tensor, tuple[int, ...]] | None:
-    """Return inputs as one tensor and the columns of it that are labels; None for other inputs.
-
-    A table may come as numbers beside the codes of labels: (n, p) floats and (n, q) integers.
-    """
+    """Return inputs as one tensor and the columns of it that are labels; None for other inputs."""
     if facts.X is not None:
         return (facts.X, ()) if facts.inputs in ("table", "sequence", "image") else None
-    parts = facts.train[0] if facts.train is not None else None
-    if not isinstance(parts, tuple) or not all(
-        isinstance(p, Tensor) and p.ndim == 2 for p in parts
-    ):
-        return None
-    coded = [not p.is_floating_point() for p in parts for _ in range(p.shape[1])]
-    whole = torch.cat([p.double() for p in parts], 1)
-    return whole, tuple(j for j, is_code in enumerate(coded) if is_code)
+    return table_of(facts)
 
 
 def _is_late(X: Tensor, number: int) -> bool:
