@@ -203,6 +203,7 @@ def test_a_rate_that_dooms_is_refused_however_slow_the_machine_is(
             out=tmp_path / "run", settings={**FIXED, "schema.status": "ignored"},
         )  # fmt: skip
     assert "was best; --apply lets the doctor change it" in refused.value.do
+    assert next(clock) > 5 * 3  # somebody reads it: what dooms is asked for in spite of it
 
 
 def test_columns_bear_the_names_of_the_table(tmp_path: Path) -> None:

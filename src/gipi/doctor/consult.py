@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 LOOK_S, LOOK_SHARE = 2.0, 0.02
 """The look before the first step may cost as many passes as take these seconds by their price (see
 `price`), or this share of a time budget; the rehearsal of the first steps twice as many again."""
+HARD_STOP = 10.0
+"""Times as many seconds by the clock after which it ends in any case: prices are estimates. Rules
+that ask whether a run is worth starting are not cut short by it, or a busy machine would decide."""
 DOOM_SHARE, REHEARSAL_SHARE = 0.1, 0.02
 """Shares of the planned steps that it may cost at any rate to be sure of what dooms the run, and to
 look at all else or rehearse the first steps."""
@@ -139,7 +142,9 @@ def consult(
     found = list(look_before(Facts(exp), paper, diagnosis))
     others = tuple(rule for rule in rules if rule not in paper)
     first = dict.fromkeys(DOOMS, may_cost.of_doom)
-    found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first)
+    until = began + HARD_STOP * look_seconds(config)  # the rehearsal asks for what dooms
+    found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first,
+                         until=until)  # fmt: skip
     if not roots(found):
         if may_cost.rehearsal:
             found += rehearsed(peak, diagnosis)
@@ -177,14 +182,18 @@ class Allowance:
 
 def allowance(facts: Facts, config: Config) -> Allowance:
     """Return what the price of a pass and the length of the run allow."""
-    timed = config.time is not None
-    seconds = min(LOOK_S, LOOK_SHARE * config.time) if config.time is not None else LOOK_S
-    passes, planned = affordable(seconds, facts), 0 if timed else facts.exp.total_steps
+    passes = affordable(look_seconds(config), facts)
+    planned = 0 if config.time is not None else facts.exp.total_steps
     return Allowance(
         min(max(passes, REHEARSAL_SHARE * planned), LEAST_PASSES),
         min(max(passes, DOOM_SHARE * planned), LEAST_PASSES),
         2 * passes > REHEARSAL_PASSES or REHEARSAL_SHARE * planned > REHEARSAL_STEPS,
     )
+
+
+def look_seconds(config: Config) -> float:
+    """Return the seconds that a look should take."""
+    return LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
 
 
 def at_full_rate(exp: Experiment) -> Experiment:
