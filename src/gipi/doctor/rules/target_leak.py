@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from gipi.doctor.edits import put_in_front
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import cpu, sheet
@@ -32,6 +34,9 @@ NEXT = 0.85
 REST, COPY = 0.9, 0.999
 """What all others may explain together, unless the column is a copy of the class."""
 MOST = 5000
+SHOWN = 8
+MOST_LEAKS = 4
+"""Times as many columns as kinds of them that may tell the target."""
 SAME = 1e-6
 
 
@@ -43,33 +48,55 @@ def before(facts: Facts) -> Iterator[Finding]:
     X, coded = table
     if len(X) < LEAST:
         return
-    names = facts.exp.declared.get("columns") or []
-    plain = X is facts.X
+    names = called(facts.exp, X.shape[1 if X.ndim == 2 else -1])
+    held = X is facts.X and X.ndim == 2
     same = _same(cpu(X), cpu(y)) if facts.kind == "numbers" else []
-    if same:
-        where = [_name(names, X, j) for j in same]
-        held = same if plain and X.ndim == 2 else []
-        yield _finding(where, held, 1.0, 0.0, 0.0, table=X.ndim == 2)
+    found = _told(facts, X, coded, same)
+    leaks = same + (found.leaks if found is not None else [])
+    if not leaks:
         return
+    share = (1.0, 0.0, 0.0) if same or found is None else (found.best, found.following, found.rest)
+    where = [_name(names, X, j) for j in (leaks if X.ndim == 2 else leaks[:8])]
+    yield _finding(where, leaks if held else [], *share, table=X.ndim == 2)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Columns that tell the target, and what the next one and all others explain of it."""
+
+    leaks: list[int]
+    best: float
+    following: float
+    rest: float
+
+
+def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _Told | None:
+    """Return the columns that tell the target as no other can, those that are it left out."""
     train = sheet(facts)
     if (
         train is None
         or not 3 <= X[0].numel() <= MOST
         or (train.label is not None and train.Y.shape[1] < 2)
     ):
-        return
+        return None
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
     marks = _marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
+    single[same] = 0.0
     leaks = [int(j) for j in (single >= torch.where(marks, FLAG, SURE)).nonzero().flatten()]
     if X.ndim == 3:
         leaks = [j for j in leaks if _is_late(X, j)]
-    if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, leaks):
-        return
+    most = max(1, x.shape[1] // 8)
+    if not leaks or len(leaks) > MOST_LEAKS * most or _tales(x, leaks) > most:
+        return None
+    if not _is_read(facts, leaks):
+        return None
     others = torch.ones(x.shape[1], dtype=torch.bool)
-    others[leaks] = False
+    others[leaks + same] = False
+    if not others.any():
+        return None
     left = x[:, others]
     left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
     best, following = float(single[leaks].max()), float(single[others].max())
@@ -77,10 +104,30 @@ def before(facts: Facts) -> Iterator[Finding]:
     copied = train.label is not None and best >= COPY
     times = TIMES if best >= SURE else TIMES_FLAG
     if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
-        return
-    held = leaks if plain and X.ndim == 2 else []
-    yield _finding([_name(names, X, j) for j in leaks[:8]], held, best, following, rest,
-                   table=X.ndim == 2)  # fmt: skip
+        return None
+    return _Told(leaks, best, following, rest)
+
+
+def _tales(x_nd: Tensor, leaks: list[int]) -> int:
+    """Return of how many kinds columns are: a code and its name, a total and it rounded, are one.
+
+    Easy data have many good columns, each with an error of its own.
+    """
+    firsts: list[Tensor] = []
+    for j in leaks:
+        column = x_nd[:, j]
+        if not any(_tell_each_other(first, column) for first in firsts):
+            firsts.append(column)
+    return len(firsts)
+
+
+def _tell_each_other(a: Tensor, b: Tensor) -> bool:
+    """Whether two columns explain each other, as quantities or as labels: R² > `SURE`."""
+    both = torch.stack([a, b], 1)
+    both = (both - both.mean(0)) / both.std(0, correction=0).clamp_min(1e-12)
+    if float((both[:, 0] * both[:, 1]).mean()) ** 2 > SURE:
+        return True
+    return min(told_by_labels(a, both[:, 1:]), told_by_labels(b, both[:, :1])) > SURE
 
 
 def _marks(x_nd: Tensor, classes: int) -> Tensor:
@@ -178,15 +225,17 @@ def _finding(
     *,
     table: bool,
 ) -> Finding:
-    names = ", ".join(where[:4])
+    names = ", ".join(where)
+    shown = ", ".join([*where[:SHOWN], *["..."] * (len(where) > SHOWN)])
+    alone = "alone explains" if len(where) == 1 else "each alone explain up to"
     if following or rest:
-        what = f"{names} alone explains {best:.1%} of the target, all others together {rest:.1%}"
+        what = f"{shown} {alone} {best:.1%} of the target, all others together {rest:.1%}"
     else:
-        what = f"the target itself stands in {names}"
+        what = f"the target itself stands in {shown}"
     edit = f"drop {names} from the inputs" if table else f"let the inputs end before {names}"
     repair = Repair("take the target out of its inputs", None, mode="advise", edit=edit)
     if leaks:
-        repair = Repair("take the column out", _without(leaks), mode="ask", proof="exact",
+        repair = Repair("take the column out", _without(leaks, names), mode="ask", proof="exact",
                         edit=edit)  # fmt: skip
     return Finding(
         "target_leak",
@@ -203,12 +252,11 @@ def _finding(
 
 def _name(names: list[str], X: Tensor, number: int) -> str:
     if X.ndim == 2:
-        return str(names[number]) if number < len(names) else f"column {number}"
+        return names[number]
     if X.ndim == 4:
         return f"pixel {number % X[0, 0].numel()} of channel {number // X[0, 0].numel()}"
     step, column = divmod(number, X.shape[2])
-    name = str(names[column]) if column < len(names) else f"column {column}"
-    return f"{name} at place {step}"
+    return f"{names[column]} at place {step}"
 
 
 def _same(X: Tensor, y: Tensor) -> list[int]:
@@ -256,7 +304,7 @@ class Without(nn.Module):
         return torch.where(held, self.mean.to(x.dtype), x)
 
 
-def _without(leaks: list[int]) -> Change:
+def _without(leaks: list[int], names: str) -> Change:
     def change(exp: Experiment) -> str:
         X = Facts(exp).X
         if X is None or X.ndim != 2:
@@ -264,7 +312,7 @@ def _without(leaks: list[int]) -> Change:
             raise CannotRepair(message)
         mean = torch.nan_to_num(X).mean(0)
         put_in_front(exp, Without(torch.tensor(leaks), mean))
-        return f"columns {leaks} are held at their mean within the model"
+        return f"{names} {'is' if len(leaks) == 1 else 'are'} held at the mean within the model"
 
     return change
 
