@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +16,19 @@ import gipi
 from gipi.api.doctoring import examine, retrain
 from gipi.core import resolve
 from gipi.core.errors import ConfigError
+from gipi.doctor import own_run
 from gipi.doctor.consult import Consultation, refusal
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.named import field_of
 from gipi.doctor.own_run import opened
+from gipi.doctor.rules import RULES
 from gipi.doctor.rules.lr_decay_too_fast import before
-from gipi.doctor.settings import Changed, change
+from gipi.doctor.settings import Changed, _ignored, change
 from gipi.train.prepare import Own, Prepared, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from gipi.doctor import Experiment
@@ -236,3 +241,33 @@ def test_columns_bear_the_names_of_the_table(tmp_path: Path) -> None:
     assert names[-1] == "kind"
     known = [field_of(name, prepared.dataset.schema) for name in names]
     assert {f.name for f in known if f is not None} == {"age", "day", "kind"}
+
+
+@pytest.mark.parametrize("name", ["is = ok", " status", "a: b", "loan.status", 'the "end"=1'])
+def test_the_edit_of_a_column_can_be_given_whatever_it_is_called(name: str) -> None:
+    edit = shlex.split(f"--set {shlex.quote(_ignored(name))}")
+    layer = resolve.layer_from_flags({}, edit[1::2])
+    assert resolve.resolve(layer).config.schema_overrides == {name: "ignored"}
+
+
+def test_columns_are_left_out_until_no_other_is_asked_for(tmp_path: Path) -> None:
+    path = table(tmp_path)
+    calls: list[str] = []
+
+    def leak(facts: Facts) -> Iterator[Finding]:
+        """Find one column a time."""
+        names = facts.exp.declared["columns"]
+        last = next((n for n in ("status", "d") if n in names), None)
+        calls.append(str(last))
+        if last is not None:
+            yield Finding("target_leak", "m", "a", where=(last,), confirmed=True)
+
+    one = tuple(replace(r, before=leak) if r.code == "target_leak" else r for r in RULES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_run, "RULES", one)
+        run = gipi.train(str(path), target="label", epochs=1, out=tmp_path / "run", quiet=True,
+                         settings={**FIXED, "apply": True})  # fmt: skip
+    assert calls == ["status", "d", "None"]
+    assert [f["where"] for f in run.result["findings"]] == [["status"], ["d"]]
+    again = gipi.resume(tmp_path / "run", epochs=2, quiet=True)  # what is written is what is read
+    assert again.metrics

@@ -77,6 +77,11 @@ class Consultation:
     unlooked: tuple[str, ...] = ()
     unrehearsed: bool = False
 
+    @property
+    def asks_for_columns(self) -> bool:
+        """Whether other columns are to be read: the net must be made anew for them."""
+        return "schema_overrides" in self.changed.settings
+
     def after(self, earlier: Consultation) -> Consultation:
         """Return both: what was found and changed before the columns were chosen anew, and this."""
         self.findings = [*earlier.findings, *self.findings]
