@@ -57,9 +57,6 @@ REHEARSAL_STEPS, REHEARSAL_WARMUP = 24, 10
 REHEARSAL_PASSES = 60
 """Passes that a rehearsal costs, and the shortest counter-experiment."""
 
-NAMED = 4
-"""Rules that were left out as too dear that are all written out."""
-
 
 @dataclass
 class Consultation:
@@ -98,11 +95,9 @@ class Consultation:
         said += [f"doctor: changed: {c}" for c in self.changed.said]
         skipped = [code for code in self.unlooked if code not in REHEARSED]
         if skipped:
-            which = ", ".join(skipped)
-            if len(skipped) > NAMED:
-                which = f"{len(skipped)} rules ({', '.join(skipped[:NAMED])}, ...)"
-            said.append(f"doctor: too dear for the time before the first step: {which}; "
-                        "`gipi doctor RUN` looks at them")  # fmt: skip
+            many = "1 look" if len(skipped) == 1 else f"{len(skipped)} looks"
+            said.append(f"doctor: {many} did not fit into the time before the first step: "
+                        "`gipi doctor RUN`")  # fmt: skip
         if self.unrehearsed:
             said.append("doctor: the first steps take too long to be tried out before: a learning "
                         "rate that is too high shows as the run goes on")  # fmt: skip

@@ -151,3 +151,10 @@ def test_names_of_another_number_are_not_those_of_these_columns() -> None:
     exp = experiment(mlp(), tuple(map(leaking, blobs(apart=0.7))))
     exp.declared = {"columns": ["id", *"abcdefgh"]}  # one more than the net is given
     assert seen(exp, RULE).findings[0].where == ("column 3",)
+
+
+def test_a_copy_of_the_target_that_was_bent_on_its_way_is_found() -> None:
+    X, t = regression(noise=1.0)[0]
+    bent = (2 * (t - t.mean()) / t.std()).exp()
+    rows = halves(torch.cat([X, bent.log1p()], 1), bent)
+    assert seen(experiment(mlp(9, 1), rows), RULE).findings[0].where == ("column 8",)

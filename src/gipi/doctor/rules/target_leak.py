@@ -190,7 +190,8 @@ def told_by_labels(code_n: Tensor, Y_nk: Tensor) -> float:
 def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     """Return for each column how nearly it is the target: (d,).
 
-    Numbers: the squared correlation. Classes: the share
+    Numbers: the squared correlation, of values or of ranks: columns may have been bent when they
+    were prepared. Classes: the share
     of the column's variance that lies between classes, where each class is told apart by it; a
     column that parts classes widely but is spread within them is a good feature and no copy.
     """
@@ -198,12 +199,8 @@ def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     total = x.square().sum(0)
     live = total > 0
     if label is None:
-        best = torch.zeros(x.shape[1], dtype=torch.float64)
-        for y in Y_nk.T:
-            y_ = y - y.mean()
-            norm = (total * y_.square().sum()).clamp_min(1e-30)
-            best = torch.maximum(best, (x * y_[:, None]).sum(0).square() / norm)
-        return torch.where(live, best, torch.zeros_like(best))
+        by_rank = torch.where(live[:, None], _ranks(x_nd).T, 0.0).T
+        return torch.maximum(_squared(x, Y_nk), _squared(by_rank, _ranks(Y_nk)))
     groups = Y_nk.T @ x  # (k, d)
     counts = Y_nk.sum(0).clamp_min(1)
     between = (groups.square() / counts[:, None]).sum(0)
@@ -214,6 +211,22 @@ def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     within = ((total - between).clamp_min(0) / len(x)).sqrt()
     apart = means.diff(dim=0).min(0).values > 4 * within
     return torch.where(live & apart, share, torch.zeros_like(share))
+
+
+def _squared(x_nd: Tensor, Y_nk: Tensor) -> Tensor:
+    """Return the largest squared correlation of each column with a target; 0 for constants."""
+    x, Y = x_nd - x_nd.mean(0), Y_nk - Y_nk.mean(0)
+    norm = x.square().sum(0)[:, None] * Y.square().sum(0)[None]
+    return ((x.T @ Y).square() / norm.clamp_min(1e-30)).max(1).values
+
+
+def _ranks(x_nd: Tensor) -> Tensor:
+    """Return the rank of every row in each column, (n, d); equal values share the middle one."""
+    first = x_nd.T.contiguous()
+    ordered = first.sort(1).values
+    low = torch.searchsorted(ordered, first)
+    high = torch.searchsorted(ordered, first, right=True)
+    return ((low + high) / 2).double().T
 
 
 def _finding(
