@@ -129,11 +129,9 @@ def look_back(
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
     if result.unlooked:
-        many = len(dict.fromkeys(result.unlooked))
-        left_out.append(
-            f"{many} look{'s' * (many > 1)} would take longer than {COST_SHARE:.0%} of the run and "
-            f"{'were' if many > 1 else 'was'} left out"
-        )
+        many = len(set(result.unlooked))
+        left_out.append(f"left out, as longer than {COST_SHARE:.0%} of the run: looks of {many} "
+                        f"rule{'s' * (many > 1)}")  # fmt: skip
     result.findings = ranked(found, RULES)
     return result, tuple(left_out)
 
