@@ -18,7 +18,6 @@ from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
-from gipi.doctor.guessing import as_sure
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
 from gipi.doctor.price import affordable
@@ -116,8 +115,7 @@ def look_back(
             own_model(live).load_state_dict(checkpoint.newest_good(folder)[1]["model"])
         rules = tuple(rule for rule in known if rule.code in ROW_CODES)
         now = Facts(live, start=facts)
-        seen = look_during(now, rules, result.trace, result, allowed=may_cost)
-        found += [as_sure(f, facts) for f in seen]
+        found += look_during(now, rules, result.trace, result, allowed=may_cost)
     sure, left_out = {f.code for f in roots(found)}, []
     if sure <= {"nan_inf"}:  # what brings a run down shows in its first steps
         if may_cost < REHEARSAL_STEPS:
@@ -131,7 +129,9 @@ def look_back(
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
     if result.unlooked:
-        left_out.append(f"too dear to look at: {', '.join(dict.fromkeys(result.unlooked))}")
+        many = len(set(result.unlooked))
+        left_out.append(f"left out, as longer than {COST_SHARE:.0%} of the run: looks of {many} "
+                        f"rule{'s' * (many > 1)}")  # fmt: skip
     result.findings = ranked(found, RULES)
     return result, tuple(left_out)
 

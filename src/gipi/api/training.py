@@ -71,7 +71,9 @@ def train_layers(
     prepared = prepare(layers, own)
     streams = streams_of(prepared, pick_device(prepared.config.device))
     asked = consulted(prepared, *streams)
-    if "schema_overrides" in asked.changed.settings:  # a net of other columns is another net
+    for _ in prepared.dataset.schema.inputs:  # what one column hid another may show
+        if not asked.asks_for_columns:
+            break  # a net of other columns is another net
         left = [(k, v, "doctor") for k, v in asked.changed.settings.items()]
         prepared = prepare([*layers, resolve.layer("doctor", left)], own)
         streams = streams_of(prepared, pick_device(prepared.config.device))

@@ -37,6 +37,7 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "run": str(examined.folder), "findings": [f.as_dict() for f in result.findings],
         "recorded": list(examined.recorded), "passes": result.passes,
+        "unlooked": list(dict.fromkeys(result.unlooked)),
     }  # fmt: skip
     if apply:
         again = doctoring.retrain(result, examined.prepared)

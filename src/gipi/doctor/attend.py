@@ -15,7 +15,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
-from gipi.doctor.guessing import as_sure, knows_something, no_better_than_guessing
+from gipi.doctor.guessing import knows_something, no_better_than_guessing
 from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
 from gipi.doctor.rows import add_evaluation, add_row
@@ -133,6 +133,8 @@ class Attending:
             r.code for r in rules_for(self.prepared.task)
         }:
             found = no_better_than_guessing(Facts(exp, start=self.asked), self.asked)
+            for code in OF_TABLES:  # said of the weights that the run ended with
+                self.known.pop(code, None)
             if found is not None:
                 self.known[found.code] = found.but(step=step.step)
 
@@ -160,9 +162,9 @@ class Attending:
         rules = tuple(rule for rule in rules_for(task) if rule.code in codes)
         for told in look_during(facts, rules, self.trace, result, known=self.known,
                                 allowed=allowed):  # fmt: skip
-            if not told.confirmed:
+            if not told.confirmed and told.code not in OF_TABLES:
                 continue  # there was no time for the counter-experiment
-            finding = in_settings(as_sure(told, facts), self.prepared)
+            finding = in_settings(told, self.prepared)
             if finding.severity == "hint" and finding.code in OF_TABLES and not ended:
                 continue  # it is asked again with the weights that the run ends with
             self.known[finding.code] = finding

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 LOOK_S, LOOK_SHARE = 2.0, 0.02
 """The look before the first step may cost as many passes as take these seconds by their price (see
 `price`), or this share of a time budget; the rehearsal of the first steps twice as many again."""
+HARD_STOP = 10.0
+"""Times as many seconds by the clock after which it ends in any case: prices are estimates. Rules
+that ask whether a run is worth starting are not cut short by it, or a busy machine would decide."""
 DOOM_SHARE, REHEARSAL_SHARE = 0.1, 0.02
 """Shares of the planned steps that it may cost at any rate to be sure of what dooms the run, and to
 look at all else or rehearse the first steps."""
@@ -53,9 +56,6 @@ REHEARSED = ("nan_inf", "lr_too_high", "exploding_gradient", "vanishing_gradient
 REHEARSAL_STEPS, REHEARSAL_WARMUP = 24, 10
 REHEARSAL_PASSES = 60
 """Passes that a rehearsal costs, and the shortest counter-experiment."""
-
-NAMED = 4
-"""Rules that were left out as too dear that are all written out."""
 
 
 @dataclass
@@ -74,6 +74,11 @@ class Consultation:
     unlooked: tuple[str, ...] = ()
     unrehearsed: bool = False
 
+    @property
+    def asks_for_columns(self) -> bool:
+        """Whether other columns are to be read: the net must be made anew for them."""
+        return "schema_overrides" in self.changed.settings
+
     def after(self, earlier: Consultation) -> Consultation:
         """Return both: what was found and changed before the columns were chosen anew, and this."""
         self.findings = [*earlier.findings, *self.findings]
@@ -90,11 +95,9 @@ class Consultation:
         said += [f"doctor: changed: {c}" for c in self.changed.said]
         skipped = [code for code in self.unlooked if code not in REHEARSED]
         if skipped:
-            which = ", ".join(skipped)
-            if len(skipped) > NAMED:
-                which = f"{len(skipped)} rules ({', '.join(skipped[:NAMED])}, ...)"
-            said.append(f"doctor: too dear for the time before the first step: {which}; "
-                        "`gipi doctor RUN` looks at them")  # fmt: skip
+            many = "1 look" if len(skipped) == 1 else f"{len(skipped)} looks"
+            said.append(f"doctor: {many} did not fit into the time before the first step: "
+                        "`gipi doctor RUN`")  # fmt: skip
         if self.unrehearsed:
             said.append("doctor: the first steps take too long to be tried out before: a learning "
                         "rate that is too high shows as the run goes on")  # fmt: skip
@@ -139,7 +142,9 @@ def consult(
     found = list(look_before(Facts(exp), paper, diagnosis))
     others = tuple(rule for rule in rules if rule not in paper)
     first = dict.fromkeys(DOOMS, may_cost.of_doom)
-    found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first)
+    until = began + HARD_STOP * look_seconds(config)  # the rehearsal asks for what dooms
+    found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first,
+                         until=until)  # fmt: skip
     if not roots(found):
         if may_cost.rehearsal:
             found += rehearsed(peak, diagnosis)
@@ -177,14 +182,18 @@ class Allowance:
 
 def allowance(facts: Facts, config: Config) -> Allowance:
     """Return what the price of a pass and the length of the run allow."""
-    timed = config.time is not None
-    seconds = min(LOOK_S, LOOK_SHARE * config.time) if config.time is not None else LOOK_S
-    passes, planned = affordable(seconds, facts), 0 if timed else facts.exp.total_steps
+    passes = affordable(look_seconds(config), facts)
+    planned = 0 if config.time is not None else facts.exp.total_steps
     return Allowance(
         min(max(passes, REHEARSAL_SHARE * planned), LEAST_PASSES),
         min(max(passes, DOOM_SHARE * planned), LEAST_PASSES),
         2 * passes > REHEARSAL_PASSES or REHEARSAL_SHARE * planned > REHEARSAL_STEPS,
     )
+
+
+def look_seconds(config: Config) -> float:
+    """Return the seconds that a look should take."""
+    return LOOK_S if config.time is None else min(LOOK_S, LOOK_SHARE * config.time)
 
 
 def at_full_rate(exp: Experiment) -> Experiment:

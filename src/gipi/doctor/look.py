@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -34,19 +36,23 @@ def look_before(
     *,
     allowed: float = LEAST_PASSES,
     first: Mapping[str, float] | None = None,
+    until: float = math.inf,
 ) -> Iterable[Finding]:
     """Yield what the rules find before the first step, confirmed or turned into hints.
 
     allowed  passes after which no further rule looks, and within which counter-experiments end
     first    rules that look before all others and whatever it costs, and the passes within which
              their counter-experiments end: code -> passes
+    until    what the clock says when no further rule looks, those of `first` excepted: passes
+             may have been priced far too low, and what is left out is noted
     """
     ahead = first or {}
     for rule in sorted(rules, key=lambda rule: rule.code not in ahead):
         if rule.before is None:
             continue
         most = ahead.get(rule.code, allowed)
-        if facts.passes > most and rule.code not in ahead:
+        late = facts.passes > most or time.perf_counter() > until
+        if late and rule.code not in ahead:
             notes.unlooked.append(rule.code)
             continue
         for finding in _tried(rule, rule.before, facts, notes=notes):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gipi.core.schema import Field, Schema
+    from gipi.doctor.experiment import Experiment
 
 
 def column_names(schema: Schema) -> tuple[str, ...]:
@@ -17,6 +18,15 @@ def column_names(schema: Schema) -> tuple[str, ...]:
         return ()
     numbers = [name for f in schema.inputs if f.kind != "category" for name in _names(f)]
     return (*numbers, *(f.name for f in schema.inputs if f.kind == "category"))
+
+
+def called(exp: Experiment, width: int) -> list[str]:
+    """Return what the columns of a table are called: names of another number are of other columns.
+
+    A column that bore the name of its neighbour would be taken out in its place.
+    """
+    names = [str(name) for name in exp.declared.get("columns") or ()]
+    return names if len(names) == width else [f"column {j}" for j in range(width)]
 
 
 def field_of(name: str, schema: Schema) -> Field | None:

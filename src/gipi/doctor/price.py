@@ -16,12 +16,18 @@ from gipi.doctor.tape import WEIGHTED
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
-    from gipi.doctor.tape import Op
+    from gipi.doctor.tape import Op, Unnamed
 
 PRODUCT_S, NUMBER_S, CALL_S, WEIGHT_S, READ_S = 5e-11, 1e-9, 1e-5, 2e-9, 3e-8
 """Seconds of one multiply-add, number that a call puts out, call, weight that a step changes, and
 number that is read from a file: those of one core of a usual processor, about."""
 FORWARD_AND_BACK = 3
+BATCH_FIRST_AT = 8
+"""Place of this argument of torch's recurrent functions."""
+OF_MATRICES = ("linalg_", "svd", "qr", "eig", "cholesky", "lu_", "inverse", "det", "lstsq", "cdist")
+"""How functions begin that meet every number of a matrix with every row of it, some times over."""
+DECOMPOSED, TRANSFORMED = 2.0, 0.5
+"""Products a number and row of a decomposition, and a number and halving of a Fourier transform."""
 ACCELERATED = 1 / 30
 """Of the products and numbers where the model is not on the CPU."""
 
@@ -30,17 +36,20 @@ def pass_seconds(facts: Facts) -> float:
     """Return the seconds of one training step, about, from the calls of one forward pass.
 
     s = 3 · (products · p + numbers · n) · rows a step / rows seen + 3 · calls · c + weights · w
+    with the numbers and calls of functions that have no name on the tape, too
     """
     exp, xb = facts.exp, facts.batch[0]
-    ops = facts.tape.ops
-    work = PRODUCT_S * sum(map(products, ops)) + NUMBER_S * sum(op.output.numel() for op in ops)
+    ops, unnamed = facts.tape.ops, facts.tape.unnamed
+    numbers = sum(op.output.numel() for op in ops) + sum(u.numbers for u in unnamed)
+    multiplied = sum(map(products, ops)) + sum(map(products_unnamed, unnamed))
+    work = PRODUCT_S * multiplied + NUMBER_S * numbers
     if exp.device.type != "cpu":
         work *= ACCELERATED
     read = 0.0 if tensors(exp.train) is not None or is_stored(exp.train) else READ_S
     seen = max(1, _rows(xb))
     often = max(1.0, exp.batch_size / seen) if _rows(xb) else 1.0
     weights = sum(p.numel() for p in exp.model.parameters() if p.requires_grad)
-    calls = sum(map(_calls, ops))
+    calls = sum(map(calls_of, ops)) + len(unnamed)
     each = FORWARD_AND_BACK * work + read * _numbers(xb)
     return each * often + FORWARD_AND_BACK * CALL_S * calls + WEIGHT_S * weights
 
@@ -71,13 +80,28 @@ def products(op: Op) -> float:
     return 0.0
 
 
-def _calls(op: Op) -> int:
+def products_unnamed(call: Unnamed) -> float:
+    """Return the multiply-adds of a function that the tape has no name for, about."""
+    if call.weights:
+        return float(call.rows) * call.weights
+    if call.function.startswith(OF_MATRICES):
+        return DECOMPOSED * call.numbers * call.width
+    if call.function.startswith("fft_") or call.function in ("stft", "istft"):
+        return TRANSFORMED * call.numbers * math.log2(max(2, call.width))
+    return 0.0
+
+
+def calls_of(op: Op) -> int:
     """Return how many calls one is: a recurrent one goes from place to place."""
     if op.kind not in ("lstm", "gru", "rnn") or not op.inputs:
         return 1
     first = op.inputs[0]
     layers = max(1, sum(w.ndim == 2 for w in op.inputs[1:]) // 2)
-    return layers * (max(first.shape[:2]) if first.ndim > 2 else first.shape[0])
+    if first.ndim < 3:  # one sequence, or packed ones with the rows of each place beside them
+        packed = len(op.inputs) > 1 and op.inputs[1].ndim == 1
+        return layers * (len(op.inputs[1]) if packed else len(first))
+    batch_first = bool(op.given("batch_first", at=BATCH_FIRST_AT))
+    return layers * first.shape[1 if batch_first else 0]
 
 
 def _rows(value: object) -> int:

@@ -6,6 +6,7 @@ value of the key that the repair names.
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def in_settings(finding: Finding, prepared: Prepared) -> Finding:
     names = _left_out(finding, prepared)
     if not names:
         return finding
-    edit = " ".join(f"--set {shlex.quote(f'schema.{name}=ignored')}" for name in names)
+    edit = " ".join(f"--set {shlex.quote(_ignored(name))}" for name in names)
     it = "it is not known" if len(names) == 1 else "they are not known"
     said = f"left out {', '.join(names)}"
     return replace(
@@ -82,6 +83,17 @@ def in_settings(finding: Finding, prepared: Prepared) -> Finding:
         f"predicting, leave out: {edit}",
         repairs=(Repair("leave it out", lambda _: said, mode="ask", edit=edit, setting=COLUMNS),),
     )
+
+
+def _ignored(name: str) -> str:
+    """Return the setting that leaves a column out, in a form that its name allows.
+
+    >>> _ignored("age"), _ignored("is = ok")
+    ('schema.age=ignored', 'schema={"is = ok": ignored}')
+    """
+    if "=" not in name and name == name.strip():
+        return f"schema.{name}=ignored"
+    return f"schema={{{json.dumps(name, ensure_ascii=False)}: ignored}}"  # the form of a file
 
 
 def _left_out(finding: Finding, prepared: Prepared) -> list[str]:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gipi.doctor.codes import ask_labels, codes_in, is_table
 from gipi.doctor.shallow import Answer, Ridge, ask_neighbours, ask_ridge, neighbours, ridge
 
 if TYPE_CHECKING:
@@ -147,14 +148,37 @@ def _once(facts: Facts, split: str, which: str, ask: Callable[[Sheet], Answer]) 
     return kept
 
 
-def answers(facts: Facts, split: str = "train") -> tuple[Answer, Answer]:
-    """Return what both find in a split."""
-    return linear_answer(facts, split), near_answer(facts, split)
+def label_answer(facts: Facts, split: str = "train") -> Answer | None:
+    """Return what the codes of labels tell beside the numbers; None where there are none."""
+    data = origin(facts).train if split == "train" else origin(facts).val
+    found, codes = sheet(facts, split), codes_in(data[0]) if data is not None else None
+    if found is None or codes is None or not codes.shape[1]:
+        return None
+    return _once(facts, split, "label", lambda s: ask_labels(codes[s.rows], s.Y))
+
+
+def answers(facts: Facts, split: str = "train") -> tuple[Answer, ...]:
+    """Return what all find in a split: linear, nearest neighbours, labels where there are any."""
+    labels = label_answer(facts, split)
+    both = linear_answer(facts, split), near_answer(facts, split)
+    return both if labels is None else (*both, labels)
 
 
 def silent(facts: Facts, split: str = "train") -> bool:
-    """Whether neither finds more than in random orders; the second is asked where it matters."""
-    return linear_answer(facts, split).nothing and near_answer(facts, split).nothing
+    """Whether none finds more than in random orders; a further one is asked where it matters.
+
+    Not where whole numbers beside others may be words at places: they are not looked at as such.
+    """
+    start = origin(facts)
+    data = start.train if split == "train" else start.val
+    if data is not None and codes_in(data[0]) is not None:
+        parts = list(data[0].values()) if isinstance(data[0], dict) else list(data[0])
+        if not is_table(start, parts):
+            return False
+    if not linear_answer(facts, split).nothing or not near_answer(facts, split).nothing:
+        return False
+    labels = label_answer(facts, split)
+    return labels is None or labels.nothing
 
 
 def the_lens(facts: Facts) -> Lens | None:

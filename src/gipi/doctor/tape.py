@@ -50,6 +50,8 @@ WEIGHTED = frozenset(("linear", "conv", "embedding", "lstm", "gru", "rnn", "atte
 NORMS = frozenset(("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"))
 VIEWS = frozenset(("view", "reshape"))
 """Calls that hand the same numbers on."""
+HANDED_ON = frozenset(("__getitem__", "__get__", "split", "chunk", "unbind", "select", "narrow"))
+"""Calls that take a part, whatever they take it of."""
 LOSSES = frozenset(("cross_entropy", "nll", "mse", "mae", "huber", "bce", "bce_logits"))
 
 
@@ -76,12 +78,28 @@ class Op:
         return self.args[at] if at is not None and len(self.args) > at else None
 
 
+@dataclass(frozen=True)
+class Unnamed:
+    """A call that has no name in `NAMES`: nobody looks at it, but it has its price.
+
+    numbers  of the larger of what went in and came out; width: the last size of what went in
+    rows, weights  places and numbers of the matrices where it is a cell of a recurrent net
+    """
+
+    function: str
+    numbers: int
+    width: int
+    rows: int = 0
+    weights: int = 0
+
+
 @dataclass
 class Tape:
-    """The calls of one forward pass, in order, and its outputs."""
+    """The calls of one forward pass, in order, and its outputs; beside them those of no name."""
 
     ops: list[Op] = field(default_factory=list)
     outputs: Any = None
+    unnamed: list[Unnamed] = field(default_factory=list)
 
     def of(self, kinds: frozenset[str] | set[str]) -> list[Op]:
         """Return the calls of some kinds."""
@@ -130,21 +148,37 @@ class _Recorder(TorchFunctionMode):
         kwargs: Any = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        kind = NAMES.get(getattr(func, "__name__", ""))
-        if kind is not None:
-            first = result[0] if isinstance(result, tuple) and result else result
-            if isinstance(first, Tensor):
-                module = self.stack[-1] if self.stack else ""
-                nth = self.counts.get((module, kind), 0)
-                self.counts[module, kind] = nth + 1
-                place = f"{module}#{nth}" if nth else (module or kind)
-                given = [*args, *(kwargs or {}).values()]
-                flat = [x for a in given for x in (a if isinstance(a, (tuple, list)) else [a])]
-                ins = tuple(a for a in flat if isinstance(a, Tensor))
-                self.tape.ops.append(
-                    Op(kind, module, place, ins, first, tuple(args), dict(kwargs or {}))
-                )
+        name = getattr(func, "__name__", "")
+        kind = NAMES.get(name)
+        first = result[0] if isinstance(result, (tuple, list)) and result else result
+        if not isinstance(first, Tensor):
+            return result
+        given = [*args, *(kwargs or {}).values()]
+        flat = [x for a in given for x in (a if isinstance(a, (tuple, list)) else [a])]
+        ins = tuple(a for a in flat if isinstance(a, Tensor))
+        if kind is None:
+            self.tape.unnamed.append(_unnamed(name, ins, result))
+        else:
+            module = self.stack[-1] if self.stack else ""
+            nth = self.counts.get((module, kind), 0)
+            self.counts[module, kind] = nth + 1
+            place = f"{module}#{nth}" if nth else (module or kind)
+            self.tape.ops.append(
+                Op(kind, module, place, ins, first, tuple(args), dict(kwargs or {}))
+            )
         return result
+
+
+def _unnamed(function: str, ins: tuple[Tensor, ...], result: Any) -> Unnamed:
+    outs = result if isinstance(result, (tuple, list)) else (result,)
+    put_out = sum(x.numel() for x in outs if isinstance(x, Tensor))
+    first = ins[0] if ins else None
+    width = first.shape[-1] if first is not None and first.ndim else 1
+    if not function.endswith("_cell") or first is None:
+        taken = 0 if function in HANDED_ON else max((x.numel() for x in ins), default=0)
+        return Unnamed(function, max(put_out, taken), width)
+    matrices = sum(w.numel() for w in ins[1:] if w.ndim == 2 and isinstance(w, nn.Parameter))
+    return Unnamed(function, put_out, width, len(first) if first.ndim > 1 else 1, matrices)
 
 
 @contextmanager

@@ -162,3 +162,34 @@ def test_what_labels_tell_is_told_by_the_other_rows_of_a_label() -> None:
     Y = nn.functional.one_hot(y).double()
     assert told_by_labels(2 - y.double(), Y) == 1.0
     assert told_by_labels(torch.arange(300).double(), Y) < 0.01  # every row has its own
+
+
+def test_columns_that_tell_each_other_do_not_hide_each_other() -> None:
+    X, y = blobs(classes=3, apart=0.7)[0]
+    kinds = torch.stack(
+        [(y + 1) % 3, (2 * y + 5) % 7], 1
+    ).float()  # a code and the name of the class
+    both = halves(torch.cat([X, kinds], 1), y)
+    found = seen(experiment(mlp(10, 3), both), RULE).findings
+    assert [f.where for f in found] == [("column 8", "column 9")]
+    X, t = regression(noise=1.0)[0]
+    copies = torch.cat([X, t, (8 * t).round()], 1)
+    found = seen(experiment(mlp(10, 1), halves(copies, t)), RULE).findings
+    assert [f.where for f in found] == [("column 8", "column 9")]
+    exp = experiment(mlp(10, 1), halves(copies, t), declared={"columns": [*"abcdefgh", "t", "r"]})
+    (finding,) = seen(exp, RULE).findings
+    assert finding.repairs[0].change is not None
+    assert finding.repairs[0].change(exp) == "t, r are held at the mean within the model"
+
+
+def test_names_of_another_number_are_not_those_of_these_columns() -> None:
+    exp = experiment(mlp(), tuple(map(leaking, blobs(apart=0.7))))
+    exp.declared = {"columns": ["id", *"abcdefgh"]}  # one more than the net is given
+    assert seen(exp, RULE).findings[0].where == ("column 3",)
+
+
+def test_a_copy_of_the_target_that_was_bent_on_its_way_is_found() -> None:
+    X, t = regression(noise=1.0)[0]
+    bent = (2 * (t - t.mean()) / t.std()).exp()
+    rows = halves(torch.cat([X, bent.log1p()], 1), bent)
+    assert seen(experiment(mlp(9, 1), rows), RULE).findings[0].where == ("column 8",)

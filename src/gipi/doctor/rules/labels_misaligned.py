@@ -15,7 +15,7 @@ from gipi.doctor.shallow import Answer, ask_ridge, predict
 from gipi.doctor.sheet import Sheet, answers, cpu, linear_answer, origin, sheet, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 LEAST = 200
 LEAST_VAL = 50
+ENOUGH = 1000
+"""Training rows of which shallow learners, labels among them (see `codes`), find nearly every
+target that the inputs tell a twentieth of, if not by several at once: of fewer rows such a target
+passes for noise, and noise for such a target."""
 REACH = 8
 """Rows by which targets may have slipped, either way."""
 BEYOND = 6.0
@@ -89,21 +93,47 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # Weak signs of one direction add up: what is drowned in noise is not misaligned.
     if sum(seen) / len(seen) ** 0.5 > (TOGETHER if facts.kind == "numbers" else 2.0):
         return
+    z = max(a.z for a in here)
+    told = (
+        "a linear learner and the nearest neighbours tell the training targets no better than the "
+        f"same targets in random order (z = {z:.1f}), and the net, which learned its training rows "
+        f"by heart (z = {on_train:.0f}), tells validation rows no better than guessing "
+        f"(z = {on_val:.1f})"
+    )
+    evidence = {"linear": here[0].score, "neighbours": here[1].score, "net_z": on_val, "z": z,
+                "net_z_train": on_train}  # fmt: skip
+    if len(train.F) < ENOUGH:
+        yield unlearnt(told, evidence)
+        return
     yield Finding(
         "labels_misaligned",
-        "a linear learner and the nearest neighbours tell the training targets no better than the "
-        "same targets in random order, and the net, which learned its training rows by heart, "
-        "tells validation rows no better than guessing: targets seem to stand beside the wrong "
-        "inputs",
+        f"{told}: targets seem to stand beside the wrong inputs",
         "check how inputs and targets were joined: sorted on one side, shuffled on the other, or "
         "joined by position instead of by a key",
-        evidence={"linear": here[0].score, "neighbours": here[1].score, "net_z": on_val,
-                  "z": max(a.z for a in here), "net_z_train": on_train},
+        evidence=evidence,
         confirmed=True,
         phase="epoch",
         strength=5.0,
         repairs=(Repair("join again", None, mode="advise", edit=JOIN),),
-    )  # fmt: skip
+    )
+
+
+def unlearnt(told: str, evidence: Mapping[str, Any]) -> Finding:
+    """Return the hint of a net that knows nothing, though it had its chance: it has two causes.
+
+    Targets beside the wrong inputs, or inputs that tell next to nothing of them.
+    """
+    return Finding(
+        "labels_misaligned",
+        told,
+        "check that every target stands beside its own inputs: one of the two may have been "
+        "sorted, shuffled, or joined by position; if they are right, these columns tell little of "
+        "the target, and other columns or more rows are needed",
+        severity="hint",
+        evidence=evidence,
+        phase="epoch",
+        repairs=(Repair("join again", None, mode="advise", edit=JOIN),),
+    )
 
 
 JOIN = "table = inputs.merge(targets, on='id', validate='one_to_one')"
@@ -172,7 +202,8 @@ def _slipped(slip: int, z: float) -> Finding:
     return Finding(
         "labels_misaligned",
         f"targets fit the inputs {abs(slip)} row{'s' * (abs(slip) > 1)} "
-        f"{'before' if slip < 0 else 'after'} them, far beyond chance, and not those beside them",
+        f"{'before' if slip < 0 else 'after'} them, far beyond chance (z = {z:.0f}), and not those "
+        "beside them",
         f"move the targets by {slip} rows: a header, a dropped row or a lag was counted on one "
         "side only",
         evidence={"shift": slip, "z": z},
@@ -194,17 +225,18 @@ def _moved(slip: int) -> Any:
     return change
 
 
-def _one_split(which: str, here: tuple[Answer, Answer], there: tuple[Answer, Answer]) -> Finding:
+def _one_split(which: str, here: tuple[Answer, ...], there: tuple[Answer, ...]) -> Finding:
     bad, good = (here, there) if which == "training" else (there, here)
     other = "validation" if which == "training" else "training"
+    z, z_other = max(a.z for a in bad), max(a.z for a in good)
     return Finding(
         "labels_misaligned",
         f"inputs of the {which} rows tell no more of their targets than of targets in random "
-        f"order, those of the {other} rows a great deal more: {which} targets seem to stand beside "
-        "the wrong inputs",
+        f"order (z = {z:.1f}), those of the {other} rows a great deal more (z = {z_other:.0f}): "
+        f"{which} targets seem to stand beside the wrong inputs",
         f"check how inputs and targets of the {which} rows were joined",
         where=(which,),
-        evidence={"z": max(a.z for a in bad), "z_other": max(a.z for a in good)},
+        evidence={"z": z, "z_other": z_other},
         confirmed=True,
         strength=5.0,
         repairs=(Repair("join again", None, mode="advise", edit=JOIN),),

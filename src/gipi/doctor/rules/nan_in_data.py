@@ -12,6 +12,7 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.gaps import Fill, add_marks
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import columns, take
 
@@ -171,8 +172,8 @@ def _by_column(facts: Facts, part: Tensor) -> dict[str, Any]:
         return {}
     counts = (~part.isfinite()).sum(0)
     worst = counts.argsort(descending=True)[:8]
-    names = facts.exp.declared.get("columns") or [f"column {i}" for i in range(len(counts))]
-    return {"columns": {str(names[i]): int(counts[i]) for i in worst.tolist() if counts[i] > 0}}
+    names = called(facts.exp, len(counts))
+    return {"columns": {names[i]: int(counts[i]) for i in worst.tolist() if counts[i] > 0}}
 
 
 RULE = Rule(

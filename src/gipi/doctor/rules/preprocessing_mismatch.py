@@ -22,6 +22,7 @@ from gipi.doctor.edits import mapped, put_in_front
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.trials import some, trial
 
@@ -42,9 +43,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     if found is None:
         return
     what, worst, strength = found
-    names = facts.exp.declared.get("columns") or []
-    where = [str(names[i]) if i < len(names) else f"column {i}" for i in worst]
     s = stats(facts)
+    width = len(s.mean) if s is not None else 0
+    names = called(facts.exp, width)
+    where = [names[i] if i < width else f"column {i}" for i in worst]
     evidence: dict[str, Any] = {}
     said = what
     if s is not None and worst:

@@ -12,6 +12,7 @@ from gipi.doctor.edits import kept, put_in_front, splits_of
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.gaps import NEAR, Fill, add_marks
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import columns
 from gipi.doctor.tape import WEIGHTED, taped
@@ -60,7 +61,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             found = _not_padding(flat, found)
         found = [s for s in found if _arrives(facts, X, s)]
         if found:
-            yield _of_inputs(facts, found)
+            yield _of_inputs(called(facts.exp, flat.shape[1]), found)
     y = facts.y
     if y is not None and facts.kind == "numbers" and y.ndim <= 2 and len(y) >= 20:
         flat = y.reshape(len(y), -1).detach().cpu().double()
@@ -70,9 +71,8 @@ def before(facts: Facts) -> Iterator[Finding]:
                 yield _of_targets(found, y)
 
 
-def _of_inputs(facts: Facts, found: list[Sentinel]) -> Finding:
-    names = facts.exp.declared.get("columns") or []
-    named = [str(names[s.column]) if s.column < len(names) else f"column {s.column}" for s in found]
+def _of_inputs(names: list[str], found: list[Sentinel]) -> Finding:
+    named = [names[s.column] for s in found]
     worst = max(found, key=lambda s: s.gap)
     return Finding(
         "sentinel_values",
@@ -218,7 +218,8 @@ def fill(exp: Experiment) -> str:
     marks = torch.tensor([s.column for s in found])
     marked = X.ndim == 2 and add_marks(exp, filled, marks, X)
     put_in_front(exp, filled)
-    values = ", ".join(f"{s.value:.6g} of column {s.column}" for s in found[:4])
+    names = called(exp, width)
+    values = ", ".join(f"{s.value:.6g} of {names[s.column]}" for s in found[:4])
     more = ", and a column each says where it was" if marked else ""
     return f"{values} is filled by the median of the training rows within the model{more}"
 

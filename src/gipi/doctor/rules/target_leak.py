@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.codes import table_of
 from gipi.doctor.edits import put_in_front
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import cpu, sheet
@@ -35,6 +38,9 @@ NEXT = 0.85
 REST, COPY = 0.9, 0.999
 """What all others may explain together, unless the column is a copy of the class."""
 MOST = 5000
+SHOWN = 8
+MOST_LEAKS = 4
+"""Times as many columns as kinds of them that may tell the target."""
 SAME = 1e-6
 
 
@@ -46,33 +52,65 @@ def before(facts: Facts) -> Iterator[Finding]:
     X, coded = table
     if len(X) < LEAST:
         return
-    names = facts.exp.declared.get("columns") or []
-    plain = X is facts.X
+    names = called(facts.exp, X.shape[1 if X.ndim == 2 else -1])
+    held = X is facts.X and X.ndim == 2
     same = _same(cpu(X), cpu(y)) if facts.kind == "numbers" else []
-    if same:
-        where = [_name(names, X, j) for j in same]
-        held = same if plain and X.ndim == 2 else []
-        yield _finding(where, held, 1.0, 0.0, 0.0, table=X.ndim == 2)
+    found = _told(facts, X, coded, same)
+    leaks = same + (found.leaks if found is not None else [])
+    if not leaks:
         return
+    share = (1.0, 0.0, 0.0) if same or found is None else (found.best, found.following, found.rest)
+    where = [_name(names, X, j) for j in (leaks if X.ndim == 2 else leaks[:8])]
+    told = _finding(where, leaks if held else [], *share, table=X.ndim == 2)
+    if same or found is None or found.best >= SURE:
+        yield told
+        return
+    sure = found.wrong <= WRONG
+    yield told.but(severity="problem" if sure else "hint", confirmed=sure,
+                   evidence={**told.evidence, "most_wrong": found.wrong})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Columns that tell the target, and what the next one and all others explain of it.
+
+    wrong  of columns that mark classes: the most rows that they mark wrongly, as a share
+    """
+
+    leaks: list[int]
+    best: float
+    following: float
+    rest: float
+    wrong: float = 0.0
+
+
+def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _Told | None:
+    """Return the columns that tell the target as no other can, those that are it left out."""
     train = sheet(facts)
     if (
         train is None
         or not 3 <= X[0].numel() <= MOST
         or (train.label is not None and train.Y.shape[1] < 2)
     ):
-        return
+        return None
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
     marks = _marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
+    single[same] = 0.0
     leaks = [int(j) for j in (single >= torch.where(marks, FLAG, SURE)).nonzero().flatten()]
     if X.ndim == 3:
         leaks = [j for j in leaks if _is_late(X, j)]
-    if not leaks or len(leaks) > max(1, x.shape[1] // 8) or not _is_read(facts, leaks):
-        return
+    most = max(1, x.shape[1] // 8)
+    if not leaks or len(leaks) > MOST_LEAKS * most or _tales(x, leaks) > most:
+        return None
+    if not _is_read(facts, leaks):
+        return None
     others = torch.ones(x.shape[1], dtype=torch.bool)
-    others[leaks] = False
+    others[leaks + same] = False
+    if not others.any():
+        return None
     left = x[:, others]
     left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
     best, following = float(single[leaks].max()), float(single[others].max())
@@ -80,18 +118,33 @@ def before(facts: Facts) -> Iterator[Finding]:
     copied = train.label is not None and best >= COPY
     times = TIMES if best >= SURE else TIMES_FLAG
     if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
-        return
-    held = leaks if plain and X.ndim == 2 else []
-    found = _finding([_name(names, X, j) for j in leaks[:8]], held, best, following, rest,
-                     table=X.ndim == 2)  # fmt: skip
-    if best >= SURE:
-        yield found
-        return
-    assert train.label is not None  # numbers have no marks
-    wrong = min(most_wrong(x[:, j], train.label) for j in leaks)
-    sure = wrong <= WRONG
-    yield found.but(severity="problem" if sure else "hint", confirmed=sure,
-                    evidence={**found.evidence, "most_wrong": wrong})  # fmt: skip
+        return None
+    told = _Told(leaks, best, following, rest)
+    if best >= SURE or train.label is None:
+        return told
+    return replace(told, wrong=min(most_wrong(x[:, j], train.label) for j in leaks))
+
+
+def _tales(x_nd: Tensor, leaks: list[int]) -> int:
+    """Return of how many kinds columns are: a code and its name, a total and it rounded, are one.
+
+    Easy data have many good columns, each with an error of its own.
+    """
+    firsts: list[Tensor] = []
+    for j in leaks:
+        column = x_nd[:, j]
+        if not any(_tell_each_other(first, column) for first in firsts):
+            firsts.append(column)
+    return len(firsts)
+
+
+def _tell_each_other(a: Tensor, b: Tensor) -> bool:
+    """Whether two columns explain each other, as quantities or as labels: R² > `SURE`."""
+    both = torch.stack([a, b], 1)
+    both = (both - both.mean(0)) / both.std(0, correction=0).clamp_min(1e-12)
+    if float((both[:, 0] * both[:, 1]).mean()) ** 2 > SURE:
+        return True
+    return min(told_by_labels(a, both[:, 1:]), told_by_labels(b, both[:, :1])) > SURE
 
 
 def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
@@ -115,20 +168,10 @@ def _marks(x_nd: Tensor, classes: int) -> Tensor:
 
 
 def _table(facts: Facts) -> tuple[Tensor, tuple[int, ...]] | None:
-    """Return inputs as one tensor and the columns of it that are labels; None for other inputs.
-
-    A table may come as numbers beside the codes of labels: (n, p) floats and (n, q) integers.
-    """
+    """Return inputs as one tensor and the columns of it that are labels; None for other inputs."""
     if facts.X is not None:
         return (facts.X, ()) if facts.inputs in ("table", "sequence", "image") else None
-    parts = facts.train[0] if facts.train is not None else None
-    if not isinstance(parts, tuple) or not all(
-        isinstance(p, Tensor) and p.ndim == 2 for p in parts
-    ):
-        return None
-    coded = [not p.is_floating_point() for p in parts for _ in range(p.shape[1])]
-    whole = torch.cat([p.double() for p in parts], 1)
-    return whole, tuple(j for j, is_code in enumerate(coded) if is_code)
+    return table_of(facts)
 
 
 def _is_late(X: Tensor, number: int) -> bool:
@@ -179,7 +222,8 @@ def told_by_labels(code_n: Tensor, Y_nk: Tensor) -> float:
 def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     """Return for each column how nearly it is the target: (d,).
 
-    Numbers: the squared correlation. Classes: the share
+    Numbers: the squared correlation, of values or of ranks: columns may have been bent when they
+    were prepared. Classes: the share
     of the column's variance that lies between classes, where each class is told apart by it; a
     column that parts classes widely but is spread within them is a good feature and no copy.
     """
@@ -187,12 +231,8 @@ def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     total = x.square().sum(0)
     live = total > 0
     if label is None:
-        best = torch.zeros(x.shape[1], dtype=torch.float64)
-        for y in Y_nk.T:
-            y_ = y - y.mean()
-            norm = (total * y_.square().sum()).clamp_min(1e-30)
-            best = torch.maximum(best, (x * y_[:, None]).sum(0).square() / norm)
-        return torch.where(live, best, torch.zeros_like(best))
+        by_rank = torch.where(live[:, None], _ranks(x_nd).T, 0.0).T
+        return torch.maximum(_squared(x, Y_nk), _squared(by_rank, _ranks(Y_nk)))
     groups = Y_nk.T @ x  # (k, d)
     counts = Y_nk.sum(0).clamp_min(1)
     between = (groups.square() / counts[:, None]).sum(0)
@@ -205,6 +245,22 @@ def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
     return torch.where(live & apart, share, torch.zeros_like(share))
 
 
+def _squared(x_nd: Tensor, Y_nk: Tensor) -> Tensor:
+    """Return the largest squared correlation of each column with a target; 0 for constants."""
+    x, Y = x_nd - x_nd.mean(0), Y_nk - Y_nk.mean(0)
+    norm = x.square().sum(0)[:, None] * Y.square().sum(0)[None]
+    return ((x.T @ Y).square() / norm.clamp_min(1e-30)).max(1).values
+
+
+def _ranks(x_nd: Tensor) -> Tensor:
+    """Return the rank of every row in each column, (n, d); equal values share the middle one."""
+    first = x_nd.T.contiguous()
+    ordered = first.sort(1).values
+    low = torch.searchsorted(ordered, first)
+    high = torch.searchsorted(ordered, first, right=True)
+    return ((low + high) / 2).double().T
+
+
 def _finding(
     where: list[str],
     leaks: list[int],
@@ -214,15 +270,17 @@ def _finding(
     *,
     table: bool,
 ) -> Finding:
-    names = ", ".join(where[:4])
+    names = ", ".join(where)
+    shown = ", ".join([*where[:SHOWN], *["..."] * (len(where) > SHOWN)])
+    alone = "alone explains" if len(where) == 1 else "each alone explain up to"
     if following or rest:
-        what = f"{names} alone explains {best:.1%} of the target, all others together {rest:.1%}"
+        what = f"{shown} {alone} {best:.1%} of the target, all others together {rest:.1%}"
     else:
-        what = f"the target itself stands in {names}"
+        what = f"the target itself stands in {shown}"
     edit = f"drop {names} from the inputs" if table else f"let the inputs end before {names}"
     repair = Repair("take the target out of its inputs", None, mode="advise", edit=edit)
     if leaks:
-        repair = Repair("take the column out", _without(leaks), mode="ask", proof="exact",
+        repair = Repair("take the column out", _without(leaks, names), mode="ask", proof="exact",
                         edit=edit)  # fmt: skip
     return Finding(
         "target_leak",
@@ -239,12 +297,11 @@ def _finding(
 
 def _name(names: list[str], X: Tensor, number: int) -> str:
     if X.ndim == 2:
-        return str(names[number]) if number < len(names) else f"column {number}"
+        return names[number]
     if X.ndim == 4:
         return f"pixel {number % X[0, 0].numel()} of channel {number // X[0, 0].numel()}"
     step, column = divmod(number, X.shape[2])
-    name = str(names[column]) if column < len(names) else f"column {column}"
-    return f"{name} at place {step}"
+    return f"{names[column]} at place {step}"
 
 
 def _same(X: Tensor, y: Tensor) -> list[int]:
@@ -292,7 +349,7 @@ class Without(nn.Module):
         return torch.where(held, self.mean.to(x.dtype), x)
 
 
-def _without(leaks: list[int]) -> Change:
+def _without(leaks: list[int], names: str) -> Change:
     def change(exp: Experiment) -> str:
         X = Facts(exp).X
         if X is None or X.ndim != 2:
@@ -300,7 +357,7 @@ def _without(leaks: list[int]) -> Change:
             raise CannotRepair(message)
         mean = torch.nan_to_num(X).mean(0)
         put_in_front(exp, Without(torch.tensor(leaks), mean))
-        return f"columns {leaks} are held at their mean within the model"
+        return f"{names} {'is' if len(leaks) == 1 else 'are'} held at the mean within the model"
 
     return change
 

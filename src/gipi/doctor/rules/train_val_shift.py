@@ -12,6 +12,7 @@ from gipi.doctor.drift import domain, domain_within, in_time_order, mismatch
 from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.sequences import is_asked_for_next
 from gipi.doctor.shallow import predict
@@ -203,9 +204,9 @@ def _columns_apart(facts: Facts) -> tuple[list[str], dict[str, float]]:
         return [], {}
     off = (b.mean(0) - a.mean(0)).abs() / a.std(0).clamp_min(1e-12)
     off = torch.where(a.std(0) > 0, off, torch.zeros_like(off))
-    names = facts.exp.declared.get("columns") or []
+    names = called(facts.exp, a.shape[1])
     worst = [i for i in off.argsort(descending=True)[:4].tolist() if float(off[i]) > 0.25]
-    named = [str(names[i]) if i < len(names) else f"column {i}" for i in worst]
+    named = [names[i] for i in worst]
     return named, {n: float(off[i]) for n, i in zip(named, worst, strict=True)}
 
 

@@ -11,6 +11,7 @@ from gipi.doctor.drift import as_trained
 from gipi.doctor.edits import Moments, put_in_front
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import columns
 from gipi.doctor.tape import NORMS, WEIGHTED
@@ -47,8 +48,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     spread, size, mean, std = seen
     worst = int((mean.abs() + std).argmax()) if size > SMALL else 0
-    names = facts.exp.declared.get("columns") or []
-    name = str(names[worst]) if worst < len(names) else f"column {worst}"
+    name = called(facts.exp, len(mean))[worst]
     what = f"the largest spread is {spread:.3g} times the smallest"
     if size < SMALL:
         what = f"no column's values lie further than {size:.3g} from zero"
