@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, regression, seen
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gipi.doctor.rules.data_not_shuffled import RULE
@@ -39,6 +40,16 @@ def test_a_loader_is_shuffled_and_keeps_its_options() -> None:
     diagnosis.findings[0].repairs[0].change(exp)
     assert isinstance(exp.train.sampler, torch.utils.data.RandomSampler)
     assert (exp.train.batch_size, exp.train.drop_last) == (32, True)
+
+
+def test_a_net_that_learns_slowly_at_first_is_given_more_time() -> None:
+    train, val = images(800)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
+                          nn.Linear(16, 4))  # fmt: skip
+    exp = experiment(model, (in_order(train), val), shuffle=False, lr=0.01, epochs=8)
+    first = seen(exp, RULE).findings[0]
+    assert (first.severity, first.confirmed) == ("problem", True)
 
 
 def test_healthy_twins_are_left_alone() -> None:
