@@ -68,3 +68,8 @@ def patches(X_nchw: Tensor) -> Patches | None:
     cut = cut / cut.flatten(1).norm(dim=1).clamp_min(1e-9)[:, None, None, None]
     stride = max(1, round((high * wide / PLACES) ** 0.5))
     return Patches(cut, mean, std, stride)
+
+
+def standard(features_np: Tensor) -> Tensor:
+    """Return columns of mean 0 and deviation 1."""
+    return (features_np - features_np.mean(0)) / features_np.std(0).clamp_min(1e-6)

@@ -47,7 +47,7 @@ def test_a_net_that_learns_slowly_at_first_is_given_more_time() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(100, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
                           nn.Linear(16, 4))  # fmt: skip
-    exp = experiment(model, (in_order(train), val), shuffle=False, lr=0.01, epochs=8)
+    exp = experiment(model, (in_order(train), val), shuffle=False, lr=0.05, epochs=8, optimizer="sgd")
     first = seen(exp, RULE).findings[0]
     assert (first.severity, first.confirmed) == ("problem", True)
 

@@ -7,6 +7,7 @@ from tests.doctor.patients import blobs, experiment, halves, mlp, regression, se
 from torch import nn
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.reference import bar as bar_of
 from gipi.doctor.reference import code, scores_classes
 from gipi.doctor.rules.underfit import RULE, during
 from gipi.doctor.trace import Trace
@@ -33,6 +34,23 @@ def test_a_net_of_two_units_is_named_in_the_run() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(2, 2, hidden=2), rings(), lr=0.01, epochs=15)
     assert [f.code for f in seen(exp, RULE, train=True).problems] == ["underfit"]
+
+
+def test_a_net_too_narrow_for_shapes_that_pixels_do_not_tell_is_named() -> None:
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(2, (500,), generator=g)
+    X = 0.5 * torch.randn(500, 1, 12, 12, generator=g)
+    for i, kind in enumerate(y.tolist()):
+        a, b = torch.randint(0, 7, (2,), generator=g).tolist()
+        bar = X[i, 0] if kind else X[i, 0].T
+        bar[a : a + 5, b] += 2
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(9, 1), nn.ReLU(), nn.Linear(1, 2))
+    exp = experiment(net, halves(X, y), epochs=4)
+    assert [f.code for f in seen(exp, RULE, train=True).problems] == ["underfit"]
+    found = bar_of(Facts(exp))
+    assert found is not None
+    assert found.best > 0.9
 
 
 def test_features_that_are_kept_on_purpose_are_worth_a_hint() -> None:

@@ -14,7 +14,7 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.patches import patches
+from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, predict, ridge
 from gipi.doctor.sheet import MOST_ROWS, answers, classes_of, linear_answer, origin, sheet
@@ -253,9 +253,7 @@ def _of_patches(facts: Facts, every: float) -> list[tuple[Errors, Tensor]]:
     likeness = patches(X)
     if likeness is None:
         return []
-    features = likeness(X)
-    features = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
-    answer = ask_ridge(ridge(features), train.Y)[0].told_nk
+    answer = ask_ridge(ridge(standard(likeness(X))), train.Y)[0].told_nk
     return [(errors(answer, train.Y), answer)]
 
 
