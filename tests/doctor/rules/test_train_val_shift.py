@@ -67,9 +67,7 @@ def test_rows_divided_by_the_value_of_a_column_are_no_order_of_time() -> None:
     clock = sorted_rows(torch.linspace(-2, 2, 800))
     assert findings(experiment(mlp(6, 1), clock), RULE) == []
     walks = torch.randn(800, 6, generator=torch.Generator().manual_seed(2)).cumsum(0) / 10
-    counted = (
-        walks[:, 0].abs().cumsum(0) / 50
-    )  # it only rises, but no clock
+    counted = walks[:, 0].abs().cumsum(0) / 50  # it only rises, but no clock
     X = torch.cat([counted[:, None], walks], 1)
     assert findings(experiment(mlp(7, 1), halves(X, walks[:, :1] + X[:, :1], 0.75)), RULE) == []
 
