@@ -35,10 +35,10 @@ def test_wrong_labels_in_both_splits_are_named_and_left_to_a_person() -> None:
     assert len(exp.train[0]) < 720
 
 
-def test_few_rows_of_two_classes_are_asked() -> None:
+def test_wrong_labels_of_few_rows_are_a_hint() -> None:
     torch.manual_seed(0)
     first = seen(experiment(mlp(10, 2), two_kinds(0.25, rows=500), epochs=6), RULE, train=True)
-    assert [f.severity for f in first.findings] == ["problem"]
+    assert [f.severity for f in first.findings] == ["hint"]
     for seed in range(3):
         clean = experiment(mlp(10, 2), two_kinds(0.0, seed, rows=500), epochs=6)
         assert findings(clean, RULE, train=True) == []

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import Trace
 
 LEAST, LEAST_VAL = 250, 100
+MANY = 400
+"""Rows below which long tails are too seldom told from wrong labels for more than a hint."""
 FIRM = 0.25
 """Share of the rows that are placed most firmly."""
 FLOOR = 0.05
@@ -183,6 +185,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             least = MUCH
     elif number == 2 and not alone and not _even(told, train):
         least = 1.0  # long tails look so too
+    if len(train.F) < MANY:
+        if not _even(told, train):
+            return
+        least = 1.0
     given = train.Y.argmax(1)
     sure = _margin(told)
     wrong = (told.argmax(1) != given) & (sure >= sure.quantile(1 - 2 * FIRM))
