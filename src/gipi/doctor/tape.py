@@ -30,8 +30,9 @@ NAMES = {"softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid
          "scaled_dot_product_attention": "attention", "multi_head_attention_forward": "attention",
          "lstm": "lstm", "gru": "gru", "rnn_tanh": "rnn", "rnn_relu": "rnn", "matmul": "matmul",
          "bmm": "matmul", "__matmul__": "matmul", "cat": "cat", "add": "add", "__add__": "add",
-         "__mul__": "mul", "mul": "mul", "max_pool2d": "pool", "avg_pool2d": "pool",
-         "adaptive_avg_pool2d": "pool", "mean": "mean", "flatten": "reshape", "view": "reshape",
+         "__mul__": "mul", "mul": "mul", "max_pool2d": "pool", "avg_pool1d": "mean",
+         "avg_pool2d": "mean", "adaptive_avg_pool1d": "mean", "adaptive_avg_pool2d": "mean",
+         "mean": "mean", "flatten": "reshape", "view": "reshape",
          "reshape": "reshape", "detach": "detach", "clamp": "clamp", "exp": "exp", "log": "log",
          "sqrt": "sqrt", "div": "div", "__truediv__": "div", "cross_entropy": "cross_entropy",
          "masked_fill": "mask", "masked_fill_": "mask", "squeeze": "view", "unsqueeze": "view",
@@ -115,9 +116,15 @@ class Tape:
                 return op
         return None
 
-    def source_of(self, value: Tensor) -> Op | None:
-        """Return the call that computed the numbers of `value`, seen through changes of shape."""
-        for op in reversed(self.ops):
+    def source_of(self, value: Tensor, *, before: Op | None = None) -> Op | None:
+        """Return the call that computed the numbers of `value`, seen through changes of shape.
+
+        before  only calls ahead of this one: one that does nothing hands on what it was given
+        """
+        ahead = self.ops
+        if before is not None:
+            ahead = ahead[: next(i for i, op in enumerate(ahead) if op is before)]
+        for op in reversed(ahead):
             if not same_numbers(op.output, value):
                 continue
             if op.kind not in VIEWS or not op.inputs:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, regression, seen
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gipi.doctor.rules.data_not_shuffled import RULE
+from gipi.doctor.rules.data_not_shuffled import PASSES, RULE
 
 
 def in_order(data):
@@ -39,6 +40,19 @@ def test_a_loader_is_shuffled_and_keeps_its_options() -> None:
     diagnosis.findings[0].repairs[0].change(exp)
     assert isinstance(exp.train.sampler, torch.utils.data.RandomSampler)
     assert (exp.train.batch_size, exp.train.drop_last) == (32, True)
+
+
+def test_a_net_that_learns_slowly_at_first_is_given_more_time() -> None:
+    train, val = images(600)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(100, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(),
+                          nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))  # fmt: skip
+    exp = experiment(model, (in_order(train), val), shuffle=False, epochs=8, optimizer="sgd")
+    exp.optimizer.param_groups[0]["momentum"] = 0.95
+    diagnosis = seen(exp, RULE)
+    first = diagnosis.findings[0]
+    assert (first.severity, first.confirmed) == ("problem", True)
+    assert diagnosis.passes > 3 * PASSES * 12
 
 
 def test_healthy_twins_are_left_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from tests.doctor.patients import blobs, experiment, findings, halves, mlp, seen
+from torch import nn
 
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.label_noise import RULE, _even, leave_out, smooth, wrong_of_two
@@ -32,6 +33,38 @@ def test_wrong_labels_in_both_splits_are_named_and_left_to_a_person() -> None:
     assert smooth(exp) == "labels are smoothed by 0.1"
     leave_out(exp)
     assert len(exp.train[0]) < 720
+
+
+def test_wrong_labels_of_few_rows_are_a_hint() -> None:
+    torch.manual_seed(0)
+    first = seen(experiment(mlp(10, 2), two_kinds(0.25, rows=500), epochs=6), RULE, train=True)
+    assert [f.severity for f in first.findings] == ["hint"]
+    for seed in range(3):
+        clean = experiment(mlp(10, 2), two_kinds(0.0, seed, rows=500), epochs=6)
+        assert findings(clean, RULE, train=True) == []
+
+
+def shapes(rows: int, seed: int = 0):
+    """Return images of an upright or lying bar, a square or a cross, anywhere on noise."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(4, (rows,), generator=g)
+    X = 0.4 * torch.randn(rows, 1, 12, 12, generator=g)
+    for i, kind in enumerate(y.tolist()):
+        a, b = torch.randint(2, 10, (2,), generator=g).tolist()
+        X[i, 0, a - 2 : a + 3, b] += 1.5 * (kind in (0, 3))
+        X[i, 0, a, b - 2 : b + 3] += 1.5 * (kind in (1, 3))
+        X[i, 0, a - 1 : a + 2, b - 1 : b + 2] += 1.5 * (kind == 2)
+    return halves(X, y, 0.7)
+
+
+def test_wrong_labels_of_images_that_pixels_do_not_tell_are_named() -> None:
+    train, val = shapes(1000)
+    for share, found in ((0.3, [RULE.code]), (0.0, [])):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+                            nn.Linear(16, 4))  # fmt: skip
+        exp = experiment(net, (wrong(train, share), wrong(val, share, seed=1)), epochs=12)
+        assert findings(exp, RULE, train=True) == found
 
 
 def test_wrong_labels_of_training_rows_alone_are_named() -> None:

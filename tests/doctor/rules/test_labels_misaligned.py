@@ -7,6 +7,7 @@ import torch
 from tests.doctor.patients import (
     Reader,
     blobs,
+    cnn,
     experiment,
     findings,
     halves,
@@ -17,7 +18,8 @@ from tests.doctor.patients import (
 )
 from torch import nn
 
-from gipi.doctor.rules.labels_misaligned import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.labels_misaligned import RULE, _of_patches
 
 
 def mixed(data, seed: int = 0):
@@ -64,6 +66,32 @@ def test_noise_is_left_alone() -> None:
     exp = experiment(mlp(out=1), regression(noise=3.0), epochs=6)
     assert findings(exp, RULE, train=True) == []
     assert findings(experiment(Reader(), token_rows()), RULE, train=True) == []
+
+
+def placed(rows: int = 600, seed: int = 0):
+    """Return images of a bar, upright or lying, anywhere on noise."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (rows,), generator=g)
+    X = 0.5 * torch.randn(rows, 1, 12, 12, generator=g)
+    for i, kind in enumerate(y.tolist()):
+        a, b = torch.randint(0, 7, (2,), generator=g).tolist()
+        bar = X[i, 0] if kind else X[i, 0].T
+        bar[a : a + 5, b] += 2
+    return halves(X, y)
+
+
+def test_of_images_what_patches_tell_is_asked_as_well() -> None:
+    start = Facts(experiment(cnn(), placed()))
+    told = _of_patches(start)
+    assert told is not None
+    assert told > 10
+    other = _of_patches(Facts(experiment(cnn(), tuple(map(mixed, placed())))))
+    assert other is not None
+    assert abs(other) < 3
+    assert _of_patches(Facts(experiment(mlp(), blobs()))) is None
+    shuffled = experiment(cnn(), tuple(map(mixed, placed())), epochs=12)
+    assert findings(shuffled, RULE, train=True) == [RULE.code]
+    assert findings(experiment(cnn(), placed(), epochs=2), RULE, train=True) == []
 
 
 def test_what_only_the_net_finds_is_left_alone() -> None:

@@ -10,7 +10,7 @@ from tests.doctor.wired import Attention, cured, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.missing_nonlinearity import RULE
+from gipi.doctor.rules.missing_nonlinearity import RULE, in_a_row
 
 
 def rings(rows=500, seed=0):
@@ -38,6 +38,17 @@ def test_flattening_and_dropout_do_not_hide_it() -> None:
     model = nn.Sequential(nn.Unflatten(1, (2, 1)), nn.Linear(1, 8), nn.Flatten(), nn.Dropout(0.1),
                           nn.Linear(16, 2))  # fmt: skip
     assert findings(experiment(model, rings(), epochs=10), RULE) == [RULE.code]
+
+
+def test_dropout_of_nothing_and_an_average_pool_do_not_hide_it() -> None:
+    model = linear(2, 24, 2)
+    model.insert(1, nn.Dropout(0.0))
+    assert findings(experiment(model, rings(), epochs=10), RULE) == [RULE.code]
+    pooled = nn.Sequential(nn.Conv2d(1, 6, 3), nn.AvgPool2d(2), nn.Conv2d(6, 6, 3), nn.Flatten(),
+                           nn.Dropout(0.0), nn.LazyLinear(4))  # fmt: skip
+    pooled(images()[0][0][:1])
+    pairs = in_a_row(Facts(experiment(pooled, images())))
+    assert [(a.module, b.module) for a, b in pairs] == [("0", "2"), ("2", "5")]
 
 
 def test_nets_with_activations_bottlenecks_and_linear_questions_are_silent() -> None:

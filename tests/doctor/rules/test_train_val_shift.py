@@ -53,6 +53,28 @@ def test_healthy_twins_are_left_alone() -> None:
     assert findings(experiment(cnn(), images()), RULE) == []
 
 
+def sorted_rows(at, seed: int = 0):
+    """Return rows in the order of their first column, whose values are those of `at`."""
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(len(at), 6, generator=g)
+    X[:, 0] = at.sort().values
+    y = (2 * X[:, 0]).sin() + X[:, 1] + 0.1 * torch.randn(len(at), generator=g)
+    return halves(X, y[:, None], 0.75)
+
+
+def test_rows_divided_by_the_value_of_a_column_are_no_order_of_time() -> None:
+    values = torch.randn(800, generator=torch.Generator().manual_seed(1))
+    split = sorted_rows(values)
+    (found,) = seen(experiment(mlp(6, 1), split), RULE).findings
+    assert (found.severity, found.confirmed) == ("problem", True)
+    clock = sorted_rows(torch.linspace(-2, 2, 800))
+    assert findings(experiment(mlp(6, 1), clock), RULE) == []
+    walks = torch.randn(800, 6, generator=torch.Generator().manual_seed(2)).cumsum(0) / 10
+    counted = walks[:, 0].abs().cumsum(0) / 50  # it only rises, but no clock
+    X = torch.cat([counted[:, None], walks], 1)
+    assert findings(experiment(mlp(7, 1), halves(X, walks[:, :1] + X[:, :1], 0.75)), RULE) == []
+
+
 def text(rows: int, drift: float, *, seed: int = 0, shuffled: bool = False):
     """Return rows of a text that mostly counts on; some words fall out of use as it goes on."""
     g = torch.Generator().manual_seed(seed)

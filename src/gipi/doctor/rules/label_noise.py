@@ -14,8 +14,9 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
-from gipi.doctor.shallow import predict
+from gipi.doctor.shallow import ask_ridge, predict, ridge
 from gipi.doctor.sheet import MOST_ROWS, answers, classes_of, linear_answer, origin, sheet
 
 if TYPE_CHECKING:
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     from gipi.doctor.sheet import Sheet
     from gipi.doctor.trace import Trace
 
-LEAST, LEAST_VAL = 400, 100
+LEAST, LEAST_VAL = 250, 100
+MANY = 400
+"""Rows below which long tails are too seldom told from wrong labels for more than a hint."""
 FIRM = 0.25
 """Share of the rows that are placed most firmly."""
 FLOOR = 0.05
 FLAT, FLATTER = 0.6, 0.75
 """Errors among firm rows, as a share of all errors: natural errors dwell near the border.
 The second where over two fifths of what guessing costs is wrong."""
+HARD = 0.3
+"""Errors of learners of pixels from which on learners of patches are asked."""
 EXCESS = 0.06
 """Training rows must be told worse than validation rows by this where only they are noisy."""
 SEEN = 0.2
@@ -140,6 +145,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     number = train.Y.shape[1]
     heard = _of_learners(facts)
+    if trace.done >= 1:
+        heard = [*heard, *_of_patches(facts, min(h[0].every for h in heard))]
     # One learner's sure answers are enough; of two such the better one.
     best, told = min(heard, key=lambda h: (not h[0].flat, h[0].every))
     val = sheet(facts, "val")
@@ -178,6 +185,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             least = MUCH
     elif number == 2 and not alone and not _even(told, train):
         least = 1.0  # long tails look so too
+    if len(train.F) < MANY:
+        if not _even(told, train):
+            return
+        least = 1.0
     given = train.Y.argmax(1)
     sure = _margin(told)
     wrong = (told.argmax(1) != given) & (sure >= sure.quantile(1 - 2 * FIRM))
@@ -230,6 +241,26 @@ def _of_learners(facts: Facts) -> list[tuple[Errors, Tensor]]:
         start.notes["errors of learners"] = [(errors(t, train.Y), t) for t in told]
     found: list[tuple[Errors, Tensor]] = start.notes["errors of learners"]
     return found
+
+
+def _of_patches(facts: Facts, every: float) -> list[tuple[Errors, Tensor]]:
+    """Return errors and answers of a regression on likeness to patches, of images.
+
+    Asked where pixels tell so little that even right labels look wrong (`every`, their errors), and
+    the net, which sees more, errs where it is sure.
+    """
+    train, start = sheet(facts), origin(facts)
+    if train is None or start.X is None or start.inputs != "image" or every < HARD:
+        return []
+    net = _net(facts, start.val)
+    if net is None or net.firm < FLOOR:
+        return []
+    X = start.X[train.rows.to(start.X.device)].cpu()
+    likeness = patches(X)
+    if likeness is None:
+        return []
+    answer = ask_ridge(ridge(standard(likeness(X))), train.Y)[0].told_nk
+    return [(errors(answer, train.Y), answer)]
 
 
 def errors(told_nk: Tensor, Y_nk: Tensor) -> Errors:

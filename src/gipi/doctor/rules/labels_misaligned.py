@@ -10,8 +10,9 @@ from torch import Tensor
 from gipi.doctor.edits import replaced, splits_of, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
-from gipi.doctor.shallow import Answer, ask_ridge, predict
+from gipi.doctor.shallow import Answer, ask_ridge, predict, ridge
 from gipi.doctor.sheet import Sheet, answers, cpu, linear_answer, origin, sheet, silent
 
 if TYPE_CHECKING:
@@ -84,10 +85,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if on_train < (2 * NET if facts.kind == "numbers" else NET):
         return
     # Of images, sequences and texts shallow learners see little: the net must have had its chance.
-    if facts.inputs != "table" and (trace.done < 1 or on_val > 2):
+    if facts.inputs != "table" and trace.done < 1:
         return
     here, val = answers(facts), sheet(facts, "val")
     seen = [*(a.z for a in here), on_val]
+    shapes = _of_patches(start)
+    if shapes is not None:
+        if shapes > NET:
+            return
+        seen.append(shapes)
+    elif facts.inputs != "table" and on_val > 2:
+        return
     if val is not None:
         seen.append(_agreement(predict(train.ridge, train.Y, val.F), val.Y)[0])
     # Weak signs of one direction add up: what is drowned in noise is not misaligned.
@@ -134,6 +142,16 @@ def unlearnt(told: str, evidence: Mapping[str, Any]) -> Finding:
         phase="epoch",
         repairs=(Repair("join again", None, mode="advise", edit=JOIN),),
     )
+
+
+def _of_patches(start: Facts) -> float | None:
+    """Return by how many deviations images tell their targets by likeness to patches; or None."""
+    train = sheet(start)
+    if train is None or start.X is None or start.inputs != "image":
+        return None
+    X = start.X[train.rows.to(start.X.device)].cpu()
+    likeness = patches(X)
+    return None if likeness is None else ask_ridge(ridge(standard(likeness(X))), train.Y)[0].z
 
 
 JOIN = "table = inputs.merge(targets, on='id', validate='one_to_one')"

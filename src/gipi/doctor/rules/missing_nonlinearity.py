@@ -16,8 +16,6 @@ from gipi.doctor.tape import VIEWS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from torch import Tensor
-
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
     from gipi.doctor.tape import Op
@@ -102,8 +100,8 @@ def in_a_row(facts: Facts, *, beside: frozenset[str] | set[str] = BESIDE) -> lis
     layers = [op for op in facts.tape.of({"linear", "conv"}) if _is_layer(facts, op)]
     found = []
     for op in layers:
-        before_it = _source(facts, op.inputs[0], beside)
-        if before_it is None or before_it.kind not in ("linear", "conv") or before_it is op:
+        before_it = _source(facts, op, beside)
+        if before_it is None or before_it.kind not in ("linear", "conv"):
             continue
         if not _is_layer(facts, before_it) or _is_bottleneck(facts, before_it, op):
             continue
@@ -131,13 +129,14 @@ def _is_bottleneck(facts: Facts, one: Op, other: Op) -> bool:
     return False
 
 
-def _source(facts: Facts, value: Tensor, beside: frozenset[str] | set[str]) -> Op | None:
+def _source(facts: Facts, layer: Op, beside: frozenset[str] | set[str]) -> Op | None:
     """Return the call that a layer's input comes from, through what leaves it linear."""
+    op: Op | None = layer
     for _ in range(8):
-        op = facts.tape.source_of(value)
+        assert op is not None
+        op = facts.tape.source_of(op.inputs[0], before=op)
         if op is None or op.kind not in beside or not op.inputs:
             return op
-        value = op.inputs[0]
     return None
 
 
