@@ -190,8 +190,7 @@ class Watch:
         heard = self._ear.heard
         heard.loss = self._loss_now
         self._deafen()
-        norm = self._norm()
-        if norm is not None:
+        if (norm := self._norm()) is not None:
             self.norms[self.step] = norm
         self._before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self._grads = {n: None if p.grad is None else p.grad.detach().clone()
