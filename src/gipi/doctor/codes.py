@@ -97,7 +97,8 @@ def _left_out(label_n: Tensor, Y_nk: Tensor, a: float) -> Tensor:
     sums = Y_nk.new_zeros(int(label_n.max()) + 1, Y_nk.shape[1]).index_add(0, label_n, Y_nk)
     count = torch.bincount(label_n)[label_n][:, None]
     others = (Y_nk.sum(0) - Y_nk) / max(1, len(Y_nk) - 1)
-    return (sums[label_n] - Y_nk + a * others) / (count - 1 + a)
+    told: Tensor = (sums[label_n] - Y_nk + a * others) / (count - 1 + a)
+    return told
 
 
 def _numbered(code_n: Tensor) -> Tensor:
