@@ -195,7 +195,7 @@ def test_an_exact_repair_after_which_the_fault_is_there_is_rolled_back() -> None
     sick = Diagnosis(exp, [finding.but(repairs=(idle,))])
     assert sick.repair() is None
     assert "unused_parameters is still there" in sick.why_not
-    treatment = diagnosis.repair()
+    treatment = diagnosis.repair(apply=["unused_parameters"])
     assert treatment is not None
     assert treatment.grounds[0].endswith("unused_parameters is gone")
 
@@ -209,7 +209,7 @@ def test_one_exact_repair_that_does_not_fit_leaves_the_others() -> None:
     diagnosis = diagnose(exp, train=False, rules=(UNUSED,))
     second = (Repair("no", never, proof="exact"), Repair("rate", times_lr(1.0), proof="not worse"))
     diagnosis.findings.append(found(*second))
-    treatment = diagnosis.repair(budget=4)
+    treatment = diagnosis.repair(budget=4, apply=["unused_parameters"])
     assert treatment is not None
     assert treatment.cured == ["unused_parameters", "lr_too_low"]
     assert treatment.rejected == ["no: it does not fit"]

@@ -29,6 +29,9 @@ TURNS = {
     "light and dark exchanged": lambda x: -x,
 }
 ALIKE, UNLIKE = 0.8, 0.5
+NEARER, BEYOND = 3.0, 2.0
+"""Times as near a turned mean image must be where even the other one is alike, as channels of one
+picture are; and sampling variances that lie between the means as they are."""
 LOW = 0.6
 """Area under the curve below which nobody asks whether it is chance."""
 
@@ -178,12 +181,18 @@ def turn(facts: Facts) -> str | None:
     X = as_trained(facts, X)
     if X is None or X.ndim != 4 or X.shape[1:] != V.shape[1:] or len(X) < 2 * LEAST:
         return None
-    one, two, other = X[::2].mean(0), X[1::2].mean(0), V.mean(0)
-    if _like(one, two) < ALIKE or _like(X.mean(0), other) > UNLIKE:
+    one, two, mean, other = X[::2].mean(0), X[1::2].mean(0), X.mean(0), V.mean(0)
+    if _like(one, two) < ALIKE:
         return None
+    noise = float(X.var(0).sum()) / len(X) + float(V.var(0).sum()) / len(V)
+    apart = float((mean - other).square().sum())
+    unlike = _like(mean, other) <= UNLIKE
     for name, made in TURNS.items():
         turned = made(other[None])[0]
-        if turned.shape == one.shape and _like(X.mean(0), turned) > ALIKE:
+        if turned.shape != one.shape or _like(mean, turned) <= ALIKE:
+            continue
+        left = float((mean - turned).square().sum())
+        if unlike or apart > max(NEARER * left, BEYOND * noise):
             return name
     return None
 

@@ -8,7 +8,7 @@ from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 
 from gipi.doctor.facts import Facts
 from gipi.doctor.play import play
-from gipi.doctor.rules.catastrophic_forgetting import RULE, replay, replayed, score
+from gipi.doctor.rules.catastrophic_forgetting import RULE, replay, replayed, score, slow_replay
 
 
 def after_an_old_task(seed: int):
@@ -77,3 +77,14 @@ def test_few_old_rows_do_not_excuse_a_lost_task() -> None:
     (found,) = seen(exp, RULE, train=True).findings
     assert found.severity == "problem"
     assert found.step == exp.total_steps
+
+
+def test_where_a_quarter_does_not_suffice_as_many_rows_come_at_a_lower_rate() -> None:
+    model, old, new = halves_of_the_classes()
+    exp = experiment(model, new, declared={"old_task": old}, epochs=8)
+    (found,) = seen(exp, RULE, train=True).findings
+    assert [r.change for r in found.repairs][:2] == [replay, slow_replay]
+    rate, rows = exp.optimizer.param_groups[0]["lr"], len(exp.train[0])
+    slow_replay(exp)
+    assert exp.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * rate)
+    assert len(exp.train[0]) == rows + min(rows, len(old[0]))

@@ -53,3 +53,10 @@ def test_dropout_called_as_a_function_is_seen_and_left_to_a_person() -> None:
     torch.manual_seed(0)
     found = seen(experiment(Called(0.96), blobs(), lr=3e-3), RULE).findings
     assert [(f.code, f.severity) for f in found] == [("dropout_too_high", "hint")]
+
+
+def test_of_a_long_run_what_a_short_training_shows_in_part_is_a_hint() -> None:
+    torch.manual_seed(0)
+    found = seen(experiment(dropping(0.85), blobs(), lr=3e-3, epochs=20), RULE).findings
+    assert [(f.code, f.severity) for f in found] == [("dropout_too_high", "hint")]
+    assert found[0].evidence["loss_as_is"] > found[0].evidence["loss_usual"]

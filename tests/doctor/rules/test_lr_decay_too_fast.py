@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
 from torch.optim import lr_scheduler
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.probes import Trial
 from gipi.doctor.rates import paper_rates
-from gipi.doctor.rules.lr_decay_too_fast import RULE, TRIED, during
+from gipi.doctor.rules import lr_decay_too_fast as rule
+from gipi.doctor.rules.lr_decay_too_fast import RULE, TRIED, before, confirm, cost, during
 from gipi.doctor.schedules import constant
 from gipi.doctor.trace import Trace
 
@@ -126,3 +130,18 @@ def test_rates_on_paper_are_those_of_the_run() -> None:
     assert len(rates) == exp.total_steps
     assert rates[0] == 3e-3
     assert rates[exp.steps_per_epoch] == 1.5e-3
+
+
+@pytest.mark.parametrize(("reached", "again"), [(0.985, True), (0.999, False)])
+def test_a_schedule_that_a_longer_one_beat_by_too_little_is_asked_about_again(
+    monkeypatch, reached, again
+) -> None:
+    tails = {"own": [1.0] * 9, "stretched": [reached] * 9}
+    trial = Trial(1.0, tails, {"own": 1.0, "stretched": 1.0}, {})
+    monkeypatch.setattr(rule, "compared", lambda *_, **__: trial)
+    facts = Facts(scheduled(lambda o: lr_scheduler.ExponentialLR(o, 0.8)))
+    (finding,) = before(facts)
+    assert confirm(facts, finding) is None
+    later = replace(finding, phase="epoch", evidence={**finding.evidence, "tried": 30})
+    assert (cost(facts, later) == 0) is again
+    assert cost(facts, finding) > 0

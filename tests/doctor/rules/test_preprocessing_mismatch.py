@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.drift import affine_to_training, is_repeatable
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.preprocessing_mismatch import RULE
+from gipi.doctor.rules.preprocessing_mismatch import RULE, align
 
 
 def test_another_scale_is_named_brought_in_line_and_undone() -> None:
@@ -123,3 +123,20 @@ def test_random_numbers_of_a_transform_are_not_taken_from_the_run() -> None:
     old = np.random.get_state()[2]  # noqa: NPY002
     assert not is_repeatable(Facts(exp), blobs()[0][0])
     assert np.random.get_state()[2] == old  # noqa: NPY002
+
+
+def test_channels_in_another_order_are_named_where_every_channel_has_the_same_picture() -> None:
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(0, 3, (500,), generator=g)
+    hue = torch.tensor([[1.2, 0.2, 0.2], [0.9, 0.9, 0.1], [0.2, 0.6, 0.9]])[y]
+    bright = 0.7 + 0.6 * torch.rand(500, 1, 1, 1, generator=g)
+    ramp = torch.linspace(0.0, 2.0, 6)[:, None] + torch.linspace(0, 1, 6)
+    X = hue[:, :, None, None] * bright * ramp + 0.2 * torch.randn(500, 3, 6, 6, generator=g)
+    train, val = (X[:350], y[:350]), (X[350:], y[350:])
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 3))
+    assert seen(experiment(net, (train, val)), RULE).findings == []
+    exp = experiment(net, (train, (val[0].flip(1), val[1])), lr=3e-3, epochs=8)
+    (found,) = seen(exp, RULE).problems
+    assert "channels in reverse order" in found.message
+    align(exp)
+    assert torch.equal(exp.val[0], val[0])

@@ -39,7 +39,8 @@ class Experts(nn.Module):
 def test_a_layer_that_is_never_called() -> None:
     exp = experiment(Forgetful(), blobs(), epochs=2)
     assert named(exp, RULE).findings[0].where == ("extra.weight", "extra.bias")
-    treatment = cured(exp, RULE)
+    assert named(exp, RULE).repair() is None  # whether it is to be called its author knows
+    treatment = cured(exp, RULE, apply=[RULE.code])
     assert not treatment.proof.gain
     for rule in (frozen_layer.RULE, params_not_in_optimizer.RULE):
         assert findings(treatment.experiment, rule) == []

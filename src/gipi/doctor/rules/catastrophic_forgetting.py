@@ -32,8 +32,8 @@ REPLAYED, TIMES = 0.02, 3.0
 by so many times the loss."""
 GONE = 0.5
 """Share of what was known whose loss is forgetting, however many old rows come again."""
-REPLAY = 0.25
-"""Rows of the old task beside the new ones, as a share of these."""
+REPLAY, ALIKE = 0.25, 1.0
+"""Rows of the old task beside the new ones, as a share of these; where that does not suffice."""
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
@@ -77,6 +77,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         repairs=(
             Repair("replay old rows", replay, proof="exact",
                    edit="train on new rows and a quarter as many old ones"),
+            Repair("replay old rows at lr / 10", slow_replay, proof="not worse",
+                   edit="train on new rows and as many old ones, lr = lr / 10"),
             Repair("lr / 10", times_lr(0.1), proof="not worse", edit="lr = lr / 10",
                    setting="lr"),
         ),
@@ -123,7 +125,15 @@ def score(exp: Experiment, rows: Any) -> tuple[float, float, bool] | None:
     return (-value, 0.0, False) if math.isfinite(value) else (-math.inf, 0.0, False)
 
 
-def replay(exp: Experiment) -> str:
+def slow_replay(exp: Experiment) -> str:
+    """Mix as many rows of the old task in as there are new ones, at a tenth of the rate.
+
+    A rate that washes everything out leaves nothing that old rows could hold.
+    """
+    return f"{replay(exp, share=ALIKE)}, {times_lr(0.1)(exp)}"
+
+
+def replay(exp: Experiment, *, share: float = REPLAY) -> str:
     """Mix rows of the old task into the training rows."""
     old = tensors(exp.declared.get("old_task"))
     if old is None:
@@ -135,7 +145,7 @@ def replay(exp: Experiment) -> str:
         if new[0].shape[1:] != old[0].shape[1:] or new[1].shape[1:] != old[1].shape[1:]:
             message = "rows of the two tasks have different shapes"
             raise CannotRepair(message)
-        count = min(len(old[0]), max(1, round(REPLAY * len(new[0]))))
+        count = min(len(old[0]), max(1, round(share * len(new[0]))))
         chosen = torch.randperm(len(old[0]), generator=generator)[:count]
         exp.train = (torch.cat([new[0], take(old[0], chosen).to(new[0])]),
                      torch.cat([new[1], take(old[1], chosen).to(new[1])]))  # fmt: skip
@@ -146,7 +156,7 @@ def replay(exp: Experiment) -> str:
         message = "rows cannot be mixed into a stream"
         raise CannotRepair(message)
     rows: Any = loader.dataset
-    count = min(len(old[0]), max(1, round(REPLAY * len(rows))))
+    count = min(len(old[0]), max(1, round(share * len(rows))))
     chosen = torch.randperm(len(old[0]), generator=generator)[:count]
     both: Any = ConcatDataset([loader.dataset, TensorDataset(old[0][chosen], old[1][chosen])])
     exp.train = reloaded(loader, both, shuffle=True)

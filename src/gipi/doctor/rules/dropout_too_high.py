@@ -23,7 +23,9 @@ HIGH = 0.65
 LEFT = 0.12
 """Share that all places together let through."""
 USUAL = 0.2
-MISSED = 0.3
+MISSED, SOME = 0.3, 0.05
+"""Share of the progress that must be missing; of a run that is longer than the trial a smaller one
+is worth a hint: what comes late, a short training shows in part."""
 DROPS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
          nn.FeatureAlphaDropout)  # fmt: skip
 
@@ -67,13 +69,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not math.isfinite(other) or not math.isfinite(begin):
         return None
     missed = (own - other) / max(begin - other, 0.2 * abs(begin))
+    evidence = {**finding.evidence, "loss_before": begin, "loss_as_is": own, "loss_usual": other}
     if missed < MISSED:
-        return None
-    return finding.but(
-        confirmed=True,
-        evidence={**finding.evidence, "loss_before": begin, "loss_as_is": own,
-                  "loss_usual": other},
-    )  # fmt: skip
+        in_part = missed >= SOME and exp.total_steps > 2 * steps
+        return finding.but(severity="hint", evidence=evidence) if in_part else None
+    return finding.but(confirmed=True, evidence=evidence)
 
 
 def _rates(facts: Facts) -> dict[str, float]:

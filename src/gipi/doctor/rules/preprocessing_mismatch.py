@@ -137,6 +137,9 @@ def align(exp: Experiment) -> str:
         exp.val = mapped(exp.val, of_x=fix, of_y=fix)
     else:
         exp.val = mapped(exp.val, of_x=fix)
+    turned = turn(facts)
+    if turned in TURNS:
+        return f"validation images are turned back ({turned})"
     return "validation inputs are brought to the training columns' mean and spread"
 
 

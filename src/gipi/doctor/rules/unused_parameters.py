@@ -39,8 +39,10 @@ def before(facts: Facts) -> Iterator[Finding]:
         confirmed=True,
         strength=EXACT / 2,
         repairs=(
-            Repair("leave them out of training", leave_out(tuple(names)), proof="exact",
-                   edit="call the layer in forward, or delete it from __init__"),
+            # Which of the two is meant only its author knows; leaving it out cures nothing where
+            # a line of forward was forgotten.
+            Repair("leave them out of training", leave_out(tuple(names)), mode="ask",
+                   proof="exact", edit="call the layer in forward, or delete it from __init__"),
         ),
     )  # fmt: skip
 
