@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import GeneratorType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -277,7 +277,7 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
         return None
     pair = tensors(data)
     if pair is None and isinstance(data, DataLoader) and _as_stored(data):
-        pair = tensors(data.dataset.tensors)
+        pair = tensors(cast("TensorDataset", data.dataset).tensors)
     if pair is not None:
         if len(pair[0]) > rows:
             kept = torch.arange(rows) * len(pair[0]) // rows
