@@ -20,9 +20,10 @@ PARTS = 20
 """Parts of the validation rows by whose differences the noise of a comparison is told."""
 JUDGED = 10_000
 BETTER_SE, WORSE_SE, WON_SE = 2.0, 1.0, 3.0
-CHANCE, DRAWS = 0.02, 2000
-"""Share of samples in which a gain may be none, and how many are drawn: for differences that are
-spread as a normal distribution the same as `BETTER_SE`."""
+CHANCE, DRAWS = 0.01, 2000
+"""Share of samples in which a gain may be none, and how many are drawn."""
+FEWEST = 12
+"""Parts of which samples are drawn: of fewer, too many samples are alike."""
 UNKNOWN = 0.05
 """Where the noise cannot be told, this share of the score stands for its standard error."""
 
@@ -34,7 +35,7 @@ class Proof:
     gain   mean difference of scores over parts of the rows, and its standard error `se`
     won    standard errors by which more than half of the parts gained: a run that failed has losses
            so wild that their mean says little
-    low    what the gain exceeds in all but a fiftieth of the samples of parts, drawn with
+    low    what the gain exceeds in all but a hundredth of the samples of parts, drawn with
            replacement (Efron 1979): where a few rows of the old run are lost by hundreds, `se` is
            as large as the gain, though hardly any choice of rows makes the old run the better one
     """
@@ -130,8 +131,10 @@ def compare(old: Experiment, new: Experiment, *, measure: Measure | None = None)
 
 
 def _low(values: Tensor) -> float:
-    """Return the quantile `CHANCE` of the means of samples of the values."""
+    """Return the quantile `CHANCE` of the means of samples of the values; -inf for too few."""
     n = len(values)
+    if n < FEWEST:
+        return -math.inf
     chosen = torch.randint(n, (DRAWS, n), generator=torch.Generator().manual_seed(0))
     return float(values[chosen].mean(1).quantile(CHANCE))
 
