@@ -1,8 +1,8 @@
 """What `gipi.watch` costs a step: the same loop with and without it, turn about in one process.
 
-    python watch_cost.py [--rounds 15] [--again]
+    python watch_cost.py [tiny mlp cnn attention] [--rounds 15] [--steps 300] [--again]
 
-Only the loop is timed: what is found out afterwards is not. A turn is a new model and a few hundred
+Only the loop is timed: what is found out afterwards is not. A turn is a new model and `--steps`
 steps, so that the looks at the first steps and the rarer later ones are in it as in a real run.
 """
 
@@ -57,14 +57,13 @@ def attention():
     return Attention(), (32, 32, 128), 10
 
 
-WORKS = {"tiny": (tiny, 400), "mlp": (mlp, 60), "cnn": (cnn, 40), "attention": (attention, 40)}
+WORKS = {"tiny": tiny, "mlp": mlp, "cnn": cnn, "attention": attention}
 
 
-def turn(name: str, *, watched: bool) -> float:
+def turn(name: str, *, steps: int, watched: bool) -> float:
     """Return the seconds of a step of one new run."""
-    make, steps = WORKS[name]
     torch.manual_seed(0)
-    model, shape, classes = make()
+    model, shape, classes = WORKS[name]()
     x, y = torch.randn(shape), torch.randint(classes, (shape[0],))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     loss_fn = nn.CrossEntropyLoss()
@@ -83,23 +82,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("works", nargs="*", default=list(WORKS))
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--again", action="store_true")
     asked = parser.parse_args()
     results = Results("watch_cost")
     for name in asked.works:
-        if results.has(name, "watch") and not asked.again:
+        variant = f"watch, {asked.steps} steps"
+        if results.has(name, variant) and not asked.again:
             continue
-        turn(name, watched=True)  # the first run is slow for other reasons
+        turn(name, steps=20, watched=True)  # the first run is slow for other reasons
         pairs = []
         for number in range(asked.rounds):
             order = (True, False) if number % 2 else (False, True)
-            seen = {w: turn(name, watched=w) for w in order}
+            seen = {w: turn(name, steps=asked.steps, watched=w) for w in order}
             pairs.append((seen[False], seen[True]))
         ratio = bootstrap([b / a for a, b in pairs])
         plain = statistics.median(a for a, _ in pairs)
         extra = bootstrap([(b - a) * 1e6 for a, b in pairs])
         results.add(
-            name, "watch", step_ms=plain * 1e3, ratio=ratio, extra_us=extra,
+            name, variant, step_ms=plain * 1e3, ratio=ratio, extra_us=extra,
             versions=versions("torch"),
         )  # fmt: skip
         print(
