@@ -66,3 +66,12 @@ def test_rows_stored_in_half_and_back() -> None:
     assert all(
         torch.equal(a, b.inputs["numbers"]) for a, b in zip(plain, stream.epoch(0), strict=True)
     )
+
+
+def test_a_block_that_was_first_lent_in_inference_mode_can_be_filled_outside_of_it() -> None:
+    ring = Ring(4, torch.empty(0, 3))
+    with torch.inference_mode():
+        ring.lend(4).zero_()
+    rows = torch.ones(6, 3)
+    out = ring.lend(2)
+    assert torch.index_select(rows, 0, torch.tensor([1, 4]), out=out).sum() == 6
