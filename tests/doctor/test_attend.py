@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
+
+import gipi
 from gipi.core.events import Step
 from gipi.doctor.attend import Attending
 from gipi.doctor.consult import Consultation
@@ -18,3 +21,17 @@ def test_the_row_of_an_event_is_no_look() -> None:
     skipped = Step("row", 9, 0, 0.95, {"step": 9, "event": "skipped: not finite", "reason": "?"})
     assert watching(skipped) is None
     assert watching.due == list(CHECKS)
+
+
+def test_a_doctor_that_fails_ends_no_run(tmp_path, monkeypatch, capsys) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        message = "planted"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("gipi.doctor.attend.look_during", broken)
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    run = gipi.train((x, (x[:, 0] > 0).long()), epochs=4, out=tmp_path / "run")
+    assert run.metrics["test/accuracy"] > 0.6
+    assert (
+        "could not look at this run any further: RuntimeError: planted" in capsys.readouterr().out
+    )

@@ -33,7 +33,7 @@ class Ring:
             self._next = (self._next + 1) % len(self._blocks)
             if _count(block) == unused:
                 return block[:rows]
-        with torch.inference_mode(False):  # whoever asks next may be outside of it
+        with torch.inference_mode(mode=False):  # whoever asks next may be outside of it
             block = self.like.new_empty((self.rows, *shape))
         if len(self._blocks) < BLOCKS:
             self._blocks.append((block, _count(block)))

@@ -74,6 +74,7 @@ class Attending:
     """Watches the rows of a run; its verdicts become notes, and the learning rate may be lowered.
 
     findings  what was found so far, ranked with those of the look before
+    failed    what kept it from looking, by an error of its own: the run goes on without it
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Attending:
         self.known: dict[str, Finding] = {}
         self.trace: Trace | None = None
         self.due = list(CHECKS)
+        self.failed = ""
         self.asked: Facts | None = None
         """The facts at the end of the last step, where the net had learned nothing by then."""
 
@@ -93,8 +95,11 @@ class Attending:
 
     def lines(self) -> list[str]:
         """Return what came up during the run, two lines each, for its end."""
-        return [line for f in self.known.values() if f.severity == "problem" or f.code in OF_TABLES
+        said = [line for f in self.known.values() if f.severity == "problem" or f.code in OF_TABLES
                 for line in spoken(f)]  # fmt: skip
+        if self.failed:
+            said.append(f"doctor: could not look at this run any further: {self.failed}")
+        return said
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run goes on with."""
@@ -111,8 +116,16 @@ class Attending:
             self._take(step)
         if step.when == "evaluate" and self.trace is not None:
             add_evaluation(self.trace, step.row, self.prepared.task.primary)
-        if step.model is None:  # the row of an event: there is nothing to look at, and no answer
+        if step.model is None or self.failed:  # the row of an event, say: nothing to look at
             return None
+        try:
+            return self._attend(step)
+        except Exception as error:  # noqa: BLE001  a doctor must not kill the patient
+            self.failed = f"{type(error).__name__}: {error}"
+            return None
+
+    def _attend(self, step: Step) -> Action | None:
+        """Look at the run where that is due."""
         if step.when == "end":
             self._conclude(step)
         if self.trace is None or not self.due or step.progress < self.due[0]:
