@@ -102,7 +102,8 @@ def _left_out(label_n: Tensor, Y_nk: Tensor, a: float) -> Tensor:
 
 
 def _numbered(code_n: Tensor) -> Tensor:
-    return torch.unique(code_n, return_inverse=True)[1]
+    number: Tensor = torch.unique(code_n, return_inverse=True)[1]
+    return number
 
 
 def _flat(part: Any) -> bool:
