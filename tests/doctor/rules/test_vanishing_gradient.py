@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, halves, mlp, seen
+from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regression, seen
 from torch import nn
 
 from gipi.doctor.facts import Facts
@@ -263,3 +264,17 @@ def test_what_it_costs_is_told_and_no_long_trial_is_begun_without_an_allowance()
     facts.allowed = spent = facts.passes
     assert longer(facts, short, nothing=know_nothing(facts)) is None
     assert facts.passes == spent
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_that_no_gradient_reaches_are_named_before_the_first_step(seed: int) -> None:
+    """No start learns through twenty of them in a short trial: that they cannot move is enough."""
+    torch.manual_seed(seed)
+    layers = [m for i in range(20) for m in (nn.Linear(16 if i else 8, 16), nn.Sigmoid())]
+    (X, y), val = regression(seed=seed)
+    net = nn.Sequential(*layers, nn.Linear(16, 1))
+    (found,) = seen(experiment(net, ((X, y), val), lr=1e-3), RULE).findings
+    assert (found.severity, found.confirmed) == ("problem", True)
+    noise = torch.randn(len(y), 1), torch.randn(len(val[1]), 1)
+    nothing = (X, noise[0]), (val[0], noise[1])
+    assert findings(experiment(net, nothing, lr=1e-3), RULE) == []  # there is nothing to learn

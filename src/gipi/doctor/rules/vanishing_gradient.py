@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
 from gipi.doctor.probes import TAIL, Trial, after_steps, compared, end_of, horizon
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gipi.doctor.experiment import Experiment
-    from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
 OVER_TIME = 1e-4
@@ -175,7 +175,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         unasked = finding.phase == "steps" and _is_open(facts, trial)
         late = longer(facts, trial, nothing=nothing) if finding.phase == "steps" else None
         if late is None:
-            never = _never(facts, finding)
+            never = _never(facts, finding, tried=trial)
             if never is not None:
                 return never
             return finding.but(severity="hint") if unasked else None
@@ -197,7 +197,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     )  # fmt: skip
 
 
-def _never(facts: Facts, finding: Finding) -> Finding | None:
+def _never(facts: Facts, finding: Finding, *, tried: Trial | None = None) -> Finding | None:
     """Return the finding as sure where no gradient reaches the first layers at all.
 
     No short training learns through so many layers, with weights drawn anew or with ReLUs: that
@@ -205,25 +205,40 @@ def _never(facts: Facts, finding: Finding) -> Finding | None:
     beside a loss that stands where nothing is known and a simple learner that tells rows which it
     never saw, needs no more proof.
     """
-    if not _gone(facts, finding):
+    unmoved = None if _gone(facts, finding) else _unmoved(facts, finding, tried)
+    if unmoved is None and not _gone(facts, finding):
         return None
     first = facts.start or facts
+    asked = tuple(replace(r, mode="ask") for r in reversed(finding.repairs))
     coded = code(facts) if first.kind == "reconstruct" else None
     able = bar(facts) if coded is None else None
     if coded is not None:
         best, se, least = coded.own, coded.se, 0.0  # what the mean of all rows explains
     elif able is not None:
         best, se, least = able.best, able.se, -math.inf
-    else:
-        return None
-    net = reached(facts.exp, first)
+    else:  # of inputs that no simple learner reads it is known at least that nothing can come up
+        return finding.but(confirmed=True, repairs=asked) if unmoved is not None else None
+    net = reached(unmoved or facts.exp, first)
     if not best - max(net, least) > 3 * se:
         return None
-    asked = tuple(replace(r, mode="ask") for r in reversed(finding.repairs))
     return finding.but(
         confirmed=True, repairs=asked,
         evidence={**finding.evidence, "simple_learner": best, "net": net},
     )  # fmt: skip
+
+
+def _unmoved(facts: Facts, finding: Finding, tried: Trial | None) -> Experiment | None:
+    """Return the copy that was trained a little as it is, where no gradient comes through still.
+
+    What its first layers are cannot change then, however long it is trained.
+    """
+    twin = None if tried is None else tried.twins.get("own")
+    if twin is None or finding.phase != "before" or finding.evidence.get("ratio", 1.0) >= NEVER:
+        return None
+    layers = flow(Facts(twin, start=facts))
+    facts.passes += 2
+    again = next(_suspected(layers, AT_START, "before"), None) if len(layers) >= DEEP else None
+    return None if again is None or again.evidence["ratio"] >= NEVER else twin
 
 
 def cost(facts: Facts, finding: Finding) -> int:
