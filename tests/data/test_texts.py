@@ -359,7 +359,9 @@ def test_copies_that_differ_in_case_and_spaces_stay_on_one_side() -> None:
     found = opened({"text": some + copies, "label": list(LABELS[:60]) * 2})
     side = {int(i): name for name, ids in found.splits.items() for i in ids}
     assert all(side[i] == side[i + 60] for i in range(60))
-    assert any("60 rows repeat the inputs of another row but for case and" in n for n in found.notes)
+    assert any(
+        "60 rows repeat the inputs of another row but for case and" in n for n in found.notes
+    )
     assert folded(np.array(["Ａ  b", None], dtype=object)).tolist() == ["a b", ""]
 
 

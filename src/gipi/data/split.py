@@ -243,7 +243,9 @@ def _duplicate_note(rows: SplitRows, pool: np.ndarray) -> list[str]:
     if not repeated:
         return []
     found = "1 row repeats" if repeated == 1 else f"{repeated} rows repeat"
-    return [f"{found} the inputs of another row {rows.alike}; copies are kept on one side of the split"]
+    return [
+        f"{found} the inputs of another row {rows.alike}; copies are kept on one side of the split"
+    ]
 
 
 def _units(rows: SplitRows, pool: np.ndarray) -> np.ndarray:
