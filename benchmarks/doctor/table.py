@@ -20,21 +20,13 @@ from typing import Any
 
 from benchmarks.doctor.run import RESULTS, read
 
+from gipi.metrics.shares import wilson
+
 Row = dict[str, Any]
 ENOUGH = 0.9
 """Share of the gap to the healthy twin that a repair has to close."""
 SE = 2.0
 """Standard errors beyond which a difference of held-out scores counts."""
-
-
-def wilson(hits: int, runs: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Return the interval (p̂ + z²/2n ± z √(p̂(1-p̂)/n + z²/4n²)) / (1 + z²/n) of a share."""
-    if not runs:
-        return 0.0, 1.0
-    p, z2 = hits / runs, z * z
-    middle = (p + z2 / (2 * runs)) / (1 + z2 / runs)
-    half = z * math.sqrt(p * (1 - p) / runs + z2 / (4 * runs * runs)) / (1 + z2 / runs)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Share:
 
     def cells(self) -> list[str]:
         """Return the cells of a line of a table."""
-        low, high = wilson(self.hits, self.runs)
+        low, high = wilson(self.value, self.runs)
         share = f"{100 * self.value:.1f} %" if self.runs else "-"
         asked = f"{self.sense} {100 * self.target:g} %" if self.sense else ""
         return [
@@ -247,7 +239,7 @@ def compared(rows: list[Row], others: list[Row]) -> list[list[str]]:
         cells = []
         for who in sets:
             s = found[who][name]
-            low, high = wilson(s.hits, s.runs)
+            low, high = wilson(s.value, s.runs)
             cells.append(
                 f"{100 * s.value:.1f} % ({100 * low:.1f}-{100 * high:.1f})" if s.runs else "-"
             )

@@ -19,7 +19,6 @@ from benchmarks.doctor.table import (
     newest,
     repairable,
     report,
-    wilson,
     worse,
 )
 
@@ -37,18 +36,6 @@ def row(code="lr_too_high", findings=(), **more):
         "code": code, "also": [], "auto": True, "findings": list(findings), "time": "2026-01-02T03",
         "planned": 100, "data": "tables", "net": "mlp", "load": 1.0, **more,
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("hits", "runs", "low", "high"),
-    [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (10, 10, 0.7225, 1.0), (98, 100, 0.93, 0.9945)],
-)  # fmt: skip
-def test_wilson(hits, runs, low, high) -> None:
-    assert wilson(hits, runs) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_wilson_of_nothing_says_nothing() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def by_name(rows):

@@ -52,6 +52,22 @@ def images(rows=400, side=10, *, seed=0) -> tuple[Split, Split]:
     return halves(X, y)
 
 
+def shapes(rows=500, side=14, *, share=0.6, seed=0) -> tuple[Split, Split]:
+    """Return an upright or lying bar, a square or a cross, anywhere on noise: (N, 1, side, side).
+
+    Pixel by pixel they tell next to nothing.
+    """
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(4, (rows,), generator=g)
+    X = 0.4 * torch.randn(rows, 1, side, side, generator=g)
+    for i, kind in enumerate(y.tolist()):
+        a, b = torch.randint(2, side - 2, (2,), generator=g).tolist()
+        X[i, 0, a - 2 : a + 3, b] += 1.5 * (kind in (0, 3))
+        X[i, 0, a, b - 2 : b + 3] += 1.5 * (kind in (1, 3))
+        X[i, 0, a - 1 : a + 2, b - 1 : b + 2] += 1.5 * (kind == 2)
+    return halves(X, y, share)
+
+
 def token_rows(rows=600, length=12, vocabulary=40, *, seed=0) -> tuple[Split, Split]:
     """Return rows of ids from 2 on, of two kinds that prefer different words; 0 pads the end."""
     g = torch.Generator().manual_seed(seed)

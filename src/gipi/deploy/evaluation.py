@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from gipi.data.windows import geometry_of
+from gipi.metrics.shares import wilson
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from gipi.tasks import Task
     from gipi.train.evaluate import Evaluation
     from gipi.train.said import Said
-
-Z95 = 1.959963984540054
-"""The normal distribution's 97.5 % point."""
 
 _RESAMPLES = 400
 _MANY = 4096  # values of one row above which states are drawn instead of rows
@@ -109,23 +107,6 @@ def effective_rows(weight: Tensor | None, rows: int) -> float:
     w = weight.double()
     squares = float((w * w).sum())
     return float(w.sum()) ** 2 / squares if squares else 0.0
-
-
-def wilson(share: float, rows: float) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share seen in `rows` independent rows.
-
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n), which stays within [0, 1].
-
-    >>> [round(x, 4) for x in wilson(0.9, 100)]
-    [0.8256, 0.9448]
-    """
-    if rows <= 0 or not math.isfinite(share):
-        return 0.0, 1.0
-    z2 = Z95 * Z95
-    center = share + z2 / (2 * rows)
-    spread = Z95 * math.sqrt(max(share * (1 - share), 0) / rows + z2 / (4 * rows * rows))
-    scale = 1 + z2 / rows
-    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
 
 
 def bootstrap(

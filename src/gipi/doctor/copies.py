@@ -81,28 +81,22 @@ def restore(exp: Experiment, saved: Saved) -> None:
 def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None]:
     """Put back what passes within change, where no step is taken.
 
-    Buffers, modes, generators, gradients (none within), and the weights that are named. It costs a
+    What `left_alone` puts back, gradients (none within), and the weights that are named. It costs a
     part of `untouched`, which copies every weight and the optimizer.
     """
-    modules = _modules(exp)
-    tensors = [*weights, *(b for m in modules for b in m.buffers())]
-    kept = [(t, t.detach().clone()) for t in tensors]
-    modes = [(m, m.training) for m in exp.model.modules()]
-    grads = [(p, p.grad) for m in modules for p in m.parameters()]
-    generators = _generators()
+    kept = [(w, w.detach().clone()) for w in weights]
+    grads = [(p, p.grad) for m in _modules(exp) for p in m.parameters()]
     for param, _ in grads:
         param.grad = None
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, old in kept:
-                tensor.copy_(old)
-        for module, mode in modes:
-            module.training = mode
-        for param, grad in grads:
-            param.grad = grad
-        _set_generators(generators)
+    with left_alone(exp):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, old in kept:
+                    weight.copy_(old)
+            for param, grad in grads:
+                param.grad = grad
 
 
 @contextmanager

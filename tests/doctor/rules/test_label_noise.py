@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, findings, halves, mlp, seen
+from tests.doctor.patients import blobs, experiment, findings, halves, mlp, seen, shapes
 from torch import nn
 
 from gipi.doctor.facts import Facts
@@ -44,21 +44,8 @@ def test_wrong_labels_of_few_rows_are_a_hint() -> None:
         assert findings(clean, RULE, train=True) == []
 
 
-def shapes(rows: int, seed: int = 0):
-    """Return images of an upright or lying bar, a square or a cross, anywhere on noise."""
-    g = torch.Generator().manual_seed(seed)
-    y = torch.randint(4, (rows,), generator=g)
-    X = 0.4 * torch.randn(rows, 1, 12, 12, generator=g)
-    for i, kind in enumerate(y.tolist()):
-        a, b = torch.randint(2, 10, (2,), generator=g).tolist()
-        X[i, 0, a - 2 : a + 3, b] += 1.5 * (kind in (0, 3))
-        X[i, 0, a, b - 2 : b + 3] += 1.5 * (kind in (1, 3))
-        X[i, 0, a - 1 : a + 2, b - 1 : b + 2] += 1.5 * (kind == 2)
-    return halves(X, y, 0.7)
-
-
 def test_wrong_labels_of_images_that_pixels_do_not_tell_are_named() -> None:
-    train, val = shapes(1000)
+    train, val = shapes(1000, 12, share=0.7)
     for share, found in ((0.3, [RULE.code]), (0.0, [])):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),

@@ -20,7 +20,7 @@ from tests.doctor.patients import (
 from torch import Tensor, nn
 
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.target_leak import RULE, most_wrong, told_by_labels
+from gipi.doctor.rules.target_leak import QUANTILE, RULE, most_wrong, told_by_labels
 
 
 def leaking(data, scale: float = 1.0, seed: int = 0):
@@ -81,12 +81,15 @@ def test_marks_that_are_hardly_ever_wrong_are_a_leak_where_rows_are_many() -> No
     assert [f.severity for f in seen(few, RULE).findings] in ([], ["hint"])
 
 
-def test_the_bound_of_wrong_marks_is_wilsons() -> None:
+def test_the_bound_of_wrong_marks_is_where_so_few_would_be_rare() -> None:
+    """At Wilson's bound q the share p that was seen is z standard errors away: sqrt(q(1-q)/n)."""
     label = torch.arange(100) % 2
     other = label.clone()
     other[:3] = 1 - other[:3]
-    bounds = [most_wrong(m.double(), label) for m in (label, 1 - label, other)]
-    assert bounds == pytest.approx([0.02634, 0.02634, 0.07272], abs=1e-4)
+    for marks, p in ((label, 0.0), (1 - label, 0.0), (other, 0.03)):
+        q = most_wrong(marks.double(), label)
+        assert q > p
+        assert (q - p) ** 2 == pytest.approx(QUANTILE**2 * q * (1 - q) / 100)
 
 
 def test_numbers_and_the_target_itself_are_found() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen, shapes
 from torch import nn
 
 from gipi.doctor.facts import Facts
@@ -33,19 +33,6 @@ def test_a_net_of_two_units_is_named_in_the_run() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(2, 2, hidden=2), rings(), lr=0.01, epochs=15)
     assert [f.code for f in seen(exp, RULE, train=True).problems] == ["underfit"]
-
-
-def shapes(rows: int = 500, seed: int = 0):
-    """Return images of an upright or lying bar, a square or a cross, anywhere on noise."""
-    g = torch.Generator().manual_seed(seed)
-    y = torch.randint(4, (rows,), generator=g)
-    X = 0.4 * torch.randn(rows, 1, 14, 14, generator=g)
-    for i, kind in enumerate(y.tolist()):
-        a, b = torch.randint(2, 12, (2,), generator=g).tolist()
-        X[i, 0, a - 2 : a + 3, b] += 1.5 * (kind in (0, 3))
-        X[i, 0, a, b - 2 : b + 3] += 1.5 * (kind in (1, 3))
-        X[i, 0, a - 1 : a + 2, b - 1 : b + 2] += 1.5 * (kind == 2)
-    return halves(X, y)
 
 
 def test_a_net_too_narrow_for_shapes_that_pixels_do_not_tell_is_named() -> None:

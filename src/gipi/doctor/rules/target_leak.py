@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import cpu, sheet
+from gipi.metrics.shares import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,18 +148,11 @@ def _tell_each_other(a: Tensor, b: Tensor) -> bool:
 
 
 def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
-    """Return the upper bound of the share of rows whose mark is that of another class.
-
-    Wilson 1927: (p + z²/2n + z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n), with p the share of the rows.
-    """
+    """Return Wilson's upper bound of the share of rows whose mark is that of another class."""
     mark, label = (torch.unique(v, return_inverse=True)[1] for v in (mark_n, label_n))
     n, classes = len(mark), int(label.max()) + 1
     pairs = torch.bincount(mark * classes + label, minlength=(int(mark.max()) + 1) * classes)
-    p = 1 - float(pairs.view(-1, classes).amax(1).sum()) / n
-    z = QUANTILE
-    return (p + z * z / (2 * n) + z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)) / (
-        1 + z * z / n
-    )
+    return wilson(1 - float(pairs.view(-1, classes).amax(1).sum()) / n, n, z=QUANTILE)[1]
 
 
 def _marks(x_nd: Tensor, classes: int) -> Tensor:

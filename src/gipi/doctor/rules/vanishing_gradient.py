@@ -205,8 +205,9 @@ def _never(facts: Facts, finding: Finding, *, tried: Trial | None = None) -> Fin
     beside a loss that stands where nothing is known and a simple learner that tells rows which it
     never saw, needs no more proof.
     """
-    unmoved = None if _gone(facts, finding) else _unmoved(facts, finding, tried)
-    if unmoved is None and not _gone(facts, finding):
+    gone = _gone(facts, finding)
+    now = facts.exp if gone else _unmoved(facts, finding, tried)
+    if now is None:
         return None
     first = facts.start or facts
     asked = tuple(replace(r, mode="ask") for r in reversed(finding.repairs))
@@ -217,8 +218,8 @@ def _never(facts: Facts, finding: Finding, *, tried: Trial | None = None) -> Fin
     elif able is not None:
         best, se, least = able.best, able.se, -math.inf
     else:  # of inputs that no simple learner reads it is known at least that nothing can come up
-        return finding.but(confirmed=True, repairs=asked) if unmoved is not None else None
-    net = reached(unmoved or facts.exp, first)
+        return None if gone else finding.but(confirmed=True, repairs=asked)
+    net = reached(now, first)
     if not best - max(net, least) > 3 * se:
         return None
     return finding.but(
