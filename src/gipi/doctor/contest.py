@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.doctor.facts import first_rows
+from gipi.doctor.late import BEGUN
 from gipi.doctor.probes import after_steps, end_of, loss_on
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Contest:
     def lost(self) -> bool:
         """Whether the change is worse on held rows."""
         return not better(self.changed.held, self.plain.held * 1.05, self.first, 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether one of the sides has begun to learn: before that, who is ahead says nothing."""
+        return min(self.plain.held, self.changed.held) < BEGUN * abs(self.first)
 
     @property
     def figures(self) -> dict[str, float]:

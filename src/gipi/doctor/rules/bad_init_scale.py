@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
@@ -81,10 +82,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     Where the net begins far worse than a blind guess, or says the same of all rows, it stands
     unless they lose.
     """
-    seen = contest(facts, drawn(finding.where))
+    change = drawn(finding.where)
+    seen = contest(facts, change)
     if seen is None:
         return None
     if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
+        if not seen.begun:
+            leave_open(facts, finding, change)
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 
