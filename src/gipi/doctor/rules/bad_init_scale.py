@@ -40,7 +40,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     tied = _shared(facts)
     equal = set(same_rows(facts))
     low = NORMED if facts.tape.of(NORMS) else LOW
-    spread = {op.module: op.output for op in reversed(facts.tape.of({"linear", "conv"}))}
+    called = facts.tape.of({"linear", "conv"})
+    spread = {op.module: op.output for op in reversed(called)}
+    if called and facts.first_loss > WORSE * facts.blind_loss > 0:
+        spread.pop(called[-1].module)  # the targets say what its outputs should be, and no norm
     gains: dict[str, float] = {}
     for name, p in facts.exp.model.named_parameters():
         owner = facts.owners.get(name)
