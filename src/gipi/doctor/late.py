@@ -60,9 +60,7 @@ def leave_open(
     (facts.start or facts).notes.setdefault(KEY, []).append(Question(finding, change, share))
 
 
-def settled(
-    start: Facts, trained: Experiment, trace: Trace, found: list[Finding]
-) -> list[Finding]:
+def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding]) -> list[Finding]:
     """Return the findings with the first open question answered, if there is one.
 
     Where a problem was found that explains the run it is not asked. The changed run has no more

@@ -51,9 +51,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if rows[-1]["train_eval"] >= best["train_eval"]:
         return
     # Where training rows got worse as well a run stumbled: nothing was learned by heart there.
-    after = [
-        r for r in rows if r["step"] > best["step"] and r["train_eval"] < best["train_eval"]
-    ]
+    after = [r for r in rows if r["step"] > best["step"] and r["train_eval"] < best["train_eval"]]
     if len(after) < CHECKS:
         return
     last = sum(r["val"] for r in after[-CHECKS:]) / CHECKS
