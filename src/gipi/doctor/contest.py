@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.doctor.facts import first_rows
-from gipi.doctor.late import BEGUN
 from gipi.doctor.probes import after_steps, end_of, loss_on
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ LEAST, MOST = 30, 80
 HELD = 512
 """Rows that both are judged on."""
 WINS = 0.85
+BEGUN = 0.85
+"""Share of a loss that means nothing is known yet above which a side has not begun to learn."""
 MATTERS = 0.02
 """A difference below this share of a loss that means nothing is known yet is no difference."""
 RATE = 3e-3

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import Trace
 
 KEY = "questions left open"
-BEGUN = 0.85
-"""Share of the loss of who knows nothing above which a side has not begun to learn."""
 LEARNED = 0.1
-"""Share of the first loss below which a run has learned so well that no question is left."""
+"""Share of the loss of who knows nothing below which a run has learned so well that no question is
+left."""
 MATTERS = 0.1
 """Share of all progress that a run must lack at its end, where its rule asks for no more."""
 MOST, SHARE = 1000, 0.4
@@ -74,9 +73,13 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
         return found
     asked = open_[0]
     begin, own = loss_on(start.exp, *rows), loss_on(trained, *rows)
+    known = (abs(v) for v in (begin, start.yardstick) if math.isfinite(v) and v)
+    nothing = min(known, default=math.nan)  # a start may be far worse than a guess
     start.passes += 2
+    if not math.isfinite(nothing) or not math.isfinite(own):
+        return found
     rest = [f for f in found if f.code != asked.finding.code or f.phase != "before"]
-    if own <= LEARNED * abs(begin):
+    if own <= LEARNED * nothing:
         return rest
     steps = min(trace.step, max(MOST, int(SHARE * trace.step)))
     twin = duplicate(start.exp)
@@ -88,7 +91,7 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     except (CannotRepair, RuntimeError, ValueError, IndexError, TypeError):
         return found
     start.passes += steps
-    progress = max(begin - other, FLOOR * abs(begin))
+    progress = max(nothing - other, FLOOR * nothing)
     better = math.isfinite(other) and own > other and proof.holds("better")
     if better and own - other > asked.share * progress:
         evidence = {"loss_at_the_end": own, "loss_changed_at_the_end": other, "steps": steps}
