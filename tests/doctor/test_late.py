@@ -15,6 +15,7 @@ from gipi.doctor.finding import Finding
 from gipi.doctor.late import leave_open, settled
 from gipi.doctor.play import play
 from gipi.doctor.rates import times_lr
+from gipi.doctor.trace import Trace
 
 ASKED = Finding("padding", "it is read", "mask it")
 HINT = ASKED.but(severity="hint")
@@ -23,7 +24,7 @@ HINT = ASKED.but(severity="hint")
 FASTER = times_lr(1e4)
 
 
-def ended(lr: float, change=FASTER, **asked) -> tuple[Facts, Experiment, object]:
+def ended(lr: float, change=FASTER, **asked) -> tuple[Facts, Experiment, Trace]:
     """Return a run that was trained to its end with a question open."""
     torch.manual_seed(0)
     exp = experiment(mlp(), blobs(), lr=lr, epochs=4)
