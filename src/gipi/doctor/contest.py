@@ -22,6 +22,8 @@ LEAST, MOST = 30, 80
 HELD = 512
 """Rows that both are judged on."""
 WINS = 0.85
+BEGUN = 0.85
+"""Share of a loss that means nothing is known yet above which a side has not begun to learn."""
 MATTERS = 0.02
 """A difference below this share of a loss that means nothing is known yet is no difference."""
 RATE = 3e-3
@@ -56,6 +58,11 @@ class Contest:
     def lost(self) -> bool:
         """Whether the change is worse on held rows."""
         return not better(self.changed.held, self.plain.held * 1.05, self.first, 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether one of the sides has begun to learn: before that, who is ahead says nothing."""
+        return min(self.plain.held, self.changed.held) < BEGUN * abs(self.first)
 
     @property
     def figures(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
+from gipi.doctor.late import settled
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
@@ -136,6 +137,7 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
         result.trained = twin
         found += known.values()
         facts.passes += watched.passes
+        found = settled(facts, twin, result.trace, found)
     result.findings = ranked(found, rules)
     result.passes = facts.passes
     return result

@@ -9,6 +9,7 @@ from torch import nn
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
 
@@ -72,7 +73,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     evidence = {**finding.evidence, "loss_before": begin, "loss_as_is": own, "loss_usual": other}
     if missed < MISSED:
         in_part = missed >= SOME and exp.total_steps > 2 * steps
-        return finding.but(severity="hint", evidence=evidence) if in_part else None
+        if not in_part:
+            return None
+        leave_open(facts, finding.but(evidence=evidence), usual, share=MISSED)
+        return finding.but(severity="hint", evidence=evidence)
     return finding.but(confirmed=True, evidence=evidence)
 
 
