@@ -277,7 +277,7 @@ def test_a_finding_says_itself_what_of_its_harm_is_left() -> None:
     for whole in (True, False):
         finding = found(
             Repair("x 1000", times_lr(1000.0)),
-            restored=lambda _, whole=whole: (whole, "7 of 10 are left"),
+            restored=lambda _new, _old, whole=whole: (whole, "7 of 10 are left"),
         )
         treatment = Diagnosis(made(1e-5), [finding]).repair()
         assert treatment is not None

@@ -49,6 +49,7 @@ class Examined:
     result    its diagnosis; prepared: its settings and data; folder: where it lies
     recorded  what was said while it trained and is not found now, as `findings.json` held it
     left_out  in words: what would have cost too much to be looked at
+    refused   why it was refused before its first step; empty where it began
     """
 
     result: Diagnosis
@@ -56,6 +57,7 @@ class Examined:
     folder: Path
     recorded: tuple[dict[str, Any], ...]
     left_out: tuple[str, ...] = ()
+    refused: str = ""
 
 
 def examine(where: str | Path, *, own: Own | None = None) -> Examined:
@@ -85,7 +87,8 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
     found = [f.as_dict() for f in result.findings]
     recorded = _recorded(folder, {f["code"] for f in found})
     write_file(folder / rundir.FINDINGS, json.dumps([*found, *recorded], indent=1))
-    return Examined(result, prepared, folder, tuple(recorded), left_out)
+    refused = str(rundir.refusal_of(folder).get("found", ""))
+    return Examined(result, prepared, folder, tuple(recorded), left_out, refused)
 
 
 def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:

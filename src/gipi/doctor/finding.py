@@ -13,8 +13,8 @@ Severity = Literal["problem", "hint"]
 Mode = Literal["auto", "ask", "advise"]
 Proof = Literal["better", "not worse", "exact"]
 Change = Callable[["Experiment"], str]
-Restored = Callable[["Experiment"], tuple[bool, str]]
-"""Asked of a treated and trained experiment: whether what was harmed is restored, with figures."""
+Restored = Callable[["Experiment", "Experiment"], tuple[bool, str]]
+"""Asked of the treated and the untreated run: whether what was harmed is restored, with figures."""
 
 
 SHOWN, WIDE = 4, 72

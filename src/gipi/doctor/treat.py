@@ -130,7 +130,7 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
         diagnosis.trained = duplicate(exp)
         diagnosis.trace = attempt(diagnosis.trained)
         course.spent += diagnosis.trace.step
-    old = course.best = diagnosis.trained
+    old = course.best = course.untreated = diagnosis.trained
     blind = guesses(old) is not None
     exact = course.curing([(f, rs[0]) for f, rs in chosen if rs[0].proof == "exact"])
     if exact:
@@ -170,6 +170,7 @@ class _Course:
     grounds: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     best: Experiment = field(init=False)
+    untreated: Experiment = field(init=False)
 
     def there(self, finding: Finding, found: list[Finding]) -> bool:
         """Whether no fewer problems of a finding's code are found than there were."""
@@ -304,7 +305,7 @@ class _Course:
         found = {}
         for finding, repair in option:
             if finding.restored is not None:
-                whole, said = finding.restored(twin)
+                whole, said = finding.restored(twin, self.untreated)
                 if not whole:
                     found[finding.code] = said
             elif repair.proof == "not worse":

@@ -75,14 +75,14 @@ def test_it_is_cured_only_where_the_old_task_is_done_as_before() -> None:
     exp = experiment(model, new, declared={"old_task": old}, epochs=8)
     (finding,) = seen(exp, RULE, train=True).findings
     assert finding.restored is not None
-    assert finding.restored(exp)[0]
     twin = duplicate(exp)
     play(twin, quiet=True)
-    whole, said = finding.restored(twin)
+    assert finding.restored(exp, twin)[0]
+    whole, said = finding.restored(twin, twin)
     now = score(twin, old)
     assert now is not None
     assert not whole
-    assert said.startswith(f"{now[0]:.1%} of the old task's rows are answered rightly; ")
+    assert said.startswith(f"{now[0]:.1%} of the old task's rows are answered rightly, ")
 
 
 def test_few_old_rows_do_not_excuse_a_lost_task() -> None:
