@@ -62,6 +62,8 @@ def _thrown_away(facts: Facts) -> Iterator[Finding]:
     if loop is None or len(moves) < 2 or loop.backwards < loop.steps:
         return
     steered = [n for n, p in facts.exp.model.named_parameters() if id(p) in facts.in_optimizer]
+    if not steered:
+        return  # an optimizer of another model sees no gradient of this one in any order of calls
     given = [[g for n in steered if (g := m.grads.get(n)) is not None] for m in moves]
     if any(bool(g.any()) for grads in given for g in grads):
         return
