@@ -18,6 +18,7 @@ from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
 from gipi.doctor.price import affordable
@@ -98,6 +99,7 @@ def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
     return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
+@hushed()
 def look_back(
     exp: Experiment, folder: Path, *, task: Task, steps: int
 ) -> tuple[Diagnosis, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
@@ -88,6 +89,7 @@ class Diagnosis:
         return f"<Diagnosis: {'; '.join(kinds)}>"
 
 
+@hushed()
 def diagnose(
     exp: Experiment, *, train: bool | None = None, rules: tuple[Rule, ...] | None = None
 ) -> Diagnosis:

@@ -10,6 +10,7 @@ from gipi.doctor.causes import ranked, roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.gone import anew, guesses, remaining
+from gipi.doctor.hushed import hushed
 from gipi.doctor.play import attempt, play
 from gipi.doctor.proof import Proof, compare, scores, side_by_side
 from gipi.doctor.rules import RULES
@@ -111,6 +112,7 @@ class Treatment:
 _UNLEARNT = "the repaired run is not shown to tell rows better than guessing does (z = {:.1f})"
 
 
+@hushed()
 def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
     """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``.
 
