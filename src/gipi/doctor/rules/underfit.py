@@ -87,7 +87,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on with a watched loop; None where that brings it well on its way to the bar."""
+    """Go on with a watched loop: where that brings it well on its way, steps are all it lacks."""
     twin = duplicate(facts.exp)
     play(twin, steps=_more(finding), quiet=True)
     facts.passes += _more(finding)
