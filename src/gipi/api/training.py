@@ -81,8 +81,8 @@ def train_layers(
         asked = consulted(prepared, *streams).after(asked)
     if asked.refusal is not None:
         with suppress(GipiError):  # a full disk must not hide what is wrong
-            left = _leave_refused(prepared, own, asked)
-            _say(quiet, f"run: {left} (refused before its first step)")
+            refused = _leave_refused(prepared, own, asked)
+            _say(quiet, f"run: {refused} (refused before its first step)")
         raise asked.refusal
     prepared = with_settings(prepared, asked.changed.settings)
     first, folder = dist.rank() == 0, Path()
