@@ -18,6 +18,7 @@ from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
 from gipi.doctor.price import affordable
@@ -49,6 +50,7 @@ class Examined:
     result    its diagnosis; prepared: its settings and data; folder: where it lies
     recorded  what was said while it trained and is not found now, as `findings.json` held it
     left_out  in words: what would have cost too much to be looked at
+    refused   why it was refused before its first step; empty where it began
     """
 
     result: Diagnosis
@@ -56,6 +58,7 @@ class Examined:
     folder: Path
     recorded: tuple[dict[str, Any], ...]
     left_out: tuple[str, ...] = ()
+    refused: str = ""
 
 
 def examine(where: str | Path, *, own: Own | None = None) -> Examined:
@@ -85,7 +88,8 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
     found = [f.as_dict() for f in result.findings]
     recorded = _recorded(folder, {f["code"] for f in found})
     write_file(folder / rundir.FINDINGS, json.dumps([*found, *recorded], indent=1))
-    return Examined(result, prepared, folder, tuple(recorded), left_out)
+    refused = str(rundir.refusal_of(folder).get("found", ""))
+    return Examined(result, prepared, folder, tuple(recorded), left_out, refused)
 
 
 def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
@@ -95,6 +99,7 @@ def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
     return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
+@hushed()
 def look_back(
     exp: Experiment, folder: Path, *, task: Task, steps: int
 ) -> tuple[Diagnosis, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
 from gipi.doctor.guessing import knows_something, no_better_than_guessing
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
 from gipi.doctor.rows import add_evaluation, add_row
@@ -124,6 +125,7 @@ class Attending:
             self.failed = f"{type(error).__name__}: {error}"
             return None
 
+    @hushed()
     def _attend(self, step: Step) -> Action | None:
         """Look at the run where that is due."""
         if step.when == "end":

@@ -20,6 +20,7 @@ from gipi.doctor.causes import ranked, roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, rules_for
 from gipi.doctor.play import play
@@ -121,6 +122,7 @@ def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consulta
         optim.allow_compiler()
 
 
+@hushed()
 def consult(
     prepared: Prepared, train: Stream, val: Stream | None, *, device: torch.device
 ) -> Consultation:

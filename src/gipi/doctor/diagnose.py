@@ -11,6 +11,7 @@ from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.late import settled
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.play import play
@@ -89,6 +90,7 @@ class Diagnosis:
         return f"<Diagnosis: {'; '.join(kinds)}>"
 
 
+@hushed()
 def diagnose(
     exp: Experiment, *, train: bool | None = None, rules: tuple[Rule, ...] | None = None
 ) -> Diagnosis:

@@ -13,6 +13,7 @@ from gipi.doctor.late import leave_open
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
+from gipi.doctor.spoken import counted
 from gipi.doctor.tape import NORMS
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     names = tuple(gains)
     yield Finding(
         "bad_init_scale",
-        f"{len(names)} layers begin with weights far from the usual size: '{worst}' "
+        f"{counted(len(names), 'layer', one='begins', more='begin')} with weights far from "
+        f"the usual size: '{worst}' "
         f"{'multiplies' if gains[worst] > 1 else 'shrinks'} what comes in by about "
         f"{gains[worst]:.3g}; the loss before the first step is {facts.first_loss:.4g}",
         "draw weights with a spread of about 1 / sqrt(inputs): layer.reset_parameters()",

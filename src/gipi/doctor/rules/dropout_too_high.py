@@ -12,6 +12,7 @@ from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.late import leave_open
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
+from gipi.doctor.spoken import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     named = high or rates
     yield Finding(
         "dropout_too_high",
-        "dropout is " + ", ".join(f"{p:.2g} at '{n}'" for n, p in list(named.items())[:4])
+        "dropout is " + ", ".join(f"{p:.2g} at {place_of(n)}" for n, p in list(named.items())[:4])
         + f": {left:.1%} of the signal passes all places",
         "dropout of 0.1 to 0.3 between hidden layers, 0.5 at most",
         where=tuple(named),

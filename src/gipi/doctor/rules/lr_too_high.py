@@ -35,6 +35,8 @@ HIGH = 0.3
 LATE_RATIO = 0.02
 MISSED, LATE_MISSED = 0.3, 0.25
 """Share of the progress at a lower rate that must be missing."""
+GONE = 0.02
+"""Share of the highest rate below which steps do next to nothing."""
 EARLY, EARLY_MISSED = 0.2, 0.5
 """Share of the run that counts as its beginning, and what must be missing there."""
 FIRST = (0.1, 0.01)
@@ -58,24 +60,23 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     low, recent, peak = min(smooth), smooth[-1], max(smooth)
     ended = trace.done >= 1 and momentum_of(facts.exp) < HEAVY  # a heavy one swings by itself
     risen = ended and trace.recent > low + RISEN * abs(first)
-    early = (
-        ratio > RATIO
-        or peak > PEAK * abs(first)
-        or recent > low + RISEN * abs(first)
-        or (moves and recent > STUCK * first)
-        or not trace.looks
-    )
+    rose = peak > PEAK * abs(first) or recent > low + RISEN * abs(first)
+    stands = ratio > RATIO or (moves and recent > STUCK * first) or not trace.looks
+    rates = [rate for rate in trace.rates if math.isfinite(rate)]
+    used_up = bool(rates) and max(rates[len(rates) // 2 :]) < GONE * max(rates)
+    # Where half of the steps had no rate, steps that were large come before, and a loss that
+    # stands wants one: only what has risen was driven up.
+    early = rose or (stands and not used_up)
     if trace.broken is not None:
         early = trace.diverged
     sound = facts.notes.get(SOUND)
     if sound is not None and peak <= 1.2 * sound:
         early = False  # lower rates were tried before, and nothing worse has come since
     late = trace.broken is None and trace.done >= 0.5 and ratio > LATE_RATIO
-    late = late and recent > HIGH * first
-    behind = ended and (risen or _is_behind(facts, trace.recent))
+    late = late and recent > HIGH * first and not used_up
+    behind = ended and not used_up and (risen or _is_behind(facts, trace.recent))
     if not early and not late and not behind:
         return
-    rates = [rate for rate in trace.rates if math.isfinite(rate)]
     lr = max(rates, default=math.nan) if early else trace.rates[-1]  # a schedule ends low
     share = f"{ratio:.0%} of" if RATIO <= ratio < MANIFOLD else f"{ratio:.1%} of"
     if ratio >= MANIFOLD:
