@@ -17,7 +17,7 @@ from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked, roots
 from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
-from gipi.doctor.crawl import full_steps
+from gipi.doctor.crawl import full_steps, has_learned
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from gipi.api.run import Run
     from gipi.doctor.experiment import Experiment
-    from gipi.doctor.trace import Trace
     from gipi.tasks import Task
     from gipi.train.prepare import Prepared
 
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 COST_S, COST_SHARE = 10.0, 0.5
 """What looking back may cost in passes: these seconds by their price, or this share of the run's
 steps; counted as before a run, so that a busy machine changes nothing that is found."""
-HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def look_back(
                 "gradient that vanishes or explodes, may be missed"
             )
         else:
-            planned = math.inf if _has_learned(result.trace) else full_steps(last, exp)
+            planned = math.inf if has_learned(result.trace) else full_steps(last, exp)
             more = rehearsed(at_full_rate(exp), result, planned=planned, allowed=may_cost)
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
@@ -139,11 +137,6 @@ def look_back(
                         f"rule{'s' * (many > 1)}")  # fmt: skip
     result.findings = ranked(found, RULES)
     return result, tuple(left_out)
-
-
-def _has_learned(trace: Trace) -> bool:
-    """Whether the loss came down by half: whatever its rate, such a run did not crawl."""
-    return trace.recent < HALF * trace.scale
 
 
 def retrain(result: Diagnosis, prepared: Prepared, *, quiet: bool = False) -> Run | None:

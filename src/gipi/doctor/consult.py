@@ -150,7 +150,8 @@ def consult(
                          until=until)  # fmt: skip
     if not roots(found):
         if may_cost.rehearsal:
-            found += rehearsed(peak, diagnosis, planned=full_steps(steps_at_most(facts, config), exp))
+            planned = full_steps(steps_at_most(facts, config), exp)
+            found += rehearsed(peak, diagnosis, planned=planned)
         else:
             result.unrehearsed = True
     result.findings = [in_settings(f, prepared) for f in ranked(found, RULES)]

@@ -24,6 +24,7 @@ USUAL = 500
 """Steps at least that a rate is judged by. A run of thirty steps is short, its rate need not be
 low: in so many steps a rate that changes weights by the usual 0.1 % a step goes as far as half of
 their size, from where on nothing is suspected."""
+HALF = 0.5
 SHAPE = 64
 """Places at which a schedule is looked at."""
 DOOMED = 0.8
@@ -84,6 +85,11 @@ def fastest(trace: Trace, exp: Experiment) -> list[Look]:
         if ratios and math.isfinite(ratios[0]) and ratios[0] >= max(ratios[1:], default=0.0):
             chosen = looks
     return chosen
+
+
+def has_learned(trace: Trace) -> bool:
+    """Whether the loss came down by half: whatever its rate, such a run does not crawl."""
+    return trace.recent < HALF * trace.scale
 
 
 def dooms(finding: Finding) -> bool:

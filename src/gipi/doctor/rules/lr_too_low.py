@@ -127,8 +127,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         gain = accuracy_on(fast, *rows) - accuracy_on(slow, *rows)
         if math.isfinite(gain) and gain < CLEARER:
             return None
-        if math.isnan(gain) and exp.val is not None and not _wins(trial, whole_run, begin):
-            return None
+        if math.isnan(gain) and exp.val is not None:
+            higher = [f for f in factors if trial.missed(whole_run, f, begin=begin) >= MISSED
+                      and trial.sure(whole_run, f)]  # fmt: skip
+            if not _wins(facts, trial, whole_run, higher, steps):
+                return None
     order = sorted(factors, key=trial.end)[:2]
     lr = float(finding.evidence["lr"])
     return finding.but(
@@ -141,19 +144,16 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     )  # fmt: skip
 
 
-def _wins(trial: Trial, whole_run: float, begin: float) -> bool:
-    """Whether a higher rate that gets much lower on rows of training does so on others, too.
+def _wins(facts: Facts, trial: Trial, slow: float, higher: list[float], steps: int) -> bool:
+    """Whether one of the higher rates gets lower on rows that it did not see, too.
 
-    The one that gets lowest may know a few rows by heart by then.
+    After half of the steps, where not after all: it may know few rows by heart by then.
     """
-    own = trial.twins[whole_run]
-    return any(
-        trial.missed(whole_run, f, begin=begin) >= MISSED
-        and trial.sure(whole_run, f)
-        and compare(own, trial.twins[f]).holds("better")
-        for f in trial.twins
-        if f > whole_run
-    )
+    own = trial.twins[slow]
+    if any(compare(own, trial.twins[f]).holds("better") for f in higher):
+        return True
+    sooner = lr_trial(facts, higher, steps=steps // 2, itself=False)
+    return any(compare(own, sooner.twins[f]).holds("better") for f in higher)
 
 
 def cost(facts: Facts, finding: Finding) -> int:
