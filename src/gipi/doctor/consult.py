@@ -251,7 +251,7 @@ def refusal(finding: Finding, his: Mapping[str, str]) -> GipiError:
     if isinstance(tried, dict):
         falling = sorted(tried.items(), key=lambda item: -float(item[0].split()[-1]))
         shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in falling)
-    leave = f"leave out {by}, " if his and not apply else ""
+    leave = f"or leave out {by}; " if his and not apply else ""
     return ConfigError(
         f"{finding.message}{shown} [{finding.code}]",
         f"a run that can learn{'; this one is doomed by ' + by if by else ''}",

@@ -100,9 +100,10 @@ def dooms(finding: Finding) -> bool:
 def _said(finding: Finding, steps: int, *, times: float) -> Finding:
     """Return the finding in words; `times`: the highest rate over that of the first parameters."""
     known = finding.evidence
+    reach = known["reach"]
+    far = f"{reach:.1%}" if reach > lr_too_low.VISIBLE else f"{reach:.0e} of it"
     return finding.but(
-        message=f"at a learning rate of {times * known['lr']:.3g} a typical step changes weights "
-        f"by {known['update_ratio']:.1e} of their size (about 0.1% is usual): even {steps} such "
-        f"steps in one direction would change them by {known['reach']:.2g} of it, and a higher "
-        "rate learns more",
+        message=f"at a learning rate of {times * known['lr']:.3g} a step changes weights "
+        f"by {known['update_ratio']:.1e} of their size (about 1e-03 is usual): even {steps} such "
+        f"steps in one direction would change them by {far}, and a higher rate learns more"
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair, Repair
+from gipi.doctor.flags import in_flags
 from gipi.doctor.named import field_of
 from gipi.doctor.own_run import own_model
 
@@ -75,7 +76,7 @@ def in_settings(finding: Finding, prepared: Prepared) -> Finding:
         return replace(finding, advice=_raised(finding, tried, prepared))
     names = _left_out(finding, prepared)
     if not names:
-        return finding
+        return replace(finding, advice=in_flags(finding, prepared))
     edit = " ".join(f"--set {shlex.quote(_ignored(name))}" for name in names)
     it = "it is not known" if len(names) == 1 else "they are not known"
     said = f"left out {', '.join(names)}"
