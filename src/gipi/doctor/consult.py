@@ -164,7 +164,7 @@ def consult(
             wanted = {"schema_overrides": result.changed.settings["schema_overrides"]}
             result.findings, result.changed = [finding], Changed(wanted, result.changed.said[-1:])
             break
-        doomed = finding.code in DOOMS or dooms(finding)
+        doomed = finding.code in DOOMS or (dooms(finding) and config.pretrained is None)
         if not done and doomed and config.doctor == "repair":
             result.refusal = refusal(finding, his)
             break

@@ -93,7 +93,7 @@ def has_learned(trace: Trace) -> bool:
 
 
 def dooms(finding: Finding) -> bool:
-    """Whether a run would learn next to nothing of what it would at a higher rate."""
+    """Whether a run from random weights would learn next to nothing of what it could."""
     return finding.code == lr_too_low.RULE.code and finding.evidence.get("missed", 0.0) >= DOOMED
 
 
