@@ -62,7 +62,7 @@ def test_a_rate_of_the_users_is_changed_with_his_word_only() -> None:
 
 def test_a_finished_run_that_crawled_is_named(tmp_path: Path) -> None:
     where = tmp_path / "run"
-    gipi.train("wine", lr=1e-6, steps=40, doctor="off", out=where, quiet=True)
+    gipi.train("wine", steps=40, out=where, settings={"lr": 1e-6, "doctor": "off"}, quiet=True)
     assert "lr_too_low" in {f.code for f in examine(where).result.findings}
 
 
