@@ -64,7 +64,7 @@ def crawling(
 def full_steps(steps: float, exp: Experiment) -> float:
     """Return how many steps at the highest rate lead as far as so many of the run's schedule."""
     shape, total = exp.scheduler.lr_lambdas[0], exp.total_steps
-    shares = [shape(total * (i + 0.5) / SHAPE) for i in range(SHAPE)]
+    shares = [float(shape(total * (i + 0.5) / SHAPE)) for i in range(SHAPE)]
     return steps * sum(shares) / SHAPE / max(*shares, 1e-12)
 
 
