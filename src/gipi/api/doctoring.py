@@ -127,7 +127,8 @@ def look_back(
                 "gradient that vanishes or explodes, may be missed"
             )
         else:
-            planned = math.inf if has_learned(result.trace) else full_steps(last, exp)
+            learned = has_learned(result.trace, nothing=facts.yardstick)
+            planned = math.inf if learned else full_steps(last, exp)
             more = rehearsed(at_full_rate(exp), result, planned=planned, allowed=may_cost)
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more

@@ -87,9 +87,12 @@ def fastest(trace: Trace, exp: Experiment) -> list[Look]:
     return chosen
 
 
-def has_learned(trace: Trace) -> bool:
-    """Whether the loss came down by half: whatever its rate, such a run does not crawl."""
-    return trace.recent < HALF * trace.scale
+def has_learned(trace: Trace, *, nothing: float = 0.0) -> bool:
+    """Whether the loss came down by half: whatever its rate, such a run does not crawl.
+
+    nothing  the loss of what knows nothing, 0 where it is not known: a start may be wilder
+    """
+    return trace.recent < HALF * min(trace.scale, nothing or math.inf)
 
 
 def dooms(finding: Finding) -> bool:
