@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked, roots
 from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
+from gipi.doctor.crawl import full_steps, has_learned
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
@@ -130,7 +132,9 @@ def look_back(
                 "gradient that vanishes or explodes, may be missed"
             )
         else:
-            more = rehearsed(at_full_rate(exp), result, allowed=may_cost)
+            learned = has_learned(result.trace, nothing=facts.yardstick)
+            planned = math.inf if learned else full_steps(last, exp)
+            more = rehearsed(at_full_rate(exp), result, planned=planned, allowed=may_cost)
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
     if result.unlooked:

@@ -53,17 +53,20 @@ def soon(exp: Experiment) -> int:
     return horizon(exp, 0.12, low=20, high=40)
 
 
-def lr_trial(facts: Facts, factors: Sequence[float], *, steps: int, now: bool = False) -> Trial:
+def lr_trial(
+    facts: Facts, factors: Sequence[float], *, steps: int, now: bool = False, itself: bool = True
+) -> Trial:
     """Return short trainings at multiples of the learning rate, 1 among them; kept for all rules.
 
-    now  from the state of the run; else from where it began
+    now     from the state of the run; else from where it began
+    itself  False: nobody asks for the rate as it is
     """
     own = facts.exp if now or facts.start is None else facts.start.exp
     key = f"rates {now} {steps}"
     if now:
         key += f" {float(sum(p.detach().double().sum() for p in own.model.parameters())):.9g}"
     known: Trial | None = facts.notes.get(key)
-    wanted = [f for f in (1.0, *factors) if known is None or f not in known.tails]
+    wanted = [f for f in (1.0, *factors)[not itself :] if known is None or f not in known.tails]
     if wanted:
         more = compared(own, {f: times_lr(f) for f in wanted}, steps=steps)
         facts.passes += steps * len(wanted)

@@ -123,7 +123,7 @@ def _finding(
         message,
         "draw the weights so that signals keep their size, and clip the gradient's norm at about "
         f"{clip:.3g}",
-        evidence=evidence,
+        evidence={**evidence, "clip": clip},
         phase="before" if phase == "before" else "steps",
         step=int(evidence.get("step", 0)),
         strength=strength,
