@@ -56,7 +56,7 @@ def save(exp: Experiment) -> Saved:
         copy.deepcopy(exp.optimizer.state_dict()),
         groups,
         copy.deepcopy(exp.scheduler.state_dict()) if hasattr(exp.scheduler, "state_dict") else None,
-        _generators(),
+        generators(),
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def restore(exp: Experiment, saved: Saved) -> None:
         group.update(rates)
     if saved.scheduler is not None:
         exp.scheduler.load_state_dict(copy.deepcopy(saved.scheduler))
-    _set_generators(saved.rng)
+    put_generators(saved.rng)
 
 
 @contextmanager
@@ -123,11 +123,18 @@ def _modules(exp: Experiment) -> list[nn.Module]:
     return [exp.model, *([exp.loss] if isinstance(exp.loss, nn.Module) else [])]
 
 
-def _generators() -> tuple[Tensor, Any, Any]:
+def weights_of(exp: Experiment) -> list[Tensor]:
+    """Return weights and buffers of the model, and of a loss that has some."""
+    return [t for m in _modules(exp) for t in (*m.parameters(), *m.buffers()) if not is_lazy(t)]
+
+
+def generators() -> tuple[Tensor, Any, Any]:
+    """Return where torch's, Python's and NumPy's generators stand."""
     return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
 
 
-def _set_generators(state: tuple[Tensor, Any, Any]) -> None:
+def put_generators(state: tuple[Tensor, Any, Any]) -> None:
+    """Put them back there."""
     torch.set_rng_state(state[0])
     random.setstate(state[1])
     np.random.set_state(state[2])  # noqa: NPY002

@@ -20,6 +20,7 @@ from gipi.doctor.treat import Treatment, treat
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gipi.doctor.begun import Begun
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
     from gipi.doctor.trace import Trace
@@ -53,6 +54,8 @@ class Diagnosis:
     """Why `repair` returned None."""
     unseen: str = ""
     """Why nothing could be judged."""
+    begun: list[Begun] = field(default_factory=list, repr=False)
+    """Short trainings that a repair may go on from."""
 
     @property
     def problems(self) -> list[Finding]:
@@ -108,8 +111,15 @@ def diagnose(
             "an experiment: a model and everything that trains it",
             "gipi.diagnose(gipi.Experiment(model, train=(X, y), loss=..., optimizer=...))",
         )
-    with left_alone(exp):
-        result = _diagnosed(exp, rules, train=train)
+    exp.begun = []
+    try:
+        with left_alone(exp):
+            result = _diagnosed(exp, rules, train=train)
+        wanted = {id(r.change) for f in result.findings for r in f.repairs}
+        wanted |= {id(None)} if result.trained is None else set()
+        result.begun = [b for b in exp.begun if id(b.change) in wanted]
+    finally:
+        exp.begun = None
     result.seconds = time.perf_counter() - began
     return result
 

@@ -6,14 +6,19 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from gipi.doctor.begun import beginning, goes_on
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.gone import remaining
 from gipi.doctor.play import attempt, play
+from gipi.doctor.probes import after_steps
 from gipi.doctor.proof import Proof, compare, scores, side_by_side
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gipi.doctor.begun import Begun
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding, Repair
     from gipi.doctor.trace import Trace
@@ -35,6 +40,7 @@ class Diagnosed(Protocol):
     findings: list[Finding]
     trained: Experiment | None
     trace: Trace | None
+    begun: list[Begun]
     why_not: str
 
     @property
@@ -107,10 +113,23 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
         diagnosis.why_not = _why_not(diagnosis)
         return None
     course = _Course(exp, roots(diagnosis.findings), int(budget * exp.total_steps))
+    exp.begun = diagnosis.begun
+    try:
+        return _treated(diagnosis, chosen, course)
+    finally:
+        exp.begun, diagnosis.begun = None, []
+
+
+def _treated(
+    diagnosis: Diagnosed, chosen: list[tuple[Finding, list[Repair]]], course: _Course
+) -> Treatment | None:
+    exp = course.exp
     if diagnosis.trained is None:
-        diagnosis.trained = duplicate(exp)
-        diagnosis.trace = attempt(diagnosis.trained)
-        course.spent += diagnosis.trace.step
+        twin = duplicate(exp)
+        since = beginning(exp, twin, None)
+        diagnosis.trained = twin if since is None else since.exp
+        diagnosis.trace = attempt(diagnosis.trained, since=since)
+        course.took(diagnosis.trace.step, since)
     old = course.best = diagnosis.trained
     exact = course.curing([(f, rs[0]) for f, rs in chosen if rs[0].proof == "exact"])
     if exact:
@@ -125,7 +144,7 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
     twin = course.best
     return Treatment(
         twin, course.changes, [f.code for f in course.cured], scores(old), scores(twin),
-        compare(old, twin), course.grounds, course.rejected, course.spent, exp,
+        compare(old, twin), course.grounds, course.rejected, course.spent - course.known, exp,
     )  # fmt: skip
 
 
@@ -137,12 +156,21 @@ class _Course:
     problems: list[Finding]
     allowed: int
     spent: int = 0
+    """Steps of the runs that were made, those they went on from among them."""
+    known: int = 0
+    """Of these, the steps that were taken before."""
     accepted: list[Repair] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     cured: list[Finding] = field(default_factory=list)
     grounds: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     best: Experiment = field(init=False)
+    joined: dict[tuple[int, ...], Callable[[Experiment], object]] = field(default_factory=dict)
+
+    def took(self, steps: int, since: Begun | None) -> None:
+        """Count the steps of a run, and those that it went on from."""
+        self.spent += steps
+        self.known += 0 if since is None else len(since.losses)
 
     def found(self, finding: Finding) -> int:
         """Return how many problems of a finding's code there were."""
@@ -193,8 +221,10 @@ class _Course:
             wanted, measure = repairs[0].proof, repairs[0].measure
             seen = [f for f in findings if f.phase != "before"] if wanted == "exact" else []
             start = duplicate(twin) if seen else None
-            trace = play(twin, quiet=True)
-            self.spent += trace.step
+            since = None if seen else beginning(self.exp, twin, self._change(repairs))
+            twin = twin if since is None else since.exp
+            trace = play(twin, quiet=True, brief=not seen, since=since)
+            self.took(trace.step, since)
             proof = compare(self.best, twin, measure=measure)
             figures = (
                 f"{', '.join(said)}: {'' if measure is None else measure.name + ' '}"
@@ -226,6 +256,18 @@ class _Course:
             self.changes += said
             self.cured += findings
 
+    def _change(self, repairs: list[Repair]) -> Callable[[Experiment], object]:
+        """Return what is kept so far and these repairs as one change, the same one every time."""
+        every = (*self.accepted, *repairs)
+        if len(every) == 1 and every[0].change is not None:
+            return every[0].change
+
+        def change(twin: Experiment) -> None:
+            for r in every:
+                _made(r, twin)
+
+        return self.joined.setdefault(tuple(map(id, every)), change)
+
     def _promising(self, options: list[list[Repair]]) -> list[list[Repair]]:
         """Return the options, the one first that is best after a short trial."""
         if len(options) == 1:
@@ -233,10 +275,13 @@ class _Course:
         steps = max(LEAST, round(TRIAL * self.exp.total_steps))
         tried: dict[int, Experiment] = {}
         for number, repairs in enumerate(options):
-            twin = duplicate(self.exp)
+            change = self._change(repairs)
             try:
-                for r in (*self.accepted, *repairs):
-                    _made(r, twin)
+                if goes_on(self.exp):
+                    losses, tried[number] = after_steps(self.exp, steps, change=change)
+                    self.spent += len(losses)
+                    continue
+                change(twin := duplicate(self.exp))
             except CannotRepair as why:
                 self.rejected.append(f"{repairs[0].name}: {why}")
                 continue
