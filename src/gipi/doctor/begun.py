@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.facts import Facts
 
+WATCHED = "losses of the run that is watched"
 MOST = 4
 """Beginnings that are kept at a time: each holds a copy of the weights and of the optimizer."""
 BYTES = 2**28
@@ -114,3 +116,12 @@ def beginning(
                 known.start = Judge(twin)()
             return known
     return None
+
+
+def so_far(facts: Facts) -> list[float] | None:
+    """Return the losses of the run that is watched: short trainings from its start go as it went.
+
+    None where none is, or where it may have gone otherwise.
+    """
+    known: list[float] | None = facts.notes.get(WATCHED)
+    return known if facts.start is not None and goes_on(facts.start.exp) else None

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from gipi.doctor.seeded import unmoved
+from gipi.doctor.seeded import seeded, unmoved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -78,17 +78,21 @@ def restore(exp: Experiment, saved: Saved) -> None:
 
 
 @contextmanager
-def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None]:
+def peeking(
+    exp: Experiment, *, weights: Iterable[Tensor] = (), seed: bool = False
+) -> Iterator[None]:
     """Put back what passes within change, where no step is taken.
 
     What `left_alone` puts back, gradients (none within), and the weights that are named. It costs a
     part of `untouched`, which copies every weight and the optimizer.
+
+    seed  draw within from the experiment's seed
     """
     kept = [(w, w.detach().clone()) for w in weights]
     grads = [(p, p.grad) for m in _modules(exp) for p in m.parameters()]
     for param, _ in grads:
         param.grad = None
-    with left_alone(exp):
+    with left_alone(exp, seed=seed):
         try:
             yield
         finally:
@@ -100,15 +104,18 @@ def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None
 
 
 @contextmanager
-def left_alone(exp: Experiment) -> Iterator[None]:
+def left_alone(exp: Experiment, *, seed: bool = False) -> Iterator[None]:
     """Put back what looking moves when nobody minds it: buffers, modes, and all generators.
 
     A loss may count what it is asked, and a loader that is only begun draws its order.
+
+    seed  draw within from the experiment's seed
     """
-    held = [b for m in _modules(exp) for b in m.buffers() if not is_lazy(b)]
+    parts = [part for m in _modules(exp) for part in m.modules()]
+    held = [b for part in parts for b in part.buffers(recurse=False) if not is_lazy(b)]
     kept = [(b, b.detach().clone()) for b in held]
-    modes = [(part, part.training) for m in _modules(exp) for part in m.modules()]
-    with unmoved(exp):
+    modes = [(part, part.training) for part in parts]
+    with seeded(exp) if seed else unmoved(exp):
         try:
             yield
         finally:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gipi.core.errors import ConfigError
+from gipi.doctor.begun import WATCHED
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
@@ -138,6 +139,7 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
         known: dict[str, Finding] = {}
 
         def check(trace: Trace) -> bool:
+            watched.notes[WATCHED] = trace.losses
             for finding in look_during(watched, rules, trace, result, known=known, allowed=allowed):
                 known[finding.code] = finding
             return False

@@ -102,8 +102,10 @@ def play(
                 bad = not math.isfinite(trace.losses[-1]) or not math.isfinite(trace.norms[-1])
                 if bad and trace.broken is None:
                     trace.broken = trace.step - 1
-                over = len(trace.losses) > LOST and not any(
-                    math.isfinite(v) for v in trace.losses[-LOST:]
+                over = (
+                    bad
+                    and len(trace.losses) > LOST
+                    and not any(map(math.isfinite, trace.losses[-LOST:]))
                 )
                 if looked:
                     due.pop(0)

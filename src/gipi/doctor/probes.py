@@ -177,18 +177,26 @@ def compared(
     *,
     steps: int,
     own_step: bool = True,
+    own: Sequence[float] | None = None,
 ) -> Trial:
     """Train copies of `exp` for some steps, each changed in its own way, and compare their ends.
 
     The batches and random numbers are the same for all. A change that raises `CannotRepair` is
     left to the caller.
+
+    own  losses of the run without a change, where they are known: it is not trained then, and has
+         no twin
     """
+    known = own is not None and len(own) >= steps and all(map(math.isfinite, own[:steps]))
     tails: dict[Any, list[float]] = {}
     firsts: dict[Any, float] = {}
     twins: dict[Any, Experiment] = {}
     size = max(1, round(TAIL * steps))
     for name, change in changes.items():
-        losses, twins[name] = after_steps(exp, steps, change=change, own_step=own_step)
+        if own is not None and known and change is None:
+            losses = list(own[:steps])
+        else:
+            losses, twins[name] = after_steps(exp, steps, change=change, own_step=own_step)
         tails[name], firsts[name] = losses[-size:], losses[0]
     return Trial(level(exp, steps, size), tails, firsts, twins)
 
@@ -198,7 +206,7 @@ def level(exp: Experiment, steps: int, last: int, *, most: int = 8) -> float:
     with seeded(exp):
         given = list(islice(first_batches(exp, steps), steps))
     given = given[-last:][:most]
-    with peeking(exp), seeded(exp), torch.no_grad():
+    with peeking(exp, seed=True), torch.no_grad():
         exp.model.train()
         found = [float(exp.loss(call(exp.model, _augmented(exp, xb)), yb)) for xb, yb in given]
     return sum(found) / len(found) if found else math.nan
@@ -222,7 +230,7 @@ def loss_on(exp: Experiment, xb: Any, yb: Any, *, training: bool = False) -> flo
 
     Nothing of the experiment changes, running means of a batch norm neither.
     """
-    with peeking(exp), seeded(exp), torch.no_grad():
+    with peeking(exp, seed=True), torch.no_grad():
         if training:
             exp.model.train()
             return float(exp.loss(call(exp.model, xb), yb))
