@@ -118,19 +118,28 @@ def starts() -> Iterator[dict[int, Experiment]]:
     """Keep a copy of every experiment that a treatment is about to train: id -> copy."""
     kept: dict[int, Experiment] = {}
     hold: list[Experiment] = []
-    real = treat.play
+    real, begun = treat.play, treat.beginning
+
+    def keep(trained: Experiment, start: Experiment) -> None:
+        kept[id(trained)] = duplicate(start)
+        hold.append(trained)  # so that no id is used twice
 
     def play(exp: Experiment, **more: Any) -> Any:
-        if more.get("steps") is None:
-            kept[id(exp)] = duplicate(exp)
-            hold.append(exp)  # so that no id is used twice
+        if more.get("steps") is None and more.get("since") is None:
+            keep(exp, exp)
         return real(exp, **more)
 
-    treat.play = play  # type: ignore[attr-defined]
+    def beginning(first: Experiment, twin: Experiment, change: Any) -> Any:
+        since = begun(first, twin, change)
+        if since is not None:
+            keep(since.exp, twin)
+        return since
+
+    treat.play, treat.beginning = play, beginning  # type: ignore[attr-defined]
     try:
         yield kept
     finally:
-        treat.play = real  # type: ignore[attr-defined]
+        treat.play, treat.beginning = real, begun  # type: ignore[attr-defined]
 
 
 def told(findings: list[Finding]) -> list[dict[str, Any]]:

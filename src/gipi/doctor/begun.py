@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WATCHED = "losses of the run that is watched"
 MOST = 4
 """Beginnings that are kept at a time: each holds a copy of the weights and of the optimizer."""
-BYTES = 2**28
+BYTES = 2**27
 """Weights above which none is kept."""
 
 

@@ -53,7 +53,7 @@ def save(exp: Experiment) -> Saved:
         [(p, None if p.grad is None else p.grad.detach().clone())
          for m in modules for p in m.parameters()],
         [(m, m.training) for m in exp.model.modules()],
-        copy.deepcopy(exp.optimizer.state_dict()),
+        by_value(exp.optimizer.state_dict()),
         groups,
         copy.deepcopy(exp.scheduler.state_dict()) if hasattr(exp.scheduler, "state_dict") else None,
         generators(),
@@ -69,7 +69,7 @@ def restore(exp: Experiment, saved: Saved) -> None:
         param.grad = None if grad is None else grad.clone()
     for module, mode in saved.modes:
         module.training = mode
-    exp.optimizer.load_state_dict(copy.deepcopy(saved.optimizer))
+    exp.optimizer.load_state_dict(by_value(saved.optimizer))
     for group, rates in zip(exp.optimizer.param_groups, saved.rates, strict=True):
         group.update(rates)
     if saved.scheduler is not None:
@@ -191,6 +191,17 @@ def renewed_optimizer(exp: Experiment) -> None:
     for param in list(exp.optimizer.state):
         if id(param) not in now:
             del exp.optimizer.state[param]
+
+
+def by_value(state: Any) -> Any:
+    """Return a copy of a state dict: as deep as `copy.deepcopy`, in a part of its time."""
+    if type(state) is torch.Tensor and not state.requires_grad:
+        return state.clone()
+    if type(state) is dict:
+        return {k: by_value(v) for k, v in state.items()}
+    if type(state) in (tuple, list):
+        return type(state)(by_value(v) for v in state)
+    return state if type(state) in (int, float, bool, str, type(None)) else copy.deepcopy(state)
 
 
 def on_cpu(state: Any) -> Any:
