@@ -26,7 +26,7 @@ BYTES = 2**27
 """Weights above which none is kept."""
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Begun:
     """A copy that was trained for some steps, and all that its next step hangs on.
 
@@ -109,9 +109,10 @@ def beginning(
     if not first.begun or not goes_on(twin):
         return None
     here = mark(twin)
-    for known in first.begun:
+    kept: list[Begun] = first.begun
+    for known in kept:
         if known.change is change and known.mark == here:
-            first.begun.remove(known)
+            kept.remove(known)
             with seeded(twin):
                 known.start = Judge(twin)()
             return known

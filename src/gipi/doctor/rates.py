@@ -67,7 +67,9 @@ def lr_trial(facts: Facts, factors: Sequence[float], *, steps: int, now: bool = 
     known: Trial | None = facts.notes.get(key)
     wanted = [f for f in (1.0, *factors) if known is None or f not in known.tails]
     if wanted:
-        changes = {f: None if f == 1 else times_lr(f) for f in wanted}
+        changes: dict[Any, Callable[[Experiment], object] | None] = {
+            f: None if f == 1 else times_lr(f) for f in wanted
+        }
         more = compared(own, changes, steps=steps, own=None if now else so_far(facts))
         facts.passes += steps * len(wanted)
         known = more if known is None else known.and_also(more)
