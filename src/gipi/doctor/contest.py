@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -115,18 +116,19 @@ def side(
 ) -> Side:
     """Train one side and judge it."""
 
-    def made(twin: Experiment) -> None:
+    def with_adam(twin: Experiment) -> None:
         if change is not None:
             change(twin)
-        if adam:
-            twin.optimizer = torch.optim.Adam(
-                [p for p in twin.model.parameters() if p.requires_grad], RATE
-            )
-            twin.scheduler = None
+        twin.optimizer = torch.optim.Adam(
+            [p for p in twin.model.parameters() if p.requires_grad], RATE
+        )
+        twin.scheduler = None
 
+    made = with_adam if adam else change
     losses, twin = after_steps(facts.exp, steps, change=made, own_step=not adam)
     facts.passes += steps
     if judge is not None:
+        twin = copy.copy(twin)  # who goes on with the training goes on with its own loss
         twin.loss = judge
     return Side(end_of(losses), loss_on(twin, *_held(facts)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gipi.core.errors import ConfigError
+from gipi.doctor.begun import WATCHED
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
@@ -22,6 +23,7 @@ from gipi.doctor.treat import Treatment, treat
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gipi.doctor.begun import Begun
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
     from gipi.doctor.trace import Trace
@@ -55,6 +57,8 @@ class Diagnosis:
     """Why `repair` returned None."""
     unseen: str = ""
     """Why nothing could be judged."""
+    begun: list[Begun] = field(default_factory=list, repr=False)
+    """Short trainings that a repair may go on from."""
 
     @property
     def problems(self) -> list[Finding]:
@@ -111,8 +115,15 @@ def diagnose(
             "an experiment: a model and everything that trains it",
             "gipi.diagnose(gipi.Experiment(model, train=(X, y), loss=..., optimizer=...))",
         )
-    with left_alone(exp):
-        result = _diagnosed(exp, rules, train=train)
+    exp.begun = []
+    try:
+        with left_alone(exp):
+            result = _diagnosed(exp, rules, train=train)
+        wanted = {id(r.change) for f in result.findings for r in f.repairs}
+        wanted |= {id(None)} if result.trained is None else set()
+        result.begun = [b for b in exp.begun if id(b.change) in wanted]
+    finally:
+        exp.begun = None
     result.seconds = time.perf_counter() - began
     return result
 
@@ -131,6 +142,7 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
         known: dict[str, Finding] = {}
 
         def check(trace: Trace) -> bool:
+            watched.notes[WATCHED] = trace.losses
             for finding in look_during(watched, rules, trace, result, known=known, allowed=allowed):
                 known[finding.code] = finding
             return False

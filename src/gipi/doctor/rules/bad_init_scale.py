@@ -87,7 +87,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     Where the net begins far worse than a blind guess, or says the same of all rows, it stands
     unless they lose.
     """
-    change = drawn(finding.where)
+    change = finding.repairs[0].change
+    assert change is not None
     seen = contest(facts, change)
     if seen is None:
         return None

@@ -16,7 +16,6 @@ from gipi.doctor.experiment import call
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
-from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,13 +229,13 @@ def _places(said: Any, y: Tensor) -> list[Place]:
 
 def _loss(facts: Facts, said: Any) -> float:
     """Return the loss of some outputs for the first batch; a loss module stays as it is."""
-    with peeking(facts.exp), seeded(facts.exp), torch.no_grad():
+    with peeking(facts.exp, seed=True), torch.no_grad():
         return float(facts.exp.loss(said, facts.batch[1]))
 
 
 def _said(exp: Experiment, xb: Any) -> Any:
     """Return the outputs in training mode, as steps see them, or in the other where that fails."""
-    with peeking(exp), seeded(exp), torch.no_grad():
+    with peeking(exp, seed=True), torch.no_grad():
         exp.model.train()
         try:
             return call(exp.model, xb)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.heldback import held_back
-from gipi.doctor.probes import accuracy_on, compared
+from gipi.doctor.probes import accuracy_on, after_steps, compared
 from gipi.doctor.proof import compare
 from gipi.doctor.rates import lr_trial, paper_rates, times_lr
 from gipi.doctor.rule import Rule
@@ -113,7 +113,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     missed = trial.missed(whole_run, best, begin=begin)
     if missed < MISSED or not trial.sure(whole_run, best):
         return None
-    slow, fast = trial.twins[whole_run], trial.twins[best]
+    slow, fast = trial.twins.get(whole_run), trial.twins[best]
+    if slow is None:
+        slow = after_steps(exp, steps)[1]
     if watched and exp.val is None:
         exp = held_back(exp)
         held = compared(exp, {f: times_lr(f) for f in (whole_run, best)}, steps=steps)
