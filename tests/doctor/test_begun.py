@@ -8,8 +8,8 @@ from tests.doctor.patients import blobs, experiment, mlp
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from gipi.doctor import course, treat
 from gipi.doctor import play as playing
-from gipi.doctor import treat as treating
 from gipi.doctor.begun import beginning, goes_on
 from gipi.doctor.copies import duplicate
 from gipi.doctor.diagnose import Diagnosis, diagnose
@@ -126,7 +126,8 @@ def test_a_repair_goes_on_from_what_confirmed_it(monkeypatch: pytest.MonkeyPatch
     assert treatment.passes == len(taken) == 2 * exp.total_steps - known
     assert exp.begun is None
 
-    monkeypatch.setattr(treating, "beginning", lambda *_: None)
+    for module in (course, treat):
+        monkeypatch.setattr(module, "beginning", lambda *_: None)
     anew = diagnose(exp).repair()
     assert anew is not None
     assert torch.equal(weights(anew.experiment), weights(treatment.experiment))
@@ -142,7 +143,7 @@ def test_the_option_that_wins_in_short_is_not_trained_again_from_its_first_step(
     diagnosis = Diagnosis(exp, [finding], trained=(twin := duplicate(exp)), trace=play(twin))
     treatment = diagnosis.repair()
     assert treatment is not None
-    short = max(treating.LEAST, round(treating.TRIAL * exp.total_steps))
+    short = max(course.LEAST, round(course.TRIAL * exp.total_steps))
     assert treatment.passes == exp.total_steps + short
 
 

@@ -32,9 +32,7 @@ def test_weights_of_a_wrong_size(factor, only) -> None:
 
 
 @pytest.mark.parametrize(("spread", "asked"), [(1.9, True), (0.6, False)])
-def test_a_usual_spread_excuses_a_head_only_where_the_loss_is_usual(
-    spread, asked
-) -> None:
+def test_a_usual_spread_excuses_a_head_only_where_the_loss_is_usual(spread, asked) -> None:
     (X, y), val = regression()
     net = scaled(mlp(out=1), 20.0, "2.")
     size = spread / float(net(X).detach().std())
