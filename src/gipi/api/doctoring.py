@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from gipi.api.run import Run
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.finding import Finding
     from gipi.tasks import Task
     from gipi.train.prepare import Prepared
 
@@ -108,7 +109,7 @@ _NOT_REHEARSED = (
 )
 
 
-def _first_steps(facts: Facts, result: Diagnosis, *, taken: int, allowed: int) -> list[Finding]:
+def _first_steps(facts: Facts, result: Diagnosis, *, taken: int, allowed: float) -> list[Finding]:
     """Return what the first steps of a run say of it when they are trained again."""
     assert result.trace is not None
     learned = has_learned(result.trace, nothing=facts.yardstick)
