@@ -14,7 +14,15 @@ import torch
 
 from gipi.core.errors import ConfigError, RequestError, StorageError
 from gipi.core.rows import NONFINITE, Rows, encode_row, read_rows, truncate_rows
-from gipi.core.rundir import create_run, is_run, lock, read_config, resolve_run, write_config
+from gipi.core.rundir import (
+    check_begun,
+    create_run,
+    is_run,
+    lock,
+    read_config,
+    resolve_run,
+    write_config,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -343,3 +351,18 @@ def test_a_damaged_configuration_is_an_error_with_a_name(home, content):
 def test_a_missing_configuration_is_an_error_with_a_name(home):
     with pytest.raises(ConfigError, match="is missing"):
         read_config(home)
+
+
+def test_a_refused_run_names_the_newest_that_finished(home):
+    older, newest, stopped, refused = (finished(name) for name in ("a", "b", "c", "d-refused"))
+    (refused / "refusal.json").write_text(json.dumps({"found": "too high"}))
+    with pytest.raises(RequestError) as alone:
+        check_begun(refused)
+    assert alone.value.do.endswith("or name an earlier run")
+    for at, run in enumerate((newest, older)):
+        (run / "result.json").write_text("{}")
+        os.utime(run / "result.json", (1e9 - at, 1e9 - at))
+    with pytest.raises(RequestError, match="too high") as error:
+        check_begun(refused)
+    assert error.value.do.endswith(str(newest))
+    check_begun(stopped)

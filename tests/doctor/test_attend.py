@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 
 import gipi
+from gipi.api.doctoring import examine
 from gipi.core.events import Step
 from gipi.doctor.attend import Attending
 from gipi.doctor.consult import Consultation
@@ -35,3 +36,34 @@ def test_a_doctor_that_fails_ends_no_run(tmp_path, monkeypatch, capsys) -> None:
     assert (
         "could not look at this run any further: RuntimeError: planted" in capsys.readouterr().out
     )
+
+
+def test_what_fails_before_the_first_step_ends_no_run(tmp_path, monkeypatch, capsys) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        message = "planted"
+        raise RuntimeError(message)
+
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    data = (x, (x[:, 0] > 0).long())
+    monkeypatch.setattr("gipi.doctor.consult.look_before", broken)
+    assert gipi.train(data, epochs=4, out=tmp_path / "run").metrics["test/accuracy"] > 0.6
+    said = capsys.readouterr().out
+    assert "could not look at this run before its first step: RuntimeError: planted" in said
+
+
+def test_an_optimizer_that_asks_for_the_loss_itself_trains(tmp_path, capsys) -> None:
+    settings = {"optimizer": "lbfgs"}
+    run = gipi.train("wine", epochs=3, out=tmp_path / "run", settings=settings)
+    assert run.metrics["test/accuracy"] > 0.8
+    assert "could not" not in capsys.readouterr().out
+    assert "asks for the loss itself" in " ".join(examine(tmp_path / "run").left_out)
+
+
+def test_a_resumed_run_is_not_asked_again_whether_it_crawls() -> None:
+    nothing = cast("Any", None)
+    first, second = (Attending(nothing, Consultation(), nothing, nothing) for _ in range(2))
+    first.rehearsed = True
+    second.load_state(first.state())
+    assert second.rehearsed
+    second.load_state({"due": [], "known": []})  # as it was written before
+    assert not second.rehearsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,3 +105,77 @@ def test_an_option_without_its_section_is_recognised(written: str) -> None:
     with pytest.raises(ConfigError) as error:
         resolve.layer_from_flags({}, [f"{written}=he"])
     assert "model." in error.value.do
+
+
+def product(rows: int = 400, *, trained: bool) -> tuple[Any, nn.Module]:
+    """Return rows of y = x0 x1 + x2, and a net of the user's own for them."""
+    torch.manual_seed(0)
+    x = torch.randn(rows, 4)
+    y = x[:, 0] * x[:, 1] + x[:, 2]
+    net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(300 if trained else 0):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(x)[:, 0], (y - y.mean()) / y.std()).backward()
+        optimizer.step()
+    return (x, y), net
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_net_that_was_trained_before_may_go_on_gently(*, trained: bool, tmp_path: Path) -> None:
+    data, net = product(trained=trained)
+
+    def run() -> gipi.Run:
+        return gipi.train(data, model=net, task="regress", lr=1e-7, epochs=8, seed=0,
+                          out=tmp_path / "run", quiet=True)  # fmt: skip
+
+    if not trained:
+        with pytest.raises(ConfigError, match="lr_too_low"):
+            run()
+        return
+    found = {f["code"]: f["evidence"] for f in run().result["findings"]}
+    seen = found.get("lr_too_low")
+    if seen is not None:  # it is said, with what tells that the net knew something
+        assert seen["first_of_batch"] < crawl.UNTRAINED * seen["knows_nothing"]
+        assert "first_loss" in seen
+
+
+def test_a_net_of_which_nobody_knows_whether_it_was_trained_is_not_refused() -> None:
+    seen = {"missed": 0.9, "first_of_batch": 2.0, "knows_nothing": 0.0}
+    finding = Finding("lr_too_low", "m", "a", evidence=seen)
+    assert crawl.dooms(finding)
+    assert not crawl.dooms(finding, own=True)
+    assert crawl.dooms(finding.but(evidence={**seen, "knows_nothing": 2.1}), own=True)
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_a_run_that_was_interrupted_is_judged_by_its_plan(*, resumed: bool, tmp_path: Path) -> None:
+    where, settings = tmp_path / "run", {"lr": 1e-5, "doctor": "off"}
+    if resumed:
+        gipi.train("wine", steps=40, out=where, settings=settings, quiet=True)
+        assert "lr_too_low" in {f.code for f in examine(where).result.findings}
+
+    def halt(step: Any) -> None:
+        if step.step >= 60 and step.when == "row":
+            raise KeyboardInterrupt
+
+    more: dict[str, Any] = {"epochs": 4000, "observers": [halt], "quiet": True}
+    begin = partial(gipi.resume, where) if resumed else partial(
+        gipi.train, "wine", out=where, settings=settings)  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        begin(**more)
+    assert examine(where).result.findings == []
+
+
+def test_the_steps_that_were_taken_count_by_their_own_rates() -> None:
+    exp = experiment(mlp(), blobs(), lr=1e-3)
+    beginning = Trace(100, 10, losses=[1.0] * 20, rates=[1e-3] * 15 + [5e-4] * 5)
+    assert crawl.full_steps_taken(beginning, exp) == pytest.approx(17.5)
+    assert crawl.full_steps_taken(Trace(100, 10, losses=[1.0] * 20), exp) == 20
+
+
+def test_advice_of_a_decay_is_a_tenth_of_it() -> None:
+    prepared = prepare([resolve.layer_from_flags({"data": "wine"}, [])], Own())
+    for decay, tenth in ((0.02, "0.002"), (5.0, "0.01")):
+        found = Finding("weight_decay_too_high", "m", "a", evidence={"weight_decay": decay})
+        assert in_flags(found, prepared).endswith(f"--weight-decay {tenth}")

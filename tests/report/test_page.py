@@ -402,3 +402,12 @@ def test_the_verdict_says_which_rows_were_judged():
     assert "also chose the best weights" in verdict(run)
     run.evaluation["split"] = "test"
     assert "chose" not in verdict(run)
+
+
+def test_a_refused_run_is_said_to_be_refused():
+    said = {"found": "a learning rate of 500", "needed": "less", "do": "--lr 0.1"}
+    words = Page(render(RunData("r", about={"data": "wine"}, refusal=said))).words
+    assert "This run was refused before its first step: a learning rate of 500" in words
+    assert "What to do: --lr 0.1" in words
+    assert "was to be trained on wine" in words
+    assert "refused" not in Page(render(RunData("r", about={"data": "wine"}))).words

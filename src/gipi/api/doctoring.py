@@ -15,21 +15,22 @@ from gipi.core.errors import RequestError
 from gipi.core.rows import read_rows
 from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked, roots
-from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
+from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed, steps_at_most
 from gipi.doctor.copies import duplicate
-from gipi.doctor.crawl import full_steps, has_learned
+from gipi.doctor.crawl import full_steps, full_steps_taken, has_learned
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
+from gipi.doctor.play import can_play
 from gipi.doctor.price import affordable
 from gipi.doctor.rows import trace_of
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import changed_settings, in_settings
 from gipi.train import checkpoint
 from gipi.train.prepare import Own, prepare
-from gipi.train.record import check_own, check_same, read_start, read_tokenizer
+from gipi.train.record import RESULT, check_own, check_same, read_start, read_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from gipi.api.run import Run
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding
-    from gipi.tasks import Task
     from gipi.train.prepare import Prepared
 
 
@@ -86,7 +86,7 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
             "a task whose step is one loss and its gradient",
             f"read its rows and report: gipi report {folder}",
         )
-    result, left_out = look_back(exp, folder, task=prepared.task, steps=train.steps)
+    result, left_out = look_back(exp, folder, prepared, steps=train.steps)
     result.findings = [in_settings(f, prepared) for f in result.findings]
     found = [f.as_dict() for f in result.findings]
     recorded = _recorded(folder, {f["code"] for f in found})
@@ -109,23 +109,44 @@ _NOT_REHEARSED = (
 )
 
 
-def _first_steps(facts: Facts, result: Diagnosis, *, taken: int, allowed: float) -> list[Finding]:
-    """Return what the first steps of a run say of it when they are trained again."""
-    assert result.trace is not None
-    learned = has_learned(result.trace, nothing=facts.yardstick)
-    planned = math.inf if learned else full_steps(taken, facts.exp)
+_NO_STEP = (
+    "its first steps were not trained again, its optimizer asks for the loss itself: a learning "
+    "rate that is too high or too low may be missed"
+)
+
+
+def _ended(folder: Path, last: int) -> bool:
+    """Whether a run ended, and was not resumed and stopped since."""
+    path = folder / RESULT
+    return path.exists() and last <= json.loads(path.read_text(encoding="utf-8")).get("steps", 0)
+
+
+def _first_steps(
+    facts: Facts, result: Diagnosis, *, plan: float | None, allowed: float
+) -> list[Finding]:
+    """Return what the first steps of a run say of it when they are trained again.
+
+    plan  steps of a run that was stopped before its end, which is judged by what it was to be;
+          None: it is judged by what it was
+    """
+    trace = result.trace
+    assert trace is not None
+    planned = full_steps_taken(trace, facts.exp) if plan is None else full_steps(plan, facts.exp)
+    if has_learned(trace, nothing=facts.yardstick):
+        planned = math.inf
     return rehearsed(at_full_rate(facts.exp), result, planned=planned, allowed=allowed)
 
 
 @hushed()
 def look_back(
-    exp: Experiment, folder: Path, *, task: Task, steps: int
+    exp: Experiment, folder: Path, prepared: Prepared, *, steps: int
 ) -> tuple[Diagnosis, tuple[str, ...]]:
     """Return what is found before the first step, in the rows, and in the newest weights.
 
     And in words what is not looked at: trying things out may cost `COST_SHARE` of what the run took
     in steps, or what `COST_S` seconds pay for where that is more.
     """
+    task = prepared.task
     facts, result, known = Facts(exp), Diagnosis(exp, []), rules_for(task)
     rows = read_rows(folder / rundir.ROWS)
     last = max((r["step"] for r in rows if "train/loss" in r), default=0)
@@ -141,10 +162,13 @@ def look_back(
         found += look_during(now, rules, result.trace, result, allowed=may_cost)
     left_out = []
     if {f.code for f in roots(found)} <= {"nan_inf"}:  # what brings a run down shows at first
-        if may_cost < REHEARSAL_STEPS:
+        if not can_play(exp):
+            left_out.append(_NO_STEP)
+        elif may_cost < REHEARSAL_STEPS:
             left_out.append(_NOT_REHEARSED)
         else:
-            more = _first_steps(facts, result, taken=last, allowed=may_cost)
+            plan = None if _ended(folder, last) else steps_at_most(facts, prepared.config)
+            more = _first_steps(facts, result, plan=plan, allowed=may_cost)
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
     if result.unlooked:

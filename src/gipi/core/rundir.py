@@ -15,7 +15,7 @@ import json
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ ROWS = "rows.jsonl"
 SPLIT = "split.json"
 FINDINGS = "findings.json"
 REFUSAL = "refusal.json"
+RESULT = "result.json"
 REPORT = "report.html"
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
@@ -179,11 +180,21 @@ def check_begun(run: Path) -> None:
     """Raise `RequestError` for a run that was refused before its first step."""
     said = refusal_of(run)
     if said:
+        newest = newest_finished(run.parent)
+        earlier = "an earlier run" if newest is None else f"the newest that finished, {newest}"
         raise RequestError(
             f"the run {run} was refused before its first step: {said.get('found')}",
             "a run that was trained",
-            f"see `gipi doctor {run}`, train again without what dooms it, or name an earlier run",
+            f"see `gipi doctor {run}`, train again without what dooms it, or name {earlier}",
         )
+
+
+def newest_finished(runs: Path) -> Path | None:
+    """Return the run of a folder of runs that finished last; None where none did."""
+    with suppress(OSError):
+        ended = [path for path in runs.glob(f"*/{RESULT}") if is_run(path.parent)]
+        return max(ended, key=lambda path: path.stat().st_mtime).parent if ended else None
+    return None
 
 
 # ---------------------------------------------------------------------------- the lock

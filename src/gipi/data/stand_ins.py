@@ -14,7 +14,7 @@ import numpy as np
 from gipi.data.source import is_missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from gipi.core.schema import Schema
     from gipi.data.source import Source
@@ -31,6 +31,9 @@ DISTINCT = 10
 SPREADS, REACH = 3.0, 0.5
 """Distance to the nearest other value, in interquartile ranges of the others and in ranges that
 hold 99 % of them: tails do not end in a gap."""
+
+NOTED = 5
+"""Columns that a run's notes name, at most."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,17 @@ def stand_ins(source: Source, schema: Schema, rows: np.ndarray) -> Iterator[Stan
         if code is not None:
             count = int((values == code).sum())
             yield StandIn(f.name, code, count, count / max(1, len(rows)))
+
+
+def noted(found: Iterable[StandIn]) -> list[str]:
+    """Return what a run notes of stand-ins: a line each, of more than `NOTED` their number."""
+    every = list(found)
+    lines = [f"{one}; {one.do}" for one in every[:NOTED]]
+    more = len(every) - NOTED
+    if more > 0:
+        columns = "column holds" if more == 1 else "columns hold"
+        lines.append(f"and {more} more {columns} numbers that seem to mean 'unknown'")
+    return lines
 
 
 def code_of(values: np.ndarray) -> float | None:

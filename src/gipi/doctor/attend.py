@@ -20,7 +20,7 @@ from gipi.doctor.guessing import knows_something, no_better_than_guessing
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
-from gipi.doctor.play import play
+from gipi.doctor.play import can_play, play
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import given, in_settings
@@ -111,12 +111,14 @@ class Attending:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run goes on with."""
-        return {"due": list(self.due), "known": [f.as_dict() for f in self.known.values()]}
+        return {"due": list(self.due), "known": [f.as_dict() for f in self.known.values()],
+                "rehearsed": self.rehearsed}  # fmt: skip
 
     def load_state(self, saved: dict[str, Any]) -> None:
         """Go on where the run was left; what was found then stands in its rows."""
         self.due = list(saved["due"])
         self.known = {f["code"]: Finding.from_dict(f) for f in saved["known"]}
+        self.rehearsed = bool(saved.get("rehearsed", False))
 
     def __call__(self, step: Step) -> Action | None:
         """Take a row into the trace; at the checks, look at it."""
@@ -179,6 +181,8 @@ class Attending:
         said = any(f.severity == "problem" for f in self.findings)
         short = trace.planned * REHEARSAL_SHARE < REHEARSAL_STEPS
         if self.rehearsed or not unknown or said or short or has_learned(trace):
+            return []
+        if not can_play(exp):
             return []
         self.rehearsed = True
         peak = at_full_rate(duplicate(exp))

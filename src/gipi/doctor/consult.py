@@ -24,7 +24,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, rules_for
-from gipi.doctor.play import play
+from gipi.doctor.play import can_play, play
 from gipi.doctor.price import affordable
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import Changed, can_change, change, given, in_settings
@@ -69,6 +69,7 @@ class Consultation:
     findings  ranked; changed: settings with their new values, and what was changed in words
     refusal   why the run is not worth starting, or None
     unlooked  rules that were too dear; unrehearsed: the first steps were too dear to be rehearsed
+    failed    what ended the look, by an error of its own: the run begins without it
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -77,6 +78,7 @@ class Consultation:
     seconds: float = 0.0
     unlooked: tuple[str, ...] = ()
     unrehearsed: bool = False
+    failed: str = ""
 
     @property
     def asks_for_columns(self) -> bool:
@@ -105,6 +107,8 @@ class Consultation:
         if self.unrehearsed:
             said.append("doctor: the first steps take too long to be tried out before: a learning "
                         "rate that is too high shows as the run goes on")  # fmt: skip
+        if self.failed:
+            said.append(f"doctor: could not look at this run before its first step: {self.failed}")
         return said
 
 
@@ -121,6 +125,10 @@ def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consulta
     optim.spare_compiler()  # an optimizer would import it: seconds
     try:
         return consult(prepared, train, val, device=pick_device(prepared.config.device))
+    except GipiError:
+        raise
+    except Exception as error:  # noqa: BLE001  a doctor must not kill the patient
+        return Consultation(failed=f"{type(error).__name__}: {error}")
     finally:
         optim.allow_compiler()
 
@@ -150,7 +158,7 @@ def consult(
     until = began + HARD_STOP * look_seconds(config)  # the rehearsal asks for what dooms
     found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first,
                          until=until)  # fmt: skip
-    if not roots(found):
+    if not roots(found) and can_play(peak):
         if may_cost.rehearsal:
             planned = full_steps(steps_at_most(facts, config), exp)
             found += rehearsed(peak, diagnosis, planned=planned)
@@ -166,7 +174,9 @@ def consult(
             wanted = {"schema_overrides": result.changed.settings["schema_overrides"]}
             result.findings, result.changed = [finding], Changed(wanted, result.changed.said[-1:])
             break
-        doomed = finding.code in DOOMS or (dooms(finding) and config.pretrained is None)
+        doomed = finding.code in DOOMS or (
+            config.pretrained is None and dooms(finding, own=prepared.model_name is None)
+        )
         if not done and doomed and config.doctor == "repair":
             result.refusal = refusal(finding, his)
             break

@@ -29,6 +29,9 @@ SHAPE = 64
 """Places at which a schedule is looked at."""
 DOOMED = 0.8
 """Share of a higher rate's progress from which on what the whole run lacks dooms it."""
+UNTRAINED = 0.85
+"""Share of the loss of who knows nothing below which a net was trained before: one that goes on
+gently is not doomed."""
 
 
 def crawling(
@@ -58,7 +61,21 @@ def crawling(
     if any(not f.confirmed for f in found):
         notes.unlooked.append(lr_too_low.RULE.code)
     rates = [group["lr"] for group in peak.optimizer.param_groups]
-    return [_said(f, steps, times=max(rates) / rates[0]) for f in found if f.confirmed]
+    nothing = abs(facts.blind_loss)
+    return [
+        _said(f, steps, times=max(rates) / rates[0]).but(
+            evidence={**f.evidence, "first_of_batch": facts.first_loss, "knows_nothing": nothing}
+        )
+        for f in found if f.confirmed
+    ]  # fmt: skip
+
+
+def full_steps_taken(trace: Trace, exp: Experiment) -> float:
+    """Return how many steps at the highest rate lead as far as those that a run took."""
+    known = [rate for rate in trace.rates if math.isfinite(rate)]
+    full = (float(g.get("initial_lr", g["lr"])) for g in exp.optimizer.param_groups)
+    highest = max(*full, *known, 1e-30)
+    return trace.step * sum(known) / len(known) / highest if known else trace.step
 
 
 def full_steps(steps: float, exp: Experiment) -> float:
@@ -95,9 +112,17 @@ def has_learned(trace: Trace, *, nothing: float = 0.0) -> bool:
     return trace.recent < HALF * min(trace.scale, nothing or math.inf)
 
 
-def dooms(finding: Finding) -> bool:
-    """Whether a run from random weights would learn next to nothing of what it could."""
-    return finding.code == lr_too_low.RULE.code and finding.evidence.get("missed", 0.0) >= DOOMED
+def dooms(finding: Finding, *, own: bool = False) -> bool:
+    """Whether a run from random weights would learn next to nothing of what it could.
+
+    own  the net is the user's: one whose loss is lower than that of who knows nothing was trained
+         before, and where that loss is not known nobody can tell
+    """
+    seen = finding.evidence
+    if finding.code != lr_too_low.RULE.code or seen.get("missed", 0.0) < DOOMED:
+        return False
+    nothing = seen.get("knows_nothing", math.nan)
+    return not own or (nothing > 0 and seen["first_of_batch"] >= UNTRAINED * nothing)
 
 
 def _said(finding: Finding, steps: int, *, times: float) -> Finding:

@@ -27,19 +27,25 @@ IN_FLAGS: dict[str, tuple[str, ...]] = {
     "missing_nonlinearity": ("put an activation between layers: --set model.activation=relu",),
     "dropout_too_high": ("less dropout: --set model.dropout=0.1",),
     "grad_clip_too_small": ("clip at the size that gradients have: --set clip_norm={norm:.2g}",),
-    "weight_decay_too_high": ("a tenth of it or less: --weight-decay 0.01",),
+    "weight_decay_too_high": ("a tenth of it or less: --weight-decay {tenth:.2g}",),
     "lr_decay_too_fast": ("let the rate fall over the whole run: --schedule cosine",),
     "bn_batch_too_small": ("larger batches: --batch-size 16 or more",),
     "wrong_loss": ("the loss that fits the target: leave task.loss out",),
 }
 """Code -> what to do; of several the first that the run's model has an option for come first."""
 
+HIGHEST_DECAY = 0.01
+"""Weight decay that is advised, at most: AdamW's own."""
+
 
 def in_flags(finding: Finding, prepared: Prepared) -> str:
     """Return the advice of a finding as settings of a run; its own where none would help."""
     known = [part for part in IN_FLAGS.get(finding.code, ()) if _has(part, prepared)]
     try:
-        return ", or ".join(known).format(**finding.evidence) or finding.advice
+        seen = dict(finding.evidence)
+        if "weight_decay" in seen:
+            seen["tenth"] = min(seen["weight_decay"] / 10, HIGHEST_DECAY)
+        return ", or ".join(known).format(**seen) or finding.advice
     except KeyError:  # another finding of the same code
         return finding.advice
 

@@ -96,32 +96,70 @@ def gains(facts: Facts, trial: Trial, other: Any, *, begin: float, share: float)
     return own - better > share * max(begin - better, FLOOR * abs(begin), 1e-12)
 
 
+PAPER = "rates on paper"
+PLACES = 10_000
+"""Steps of a schedule that are written down on paper: of a longer run so many, evenly spread."""
+STEPPED = 500_000
+"""Steps that a schedule without a formula may take on paper: some seconds."""
+
+
 def paper_rates(exp: Experiment) -> list[float] | None:
     """Return the learning rate of every planned step as the schedule has it, on paper.
 
-    A copy of the scheduler steps over an optimizer that has no weights; None where what it does
-    depends on losses, or where it cannot be copied.
+    Of more than `PLACES` steps, those of steps i total / `PLACES`. A copy of the scheduler steps
+    over an optimizer that has no weights; None where what it does depends on losses, where it
+    cannot be copied, or where it would have to take more than `STEPPED` steps.
     """
     total, lr = exp.total_steps, float(exp.optimizer.param_groups[0]["lr"])
+    places = min(total, PLACES)
     if exp.scheduler is None:
-        return [lr] * total
+        return [lr] * places
     if isinstance(exp.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
         return None
-    memo: dict[int, Any] = {id(p): p for g in exp.optimizer.param_groups for p in g["params"]}
-    memo[id(exp.optimizer.state)] = exp.optimizer.state.__class__(dict)
     each = 1 if exp.scheduler_every == "step" else exp.steps_per_epoch
-    rates = []
+    turns = [i * total // places // each for i in range(places)]
+    formula = type(exp.scheduler) is torch.optim.lr_scheduler.LambdaLR and total > places
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scheduler = copy.deepcopy(exp.scheduler, memo)
-            groups = scheduler.optimizer.param_groups
-            for step in range(total):
-                rates.append(float(groups[0]["lr"]))
-                if (step + 1) % each == 0 and step + 1 < total:
-                    scheduler.step()
+        if formula:
+            rates = _by_formula(exp.scheduler, lr, turns)
+        elif turns[-1] > STEPPED:
+            return None
+        else:
+            rates = _by_turns(exp, turns)
     except Exception:  # noqa: BLE001  a schedule of the user's own may want anything
         return None
+    return rates
+
+
+def _by_formula(scheduler: Any, lr: float, turns: list[int]) -> list[float]:
+    """Return the rates after so many turns of a schedule that is a function of their number."""
+    base, shape, now = scheduler.base_lrs[0], scheduler.lr_lambdas[0], scheduler.last_epoch
+    return [float(base * shape(now + turn)) if turn else lr for turn in turns]
+
+
+def _by_turns(exp: Experiment, turns: list[int]) -> list[float]:
+    """Return the rates after so many turns of a copy of the schedule."""
+    memo: dict[int, Any] = {id(p): p for g in exp.optimizer.param_groups for p in g["params"]}
+    memo[id(exp.optimizer.state)] = exp.optimizer.state.__class__(dict)
+    rates, taken = list[float](), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler = copy.deepcopy(exp.scheduler, memo)
+        groups = scheduler.optimizer.param_groups
+        for turn in turns:
+            while taken < turn:
+                scheduler.step()
+                taken += 1
+            rates.append(float(groups[0]["lr"]))
+    return rates
+
+
+def noted_rates(facts: Facts) -> list[float] | None:
+    """Return `paper_rates` of a run as it stood before its first step, written down once."""
+    start = facts.start or facts
+    if PAPER not in start.notes:
+        start.notes[PAPER] = paper_rates(start.exp)
+    rates: list[float] | None = start.notes[PAPER]
     return rates
 
 

@@ -39,7 +39,8 @@ def headline(run: RunData) -> str:
     data = run.about.get("data") or run.config.get("data") or "unknown data"
     model = run.result.get("model") or run.config.get("model") or "a model"
     target = run.evaluation.get("target")
-    about = f"<b>{text(model)}</b> trained on <b>{text(data)}</b>"
+    how = "was to be trained on" if run.refusal else "trained on"
+    about = f"<b>{text(model)}</b> {how} <b>{text(data)}</b>"
     if target:
         about += f" to predict <b>{text(target)}</b>"
     parts = [f'<p class="about">{about}</p>', _big(run)]
@@ -50,6 +51,8 @@ def headline(run: RunData) -> str:
 
 def _big(run: RunData) -> str:
     primary = run.evaluation.get("primary")
+    if run.refusal:
+        return '<p class="score missing">refused, not trained</p>'
     if not isinstance(primary, dict):
         return '<p class="score missing">score not recorded</p>'
     name = str(primary.get("name", "score"))
@@ -145,6 +148,9 @@ def verdict(run: RunData) -> str:
     """Return one plain sentence: what the score means beside the simplest rule."""
     primary = run.evaluation.get("primary")
     name, value = dig(primary, "name"), finite(dig(primary, "value"))
+    if run.refusal:
+        why, do = run.refusal.get("found"), run.refusal.get("do")
+        return f"This run was refused before its first step: {why}. What to do: {do}."
     if value is None or not isinstance(name, str):
         return "This run has no recorded evaluation, so nothing can be said about unseen rows."
     if run.evaluation.get("split") == "train":

@@ -31,9 +31,11 @@ from gipi.core.rundir import (
     EVALUATION,
     FINDINGS,
     MODEL,
+    RESULT,
     ROWS,
     SETUP,
     read_config,
+    refusal_of,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class RunData:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     pictures: dict[str, bytes] = field(default_factory=dict)
     findings: list[Any] = field(default_factory=list)
+    refusal: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -74,13 +77,14 @@ def read_run(run: Path) -> RunData:
         origins=origins,
         about=about,
         setup=_mapping(_json(run / SETUP, problems)),
-        result=_mapping(_json(run / "result.json", problems)),
+        result=_mapping(_json(run / RESULT, problems)),
         rows=_rows(run / ROWS, problems),
         model=_mapping(_json(run / MODEL / "model.json", problems)),
         evaluation=summary,
         arrays=arrays,
         pictures=pictures,
         findings=findings if isinstance(findings, list) else [],
+        refusal=refusal_of(run),
         problems=problems,
     )
 

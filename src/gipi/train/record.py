@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gipi.train.prepare import Own, Prepared
     from gipi.train.state import State
 
-RESULT = "result.json"
+RESULT = rundir.RESULT
 TOKENIZER = "tokenizer"
 """Folder of the tokenizer with which the run reads its texts, as other libraries read it too."""
 

@@ -11,7 +11,7 @@ from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.heldback import held_back
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.proof import compare
-from gipi.doctor.rates import paper_rates
+from gipi.doctor.rates import noted_rates, paper_rates
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import constant, cosine
 
@@ -57,22 +57,23 @@ WAIT = (
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Suspect a schedule whose mean rate is far below its highest, and is gone in half the run."""
-    rates = paper_rates(facts.exp) if facts.exp.scheduler is not None else None
+    rates = noted_rates(facts) if facts.exp.scheduler is not None else None
     if not rates or len(rates) < 10 or max(rates) <= 0:
         return
-    top, total = max(rates), len(rates)
-    area = sum(rates) / total / top
+    top, places, total = max(rates), len(rates), facts.exp.total_steps
+    area = sum(rates) / places / top
     peak = rates.index(top)
-    gone = next((i for i in range(peak, total) if rates[i] < GONE * top), total)
-    if area >= AREA or gone > IDLE * total or max(rates[gone:]) > BACK * top:
+    place = next((i for i in range(peak, places) if rates[i] < GONE * top), places)
+    if area >= AREA or place > IDLE * places or max(rates[place:]) > BACK * top:
         return
+    gone = place * total // places
     yield Finding(
         "lr_decay_too_fast",
         f"the schedule falls below {GONE:.0%} of its highest rate ({top:.3g}) at step {gone} of "
         f"{total}; its mean is {area:.1%} of it",
         LASTS if _fits_epochs(facts.exp) else STRETCH,
         evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
-                  "rates": rates[:: max(1, total // 32)]},
+                  "rates": rates[:: max(1, places // 32)]},
         strength=AREA / area,
         repairs=_repairs(top, total),
     )  # fmt: skip
@@ -83,7 +84,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < 0.5 or trace.broken is not None:
         return
     start = facts.start or facts
-    known = start.exp.scheduler is not None and paper_rates(start.exp) is not None
+    known = start.exp.scheduler is not None and noted_rates(start) is not None
     if start.notes.get(NAMED) or (known and not list(before(start))):
         return  # named, or found sound, before the first step
     top, total = max(trace.rates), trace.planned

@@ -11,7 +11,7 @@ from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.heldback import held_back
 from gipi.doctor.probes import accuracy_on, after_steps, compared
 from gipi.doctor.proof import compare
-from gipi.doctor.rates import lr_trial, paper_rates, times_lr
+from gipi.doctor.rates import lr_trial, noted_rates, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.lr_too_high import from_range
 from gipi.doctor.schedules import other_rate
@@ -64,10 +64,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     tried = facts.notes.get(TRIED, 0)
     if tried >= TRIES or (tried and recent < STUCK * trace.scale):
         return
-    planned = paper_rates(facts.start.exp if facts.start is not None else facts.exp)
-    if planned is None or trace.planned != len(planned):
-        planned = [sum(trace.rates) / len(trace.rates)] * trace.planned
-    reach = median(speeds) * sum(planned)
+    planned = noted_rates(facts)
+    if planned is None or trace.planned != (facts.start or facts).exp.total_steps:
+        planned = [sum(trace.rates) / len(trace.rates)]
+    reach = median(speeds) * trace.planned * sum(planned) / len(planned)
     further = FURTHER if trace.open else 1
     lr, ratio = max(planned), median(speeds) * max(planned)
     if not 0 < further * reach < REACH or (trace.open and ratio > TIRED):

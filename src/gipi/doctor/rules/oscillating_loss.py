@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.probes import Trial, compared
-from gipi.doctor.rates import gains, lr_trial, paper_rates, soon, times_lr
+from gipi.doctor.rates import gains, lr_trial, noted_rates, soon, times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.schedules import cosine
 
@@ -125,10 +125,10 @@ def _carried(facts: Facts, trace: Trace) -> Finding:
 
 def _will_fall(facts: Facts, trace: Trace) -> bool:
     """Whether the schedule itself will bring the rate far down, and end the swings."""
-    planned = paper_rates((facts.start or facts).exp)
-    if planned is None or not trace.rates or trace.step >= len(planned):
+    planned, total = noted_rates(facts), (facts.start or facts).exp.total_steps
+    if planned is None or not trace.rates or trace.step >= total:
         return False
-    return min(planned[trace.step :]) < FALLS * trace.rates[-1]
+    return min(planned[trace.step * len(planned) // total :]) < FALLS * trace.rates[-1]
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:

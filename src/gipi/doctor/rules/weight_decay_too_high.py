@@ -10,7 +10,7 @@ from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.proof import compare
-from gipi.doctor.rates import paper_rates, times_lr
+from gipi.doctor.rates import noted_rates, times_lr
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     wd = max((float(g.get("weight_decay") or 0.0) for g in exp.optimizer.param_groups), default=0.0)
     if wd < LEAST:
         return
-    rates = paper_rates(exp) or [exp.optimizer.param_groups[0]["lr"]] * exp.total_steps
-    shrinks = wd * sum(rates)
+    rates = noted_rates(facts) or [exp.optimizer.param_groups[0]["lr"]]
+    shrinks = wd * exp.total_steps * sum(rates) / len(rates)
     pull = _pull(facts, wd)
     apart = is_decoupled(exp)
     if (shrinks < SHRINKS) if apart else (pull < PULL and shrinks < SHRINKS):
