@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests out of the user's cache; child processes inherit the setting."""
     os.environ["GIPI_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _doctor_that_fails_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an error of the doctor's own fail the test, though it would not end the run."""
+
+    def seen(error: Exception) -> None:
+        raise error
+
+    if consult := sys.modules.get("gipi.doctor.consult"):
+        monkeypatch.setattr(consult, "forgone", seen)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
 import torch
 
 import gipi
 from gipi.api.doctoring import examine
 from gipi.core.events import Step
 from gipi.doctor.attend import Attending
-from gipi.doctor.consult import Consultation
+from gipi.doctor.consult import Consultation, forgone
 from gipi.doctor.trace import CHECKS, Trace
 
 
@@ -46,6 +47,9 @@ def test_what_fails_before_the_first_step_ends_no_run(tmp_path, monkeypatch, cap
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     data = (x, (x[:, 0] > 0).long())
     monkeypatch.setattr("gipi.doctor.consult.look_before", broken)
+    with pytest.raises(RuntimeError, match="planted"):  # these tests see it
+        gipi.train(data, epochs=4, out=tmp_path / "seen")
+    monkeypatch.setattr("gipi.doctor.consult.forgone", forgone)
     assert gipi.train(data, epochs=4, out=tmp_path / "run").metrics["test/accuracy"] > 0.6
     said = capsys.readouterr().out
     assert "could not look at this run before its first step: RuntimeError: planted" in said

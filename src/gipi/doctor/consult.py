@@ -128,9 +128,14 @@ def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consulta
     except GipiError:
         raise
     except Exception as error:  # noqa: BLE001  a doctor must not kill the patient
-        return Consultation(failed=f"{type(error).__name__}: {error}")
+        return forgone(error)
     finally:
         optim.allow_compiler()
+
+
+def forgone(error: Exception) -> Consultation:
+    """Return the consultation of a run that begins unlooked, by an error of the doctor's own."""
+    return Consultation(failed=f"{type(error).__name__}: {error}")
 
 
 @hushed()
