@@ -15,6 +15,7 @@ from gipi.core.errors import RequestError
 from gipi.core.rows import read_rows
 from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked, roots
+from gipi.doctor.closures import can_step
 from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed, steps_at_most
 from gipi.doctor.copies import duplicate
 from gipi.doctor.crawl import full_steps, full_steps_taken, has_learned
@@ -23,7 +24,6 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
-from gipi.doctor.play import can_play
 from gipi.doctor.price import affordable
 from gipi.doctor.rows import trace_of
 from gipi.doctor.rules import RULES
@@ -162,7 +162,7 @@ def look_back(
         found += look_during(now, rules, result.trace, result, allowed=may_cost)
     left_out = []
     if {f.code for f in roots(found)} <= {"nan_inf"}:  # what brings a run down shows at first
-        if not can_play(exp):
+        if not can_step(exp):
             left_out.append(_NO_STEP)
         elif may_cost < REHEARSAL_STEPS:
             left_out.append(_NOT_REHEARSED)

@@ -10,6 +10,7 @@ from gipi.core.atomic import write_file
 from gipi.core.events import Action, Step
 from gipi.core.rundir import FINDINGS
 from gipi.doctor.causes import ranked
+from gipi.doctor.closures import can_step
 from gipi.doctor.consult import REHEARSAL_STEPS, Consultation, at_full_rate, spoken
 from gipi.doctor.copies import duplicate
 from gipi.doctor.crawl import crawling, full_steps, has_learned
@@ -20,7 +21,7 @@ from gipi.doctor.guessing import knows_something, no_better_than_guessing
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
-from gipi.doctor.play import can_play, play
+from gipi.doctor.play import play
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import given, in_settings
@@ -182,7 +183,7 @@ class Attending:
         short = trace.planned * REHEARSAL_SHARE < REHEARSAL_STEPS
         if self.rehearsed or not unknown or said or short or has_learned(trace):
             return []
-        if not can_play(exp):
+        if not can_step(exp):
             return []
         self.rehearsed = True
         peak = at_full_rate(duplicate(exp))

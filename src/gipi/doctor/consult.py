@@ -17,6 +17,7 @@ from gipi.core import dist
 from gipi.core.device import pick_device
 from gipi.core.errors import ConfigError, GipiError
 from gipi.doctor.causes import ranked, roots
+from gipi.doctor.closures import can_step
 from gipi.doctor.copies import duplicate
 from gipi.doctor.crawl import crawling, dooms, full_steps
 from gipi.doctor.diagnose import Diagnosis
@@ -24,7 +25,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, rules_for
-from gipi.doctor.play import can_play, play
+from gipi.doctor.play import play
 from gipi.doctor.price import affordable
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import Changed, can_change, change, given, in_settings
@@ -163,7 +164,7 @@ def consult(
     until = began + HARD_STOP * look_seconds(config)  # the rehearsal asks for what dooms
     found += look_before(facts, others, diagnosis, allowed=may_cost.passes, first=first,
                          until=until)  # fmt: skip
-    if not roots(found) and can_play(peak):
+    if not roots(found) and can_step(peak):
         if may_cost.rehearsal:
             planned = full_steps(steps_at_most(facts, config), exp)
             found += rehearsed(peak, diagnosis, planned=planned)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gipi.doctor.closures import can_step
 from gipi.doctor.copies import peeking, untouched
 from gipi.doctor.experiment import batches, call, take_step, tensors, whole
 from gipi.doctor.losses import LossKind, loss_kind
@@ -252,6 +253,8 @@ class Facts:
         Empty where a step fails: a net without a trainable weight cannot take one.
         """
         exp, seen = self.exp, list[Moved]()
+        if not can_step(exp):
+            return []
         with untouched(exp):
             exp.model.train()
             for p in exp.model.parameters():

@@ -131,14 +131,6 @@ def play(
     return trace
 
 
-def can_play(exp: Experiment) -> bool:
-    """Whether a step of the plain loop can be taken: L-BFGS asks for the loss itself, many times.
-
-    An experiment that has a step of its own knows how.
-    """
-    return exp.step is not None or not isinstance(exp.optimizer, torch.optim.LBFGS)
-
-
 def attempt(exp: Experiment, *, since: Begun | None = None) -> Trace:
     """Train `exp` as far as it goes, not looked into; an error of its own leaves an empty trace.
 
