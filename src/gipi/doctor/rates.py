@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from gipi.doctor.begun import so_far
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import take_step, whole
+from gipi.doctor.hushed import hushed
 from gipi.doctor.probes import FLOOR, Trial, compared, first_batches, horizon, loss_on
 from gipi.doctor.seeded import seeded
 
@@ -112,8 +112,7 @@ def paper_rates(exp: Experiment) -> list[float] | None:
     each = 1 if exp.scheduler_every == "step" else exp.steps_per_epoch
     rates = []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with hushed():
             scheduler = copy.deepcopy(exp.scheduler, memo)
             groups = scheduler.optimizer.param_groups
             for step in range(total):

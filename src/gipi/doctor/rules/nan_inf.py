@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from gipi.doctor.copies import restore, untouched
 from gipi.doctor.edits import finite_rows
 from gipi.doctor.experiment import call, plain_step, take_step
 from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.hushed import hushed
 from gipi.doctor.rates import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.exploding_gradient import clipped_at
@@ -223,8 +223,7 @@ def culprit(exp: Experiment, trace: Trace) -> Culprit:
                 return _searched(exp, xb, yb)
             take_step(exp, xb, yb)
             if exp.scheduler is not None and exp.scheduler_every == "step":
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with hushed():
                     exp.scheduler.step()
     return Culprit()
 
@@ -256,8 +255,7 @@ def _searched(exp: Experiment, xb: Any, yb: Any) -> Culprit:
     torch.set_rng_state(state)
     found = Culprit(backward=True)
     try:
-        with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
-            warnings.simplefilter("ignore")
+        with hushed(), torch.autograd.set_detect_anomaly(True):
             exp.loss(call(exp.model, xb), yb).backward()
     except RuntimeError as error:
         name = re.search(r"'(\w+?)Backward\d*'", str(error))
