@@ -31,6 +31,9 @@ WORDS = 24
 RELATED, MANY = 0.5, 20
 """Rank correlation of the frequencies of tokens in two random parts of the training rows from which
 on that of validation says something, and tokens of which it is asked."""
+AS_FREQUENT = 1.5
+"""Divergence of frequencies by rank, in that of two parts of the training rows, up to which they
+are the same."""
 COMPARED = 32
 """Rows by which it is told which columns an embedding reads."""
 RENUMBERED = 0.25
@@ -202,14 +205,24 @@ def _pairs(X: Tensor, ids_k: Tensor) -> Tensor:
 
 
 def _unrelated(X: Tensor, V: Tensor, pads: set[int]) -> bool:
-    """Whether tokens frequent in training are no more frequent than others in validation.
+    """Whether tokens have the frequencies of training, each that of any other.
 
-    Texts of another kind still share their common words; under other numbers nothing is shared.
+    Texts of another kind still share their common words; under other numbers nothing is shared but
+    how frequent the most frequent one is, the second, and so on.
     """
     one, two = _parts(X, len(V))
     within, _ = _alike(one, two, pads)
     across, tokens = _alike(X, V, pads)
-    return within > RELATED and tokens >= MANY and across < 2 / math.sqrt(tokens)
+    if within < RELATED or tokens < MANY or abs(across) > 2 / math.sqrt(tokens):
+        return False
+    return _by_rank(X, V, pads) <= AS_FREQUENT * _by_rank(one, two, pads)
+
+
+def _by_rank(X: Tensor, V: Tensor, pads: set[int]) -> float:
+    """Return the divergence of the frequencies of the most frequent tokens, the second, ..."""
+    a, b = (_counts(ids, pads).sort(descending=True).values for ids in (X, V))
+    size = max(len(a), len(b))
+    return divergence(_wide(a, size), _wide(b, size))
 
 
 def _alike(X: Tensor, V: Tensor, pads: set[int]) -> tuple[float, int]:
