@@ -123,12 +123,31 @@ def test_columns_that_have_vectors_of_their_own_are_no_text() -> None:
 
 def test_a_column_beyond_its_own_vectors_is_named() -> None:
     X, y = table(400, 5, 30)
-    X[300:, 0] += 3
-    X[:64, 0].clamp_(max=4)
-    exp = experiment(Columns(5, 30), ((X, y), table(200, 5, 30, seed=1)), shuffle=False)
+    X[::3, 0] += 3
+    exp = experiment(Columns(5, 30), ((X, y), table(200, 5, 30, seed=1)))
     (first,) = seen(exp, RULE).findings
     assert (first.evidence, first.confirmed) == ({"ids": 8, "embedding": 5}, True)
     assert "column" in first.message
+
+
+class Kinds(Reader):
+    """Adds vectors of places and of what is padding, as many of each as there are ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.kind = nn.Embedding(12, 8), nn.Embedding(2, 8)
+        self.more = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        at = torch.arange(x.shape[1]).expand_as(x)
+        both = self.place(at) + self.kind(x.new_zeros(x.shape)) + self.kind((x > 0).long())
+        return self.more(both.mean(1)) + super().forward(x)
+
+
+def test_vectors_of_places_and_kinds_read_no_ids() -> None:
+    assert findings(experiment(Kinds(), token_rows()), RULE) == []
+    exp = experiment(Kinds(), token_rows(), declared={"vocabulary": 64})
+    assert seen(exp, RULE).findings[0].evidence == {"ids": 64, "embedding": 40}
 
 
 def test_frequencies_that_have_nothing_to_do_with_each_other_are_other_numbers() -> None:

@@ -290,10 +290,7 @@ def _parts(X: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def readers(facts: Facts) -> list[Reader]:
-    """Return what every table of vectors reads of the ids, in the order of their calls.
-
-    What is as many numbers as all the ids is made of them, whatever was done to them before.
-    """
+    """Return what every table of vectors reads of the ids, in the order of their calls."""
     xb, found = facts.batch[0], dict[int, Reader]()
     if not is_tokens(xb):
         return []
@@ -302,14 +299,9 @@ def readers(facts: Facts) -> list[Reader]:
         weight = next((t for t in op.inputs if t.is_floating_point() and t.ndim == 2), None)
         if ids is None or weight is None or not ids.ndim:
             continue
-        if ids.numel() == xb.numel():
-            columns = [[j] for j in range(xb.shape[1])]
-        elif len(ids) == len(xb):
-            some = ids.reshape(len(ids), -1)[:COMPARED]
-            same = (some[:, :, None] == xb[:COMPARED, None]).all(0)
-            columns = [row.nonzero().flatten().tolist() for row in same if bool(row.any())]
-        else:
-            columns = []
+        if ids.shape == xb.shape[::-1] and len(ids) != len(xb):  # places before rows
+            ids = ids.T
+        columns = _columns_read(ids, xb, len(weight)) if len(ids) == len(xb) else []
         before = found.get(id(weight))
         columns = [*before.columns, *columns] if before is not None else columns
         if columns:
@@ -317,24 +309,39 @@ def readers(facts: Facts) -> list[Reader]:
     return list(found.values())
 
 
+def _columns_read(ids: Tensor, xb: Tensor, rows: int) -> list[list[int]]:
+    """Return, for every column that is read, those of the ids that it may be.
+
+    What is the same in every row says nothing: places, kinds, padding. Ids beyond the table may
+    have been made others, where there are enough to know the column by.
+    """
+    read, given = ids.reshape(len(ids), -1)[:COMPARED], xb[:COMPARED]
+    read = read[:, (read != read[:1]).any(0)]
+    if not read.numel():
+        return []
+    same, beyond = read[:, :, None] == given[:, None], given >= rows
+    exact, known = same.all(0), (same | beyond[:, None]).all(0)
+    varied = torch.tensor([len(torch.unique(read[:, k])) > 2 for k in range(read.shape[1])])
+    found = exact | (known & varied.to(known.device)[:, None] & ~beyond.all(0))
+    return [row.nonzero().flatten().tolist() for row in found if bool(row.any())]
+
+
 def _too_narrow(
     facts: Facts, X: Tensor, V: Tensor | None, reads: list[Reader]
 ) -> tuple[str, int, int] | None:
     """Return what ids there are, how many, and the rows of the table that has fewer; or None."""
     tops = X.amax(0) if V is None else _wider(X.amax(0), V.amax(0))
+    table = _of_a_table(reads)
     for read in reads:
-        # Columns that are equal in the rows compared, as padding is: any of them may be meant.
+        # Columns that are equal in the rows compared, any of which may be meant.
         top = max(min(int(tops[j]) for j in columns) for columns in read.columns)
         if top >= read.rows:
-            some = sorted({j for columns in read.columns for j in columns})
-            where = (
-                "" if len(some) == X.shape[1] else f" of columns {', '.join(map(str, some[:4]))}"
-            )
+            where = f" of column {read.columns[0][0]}" if table else ""
             return f"the ids{where} reach {top}", top + 1, read.rows
     known = facts.exp.declared.get("vocabulary")
-    every = next((r for r in reads if len(r.columns) >= X.shape[1]), None)
-    if isinstance(known, int) and every is not None and known > every.rows:
-        return f"the tokenizer knows {known} tokens", known, every.rows
+    words = max(reads, key=lambda read: len(read.columns), default=None)
+    if isinstance(known, int) and words is not None and not table and known > words.rows:
+        return f"the tokenizer knows {known} tokens", known, words.rows
     return None
 
 
