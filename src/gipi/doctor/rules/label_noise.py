@@ -14,6 +14,7 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.one_sided import LIKE, one_sided
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, predict, ridge
@@ -134,6 +135,56 @@ def _rank_z(hit_n: Tensor, value_n: Tensor) -> float:
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield what wrong labels of any rows say of themselves, else what those of one kind do."""
+    found = list(_anywhere(facts, trace))
+    yield from found or _of_one_kind(facts, trace)
+
+
+def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the hint at one class that passes for another: nobody can say whether by its labels."""
+    start = origin(facts)
+    val = _probabilities(facts, start.val) if trace.done >= 1 else None
+    found = one_sided(*val) if val is not None else None
+    train = _probabilities(facts, start.train) if found is not None else None
+    if found is None or train is None:
+        return
+    p, label = train
+    like = p[:, found.like]
+    rows = ((label == found.given) & (like > LIKE)).nonzero().flatten()
+    yield Finding(
+        "label_noise",
+        f"{found.share:.0%} of the validation rows that look like class {found.like} carry class "
+        f"{found.given}, whatever they look like, while {found.apart} rows of class {found.given} "
+        "look otherwise and the other classes are told well: some of one class may have been given "
+        "the label of the other",
+        f"look at the rows listed: they carry class {found.given} and look like class "
+        f"{found.like}; if their labels are right, these inputs do not tell the two apart",
+        severity="hint",
+        where=(f"class {found.like}", f"class {found.given}"),
+        rows=tuple(rows[like[rows].argsort(descending=True)][:50].tolist()),
+        evidence={"share": found.share, "told_apart": found.told, "apart": found.apart},
+        phase="epoch",
+        strength=found.share / FLOOR,
+    )
+
+
+def _probabilities(facts: Facts, data: tuple[Any, Any] | None) -> tuple[Tensor, Tensor] | None:
+    """Return what the net says of rows of three or more classes, and their labels."""
+    if data is None or facts.kind != "classes" or not isinstance(data[1], Tensor):
+        return None
+    label = classes_of(facts, data[1])
+    if label is None:
+        return None
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        said = outputs(facts.exp, data[0])
+    if not isinstance(said, Tensor) or said.ndim != 2 or said.shape[1] < 3:
+        return None
+    good = (label >= 0) & (label < said.shape[1])
+    p = said.float() if facts.loss.of_probabilities else said.float().softmax(1)
+    return (p.cpu(), label.cpu()) if bool(good.all()) and bool(p.isfinite().all()) else None
+
+
+def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Yield the finding where labels contradict firm answers, of shallow learners and of the net.
 
     Natural errors dwell where classes meet: among the rows that a learner places most firmly they
