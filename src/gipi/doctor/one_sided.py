@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from gipi.doctor.experiment import outputs
 from gipi.doctor.shallow import auc
+from gipi.doctor.sheet import classes_of
+
+if TYPE_CHECKING:
+    from gipi.doctor.facts import Facts
 
 LIKE, FIRM, SELDOM = 0.1, 0.9, 0.2
 """Probability from which on a row looks like a class, and is told firmly; share of a class up to
@@ -70,3 +76,19 @@ def one_sided(p_nk: Tensor, label_n: Tensor) -> OneSided | None:
         if known and told <= min(TOLD, 0.5 + BY_CHANCE * chance):
             return OneSided(like, given, share, told, int((~so & other).sum()))
     return None
+
+
+def probabilities(facts: Facts, data: tuple[Any, Any] | None) -> tuple[Tensor, Tensor] | None:
+    """Return what the net says of rows of three or more classes, and their labels."""
+    if data is None or facts.kind != "classes" or not isinstance(data[1], Tensor):
+        return None
+    label = classes_of(facts, data[1])
+    if label is None:
+        return None
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        said = outputs(facts.exp, data[0])
+    if not isinstance(said, Tensor) or said.ndim != 2 or said.shape[1] < 3:
+        return None
+    good = (label >= 0) & (label < said.shape[1])
+    p = said.float() if facts.loss.of_probabilities else said.float().softmax(1)
+    return (p.cpu(), label.cpu()) if bool(good.all()) and bool(p.isfinite().all()) else None

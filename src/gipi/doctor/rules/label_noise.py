@@ -14,7 +14,7 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.one_sided import LIKE, one_sided
+from gipi.doctor.one_sided import LIKE, one_sided, probabilities
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, predict, ridge
@@ -143,9 +143,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Yield the hint at one class that passes for another: nobody can say whether by its labels."""
     start = origin(facts)
-    val = _probabilities(facts, start.val) if trace.done >= 1 else None
+    val = probabilities(facts, start.val) if trace.done >= 1 else None
     found = one_sided(*val) if val is not None else None
-    train = _probabilities(facts, start.train) if found is not None else None
+    train = probabilities(facts, start.train) if found is not None else None
     if found is None or train is None:
         return
     p, label = train
@@ -166,22 +166,6 @@ def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
         phase="epoch",
         strength=found.share / FLOOR,
     )
-
-
-def _probabilities(facts: Facts, data: tuple[Any, Any] | None) -> tuple[Tensor, Tensor] | None:
-    """Return what the net says of rows of three or more classes, and their labels."""
-    if data is None or facts.kind != "classes" or not isinstance(data[1], Tensor):
-        return None
-    label = classes_of(facts, data[1])
-    if label is None:
-        return None
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        said = outputs(facts.exp, data[0])
-    if not isinstance(said, Tensor) or said.ndim != 2 or said.shape[1] < 3:
-        return None
-    good = (label >= 0) & (label < said.shape[1])
-    p = said.float() if facts.loss.of_probabilities else said.float().softmax(1)
-    return (p.cpu(), label.cpu()) if bool(good.all()) and bool(p.isfinite().all()) else None
 
 
 def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
