@@ -135,7 +135,14 @@ def _rank_z(hit_n: Tensor, value_n: Tensor) -> float:
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Yield what wrong labels of any rows say of themselves, else what those of one kind do."""
+    """Yield the finding where labels contradict firm answers, of shallow learners and of the net.
+
+    Natural errors dwell where classes meet: among the rows that a learner places most firmly they
+    vanish. Wrong labels do not. Where validation labels are clean, training rows that the net has
+    not yet learned by heart are told worse than rows it has never seen.
+
+    Where one kind of rows was given another label no answer about them is firm: that is hinted at.
+    """
     found = list(_anywhere(facts, trace))
     yield from found or _of_one_kind(facts, trace)
 
@@ -169,12 +176,7 @@ def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Yield the finding where labels contradict firm answers, of shallow learners and of the net.
-
-    Natural errors dwell where classes meet: among the rows that a learner places most firmly they
-    vanish. Wrong labels do not. Where validation labels are clean, training rows that the net has
-    not yet learned by heart are told worse than rows it has never seen.
-    """
+    """Yield the finding where labels of any rows contradict firm answers."""
     train, start = sheet(facts), origin(facts)
     if trace.done < SEEN or train is None or train.label is None or len(train.F) < LEAST:
         return
