@@ -240,7 +240,8 @@ def _alike(X: Tensor, V: Tensor, pads: set[int]) -> tuple[float, int]:
 def _ranks(counts: Tensor) -> Tensor:
     """Return the rank of every count, the middle one of equal counts."""
     _, place, many = torch.unique(counts, return_inverse=True, return_counts=True)
-    return (many.cumsum(0) - (many - 1) / 2).double()[place]
+    ranks: Tensor = (many.cumsum(0) - (many - 1) / 2).double()[place]
+    return ranks
 
 
 def _useless(facts: Facts) -> bool:
