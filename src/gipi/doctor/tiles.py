@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from gipi.doctor.copies import peeking
+from gipi.doctor.copies import peeking, renewed_optimizer
 from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Change
 from gipi.doctor.rewire import replace_module
@@ -78,14 +78,12 @@ def rearranged(x: Tensor, grid: tuple[int, int]) -> Tensor | None:
 
 
 class PlacedTiles(nn.Module):
-    """A layer that makes tokens of tiles, which get the sines and cosines of their places.
+    """A layer that makes tokens of tiles, which get their places: sines at first, then learned.
 
     Half of the D numbers tell the row and half the column, each by
     p_2i = sin(t / s^(2i/d)), p_2i+1 = cos of the same, s twice as many as there are (Vaswani et al.
     2017; Dosovitskiy et al. 2021, appendix D.4), times `size`.
     """
-
-    place: Tensor
 
     def __init__(self, inner: nn.Module, grid: tuple[int, int], width: int, size: float) -> None:
         super().__init__()
@@ -97,12 +95,12 @@ class PlacedTiles(nn.Module):
             said[..., :own] += _waves(rows, own)[:, None]
         if grid[1] > 1:
             said[..., width - own :] += _waves(columns, own)[None]
-        self.register_buffer("place", size * said.flatten(0, 1))
+        self.place = nn.Parameter(size * said.flatten(0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, P, D), or (N, D, a, b), with places."""
         said: Tensor = self.inner(x)
-        place = self.place.to(said)
+        place = self.place
         if said.shape[1:] == place.shape:
             return said + place
         return said + place.T.reshape(said.shape[1:])
@@ -127,7 +125,8 @@ def placed(grid: tuple[int, int]) -> Change:
         # Sines have a mean square of a half: places are as strong as what stands there.
         size = max(math.sqrt(2) * float(said.std()), 0.02)
         by = PlacedTiles(exp.model.get_submodule(name), grid, width, size)
-        replace_module(exp.model, name, by=by.to(said.device))
+        replace_module(exp.model, name, by=by.to(said))
+        renewed_optimizer(exp)
         return f"'{name}' gives tokens with positions"
 
     return change
