@@ -107,7 +107,7 @@ class PlacedTiles(nn.Module):
 
 
 def _waves(t: Tensor, width: int) -> Tensor:
-    slowest = 2.0 * len(t)  # of a thousand words it is 10 000; a few tiles would all look alike
+    slowest = 2.0 * len(t)  # 10 000 is for a thousand words: a few tiles would look alike
     rate = torch.exp(-math.log(slowest) * torch.arange(0, width, 2).float() / width)
     angle = t[:, None] * rate
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :width]
