@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
     yield Finding(
         "bad_init_symmetric",
-        f"all units of {len(names)} layers ({', '.join(names[:3])}"
+        f"all units of {counted(len(names), 'layer')} ({', '.join(names[:3])}"
         f"{', ...' if len(names) > 3 else ''}) begin with the same weights "
         f"({', '.join(f'{v:g}' for v in values[:3])})"
         + (" and get the same gradient: they stay one unit for ever" if stuck else ""),
@@ -126,7 +127,7 @@ def drawn(names: Sequence[str]) -> Change:
                     for leaf, p in module.named_parameters():
                         if "weight_hh" in leaf:
                             nn.init.orthogonal_(p)
-        return f"the weights of {len(layers)} layers are drawn at random"
+        return f"the weights of {counted(len(layers), 'layer')} are drawn at random"
 
     return change
 
