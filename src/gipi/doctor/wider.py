@@ -40,9 +40,9 @@ class SideBySide(nn.Module):
         super().__init__()
         self.nets, self.scale = nn.ModuleList(nets), scale
 
-    def forward(self, *given: Any, **named: Any) -> Tensor:
+    def forward(self, *given: Any) -> Tensor:
         """Return the outputs added and scaled."""
-        said = [net(*given, **named) for net in self.nets]
+        said = [net(*given) for net in self.nets]
         if not all(isinstance(s, Tensor) for s in said):
             message = "outputs that are no tensors cannot be added"
             raise TypeError(message)
@@ -76,7 +76,7 @@ def may_be_small(facts: Facts, trace: Trace) -> bool:
     ends = [trace.epochs[-1].get(k, math.nan) for k in ("train_eval", "val")]
     if not all(map(math.isfinite, ends)):
         return False
-    return ends[0] > HIGH * blind and ends[1] - ends[0] < ALIKE * blind
+    return bool(ends[0] > HIGH * blind and ends[1] - ends[0] < ALIKE * blind)
 
 
 def wider(facts: Facts) -> Wider | None:

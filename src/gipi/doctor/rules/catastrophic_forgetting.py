@@ -109,7 +109,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     steps = _asked_steps(facts, finding)
 
     def mixed(twin: Experiment) -> None:
-        twin.declared["old_task"] = kept
+        twin.declared = {**twin.declared, "old_task": kept}
         replay(twin)
 
     try:
