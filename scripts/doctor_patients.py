@@ -144,7 +144,8 @@ def treated(diagnosis: Diagnosis, finding: Finding) -> tuple[Experiment | None, 
     """
     with starts() as fresh:
         treatment = diagnosis.repair(apply=(finding.code,))
-    if treatment is not None and {finding.code, *finding.parents} & set(treatment.cured):
+    mended = set() if treatment is None else {*treatment.cured, *treatment.partly}
+    if treatment is not None and {finding.code, *finding.parents} & mended:
         return fresh[id(treatment.experiment)], treatment.changes
     for repair in finding.repairs if finding.severity == "hint" else ():
         twin = duplicate(diagnosis.experiment)

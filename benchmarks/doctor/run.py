@@ -40,7 +40,7 @@ from benchmarks.doctor.score import mean_and_error, row_scores
 from benchmarks.doctor.setup import Built, Case, build
 from benchmarks.speed.stats import commit, machine, versions
 
-from gipi.doctor import Experiment, Finding, diagnose, treat
+from gipi.doctor import Experiment, Finding, course, diagnose
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import batches, outputs, take_step
 
@@ -118,19 +118,28 @@ def starts() -> Iterator[dict[int, Experiment]]:
     """Keep a copy of every experiment that a treatment is about to train: id -> copy."""
     kept: dict[int, Experiment] = {}
     hold: list[Experiment] = []
-    real = treat.play
+    real, begun = course.play, course.beginning
+
+    def keep(trained: Experiment, start: Experiment) -> None:
+        kept[id(trained)] = duplicate(start)
+        hold.append(trained)  # so that no id is used twice
 
     def play(exp: Experiment, **more: Any) -> Any:
-        if more.get("steps") is None:
-            kept[id(exp)] = duplicate(exp)
-            hold.append(exp)  # so that no id is used twice
+        if more.get("steps") is None and more.get("since") is None:
+            keep(exp, exp)
         return real(exp, **more)
 
-    treat.play = play  # type: ignore[attr-defined]
+    def beginning(first: Experiment, twin: Experiment, change: Any) -> Any:
+        since = begun(first, twin, change)
+        if since is not None:
+            keep(since.exp, twin)
+        return since
+
+    course.play, course.beginning = play, beginning  # type: ignore[attr-defined]
     try:
         yield kept
     finally:
-        treat.play = real  # type: ignore[attr-defined]
+        course.play, course.beginning = real, begun  # type: ignore[attr-defined]
 
 
 def told(findings: list[Finding]) -> list[dict[str, Any]]:

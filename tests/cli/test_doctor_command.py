@@ -10,6 +10,7 @@ from tests.commands import FIXED
 
 from gipi.api import doctoring
 from gipi.cli import main
+from gipi.core.rundir import resolve_run
 
 
 @pytest.fixture
@@ -83,3 +84,33 @@ def test_a_rehearsal_that_would_cost_more_than_the_run_is_left_out_and_said(
     assert main(["doctor", "run"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "(its first 24 steps were not trained again, that would take longer than 50%" in said
+
+
+def test_after_a_refused_run_the_doctor_speaks_of_that_one(run, capsys):
+    asked = ["--model", "mlp", "--steps", "60", "--out", "hot", *FIXED]
+    capsys.readouterr()
+    assert main(["train", "wine", "--lr", "500", *asked]) == 2
+    said = capsys.readouterr()
+    assert "[lr_too_high]" in said.err
+    last = resolve_run("runs/last")
+    assert last.name.endswith("-wine-refused")
+    assert not Path("hot").exists()  # the folder that was chosen is free for the next try
+    left = json.loads((last / "findings.json").read_text(encoding="utf-8"))
+    assert (left[0]["code"], left[0]["confirmed"]) == ("lr_too_high", True)
+    assert left[0]["evidence"]["loss_at"]
+    assert main(["doctor", "runs/last", "--json"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out.splitlines()[-1])
+    assert "it was refused before its first step: at a learning rate of 500" in shown.err
+    assert found["refused"].startswith("at a learning rate of 500")
+    assert found["findings"][0]["code"] == "lr_too_high"
+    Path("new.csv").write_text("alcohol\n12.5\n", encoding="utf-8")
+    for command in ("resume", "evaluate", "predict"):
+        more = ["new.csv"] if command == "predict" else []
+        assert main([command, "runs/last", *more]) == 2
+        assert "was refused before its first step: at a learning" in capsys.readouterr().err
+    assert main(["report", "runs/last"]) == 0
+    assert main(["train", "wine", "--lr", "0.01", *asked]) == 0
+    capsys.readouterr()
+    assert main(["doctor", "runs/last"]) == 0
+    assert "refused before" not in capsys.readouterr().out

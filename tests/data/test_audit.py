@@ -13,6 +13,7 @@ from gipi.core.errors import DataError
 from gipi.data import audit as run_audit
 from gipi.data import leaks
 from gipi.data.audit import audit
+from gipi.data.dataset import open_data
 from gipi.data.options import DataOptions
 
 N = 400
@@ -56,6 +57,8 @@ def swapped(values, *changes):
         ({"c": [None] * N}, "empty", "warning", "'c' is ignored: empty"),
         ({"c": [f"k{i}" for i in range(N)]}, "identifier", "note", "400 different values"),
         ({"c": swapped(RNG.normal(size=N), (3, np.inf))}, "infinite", "warning", "in 1 row: row 4"),
+        ({"c": np.where(np.arange(N) % 9, RNG.normal(50, 9, N), -999)}, "stand-in", "warning",
+         "'c' is -999 in 45 rows (11.2%)"),
         ({"c": Y + RNG.normal(size=N) / 100}, "leak", "warning", "'c' alone predicts 'y'"),
         ({"c": [f"u{v}" for v in Y]}, "leak", "warning", "'c' alone predicts 'y'"),
         ({"v": np.stack([RNG.normal(size=N), -Y * 5.0 + 2], 1)}, "leak", "warning", "'v[1]' alone"),
@@ -66,6 +69,21 @@ def test_planted_columns(columns, code, level, text):
     finding = found(clean(**columns))[code]
     assert finding.level == level
     assert text in finding.message
+
+
+def test_values_that_only_look_like_codes():
+    tail = RNG.standard_t(1.5, size=N) * 200
+    age = np.clip(RNG.normal(70, 20, size=N).round(), 0, 99)  # 99 and above
+    few = np.where(np.arange(N) % 9, RNG.integers(0, 5, N), 99)
+    money = np.where(np.arange(N) % 50, RNG.lognormal(7, 1.5, N).round(), 99999.0)
+    assert "stand-in" not in found(clean(tail=tail, age=age, few=few, money=money))
+
+
+def test_training_says_what_seems_to_mean_unknown():
+    age = np.where(np.arange(N) % 9, RNG.normal(40, 9, size=N), -999.0)
+    notes = open_data(clean(age=age), DataOptions(target="y")).notes
+    assert any("'age' is -999" in note and "na_values" in note for note in notes)
+    assert not any("unknown" in note for note in open_data(clean(), DataOptions(target="y")).notes)
 
 
 def test_same_columns():

@@ -221,3 +221,87 @@ def test_a_repair_may_be_judged_by_another_measure() -> None:
     treatment = Diagnosis(made(0.01, epochs=2), [found(louder)]).repair()
     assert treatment is not None
     assert ": margin " in treatment.grounds[0]
+
+
+def zeros(*, freeze: bool = False, cut: bool = False, any_order: bool = False):
+    torch.manual_seed(0)
+    exp = experiment(Cut() if cut else mlp(), blobs(), epochs=6)
+    for p in exp.model.parameters():
+        torch.nn.init.zeros_(p)
+    if freeze:
+        exp.model[0].requires_grad_(requires_grad=False)
+    if any_order:
+        exp.train, exp.val = ((X, y[torch.randperm(len(y))]) for X, y in (exp.train, exp.val))
+    return exp
+
+
+class Cut(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+
+    def forward(self, x):
+        return self.net[2](self.net[:2](x).detach())
+
+
+def test_what_an_exact_repair_uncovers_is_mended_with_it() -> None:
+    """No gradient tells that a layer is frozen while the loss does not depend on it."""
+    diagnosis = diagnose(zeros(freeze=True))
+    assert [f.code for f in diagnosis.problems if not f.parents] == ["bad_init_symmetric"]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert set(treatment.cured) == {"bad_init_symmetric", "frozen_layer"}
+    assert (treatment.partly, treatment.unlearnt) == ({}, "")
+    assert treatment.proof.holds("better")
+    assert treatment.passes <= 6 * diagnosis.experiment.total_steps
+
+
+def test_a_treated_run_that_learned_nothing_is_not_called_cured() -> None:
+    treatment = diagnose(zeros(any_order=True), train=False).repair()
+    assert treatment is not None
+    assert treatment.cured == []
+    assert treatment.partly["bad_init_symmetric"].startswith("it is gone, and the run learns")
+    assert "not learned: the repaired run is not shown to tell rows better" in str(treatment)
+    assert repr(treatment).startswith("<Treatment: cured nothing, in part bad_init_symmetric;")
+
+
+def test_what_is_still_wrong_with_a_run_that_learned_nothing_is_named() -> None:
+    treatment = diagnose(zeros(cut=True, any_order=True), train=False).repair()
+    assert treatment is not None
+    assert treatment.unlearnt
+    assert [f.code for f in treatment.remains] == ["graph_detached"]  # it is repaired after a yes
+    assert "now found: graph_detached: the loss depends on 2 parameters" in str(treatment)
+
+
+def test_a_finding_says_itself_what_of_its_harm_is_left() -> None:
+    for whole in (True, False):
+        finding = found(
+            Repair("x 1000", times_lr(1000.0)),
+            restored=lambda _new, _old, whole=whole: (whole, "7 of 10 are left"),
+        )
+        treatment = Diagnosis(made(1e-5), [finding]).repair()
+        assert treatment is not None
+        assert treatment.cured == ["lr_too_low"] * whole
+        assert ("in part: lr_too_low: 7 of 10 are left" in str(treatment)) != whole
+        assert treatment.grounds[0].endswith("lr_too_low in part: 7 of 10 are left") != whole
+
+
+def test_not_worse_is_no_cure_while_the_fault_is_there() -> None:
+    exp = experiment(mlp(), blobs(), epochs=3)
+    for p in exp.model[0].parameters():
+        p.requires_grad_(requires_grad=False)
+    diagnosis = diagnose(exp, train=False)
+    (finding,) = (f for f in diagnosis.problems if f.code == "frozen_layer")
+    idle = Repair("nothing", lambda _: "did nothing", proof="not worse")
+    treatment = Diagnosis(exp, [finding.but(repairs=(idle,))]).repair()
+    assert treatment is not None
+    assert (treatment.cured, list(treatment.partly)) == ([], ["frozen_layer"])
+    whole = diagnosis.repair()
+    assert whole is not None
+    assert (whole.cured, whole.partly) == (["frozen_layer"], {})
+
+
+def test_scores_are_printed_with_their_own_difference() -> None:
+    assert str(Proof(-1.0, -0.5, 0.5, 0.1)) == "-1 -> -0.5 (+0.5, standard error 0.1)"
+    said = str(Proof(-1.0, -0.5, 0.8, 0.1))
+    assert said == ("-1 -> -0.5 (+0.5, on average over parts of the rows +0.8, standard error 0.1)")

@@ -107,6 +107,34 @@ def test_what_a_loop_does_wrong_is_named(name: str) -> None:
     assert doctor.findings[0].confirmed
 
 
+@pytest.mark.parametrize("lr", [1e-3, 1e-2])
+def test_a_schedule_of_epochs_stepped_at_batches_is_told_so_and_no_rate_is_called_too_high(
+    lr: float,
+) -> None:
+    """Steps were large while there was a rate; what stands still since stands for want of one."""
+    doctor = watched(net(), lr=lr, epochs=60, schedule=lambda o: lr_scheduler.ExponentialLR(o, 0.8))
+    first, *others = doctor.findings
+    assert (first.code, first.severity) == ("lr_decay_too_fast", "problem")
+    assert first.advice.startswith("call scheduler.step() once an epoch, not after every batch")
+    assert "lr_too_high" not in {f.code for f in others}
+
+
+def test_a_short_loop_is_not_called_a_net_too_small() -> None:
+    """It lacks steps: where it is gone on with it comes as far as any."""
+    for lr, epochs in ((1e-3, 1), (1e-3, 3), (3e-4, 5)):
+        doctor = watched(net(), lr=lr, epochs=epochs)
+        assert "underfit" not in {f.code for f in doctor.findings}
+
+
+def test_a_net_that_is_too_small_is_worth_a_hint_however_long_it_went_on() -> None:
+    torch.manual_seed(0)
+    small = nn.Sequential(nn.Linear(10, 1), nn.Tanh(), nn.Linear(1, 4))
+    doctor = watched(small, lr=1e-2, epochs=80)
+    (found,) = (f for f in doctor.findings if f.code == "underfit")
+    assert (found.severity, found.confirmed) == ("hint", True)
+    assert "wider" in found.advice
+
+
 HEALTHY: dict[str, Callable[[], Any]] = {
     "cosine": lambda: watched(net(), schedule=lambda o: lr_scheduler.CosineAnnealingLR(o, 80)),
     "one cycle": lambda: watched(

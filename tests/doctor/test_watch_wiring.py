@@ -128,5 +128,9 @@ def test_one_line_names_the_bug(bug: str) -> None:
     assert found[:1] == [NAMED.get(bug, bug)]
 
 
+def test_of_an_optimizer_of_another_model_nothing_else_is_said() -> None:
+    assert script(mlp(), params=list(mlp().parameters())) == ["params_not_in_optimizer"]
+
+
 def test_the_script_without_a_bug_is_left_alone() -> None:
     assert script(mlp()) == []

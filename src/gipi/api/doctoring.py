@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from gipi.doctor.attend import ROW_CODES
 from gipi.doctor.causes import ranked, roots
 from gipi.doctor.consult import REHEARSAL_STEPS, at_full_rate, rehearsed
 from gipi.doctor.copies import duplicate
+from gipi.doctor.crawl import full_steps, has_learned
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, own_model, rules_for
 from gipi.doctor.price import affordable
@@ -49,6 +52,7 @@ class Examined:
     result    its diagnosis; prepared: its settings and data; folder: where it lies
     recorded  what was said while it trained and is not found now, as `findings.json` held it
     left_out  in words: what would have cost too much to be looked at
+    refused   why it was refused before its first step; empty where it began
     """
 
     result: Diagnosis
@@ -56,6 +60,7 @@ class Examined:
     folder: Path
     recorded: tuple[dict[str, Any], ...]
     left_out: tuple[str, ...] = ()
+    refused: str = ""
 
 
 def examine(where: str | Path, *, own: Own | None = None) -> Examined:
@@ -85,7 +90,8 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
     found = [f.as_dict() for f in result.findings]
     recorded = _recorded(folder, {f["code"] for f in found})
     write_file(folder / rundir.FINDINGS, json.dumps([*found, *recorded], indent=1))
-    return Examined(result, prepared, folder, tuple(recorded), left_out)
+    refused = str(rundir.refusal_of(folder).get("found", ""))
+    return Examined(result, prepared, folder, tuple(recorded), left_out, refused)
 
 
 def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
@@ -95,6 +101,7 @@ def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
     return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
+@hushed()
 def look_back(
     exp: Experiment, folder: Path, *, task: Task, steps: int
 ) -> tuple[Diagnosis, tuple[str, ...]]:
@@ -125,7 +132,9 @@ def look_back(
                 "gradient that vanishes or explodes, may be missed"
             )
         else:
-            more = rehearsed(at_full_rate(exp), result, allowed=may_cost)
+            learned = has_learned(result.trace, nothing=facts.yardstick)
+            planned = math.inf if learned else full_steps(last, exp)
+            more = rehearsed(at_full_rate(exp), result, planned=planned, allowed=may_cost)
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
     if result.unlooked:

@@ -85,6 +85,7 @@ def evaluate_layers(
         metrics, notes = final_metrics(judged, loaded.task, loaded.schema)
         return {"data": name, "rows": judged.rows, "metrics": metrics, **notes}
     folder = rundir.resolve_run(subject)
+    rundir.check_begun(folder)
     given, about = read_start(folder)
     check_own(Own(), about)
     prepared = prepare([given], Own(), again=True, tokenizer=read_tokenizer(folder))

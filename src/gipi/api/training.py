@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time as time_
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from gipi.api.run import Run, load
 from gipi.core import dist, resolve, rundir
 from gipi.core.atomic import write_file
 from gipi.core.device import pick_device
+from gipi.core.errors import GipiError
 from gipi.core.rows import read_rows
 from gipi.core.schema import PRETEXT
 from gipi.deploy.evidence import write_evidence
@@ -79,6 +80,9 @@ def train_layers(
         streams = streams_of(prepared, pick_device(prepared.config.device))
         asked = consulted(prepared, *streams).after(asked)
     if asked.refusal is not None:
+        with suppress(GipiError):  # a full disk must not hide what is wrong
+            refused = _leave_refused(prepared, own, asked)
+            _say(quiet, f"run: {refused} (refused before its first step)")
         raise asked.refusal
     prepared = with_settings(prepared, asked.changed.settings)
     first, folder = dist.rank() == 0, Path()
@@ -94,6 +98,22 @@ def train_layers(
         return _work(folder, prepared, streams, observers, asked=asked, quiet=quiet, began=began)
 
 
+def _leave_refused(prepared: Prepared, own: Own, asked: Consultation) -> Path:
+    """Write down what was asked for, what was found and why it was refused; return the folder.
+
+    It lies in runs/, so that runs/last names what was asked for last, and a folder that was chosen
+    stays free for the run to come.
+    """
+    folder = rundir.create_run(None, f"{prepared.dataset.name}-refused")
+    assert asked.refusal is not None
+    with rundir.lock(folder):
+        write_start(folder, prepared, own)
+        found = [f.as_dict() for f in asked.findings]
+        write_file(folder / rundir.FINDINGS, json.dumps(found, indent=1))
+        write_file(folder / rundir.REFUSAL, json.dumps(asked.refusal.as_dict(), indent=1))
+    return folder
+
+
 def resume_layers(
     where: str | Path,
     budget: Layer,
@@ -105,6 +125,7 @@ def resume_layers(
     """Go on with the run `where`; `resume` and the command line end here."""
     began = time_.time()
     folder = rundir.resolve_run(where)
+    rundir.check_begun(folder)
     own = own or Own()
     if (folder / RESULT).exists() and not budget.values:
         _say(quiet, f"{folder} is finished; to train on: gipi resume {folder} --epochs N")

@@ -20,6 +20,9 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
     examined = doctoring.examine(run)
     result = examined.result
     print(f"run: {examined.folder}")
+    if examined.refused:
+        said = f"it was refused before its first step: {examined.refused}"
+        print(textwrap.fill(said, WIDTH, subsequent_indent="   "))
     if result.trace is not None and not result.trace.losses:
         print("no step of it was logged: its data, settings and first weights were looked at")
     if not result.findings:
@@ -36,6 +39,7 @@ def examine(run: str, *, apply: bool) -> dict[str, Any]:
         print(f"(the rule {code} could not look: {what})")
     found: dict[str, Any] = {
         "run": str(examined.folder), "findings": [f.as_dict() for f in result.findings],
+        "refused": examined.refused or None,
         "recorded": list(examined.recorded), "passes": result.passes,
         "unlooked": list(dict.fromkeys(result.unlooked)),
     }  # fmt: skip

@@ -29,6 +29,14 @@ SECTIONS: dict[str, str] = {
     "schedule": "schedule_options", "schema": "schema_overrides",
     "tokenizer": "tokenizer_options", "rates": "rates",
 }  # fmt: skip
+OPTIONS = {
+    **dict.fromkeys(("init", "activation", "widths", "width", "layers", "heads", "dropout", "norm",
+                     "residual"), "model"),
+    **dict.fromkeys(("loss", "label_smoothing"), "task"),
+    **dict.fromkeys(("peak", "end"), "schedule"), **dict.fromkeys(("eps", "betas"), "optimizer"),
+    "vocab": "tokenizer",
+}  # fmt: skip
+"""Options that are often written without their section."""
 RUN_FILE = {"config", "origins", "about"}  # the sections of a run's config.yaml
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "min": 60.0, "sec": 1.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(min|sec|[smhd])?\s*")
@@ -281,7 +289,8 @@ def _unknown(key: str, where: str) -> ConfigError:
             f"unknown section '{head}' in '{key}' ({where})", "a known section", hint
         )
     names = [*Config.model_fields, *(f"{s}." for s in SECTIONS)]
-    close = nearest(key, names)
+    close = nearest(key, (*names, *OPTIONS))
+    close = f"{OPTIONS[close]}.{close}" if close in OPTIONS else close
     hint = f"did you mean '{close}'?" if close else "`gipi train --help` lists the keys"
     return ConfigError(f"unknown key '{key}' ({where})", "a key of the configuration", hint)
 

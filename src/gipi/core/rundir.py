@@ -3,8 +3,9 @@
     config.yaml   setup.json   rows.jsonl   split.json   findings.json   report.html   run.lock
     checkpoints/step-N/   model/   evaluation/
 
-`runs/last` is a small text file that names the newest run. A run folder from someone else is data,
-never code: everything in it is YAML, JSON, safetensors or plain arrays.
+A run that was refused before its first step leaves config.yaml, split.json, findings.json and
+refusal.json. `runs/last` is a small text file that names the newest run. A run folder from someone
+else is data, never code: everything in it is YAML, JSON, safetensors or plain arrays.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SETUP = "setup.json"
 ROWS = "rows.jsonl"
 SPLIT = "split.json"
 FINDINGS = "findings.json"
+REFUSAL = "refusal.json"
 REPORT = "report.html"
 LOCK = "run.lock"
 CHECKPOINTS = "checkpoints"
@@ -161,6 +163,27 @@ def _follow(pointer: Path) -> Path:
         "a run folder that still exists",
         "name the run folder itself",
     )
+
+
+def refusal_of(run: Path) -> dict[str, Any]:
+    """Return why a run was refused before its first step; empty for one that began."""
+    path = run / REFUSAL
+    try:
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError):
+        said = {}
+    return said if isinstance(said, dict) else {}
+
+
+def check_begun(run: Path) -> None:
+    """Raise `RequestError` for a run that was refused before its first step."""
+    said = refusal_of(run)
+    if said:
+        raise RequestError(
+            f"the run {run} was refused before its first step: {said.get('found')}",
+            "a run that was trained",
+            f"see `gipi doctor {run}`, train again without what dooms it, or name an earlier run",
+        )
 
 
 # ---------------------------------------------------------------------------- the lock

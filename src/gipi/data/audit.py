@@ -109,6 +109,7 @@ def audit(data: Any, options: DataOptions | None = None) -> Audit:
         *find.missing(source, schema),
         *find.ignored(schema),
         *find.infinite(source),
+        *find.unknowns(source, schema, train),
         *find.same_columns(source, schema),
         *find.imbalance(schema, classes),
         *find.duplicates(source, schema),

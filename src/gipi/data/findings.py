@@ -17,6 +17,7 @@ from gipi.data.keys import input_keys, row_keys
 from gipi.data.leaks import leaks_in
 from gipi.data.multilabel import presence
 from gipi.data.source import TEST, TRAIN, VAL, as_labels, class_order, is_missing
+from gipi.data.stand_ins import stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +100,13 @@ def infinite(source: Source) -> Iterator[Finding]:
                 rows=names,
                 value=float(len(rows)),
             )
+
+
+def unknowns(source: Source, schema: Schema, sample: np.ndarray) -> Iterator[Finding]:
+    """Columns in which a number stands for "unknown"."""
+    for found in stand_ins(source, schema, sample):
+        yield Finding("stand-in", "warning", str(found), found.do, (found.column,),
+                      value=found.value)  # fmt: skip
 
 
 def same_columns(source: Source, schema: Schema) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from gipi.data.options import DataOptions, for_rows
 from gipi.data.row_forms import row_form
 from gipi.data.source import TEST, TRAIN, VAL, Annotations, Source, is_missing
 from gipi.data.split import split_rows
+from gipi.data.stand_ins import stand_ins
 from gipi.data.stream import Columns
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def open_rows(source: Source, options: DataOptions, progress: Progress) -> Parts
     looked = form.look(source, schema, options)
     split = split_rows(looked.rows, seed=options.seed, val=options.val, test=options.test)
     notes = [*source.notes, *looked.notes, *split.notes, *([looked.lost] if looked.lost else [])]
+    notes += [f"{found}; {found.do}" for found in stand_ins(source, schema, split.ids["train"])]
     schema = with_date_forms(
         prepare.fit(schema, source.columns, split.ids["train"], classes=source.classes), source
     )

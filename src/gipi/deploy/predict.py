@@ -17,7 +17,7 @@ from PIL import Image
 from gipi import data as data_
 from gipi.core.device import pick_device
 from gipi.core.errors import DataError, ModelError, RequestError
-from gipi.core.rundir import MODEL, resolve_run
+from gipi.core.rundir import MODEL, check_begun, resolve_run
 from gipi.core.schema import PRETEXT
 from gipi.data import text_fields
 from gipi.data.decode import to_pixels
@@ -282,6 +282,7 @@ def load(
         run = resolve_run(where)
         path = run / MODEL
         if not path.is_dir():
+            check_begun(run)
             raise RequestError(
                 f"the run {run} has no model yet: it was stopped before its end",
                 "a finished run",

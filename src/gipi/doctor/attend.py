@@ -10,14 +10,17 @@ from gipi.core.atomic import write_file
 from gipi.core.events import Action, Step
 from gipi.core.rundir import FINDINGS
 from gipi.doctor.causes import ranked
-from gipi.doctor.consult import Consultation, spoken
+from gipi.doctor.consult import REHEARSAL_STEPS, Consultation, at_full_rate, spoken
 from gipi.doctor.copies import duplicate
+from gipi.doctor.crawl import crawling, full_steps, has_learned
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
 from gipi.doctor.guessing import knows_something, no_better_than_guessing
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_during
 from gipi.doctor.own_run import as_experiment, rules_for
+from gipi.doctor.play import play
 from gipi.doctor.rows import add_evaluation, add_row
 from gipi.doctor.rules import RULES
 from gipi.doctor.settings import given, in_settings
@@ -27,10 +30,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gipi.core.batch import Stream
+    from gipi.doctor.experiment import Experiment
     from gipi.train.prepare import Prepared
 
 WATCH_SHARE = 0.02
 """Counter-experiments while the run goes on take at most this share of its steps."""
+REHEARSAL_SHARE, CRAWL_SHARE = 0.05, 0.25
+"""Shares of the steps that it may cost to see how far a step goes, in a run that has not learned,
+and to try higher rates in one that goes hardly anywhere."""
 ROW_CODES = ("nan_inf", "lr_too_high", "class_imbalance", "labels_misaligned")
 """Problems that rows and weights show, though losses are means over many steps. A run that learns
 its rows by heart ends with the weights of its best evaluation: that is said, and is no problem."""
@@ -85,6 +92,7 @@ class Attending:
         self.trace: Trace | None = None
         self.due = list(CHECKS)
         self.failed = ""
+        self.rehearsed = False
         self.asked: Facts | None = None
         """The facts at the end of the last step, where the net had learned nothing by then."""
 
@@ -124,6 +132,7 @@ class Attending:
             self.failed = f"{type(error).__name__}: {error}"
             return None
 
+    @hushed()
     def _attend(self, step: Step) -> Action | None:
         """Look at the run where that is due."""
         if step.when == "end":
@@ -153,9 +162,29 @@ class Attending:
 
     def _take(self, step: Step) -> None:
         if self.trace is None:
-            total = step.total_steps or max(1, round(step.step / max(step.progress, 1e-6)))
-            self.trace = Trace(total, max(1, step.steps_per_epoch))
+            self.trace = Trace(1, max(1, step.steps_per_epoch))
+        # Of a budget in seconds it is known ever better how many steps it comes to.
+        total = step.total_steps or max(1, round(step.step / max(step.progress, 1e-6)))
+        self.trace.planned = total
         add_row(self.trace, step.row)
+
+    def _crawls(self, exp: Experiment, notes: Diagnosis) -> list[Finding]:
+        """Return the finding that the run crawls, where it was not known before; asked once.
+
+        How many steps fit into a time is known by now. A run that has learned is not asked.
+        """
+        trace, before = self.trace, self.before
+        assert trace is not None
+        unknown = before.unrehearsed or self.prepared.config.time is not None
+        said = any(f.severity == "problem" for f in self.findings)
+        short = trace.planned * REHEARSAL_SHARE < REHEARSAL_STEPS
+        if self.rehearsed or not unknown or said or short or has_learned(trace):
+            return []
+        self.rehearsed = True
+        peak = at_full_rate(duplicate(exp))
+        first = play(duplicate(peak), steps=REHEARSAL_STEPS)
+        return crawling(peak, first, notes, planned=full_steps(trace.planned, exp),
+                        allowed=CRAWL_SHARE * trace.planned)  # fmt: skip
 
     def _look(self, step: Step) -> Action | None:
         assert self.trace is not None
@@ -173,8 +202,8 @@ class Attending:
         elif ended:
             self.asked = facts
         rules = tuple(rule for rule in rules_for(task) if rule.code in codes)
-        for told in look_during(facts, rules, self.trace, result, known=self.known,
-                                allowed=allowed):  # fmt: skip
+        told_now = look_during(facts, rules, self.trace, result, known=self.known, allowed=allowed)
+        for told in (*told_now, *(() if ended else self._crawls(exp, result))):
             if not told.confirmed and told.code not in OF_TABLES:
                 continue  # there was no time for the counter-experiment
             finding = in_settings(told, self.prepared)

@@ -18,8 +18,10 @@ from gipi.core.device import pick_device
 from gipi.core.errors import ConfigError, GipiError
 from gipi.doctor.causes import ranked, roots
 from gipi.doctor.copies import duplicate
+from gipi.doctor.crawl import crawling, dooms, full_steps
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.own_run import opened, rules_for
 from gipi.doctor.play import play
@@ -42,6 +44,8 @@ LOOK_S, LOOK_SHARE = 2.0, 0.02
 HARD_STOP = 10.0
 """Times as many seconds by the clock after which it ends in any case: prices are estimates. Rules
 that ask whether a run is worth starting are not cut short by it, or a busy machine would decide."""
+FASTER = 3.0
+"""Times as many steps as their price says that a machine may take in a time budget."""
 DOOM_SHARE, REHEARSAL_SHARE = 0.1, 0.02
 """Shares of the planned steps that it may cost at any rate to be sure of what dooms the run, and to
 look at all else or rehearse the first steps."""
@@ -121,6 +125,7 @@ def consulted(prepared: Prepared, train: Stream, val: Stream | None) -> Consulta
         optim.allow_compiler()
 
 
+@hushed()
 def consult(
     prepared: Prepared, train: Stream, val: Stream | None, *, device: torch.device
 ) -> Consultation:
@@ -147,7 +152,8 @@ def consult(
                          until=until)  # fmt: skip
     if not roots(found):
         if may_cost.rehearsal:
-            found += rehearsed(peak, diagnosis)
+            planned = full_steps(steps_at_most(facts, config), exp)
+            found += rehearsed(peak, diagnosis, planned=planned)
         else:
             result.unrehearsed = True
     result.findings = [in_settings(f, prepared) for f in ranked(found, RULES)]
@@ -160,7 +166,8 @@ def consult(
             wanted = {"schema_overrides": result.changed.settings["schema_overrides"]}
             result.findings, result.changed = [finding], Changed(wanted, result.changed.said[-1:])
             break
-        if not done and finding.code in DOOMS and config.doctor == "repair":
+        doomed = finding.code in DOOMS or (dooms(finding) and config.pretrained is None)
+        if not done and doomed and config.doctor == "repair":
             result.refusal = refusal(finding, his)
             break
     result.seconds = time.perf_counter() - began
@@ -211,18 +218,30 @@ def at_full_rate(exp: Experiment) -> Experiment:
     return peak
 
 
+def steps_at_most(facts: Facts, config: Config) -> float:
+    """Return the steps of a run, those that a time budget may come to at most."""
+    if config.time is None:
+        return facts.exp.total_steps
+    return FASTER * affordable(config.time, facts)
+
+
 def rehearsed(
-    peak: Experiment, diagnosis: Diagnosis, *, allowed: float = LEAST_PASSES
+    peak: Experiment, diagnosis: Diagnosis, *, planned: float, allowed: float = LEAST_PASSES
 ) -> list[Finding]:
     """Return what the first steps at the full rate show, on a copy.
 
+    planned  steps of the run
     allowed  passes of counter-experiments where something is suspected
     """
     twin = duplicate(peak)
     trace = play(twin, steps=REHEARSAL_STEPS)
     rules = tuple(rule for rule in RULES if rule.code in REHEARSED)
     facts = Facts(twin, start=Facts(peak))
-    return list(look_during(facts, rules, trace, diagnosis, allowed=allowed))
+    found = list(look_during(facts, rules, trace, diagnosis, allowed=allowed))
+    if roots(found):
+        return found
+    left = allowed - facts.passes
+    return found + crawling(peak, trace, diagnosis, planned=planned, allowed=left)
 
 
 def refusal(finding: Finding, his: Mapping[str, str]) -> GipiError:
@@ -234,7 +253,7 @@ def refusal(finding: Finding, his: Mapping[str, str]) -> GipiError:
     if isinstance(tried, dict):
         falling = sorted(tried.items(), key=lambda item: -float(item[0].split()[-1]))
         shown = "; after as many steps at " + ", ".join(f"{k}: {v:.3g}" for k, v in falling)
-    leave = f"leave out {by}, " if his and not apply else ""
+    leave = f"or leave out {by}; " if his and not apply else ""
     return ConfigError(
         f"{finding.message}{shown} [{finding.code}]",
         f"a run that can learn{'; this one is doomed by ' + by if by else ''}",

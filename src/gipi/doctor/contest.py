@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ LEAST, MOST = 30, 80
 HELD = 512
 """Rows that both are judged on."""
 WINS = 0.85
+BEGUN = 0.85
+"""Share of a loss that means nothing is known yet above which a side has not begun to learn."""
 MATTERS = 0.02
 """A difference below this share of a loss that means nothing is known yet is no difference."""
 RATE = 3e-3
@@ -56,6 +59,11 @@ class Contest:
     def lost(self) -> bool:
         """Whether the change is worse on held rows."""
         return not better(self.changed.held, self.plain.held * 1.05, self.first, 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether one of the sides has begun to learn: before that, who is ahead says nothing."""
+        return min(self.plain.held, self.changed.held) < BEGUN * abs(self.first)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -108,18 +116,19 @@ def side(
 ) -> Side:
     """Train one side and judge it."""
 
-    def made(twin: Experiment) -> None:
+    def with_adam(twin: Experiment) -> None:
         if change is not None:
             change(twin)
-        if adam:
-            twin.optimizer = torch.optim.Adam(
-                [p for p in twin.model.parameters() if p.requires_grad], RATE
-            )
-            twin.scheduler = None
+        twin.optimizer = torch.optim.Adam(
+            [p for p in twin.model.parameters() if p.requires_grad], RATE
+        )
+        twin.scheduler = None
 
+    made = with_adam if adam else change
     losses, twin = after_steps(facts.exp, steps, change=made, own_step=not adam)
     facts.passes += steps
     if judge is not None:
+        twin = copy.copy(twin)  # who goes on with the training goes on with its own loss
         twin.loss = judge
     return Side(end_of(losses), loss_on(twin, *_held(facts)))
 

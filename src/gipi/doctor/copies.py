@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from gipi.doctor.seeded import unmoved
+from gipi.doctor.seeded import seeded, unmoved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,10 +53,10 @@ def save(exp: Experiment) -> Saved:
         [(p, None if p.grad is None else p.grad.detach().clone())
          for m in modules for p in m.parameters()],
         [(m, m.training) for m in exp.model.modules()],
-        copy.deepcopy(exp.optimizer.state_dict()),
+        by_value(exp.optimizer.state_dict()),
         groups,
         copy.deepcopy(exp.scheduler.state_dict()) if hasattr(exp.scheduler, "state_dict") else None,
-        _generators(),
+        generators(),
     )  # fmt: skip
 
 
@@ -69,26 +69,30 @@ def restore(exp: Experiment, saved: Saved) -> None:
         param.grad = None if grad is None else grad.clone()
     for module, mode in saved.modes:
         module.training = mode
-    exp.optimizer.load_state_dict(copy.deepcopy(saved.optimizer))
+    exp.optimizer.load_state_dict(by_value(saved.optimizer))
     for group, rates in zip(exp.optimizer.param_groups, saved.rates, strict=True):
         group.update(rates)
     if saved.scheduler is not None:
         exp.scheduler.load_state_dict(copy.deepcopy(saved.scheduler))
-    _set_generators(saved.rng)
+    put_generators(saved.rng)
 
 
 @contextmanager
-def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None]:
+def peeking(
+    exp: Experiment, *, weights: Iterable[Tensor] = (), seed: bool = False
+) -> Iterator[None]:
     """Put back what passes within change, where no step is taken.
 
     What `left_alone` puts back, gradients (none within), and the weights that are named. It costs a
     part of `untouched`, which copies every weight and the optimizer.
+
+    seed  draw within from the experiment's seed
     """
     kept = [(w, w.detach().clone()) for w in weights]
     grads = [(p, p.grad) for m in _modules(exp) for p in m.parameters()]
     for param, _ in grads:
         param.grad = None
-    with left_alone(exp):
+    with left_alone(exp, seed=seed):
         try:
             yield
         finally:
@@ -100,15 +104,18 @@ def peeking(exp: Experiment, *, weights: Iterable[Tensor] = ()) -> Iterator[None
 
 
 @contextmanager
-def left_alone(exp: Experiment) -> Iterator[None]:
+def left_alone(exp: Experiment, *, seed: bool = False) -> Iterator[None]:
     """Put back what looking moves when nobody minds it: buffers, modes, and all generators.
 
     A loss may count what it is asked, and a loader that is only begun draws its order.
+
+    seed  draw within from the experiment's seed
     """
-    held = [b for m in _modules(exp) for b in m.buffers() if not is_lazy(b)]
+    parts = [part for m in _modules(exp) for part in m.modules()]
+    held = [b for part in parts for b in part.buffers(recurse=False) if not is_lazy(b)]
     kept = [(b, b.detach().clone()) for b in held]
-    modes = [(part, part.training) for m in _modules(exp) for part in m.modules()]
-    with unmoved(exp):
+    modes = [(part, part.training) for part in parts]
+    with seeded(exp) if seed else unmoved(exp):
         try:
             yield
         finally:
@@ -123,11 +130,18 @@ def _modules(exp: Experiment) -> list[nn.Module]:
     return [exp.model, *([exp.loss] if isinstance(exp.loss, nn.Module) else [])]
 
 
-def _generators() -> tuple[Tensor, Any, Any]:
+def weights_of(exp: Experiment) -> list[Tensor]:
+    """Return weights and buffers of the model, and of a loss that has some."""
+    return [t for m in _modules(exp) for t in (*m.parameters(), *m.buffers()) if not is_lazy(t)]
+
+
+def generators() -> tuple[Tensor, Any, Any]:
+    """Return where torch's, Python's and NumPy's generators stand."""
     return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
 
 
-def _set_generators(state: tuple[Tensor, Any, Any]) -> None:
+def put_generators(state: tuple[Tensor, Any, Any]) -> None:
+    """Put them back there."""
     torch.set_rng_state(state[0])
     random.setstate(state[1])
     np.random.set_state(state[2])  # noqa: NPY002
@@ -177,6 +191,17 @@ def renewed_optimizer(exp: Experiment) -> None:
     for param in list(exp.optimizer.state):
         if id(param) not in now:
             del exp.optimizer.state[param]
+
+
+def by_value(state: Any) -> Any:
+    """Return a copy of a state dict: as deep as `copy.deepcopy`, in a part of its time."""
+    if type(state) is torch.Tensor and not state.requires_grad:
+        return state.clone()
+    if type(state) is dict:
+        return {k: by_value(v) for k, v in state.items()}
+    if type(state) in (tuple, list):
+        return type(state)(by_value(v) for v in state)
+    return state if type(state) in (int, float, bool, str, type(None)) else copy.deepcopy(state)
 
 
 def on_cpu(state: Any) -> Any:

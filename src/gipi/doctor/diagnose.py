@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gipi.core.errors import ConfigError
+from gipi.doctor.begun import WATCHED
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, left_alone
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
+from gipi.doctor.hushed import hushed
+from gipi.doctor.late import settled
 from gipi.doctor.look import LEAST_PASSES, look_before, look_during
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
@@ -20,6 +23,7 @@ from gipi.doctor.treat import Treatment, treat
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from gipi.doctor.begun import Begun
     from gipi.doctor.finding import Finding
     from gipi.doctor.rule import Rule
     from gipi.doctor.trace import Trace
@@ -53,6 +57,8 @@ class Diagnosis:
     """Why `repair` returned None."""
     unseen: str = ""
     """Why nothing could be judged."""
+    begun: list[Begun] = field(default_factory=list, repr=False)
+    """Short trainings that a repair may go on from."""
 
     @property
     def problems(self) -> list[Finding]:
@@ -88,6 +94,7 @@ class Diagnosis:
         return f"<Diagnosis: {'; '.join(kinds)}>"
 
 
+@hushed()
 def diagnose(
     exp: Experiment, *, train: bool | None = None, rules: tuple[Rule, ...] | None = None
 ) -> Diagnosis:
@@ -108,8 +115,15 @@ def diagnose(
             "an experiment: a model and everything that trains it",
             "gipi.diagnose(gipi.Experiment(model, train=(X, y), loss=..., optimizer=...))",
         )
-    with left_alone(exp):
-        result = _diagnosed(exp, rules, train=train)
+    exp.begun = []
+    try:
+        with left_alone(exp):
+            result = _diagnosed(exp, rules, train=train)
+        wanted = {id(r.change) for f in result.findings for r in f.repairs}
+        wanted |= {id(None)} if result.trained is None else set()
+        result.begun = [b for b in exp.begun if id(b.change) in wanted]
+    finally:
+        exp.begun = None
     result.seconds = time.perf_counter() - began
     return result
 
@@ -128,6 +142,7 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
         known: dict[str, Finding] = {}
 
         def check(trace: Trace) -> bool:
+            watched.notes[WATCHED] = trace.losses
             for finding in look_during(watched, rules, trace, result, known=known, allowed=allowed):
                 known[finding.code] = finding
             return False
@@ -136,6 +151,7 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
         result.trained = twin
         found += known.values()
         facts.passes += watched.passes
+        found = settled(facts, twin, result.trace, found)
     result.findings = ranked(found, rules)
     result.passes = facts.passes
     return result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.edits import first_rows
+from gipi.doctor.order import quantiles
 from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import ask_ridge, auc, ridge, told
 from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origin, take, the_lens
@@ -327,8 +328,8 @@ def _divided_by_value(facts: Facts) -> bool:
 def _scale(flat: Tensor) -> Tensor:
     rows = flat[:: max(1, len(flat) // 20_000)]
     at = torch.tensor([0.1, 0.9], dtype=rows.dtype)
-    low, high = torch.quantile(rows, at, dim=0).unbind()
-    return high - low
+    low, high = quantiles(rows.T.contiguous(), at).unbind()
+    return torch.where(rows.isnan().any(0), torch.nan, high - low)
 
 
 def _worst(value: Tensor, least: float) -> list[int]:

@@ -89,6 +89,8 @@ class Experiment:
     keep_best: bool = field(default=False, kw_only=True)
     judge: LossFunction | None = field(default=None, init=False, repr=False)
     """The loss of the question as it was asked: a repair that changes `loss` leaves it here."""
+    begun: list[Any] | None = field(default=None, init=False, repr=False, compare=False)
+    """Short trainings that a longer one may go on from, while a diagnosis is under way."""
 
     def __post_init__(self) -> None:
         for key, kind, needed, do in PARTS:

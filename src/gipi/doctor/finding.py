@@ -13,6 +13,8 @@ Severity = Literal["problem", "hint"]
 Mode = Literal["auto", "ask", "advise"]
 Proof = Literal["better", "not worse", "exact"]
 Change = Callable[["Experiment"], str]
+Restored = Callable[["Experiment", "Experiment"], tuple[bool, str]]
+"""Asked of the treated and the untreated run: whether what was harmed is restored, with figures."""
 
 
 SHOWN, WIDE = 4, 72
@@ -76,6 +78,7 @@ class Finding:
     strength   how far beyond the threshold, 1 is at it: orders findings of equal rank
     parents    codes of the findings that cause this one
     repairs    in the order in which they are tried
+    restored   asks a treated run for what the finding harmed, where its score does not show that
     """
 
     code: str
@@ -91,6 +94,7 @@ class Finding:
     strength: float = 1.0
     parents: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = ()
+    restored: Restored | None = None
 
     def __str__(self) -> str:
         by = f" (brought about by {', '.join(self.parents)})" if self.parents else ""

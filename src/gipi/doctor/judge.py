@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 JUDGED, JUDGED_TRAIN = 512, 256
 """Rows of validation and of training that are judged after an epoch."""
+HELD = 2**17
+"""Numbers of an answer that is held until somebody asks for the losses of its parts."""
 PARTS = 10
 """Parts of the validation rows whose losses are noted: their differences tell the noise."""
 
@@ -42,7 +45,7 @@ class Judge:
                 own = exp.metric is not None
                 row[f"{name}_score"] = judged(exp, said, y) if own else -found
                 if name == "val":
-                    row["val_parts"] = _parts(loss, said, y)
+                    row["val_parts"] = Parts(loss, said, y)
                     row["val_right"] = right(said, y)
         return row
 
@@ -61,6 +64,49 @@ def right(said: Any, y: Any) -> float:
     known = y >= 0
     which = -1 if said.ndim == 2 or said.shape[:-1] == y.shape else 1
     return float((said.argmax(which) == y)[known].float().mean())
+
+
+class Parts(Sequence[float]):
+    """The losses of parts of the rows, none where rows cannot be taken apart.
+
+    Few are ever read: they are asked for then. Large answers are not held until then.
+    """
+
+    def __init__(self, loss: Any, said: Any, y: Any) -> None:
+        self._ask: tuple[Any, Any, Any] | None = (loss, said, y)
+        self._found: list[float] = []
+        if not isinstance(said, Tensor) or said.numel() > HELD:
+            self._all()
+
+    def _all(self) -> list[float]:
+        if self._ask is not None:
+            with torch.no_grad():
+                self._found, self._ask = _parts(*self._ask), None
+        return self._found
+
+    @overload
+    def __getitem__(self, at: int) -> float: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[float]: ...
+
+    def __getitem__(self, at: int | slice) -> float | list[float]:
+        """Return the loss of one part."""
+        return self._all()[at]
+
+    def __len__(self) -> int:
+        """Return the number of parts."""
+        return len(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the losses are the same."""
+        return isinstance(other, (Parts, list)) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the losses as a list is shown."""
+        return repr(self._all())
 
 
 def _parts(loss: Any, said: Any, y: Any) -> list[float]:

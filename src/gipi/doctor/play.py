@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from gipi.doctor.copies import save
+from gipi.doctor.begun import goes_on
+from gipi.doctor.copies import put_generators, save
 from gipi.doctor.experiment import batches, take_step
 from gipi.doctor.eye import Eye
 from gipi.doctor.judge import Judge
@@ -22,6 +24,7 @@ from gipi.doctor.seeded import seeded
 from gipi.doctor.trace import CHECKS, Kept, Trace
 
 if TYPE_CHECKING:
+    from gipi.doctor.begun import Begun
     from gipi.doctor.experiment import Experiment
 
 JUDGEMENTS = 12
@@ -40,11 +43,20 @@ Check = Callable[[Trace], bool]
 
 
 def play(
-    exp: Experiment, *, steps: int | None = None, check: Check | None = None, quiet: bool = False
+    exp: Experiment,
+    *,
+    steps: int | None = None,
+    check: Check | None = None,
+    quiet: bool = False,
+    brief: bool = False,
+    since: Begun | None = None,
 ) -> Trace:
     """Train `exp` for `steps` (all that are planned by default) and return its trace.
 
     quiet  only losses, rates and the judgements of epochs: no norms, no looks, no state kept
+    brief  rows are judged before the first step and after the last, and no epoch between, unless
+           something of the run itself hangs on it
+    since  the beginning of a quiet run, of which `exp` is the copy: it goes on there
 
     The experiment is changed: it is trained, from its own seed on, so that two runs draw the same
     numbers; generators outside are left as they were. A run whose loss is not finite for ten steps
@@ -58,14 +70,21 @@ def play(
     at = set() if quiet else look_steps(planned) | {d - 1 for d in due}
     judge = Judge(exp)
     best = _Best(exp)
+    brief = brief and goes_on(exp)
+    skip = 0
     with seeded(exp), warnings.catch_warnings(), Eye(exp, shut=quiet) as eye:
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
-        trace.start = judge()
+        trace.start = judge() if since is None else since.start
         exp.model.train()
         epoch = 0
+        if since is not None:
+            put_generators(since.drawn)
+            trace.losses, trace.rates = list(since.losses), list(since.rates)
+            trace.norms = [0.0] * trace.step
+            epoch, skip = divmod(trace.step, per_epoch)
         while trace.step < last:
-            number = 0
-            for xb, yb in batches(exp, epoch):
+            number, skip = skip, 0
+            for xb, yb in islice(batches(exp, epoch), number, None):
                 number += 1
                 eye.open = trace.step in at
                 if not quiet:
@@ -83,8 +102,10 @@ def play(
                 bad = not math.isfinite(trace.losses[-1]) or not math.isfinite(trace.norms[-1])
                 if bad and trace.broken is None:
                     trace.broken = trace.step - 1
-                over = len(trace.losses) > LOST and not any(
-                    math.isfinite(v) for v in trace.losses[-LOST:]
+                over = (
+                    bad
+                    and len(trace.losses) > LOST
+                    and not any(map(math.isfinite, trace.losses[-LOST:]))
                 )
                 if looked:
                     due.pop(0)
@@ -98,7 +119,8 @@ def play(
                 break
             epoch += 1
             every = max(1, round(planned / per_epoch / JUDGEMENTS))
-            if epoch <= FIRST or epoch % every == 0 or trace.step >= last:
+            due_now = not brief and (epoch <= FIRST or epoch % every == 0)
+            if due_now or trace.step >= last:
                 _judged(trace, judge, epoch)
                 best.see(trace)
             if exp.scheduler is not None and exp.scheduler_every == "epoch":
@@ -109,13 +131,13 @@ def play(
     return trace
 
 
-def attempt(exp: Experiment) -> Trace:
+def attempt(exp: Experiment, *, since: Begun | None = None) -> Trace:
     """Train `exp` as far as it goes, not looked into; an error of its own leaves an empty trace.
 
     A last batch of one row before a batch norm, or a model without a trainable weight, end so.
     """
     try:
-        return play(exp, quiet=True)
+        return play(exp, quiet=True, brief=True, since=since)
     except (RuntimeError, ValueError):
         return Trace(exp.total_steps, exp.steps_per_epoch, broken=0)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.copies import duplicate, peeking
+from gipi.doctor.begun import goes_on, mark, note, shorter
+from gipi.doctor.copies import duplicate, peeking, put_generators
 from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step
 from gipi.doctor.judge import right
 from gipi.doctor.seeded import seeded
@@ -41,19 +42,28 @@ def after_steps(
     on        batches to train on, repeated; None: those of the run, from its first epoch on, with
               its schedule
     The same batches come in every call, and the same random numbers are drawn, so that two calls
-    differ by their change alone.
+    differ by their change alone. What was trained so before, for as many steps or fewer, is gone on
+    with; so a training that comes later may go on with this one.
     """
-    twin = duplicate(exp)
-    if change is not None:
+    whole = own_step and on is None and exp.begun is not None and goes_on(exp)
+    known = shorter(exp, change, steps) if whole else None
+    twin = duplicate(exp if known is None else known.exp)
+    if change is not None and known is None:
         change(twin)
-    losses: list[float] = []
+    begin = None
+    if whole and goes_on(twin):
+        begin = mark(twin) if known is None else known.mark
+    losses, rates = ([], []) if known is None else (list(known.losses), list(known.rates))
     with seeded(twin), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+        if known is not None:
+            put_generators(known.drawn)
         given = list(islice(on if on is not None else first_batches(twin, steps), steps))
         twin.model.train()
         each = 1 if twin.scheduler_every == "step" else twin.steps_per_epoch
         planned = -(-twin.total_steps // each)
-        for xb, yb in islice(cycle(given), steps):
+        for xb, yb in islice(cycle(given), len(losses), steps):
+            rates.append(float(twin.optimizer.param_groups[0].get("lr", math.nan)))
             loss = (take_step if own_step else plain_step)(twin, xb, yb)
             losses.append(float(loss.detach()) if isinstance(loss, Tensor) else float(loss))
             if not math.isfinite(losses[-1]):
@@ -61,6 +71,8 @@ def after_steps(
                 break
             if on is None and twin.scheduler is not None and len(losses) % each == 0:
                 _scheduled(twin, losses[-1], planned)
+        if begin is not None:
+            note(exp, twin, losses=losses, rates=rates, change=change, begin=begin)
     return losses, twin
 
 
@@ -165,18 +177,26 @@ def compared(
     *,
     steps: int,
     own_step: bool = True,
+    own: Sequence[float] | None = None,
 ) -> Trial:
     """Train copies of `exp` for some steps, each changed in its own way, and compare their ends.
 
     The batches and random numbers are the same for all. A change that raises `CannotRepair` is
     left to the caller.
+
+    own  losses of the run without a change, where they are known: it is not trained then, and has
+         no twin
     """
+    known = own is not None and len(own) >= steps and all(map(math.isfinite, own[:steps]))
     tails: dict[Any, list[float]] = {}
     firsts: dict[Any, float] = {}
     twins: dict[Any, Experiment] = {}
     size = max(1, round(TAIL * steps))
     for name, change in changes.items():
-        losses, twins[name] = after_steps(exp, steps, change=change, own_step=own_step)
+        if own is not None and known and change is None:
+            losses = list(own[:steps])
+        else:
+            losses, twins[name] = after_steps(exp, steps, change=change, own_step=own_step)
         tails[name], firsts[name] = losses[-size:], losses[0]
     return Trial(level(exp, steps, size), tails, firsts, twins)
 
@@ -186,7 +206,7 @@ def level(exp: Experiment, steps: int, last: int, *, most: int = 8) -> float:
     with seeded(exp):
         given = list(islice(first_batches(exp, steps), steps))
     given = given[-last:][:most]
-    with peeking(exp), seeded(exp), torch.no_grad():
+    with peeking(exp, seed=True), torch.no_grad():
         exp.model.train()
         found = [float(exp.loss(call(exp.model, _augmented(exp, xb)), yb)) for xb, yb in given]
     return sum(found) / len(found) if found else math.nan
@@ -210,7 +230,7 @@ def loss_on(exp: Experiment, xb: Any, yb: Any, *, training: bool = False) -> flo
 
     Nothing of the experiment changes, running means of a batch norm neither.
     """
-    with peeking(exp), seeded(exp), torch.no_grad():
+    with peeking(exp, seed=True), torch.no_grad():
         if training:
             exp.model.train()
             return float(exp.loss(call(exp.model, xb), yb))

@@ -26,6 +26,9 @@ FEWEST = 12
 """Parts of which samples are drawn: of fewer, too many samples are alike."""
 UNKNOWN = 0.05
 """Where the noise cannot be told, this share of the score stands for its standard error."""
+ALIKE = 0.1
+"""Of its standard error or of itself: by less a mean over parts is no other figure, as parts are of
+unequal size."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,15 @@ class Proof:
     se: float
     won: float = 0.0
     low: float = -math.inf
+
+    def __str__(self) -> str:
+        """Both scores with their difference; how the parts gained, where that is another figure."""
+        less = self.after - self.before
+        parts = ""
+        if not math.isclose(self.gain, less, rel_tol=ALIKE, abs_tol=ALIKE * self.se):
+            parts = f"on average over parts of the rows {self.gain:+.3g}, "
+        return (f"{self.before:.4g} -> {self.after:.4g} ({less:+.3g}, {parts}"
+                f"standard error {self.se:.2g})")  # fmt: skip
 
     def holds(self, wanted: str) -> bool:
         """Whether a repair with that kind of proof is kept."""

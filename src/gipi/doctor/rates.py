@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gipi.doctor.begun import so_far
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import take_step, whole
 from gipi.doctor.probes import FLOOR, Trial, compared, first_batches, horizon, loss_on
@@ -53,19 +54,26 @@ def soon(exp: Experiment) -> int:
     return horizon(exp, 0.12, low=20, high=40)
 
 
-def lr_trial(facts: Facts, factors: Sequence[float], *, steps: int, now: bool = False) -> Trial:
+def lr_trial(
+    facts: Facts, factors: Sequence[float], *, steps: int, now: bool = False, itself: bool = True
+) -> Trial:
     """Return short trainings at multiples of the learning rate, 1 among them; kept for all rules.
 
-    now  from the state of the run; else from where it began
+    now     from the state of the run; else from where it began, and of the run itself, where it is
+            known how it went, there is no twin
+    itself  False: nobody asks for the rate as it is
     """
     own = facts.exp if now or facts.start is None else facts.start.exp
     key = f"rates {now} {steps}"
     if now:
         key += f" {float(sum(p.detach().double().sum() for p in own.model.parameters())):.9g}"
     known: Trial | None = facts.notes.get(key)
-    wanted = [f for f in (1.0, *factors) if known is None or f not in known.tails]
+    wanted = [f for f in (1.0, *factors)[not itself :] if known is None or f not in known.tails]
     if wanted:
-        more = compared(own, {f: times_lr(f) for f in wanted}, steps=steps)
+        changes: dict[Any, Callable[[Experiment], object] | None] = {
+            f: None if f == 1 else times_lr(f) for f in wanted
+        }
+        more = compared(own, changes, steps=steps, own=None if now else so_far(facts))
         facts.passes += steps * len(wanted)
         known = more if known is None else known.and_also(more)
         facts.notes[key] = known

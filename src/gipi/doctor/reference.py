@@ -19,7 +19,6 @@ from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call, outputs, whole
 from gipi.doctor.patches import patches
 from gipi.doctor.probes import accuracy_on
-from gipi.doctor.seeded import seeded
 from gipi.doctor.tape import Op, Tape, same_numbers
 
 if TYPE_CHECKING:
@@ -327,7 +326,7 @@ def scores_classes(facts: Facts) -> bool:
         found = []
         for names in (y, ids.roll(1)[which]):
             # A loss may draw its pairs, and may keep what it has seen.
-            with peeking(facts.exp), seeded(facts.exp), torch.no_grad():
+            with peeking(facts.exp, seed=True), torch.no_grad():
                 try:
                     found.append(float(facts.exp.loss(start, names)))
                 except (RuntimeError, ValueError, IndexError, TypeError):

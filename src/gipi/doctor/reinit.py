@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gipi.doctor.experiment import call, whole
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.seeded import seeded
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,9 @@ def renew(exp: Experiment) -> str:
         if not bool(torch.isfinite(param).all()):
             message = "what passes through the net is not finite"
             raise CannotRepair(message)
-    return f"{len(layers) + len(cells)} layers drawn anew, scaled by what passes through them"
+    many = len(layers) + len(cells)
+    through = "it" if many == 1 else "them"
+    return f"{counted(many, 'layer')} drawn anew, scaled by what passes through {through}"
 
 
 def _numbers(y: Any) -> bool:

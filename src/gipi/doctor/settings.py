@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair, Repair
+from gipi.doctor.flags import in_flags
 from gipi.doctor.named import field_of
 from gipi.doctor.own_run import own_model
 
@@ -71,9 +72,11 @@ def in_settings(finding: Finding, prepared: Prepared) -> Finding:
         rate = prepared.config.lr * float(best.split()[-1])
         said = f"{finding.advice}: of those that were tried --lr {rate:.2g} was best"
         return replace(finding, advice=said)
+    if finding.code == "lr_too_low" and isinstance(tried, dict):
+        return replace(finding, advice=_raised(finding, tried, prepared))
     names = _left_out(finding, prepared)
     if not names:
-        return finding
+        return replace(finding, advice=in_flags(finding, prepared))
     edit = " ".join(f"--set {shlex.quote(_ignored(name))}" for name in names)
     it = "it is not known" if len(names) == 1 else "they are not known"
     said = f"left out {', '.join(names)}"
@@ -83,6 +86,14 @@ def in_settings(finding: Finding, prepared: Prepared) -> Finding:
         f"predicting, leave out: {edit}",
         repairs=(Repair("leave it out", lambda _: said, mode="ask", edit=edit, setting=COLUMNS),),
     )
+
+
+def _raised(finding: Finding, tried: Mapping[str, float], prepared: Prepared) -> str:
+    best = min(tried, key=lambda name: tried[name])
+    rate = prepared.config.lr * float(best.split()[-1])
+    his = given(finding, prepared).get("lr")
+    leave = f", or leave {his} out: one that fits the data is chosen then" if his else ""
+    return f"of higher rates that were tried --lr {rate:.2g} was best: take it{leave}"
 
 
 def _ignored(name: str) -> str:

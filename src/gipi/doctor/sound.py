@@ -18,6 +18,7 @@ from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import batches, call, moved, tensors
 from gipi.doctor.facts import FEW
 from gipi.doctor.losses import MODULES
+from gipi.doctor.spoken import place_of
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
@@ -189,17 +190,19 @@ def _of_inputs(exp: Experiment, name: str, X: Any, error: Exception) -> GipiErro
     weight = next(module.parameters(), torch.zeros(()))
     if isinstance(module, WEIGHED) and X.dtype != weight.dtype:
         return DataError(
-            f"{found}; the weights of its first layer '{layer}' are {_type(weight)}",
+            f"{found}; the weights of its first layer {place_of(layer)} are {_type(weight)}",
             f"inputs of type {_type(weight)}",
             "X.float()" if weight.dtype == torch.float32 else f"X.to({weight.dtype})",
         )
     if isinstance(module, nn.Embedding):
         if X.is_floating_point():
-            return DataError(found, f"whole numbers for the embedding '{layer}'", "X.long()")
+            return DataError(
+                found, f"whole numbers for the embedding {place_of(layer)}", "X.long()"
+            )
         if X.numel() and (int(X.max()) >= module.num_embeddings or int(X.min()) < 0):
             return DataError(
                 f"{name}: token ids reach from {int(X.min())} to {int(X.max())}, and the embedding "
-                f"'{layer}' has {module.num_embeddings} rows",
+                f"{place_of(layer)} has {module.num_embeddings} rows",
                 f"ids from 0 to {module.num_embeddings - 1}",
                 "make the embedding as large as the vocabulary",
             )
@@ -208,8 +211,8 @@ def _of_inputs(exp: Experiment, name: str, X: Any, error: Exception) -> GipiErro
         X.shape[1] if X.ndim > 1 else 0)  # fmt: skip
     if takes and takes != has:
         return DataError(
-            f"{found}: its first layer '{layer}' takes {takes} features or channels, and there are "
-            f"{has}",
+            f"{found}: its first layer {place_of(layer)} takes {takes} features or channels, and "
+            f"there are {has}",
             f"rows with {takes}",
             f"{type(module).__name__}({has}, ...), or the columns that are missing or too many",
         )

@@ -178,7 +178,9 @@ class Trace:
         out: list[float] = []
         for end in range(width, self.step + 1):
             part = self.losses[end - width : end]
-            out.append(sum(part) / width if all(math.isfinite(v) for v in part) else math.inf)
+            total = sum(part)
+            whole = math.isfinite(total) or all(map(math.isfinite, part))
+            out.append(total / width if whole else math.inf)
         return out
 
     @property

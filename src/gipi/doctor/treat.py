@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from gipi.doctor.begun import beginning
 from gipi.doctor.causes import roots
 from gipi.doctor.copies import duplicate
-from gipi.doctor.finding import CannotRepair
-from gipi.doctor.gone import remaining
-from gipi.doctor.play import attempt, play
-from gipi.doctor.proof import Proof, compare, scores, side_by_side
+from gipi.doctor.course import Course, candidates
+from gipi.doctor.gone import guesses
+from gipi.doctor.hushed import hushed
+from gipi.doctor.play import attempt
+from gipi.doctor.proof import Proof, compare, scores
 
 if TYPE_CHECKING:
+    from gipi.doctor.begun import Begun
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.finding import Finding, Repair
     from gipi.doctor.trace import Trace
-
-TRIAL = 0.15
-"""Where there is a choice of repairs each is tried for this share of the run first."""
-LEAST = 20
-"""Steps of such a trial, at least."""
-OPTIONS = 3
-"""Repairs of one finding that are tried, at most."""
-HARDLY = 0.6
-"""Share of the first loss above which a repaired run has hardly learned."""
 
 
 class Diagnosed(Protocol):
@@ -35,6 +28,7 @@ class Diagnosed(Protocol):
     findings: list[Finding]
     trained: Experiment | None
     trace: Trace | None
+    begun: list[Begun]
     why_not: str
 
     @property
@@ -49,7 +43,10 @@ class Treatment:
 
     experiment  the repaired copy, trained; the one that was diagnosed is untouched
     changes     what was changed, in words, in order
-    cured       codes of the findings that the changes belong to
+    cured       codes of the findings that the changes belong to, what they harmed restored
+    partly      code -> what is left, with figures, where a kept change has mended that in part
+    remains     problems that are found at the start of a repaired run that learned nothing
+    unlearnt    that it learned nothing, in words; empty where it did
     before, after  score (more is better) and loss of the validation rows of the old and new run
     proof       how they compare by the metric, or the loss as asked: where that may rightly get
                 worse a change was kept on other grounds
@@ -68,14 +65,18 @@ class Treatment:
     rejected: list[str] = field(default_factory=list)
     passes: int = 0
     original: Experiment | None = field(default=None, repr=False)
+    partly: dict[str, str] = field(default_factory=dict)
+    remains: list[Finding] = field(default_factory=list)
+    unlearnt: str = ""
 
     def __str__(self) -> str:
-        p = self.proof
-        score = f"score of validation rows {self.before['score']:.4g} -> {self.after['score']:.4g}"
         lines = [
             f"cured: {', '.join(dict.fromkeys(self.cured)) or 'nothing'}",
+            *(f"in part: {code}: {left}" for code, left in self.partly.items()),
+            *([f"not learned: {self.unlearnt}"] if self.unlearnt else []),
+            *(f"now found: {f.code}: {f.message}\n  do: {f.advice}" for f in self.remains),
             *(f"  changed: {change}" for change in self.changes),
-            f"  {score} (gain {p.gain:.3g}, standard error {p.se:.2g})",
+            f"  score of validation rows {self.proof}",
             f"  their loss {self.before['loss']:.4g} -> {self.after['loss']:.4g}",
             *(f"  tried and not kept: {tried}" for tried in self.rejected),
         ]
@@ -83,190 +84,80 @@ class Treatment:
 
     def __repr__(self) -> str:
         cured = ", ".join(dict.fromkeys(self.cured)) or "nothing"
+        if self.partly:
+            cured += f", in part {', '.join(self.partly)}"
         score = f"{self.before['score']:.4g} -> {self.after['score']:.4g}"
         return f"<Treatment: cured {cured}; score {score}>"
 
     def undo(self) -> Experiment:
         """Return the experiment as it was before any change, with the weights it had then."""
         assert self.original is not None
-        self.experiment, self.changes, self.cured = self.original, [], []
+        self.experiment, self.changes, self.cured, self.partly = self.original, [], [], {}
         return self.original
 
 
+_UNLEARNT = "the repaired run is not shown to tell rows better than guessing does (z = {:.1f})"
+
+
+@hushed()
 def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Treatment | None:
     """Repair what `diagnosis` found and return the proof, or None with ``diagnosis.why_not``.
 
     Exact repairs are made together, first, those after which their rules find nothing any more;
     then one finding after the other, roots in their order, each on top of what was kept so far. Of
     several repairs for one finding those that do best in a short trial are run first. A change
-    stays only where its run proved better than the one before.
+    stays only where its run proved better than the one before. Where the run as it was learned
+    nothing, what the exact repairs uncover is looked for and mended with them.
     """
     exp = diagnosis.experiment
-    chosen = candidates(diagnosis, apply)
+    chosen = candidates(diagnosis.findings, apply)
     if not chosen:
         diagnosis.why_not = _why_not(diagnosis)
         return None
-    course = _Course(exp, roots(diagnosis.findings), int(budget * exp.total_steps))
+    course = Course(exp, roots(diagnosis.findings), int(budget * exp.total_steps))
+    exp.begun = diagnosis.begun
+    try:
+        return _treated(diagnosis, chosen, course, apply=apply)
+    finally:
+        exp.begun, diagnosis.begun = None, []
+
+
+def _treated(
+    diagnosis: Diagnosed,
+    chosen: list[tuple[Finding, list[Repair]]],
+    course: Course,
+    *,
+    apply: tuple[str, ...],
+) -> Treatment | None:
+    exp = course.exp
     if diagnosis.trained is None:
-        diagnosis.trained = duplicate(exp)
-        diagnosis.trace = attempt(diagnosis.trained)
-        course.spent += diagnosis.trace.step
-    old = course.best = diagnosis.trained
+        twin = duplicate(exp)
+        since = beginning(exp, twin, None)
+        diagnosis.trained = twin if since is None else since.exp
+        diagnosis.trace = attempt(diagnosis.trained, since=since)
+        course.took(diagnosis.trace.step, since)
+    old = course.best = course.untreated = diagnosis.trained
+    blind = guesses(old) is not None
     exact = course.curing([(f, rs[0]) for f, rs in chosen if rs[0].proof == "exact"])
     if exact:
-        course.take([f for f, _ in exact], [[r for _, r in exact]])
+        more = course.hidden(exact, apply) if blind else []
+        course.take([[*exact, *more], exact] if more else [exact])
     for finding, repairs in chosen:
         others = [r for r in repairs if r.proof != "exact"]
-        if others and not any(finding is cured for cured in course.cured):
-            course.take([finding], [[r] for r in others])
+        if others and not any(finding is mended for mended in course.mended):
+            course.take([[(finding, r)] for r in others])
     if not course.accepted:
         diagnosis.why_not = "no repair proved better: " + "; ".join(course.rejected)
         return None
-    twin = course.best
+    twin, z = course.best, guesses(course.best) if blind else None
+    if z is not None:
+        course.unlearnt()
     return Treatment(
-        twin, course.changes, [f.code for f in course.cured], scores(old), scores(twin),
-        compare(old, twin), course.grounds, course.rejected, course.spent, exp,
+        twin, course.changes, [f.code for f in course.mended if f.code not in course.partly],
+        scores(old), scores(twin), compare(old, twin), course.grounds, course.rejected,
+        course.spent - course.known, exp, course.partly, course.remains,
+        "" if z is None else _UNLEARNT.format(z),
     )  # fmt: skip
-
-
-@dataclass
-class _Course:
-    """A treatment under way: what was kept, what it cost, and the run that is best so far."""
-
-    exp: Experiment
-    problems: list[Finding]
-    allowed: int
-    spent: int = 0
-    accepted: list[Repair] = field(default_factory=list)
-    changes: list[str] = field(default_factory=list)
-    cured: list[Finding] = field(default_factory=list)
-    grounds: list[str] = field(default_factory=list)
-    rejected: list[str] = field(default_factory=list)
-    best: Experiment = field(init=False)
-
-    def found(self, finding: Finding) -> int:
-        """Return how many problems of a finding's code there were."""
-        return sum(f.code == finding.code for f in self.problems)
-
-    def curing(self, exact: list[tuple[Finding, Repair]]) -> list[tuple[Finding, Repair]]:
-        """Return the exact repairs that fit, and after which a look finds less than before.
-
-        What was found in the course of a run is looked for again after the changed one.
-        """
-        found: list[tuple[Finding, Repair]] = []
-        for finding, repair in exact:
-            twin = duplicate(self.exp)
-            try:
-                for r in (*(kept for _, kept in found), repair):
-                    _made(r, twin)
-            except CannotRepair as why:
-                self.rejected.append(f"{repair.name}: {why}")
-                continue
-            if finding.phase == "before" and remaining(finding.code, twin) >= self.found(finding):
-                self.rejected.append(f"{repair.name}: {finding.code} is still there")
-                continue
-            found.append((finding, repair))
-        return found
-
-    def take(self, findings: list[Finding], options: list[list[Repair]]) -> None:
-        """Run the options, the most promising first; keep the first that proves better.
-
-        What shows only late in a run cannot be tried in short: there every option that the budget
-        allows is run, and the best is kept. So it is where the first has hardly learned.
-        """
-        code = findings[0].code
-        if self.spent >= self.allowed and self.accepted:
-            self.rejected.append(f"{code}: not tried, the budget is used up")
-            return
-        late = findings[0].phase == "epoch"
-        kept: tuple[Experiment, list[Repair], list[str]] | None = None
-        grounds = ""
-        for number, repairs in enumerate(options if late else self._promising(options)):
-            if number and self.spent >= self.allowed:
-                break
-            twin = duplicate(self.exp)
-            try:
-                said = [_made(r, twin) for r in (*self.accepted, *repairs)][len(self.accepted) :]
-            except CannotRepair as why:
-                self.rejected.append(f"{repairs[0].name}: {why}")
-                continue
-            wanted, measure = repairs[0].proof, repairs[0].measure
-            seen = [f for f in findings if f.phase != "before"] if wanted == "exact" else []
-            start = duplicate(twin) if seen else None
-            trace = play(twin, quiet=True)
-            self.spent += trace.step
-            proof = compare(self.best, twin, measure=measure)
-            figures = (
-                f"{', '.join(said)}: {'' if measure is None else measure.name + ' '}"
-                f"{proof.before:.4g} -> {proof.after:.4g}, "
-                f"gain {proof.gain:.3g} with a standard error of {proof.se:.3g}"
-            )
-            left = [
-                f.code for f in seen
-                if start is not None
-                and remaining(f.code, start, trained=(twin, trace)) >= self.found(f)
-            ]  # fmt: skip
-            if left:
-                figures += f"; {', '.join(left)} is still there"
-            beaten = kept is not None and not (
-                compare(kept[0], twin, measure=measure).holds("better")
-            )
-            if left or beaten or not proof.holds(wanted):
-                self.rejected.append(figures)
-                continue
-            kept = twin, repairs, said
-            cured = ", ".join(f.code for f in findings)
-            grounds = figures + (f"; {cured} is gone" if wanted == "exact" else "")
-            if not late and not _hardly(trace):
-                break
-        if kept is not None:
-            self.best, repairs, said = kept
-            self.grounds.append(grounds)
-            self.accepted += repairs
-            self.changes += said
-            self.cured += findings
-
-    def _promising(self, options: list[list[Repair]]) -> list[list[Repair]]:
-        """Return the options, the one first that is best after a short trial."""
-        if len(options) == 1:
-            return options
-        steps = max(LEAST, round(TRIAL * self.exp.total_steps))
-        tried: dict[int, Experiment] = {}
-        for number, repairs in enumerate(options):
-            twin = duplicate(self.exp)
-            try:
-                for r in (*self.accepted, *repairs):
-                    _made(r, twin)
-            except CannotRepair as why:
-                self.rejected.append(f"{repairs[0].name}: {why}")
-                continue
-            self.spent += play(twin, steps=steps, quiet=True).step
-            tried[number] = twin
-        scored = [
-            (-score if math.isfinite(score) else math.inf, number)
-            for score, number in zip(side_by_side(*tried.values()), tried, strict=True)
-        ]
-        return [options[number] for _, number in sorted(scored)]
-
-
-def _hardly(trace: Trace) -> bool:
-    """Whether a run has brought the loss hardly down: a short trial may have chosen badly."""
-    name = "val" if "val" in trace.start else "train_eval"
-    first, last = (rows.get(name, math.nan) for rows in (trace.start, (trace.epochs or [{}])[-1]))
-    return bool(last > HARDLY * abs(first))
-
-
-def candidates(diagnosis: Diagnosed, apply: tuple[str, ...]) -> list[tuple[Finding, list[Repair]]]:
-    """Return the problems that may be repaired, with their repairs: roots only, in their order."""
-    found = []
-    for f in roots(diagnosis.findings):
-        allowed = [
-            r for r in f.repairs
-            if r.change is not None and (r.mode == "auto" or (r.mode == "ask" and f.code in apply))
-        ]  # fmt: skip
-        if allowed:
-            found.append((f, allowed[:OPTIONS]))
-    return found
 
 
 def _why_not(diagnosis: Diagnosed) -> str:
@@ -277,8 +168,3 @@ def _why_not(diagnosis: Diagnosed) -> str:
         edit = next((r.edit for r in f.repairs if r.edit), f.advice)
         said.append(f"{f.code} needs a person: {edit}")
     return "; ".join(said)
-
-
-def _made(repair: Repair, twin: Experiment) -> str:
-    assert repair.change is not None
-    return repair.change(twin)

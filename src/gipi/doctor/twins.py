@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.edits import at_hand
+from gipi.doctor.order import ascending
 from gipi.doctor.sheet import cpu
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def bits_of(X: Any, first: Tensor, *, since: int = 0) -> Tensor:
             total = torch.zeros(len(flat) - since, dtype=torch.float64)
         for some in torch.arange(flat.shape[1]).split(max(1, AT_ONCE // max(len(flat), 1))):
             rows = flat[:, some].T.contiguous()
-            seen = rows[:, first].sort(1).values
+            seen = ascending(rows[:, first])
             asked = rows[:, since:].contiguous()
             count = torch.searchsorted(seen, asked, right=True) - torch.searchsorted(seen, asked)
             bits = -(count.clamp_min(1).double() / len(first)).log2()

@@ -30,6 +30,7 @@ from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
 from gipi.doctor.followed import carried, experiment_of, followed, why_not
 from gipi.doctor.heldback import once
+from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_before, look_during
 from gipi.doctor.rules import RULES
 from gipi.doctor.rules.eval_in_train_mode import RESTING, resting
@@ -112,8 +113,7 @@ class Watch:
         self._end_of_optimizer: dict[str, Any] = {}
         self.backwards = self.rows = self.cleared = 0
         self.reached = False
-        self._looking = True
-        self.evaluating = 0
+        self._looking, self.evaluating = True, 0
         self.resting: tuple[str, ...] = ()
         self._result: Diagnosis | None = None
 
@@ -298,6 +298,7 @@ class Watch:
         """The findings, ranked: roots before what they cause."""
         return self.diagnosis.findings
 
+    @hushed()
     def _judge(self) -> Diagnosis:
         if self._start is None:
             raise RequestError(
@@ -312,14 +313,13 @@ class Watch:
         exp = experiment_of(self._start, taken, self.val, self.declared)
         exp.train = once(exp.train)
         exp.epochs = max(1.0, self.step / len(exp.train))
-        facts = Facts(exp, loop=self.counted)
+        facts, result = Facts(exp, loop=self.counted), Diagnosis(exp, [])
         moves = self._moves()
         if moves:
             facts.__dict__["moves"] = moves  # as the loop did them, not as we would
             clip = tight(moves)
             if clip is not None:
                 clipped_at(clip)(exp)
-        result = Diagnosis(exp, [])
         found = list(look_before(facts, RULES, result))
         if self.step:
             result.trace = self.trace

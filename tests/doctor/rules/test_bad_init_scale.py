@@ -31,6 +31,18 @@ def test_weights_of_a_wrong_size(factor, only) -> None:
     assert treatment.proof.gain > 0
 
 
+@pytest.mark.parametrize(("spread", "asked"), [(1.9, True), (0.6, False)])
+def test_a_usual_spread_excuses_a_head_only_where_the_loss_is_usual(spread, asked) -> None:
+    (X, y), val = regression()
+    net = scaled(mlp(out=1), 20.0, "2.")
+    size = spread / float(net(X).detach().std())
+    exp = experiment(net, ((size * X, y), val))
+    with torch.no_grad():
+        net[0].bias.mul_(size)
+    assert 0.3 < float(net(size * X).detach().std()) < 2
+    assert [f.where for f in before(Facts(exp))] == [("2.weight",)] * asked
+
+
 def test_embeddings_far_too_large() -> None:
     torch.manual_seed(0)
     net = Attention()

@@ -12,6 +12,7 @@ from tests.doctor.patients import (
     images,
     mlp,
     regression,
+    seen,
     waves,
 )
 from tests.doctor.wired import cured, named
@@ -149,5 +150,5 @@ def test_zeros_behind_others_get_their_gradient_later(lr) -> None:
     """Also where the first steps, of a rate that warms up, move nothing."""
     exp = experiment(Gated(last=0.2), regression(), lr=lr)
     assert findings(exp, RULE) == []
-    found = findings(experiment(Gated(last=0.0), regression(), lr=lr), RULE)
-    assert [set(f.where) for f in found] == [{"branch", "gate"}]
+    found = seen(experiment(Gated(last=0.0), regression(), lr=lr), RULE)
+    assert [set(f.where) for f in found.findings] == [{"branch", "gate"}]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 
+from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.play import play
 from gipi.doctor.rules.catastrophic_forgetting import RULE, replay, replayed, score, slow_replay
@@ -62,10 +63,26 @@ def test_after_its_repair_it_is_no_problem_any_more() -> None:
     assert [f.severity for f in diagnosis.findings] == ["problem"]
     treatment = diagnosis.repair()
     assert treatment is not None
+    assert treatment.cured == ["catastrophic_forgetting"]
     assert "catastrophic_forgetting is gone" in treatment.grounds[0]
     replay(exp)
     assert replayed(Facts(exp)) == pytest.approx(0.2, abs=0.01)
     assert seen(exp, RULE, train=True).problems == []
+
+
+def test_it_is_cured_only_where_the_old_task_is_done_as_before() -> None:
+    model, old, new = halves_of_the_classes()
+    exp = experiment(model, new, declared={"old_task": old}, epochs=8)
+    (finding,) = seen(exp, RULE, train=True).findings
+    assert finding.restored is not None
+    twin = duplicate(exp)
+    play(twin, quiet=True)
+    assert finding.restored(exp, twin)[0]
+    whole, said = finding.restored(twin, twin)
+    now = score(twin, old)
+    assert now is not None
+    assert not whole
+    assert said.startswith(f"{now[0]:.1%} of the old task's rows are answered rightly, ")
 
 
 def test_few_old_rows_do_not_excuse_a_lost_task() -> None:

@@ -10,7 +10,7 @@ from tests.doctor.wired import cured, named
 
 from gipi.doctor.experiment import call
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.loss_sign_flipped import RULE, _drives_away, _finding, confirm
+from gipi.doctor.rules.loss_sign_flipped import RULE, _driven, _finding, confirm
 
 
 def focal(o, y):
@@ -79,7 +79,55 @@ def test_numbers_that_are_driven_away_are_named() -> None:
 
     named(experiment(mlp(out=1), regression(), loss=explained), RULE)
     for away in (lambda o, y: -F.smooth_l1_loss(o, y), lambda o, y: torch.exp(-F.mse_loss(o, y))):
-        assert _drives_away(Facts(experiment(mlp(out=1), regression(), loss=away)))
+        assert _driven(Facts(experiment(mlp(out=1), regression(), loss=away)))
+
+
+def gaussian(o, y):
+    mean, log_var = o.split(1, 1) if isinstance(o, torch.Tensor) else o
+    return (0.5 * log_var + 0.5 * (y - mean).square() * (-log_var).exp()).mean()
+
+
+class TwoHeads(torch.nn.Module):
+    """A mean and the logarithm of a variance, as two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(out=2)
+
+    def forward(self, x):
+        return self.body(x).split(1, 1)
+
+
+@pytest.mark.parametrize("net", [lambda: mlp(out=2), TwoHeads])
+def test_a_likelihood_whose_sign_is_turned(net) -> None:
+    torch.manual_seed(0)
+    named(experiment(net(), regression(), loss=lambda o, y: -gaussian(o, y)), RULE)
+    torch.manual_seed(0)
+    assert findings(experiment(net(), regression(), loss=gaussian), RULE) == []
+
+
+def overlap(o, y):
+    p = o.sigmoid()
+    return (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+
+
+def test_a_score_of_zeros_and_ones_that_is_minimised() -> None:
+    rows = [(X, torch.stack([y == k for k in range(3)], 1).float()) for X, y in blobs()]
+    named(experiment(mlp(out=3), rows, loss=overlap), RULE)
+
+    def fine(o, y):
+        return 1 - overlap(o, y)
+
+    def certain(o, y):  # a binary focal loss, written by hand
+        p = torch.where(y > 0, o.sigmoid(), (-o).sigmoid())
+        return -((1 - p).square() * p.clamp_min(1e-7).log()).mean()
+
+    def distance(o, y):  # of pairs that are alike where the target is one
+        return (y * o.square() + (1 - y) * (1 - o).clamp_min(0).square()).mean()
+
+    for loss in (fine, certain, distance):
+        assert findings(experiment(mlp(out=3), rows, loss=loss), RULE) == []
+    named(experiment(mlp(out=3), rows, loss=lambda o, y: -certain(o, y)), RULE)
 
 
 def logarithms(seed: int = 0):
@@ -126,7 +174,7 @@ def test_looking_leaves_the_loss_and_the_generator_as_they_are() -> None:
     assert facts.kind == "numbers"
     calls, state = facts.exp.loss.calls.clone(), torch.get_rng_state()
     finding = _finding("it", confirmed=False)
-    assert _drives_away(facts)
+    assert _driven(facts)
     assert confirm(facts, finding) is not None
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(calls, facts.exp.loss.calls)

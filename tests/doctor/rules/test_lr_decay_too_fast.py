@@ -31,12 +31,19 @@ def test_an_epochs_decay_made_every_step_is_named_before_the_first() -> None:
     diagnosis = seen(exp, RULE)
     first = diagnosis.findings[0]
     assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "before")
+    assert first.advice.startswith("call scheduler.step() once an epoch, not after every batch")
     assert exp.scheduler.state_dict() == before
     assert exp.optimizer.param_groups[0]["lr"] == 3e-3
     treatment = diagnosis.repair()
     assert treatment is not None
     assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
     assert treatment.undo() is exp
+
+
+def test_a_schedule_that_is_too_fast_by_epochs_too_is_to_be_stretched() -> None:
+    exp = scheduled(lambda o: lr_scheduler.ExponentialLR(o, 0.3))
+    (found,) = RULE.before(Facts(exp))
+    assert found.advice.startswith("stretch the schedule over the whole run")
 
 
 @pytest.mark.parametrize(

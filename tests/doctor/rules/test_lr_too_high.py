@@ -9,7 +9,9 @@ import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, problems, regression, seen
 
+from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
+from gipi.doctor.play import play
 from gipi.doctor.rates import best_rate, paper_rates
 from gipi.doctor.rules import lr_too_high
 from gipi.doctor.rules.lr_too_high import RULE, during, from_range
@@ -97,3 +99,20 @@ def test_what_was_left_open_at_the_beginning_is_asked_again(
     first = seen(exp, RULE, train=True).findings[0]
     assert (first.code, first.severity, first.confirmed) == ("lr_too_high", "problem", True)
     assert 0.1 * exp.total_steps + 1 < first.step <= 0.25 * exp.total_steps + 1
+
+
+def test_a_run_that_ends_behind_the_first_steps_of_a_lower_rate_has_too_high_a_one() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=0.02, epochs=10)
+    for lost in (True, False):
+        twin = duplicate(exp)
+        trace = play(twin)
+        assert min(trace.smooth(5)) < 0.3
+        if lost:  # what a step far too long does late in a run
+            with torch.no_grad():
+                for p in twin.model.parameters():
+                    p.copy_(p[torch.randperm(len(p), generator=torch.Generator().manual_seed(1))])
+            trace.losses[-trace.step // 5 :] = [1.5] * (trace.step // 5)
+        facts = Facts(twin, start=Facts(exp))
+        found = [RULE.confirm(facts, f) for f in during(facts, trace)]
+        assert [f.code for f in found if f is not None] == ["lr_too_high"] * lost

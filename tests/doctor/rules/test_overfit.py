@@ -36,6 +36,23 @@ def test_noise_easy_rows_and_dropout_are_healthy() -> None:
     assert seen(alone, RULE, train=True).findings == []
 
 
+def test_a_stumble_of_both_losses_is_nothing_learned_by_heart() -> None:
+    exp = experiment(mlp(), blobs(300))
+
+    def judged(train: list[float]) -> list[str]:
+        trace = Trace(60, 10, losses=[0.1] * 60, start={"val": 1.4})
+        trace.epochs = [
+            {"epoch": i, "step": 10 * i, "val": val, "train_eval": seen_, "val_parts": [val] * 10,
+             "val_right": 1.0 - val / 2}
+            for i, (val, seen_) in enumerate(zip([0.9, 0.1, 0.11, 0.8, 0.12, 0.13], train,
+                                                 strict=True), 1)
+        ]  # fmt: skip
+        return [f.code for f in during(Facts(exp), trace)]
+
+    assert judged([0.9, 0.08, 0.07, 0.8, 0.09, 0.05]) == []
+    assert judged([0.9, 0.08, 0.07, 0.06, 0.05, 0.04]) == ["overfit"]
+
+
 def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
     (X, y), (V, v) = blobs(300)
     exp = experiment(mlp(), ((X, y), (V[:50], v[:50])))

@@ -7,7 +7,9 @@ from tests.doctor.patients import blobs, experiment, halves, seen
 from tests.doctor.rules.test_vanishing_gradient import deep
 from torch import nn
 
-from gipi.doctor.rules.saturated_activation import RULE
+from gipi.doctor.facts import Facts
+from gipi.doctor.late import KEY
+from gipi.doctor.rules.saturated_activation import RULE, before, confirm
 
 
 def flat(gain: float) -> nn.Module:
@@ -29,6 +31,15 @@ def test_flat_units_are_named_and_drawn_anew() -> None:
     assert treatment is not None
     assert treatment.after["loss"] < treatment.before["loss"]
     assert treatment.undo() is exp
+
+
+def test_where_nobody_has_begun_to_learn_the_end_of_the_run_decides() -> None:
+    torch.manual_seed(0)
+    exp = experiment(flat(60.0), blobs(apart=1.0), lr=3e-5, epochs=4)  # too slow for both
+    facts = Facts(exp)
+    (suspected,) = before(facts)
+    assert confirm(facts, suspected) is None
+    assert [q.finding.code for q in facts.notes[KEY]] == ["saturated_activation"]
 
 
 def test_tanhs_that_learn_are_left_alone() -> None:

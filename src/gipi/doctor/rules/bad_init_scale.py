@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
+from gipi.doctor.spoken import counted
 from gipi.doctor.tape import NORMS
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     tied = _shared(facts)
     equal = set(same_rows(facts))
     low = NORMED if facts.tape.of(NORMS) else LOW
-    spread = {op.module: op.output for op in reversed(facts.tape.of({"linear", "conv"}))}
+    called = facts.tape.of({"linear", "conv"})
+    spread = {op.module: op.output for op in reversed(called)}
+    if called and facts.first_loss > WORSE * facts.blind_loss > 0:
+        spread.pop(called[-1].module)  # the targets say what its outputs should be, and no norm
     gains: dict[str, float] = {}
     for name, p in facts.exp.model.named_parameters():
         owner = facts.owners.get(name)
@@ -58,7 +63,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     names = tuple(gains)
     yield Finding(
         "bad_init_scale",
-        f"{len(names)} layers begin with weights far from the usual size: '{worst}' "
+        f"{counted(len(names), 'layer', one='begins', more='begin')} with weights far from "
+        f"the usual size: '{worst}' "
         f"{'multiplies' if gains[worst] > 1 else 'shrinks'} what comes in by about "
         f"{gains[worst]:.3g}; the loss before the first step is {facts.first_loss:.4g}",
         "draw weights with a spread of about 1 / sqrt(inputs): layer.reset_parameters()",
@@ -81,10 +87,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     Where the net begins far worse than a blind guess, or says the same of all rows, it stands
     unless they lose.
     """
-    seen = contest(facts, drawn(finding.where))
+    change = finding.repairs[0].change
+    assert change is not None
+    seen = contest(facts, change)
     if seen is None:
         return None
     if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
+        if not seen.begun:
+            leave_open(facts, finding, change)
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 

@@ -12,6 +12,7 @@ from gipi.doctor.deadlock import held_at_zero
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.seeded import seeded
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
     yield Finding(
         "bad_init_symmetric",
-        f"all units of {len(names)} layers ({', '.join(names[:3])}"
+        f"all units of {counted(len(names), 'layer')} ({', '.join(names[:3])}"
         f"{', ...' if len(names) > 3 else ''}) begin with the same weights "
         f"({', '.join(f'{v:g}' for v in values[:3])})"
         + (" and get the same gradient: they stay one unit for ever" if stuck else ""),
@@ -70,8 +71,8 @@ def _held(facts: Facts) -> Iterator[Finding]:
         return
     yield Finding(
         "bad_init_symmetric",
-        f"{len(names)} parameters ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}) "
-        "begin at zero and are multiplied by each other: the gradient of each is zero for ever, "
+        f"{counted(len(names), 'parameter')} ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}) begin at zero and are multiplied by each other: the gradient of each is zero for ever, "
         "whatever the others learn",
         "draw one of them, or all, at random: nn.init.normal_(weight, std=0.1)",
         where=names,
@@ -153,7 +154,7 @@ def drawn(names: Sequence[str]) -> Change:
                     for leaf, p in module.named_parameters():
                         if "weight_hh" in leaf:
                             nn.init.orthogonal_(p)
-        return f"the weights of {len(layers)} layers are drawn at random"
+        return f"the weights of {counted(len(layers), 'layer')} are drawn at random"
 
     return change
 
@@ -170,7 +171,8 @@ def apart(names: Sequence[str]) -> Change:
         with seeded(exp), torch.no_grad():
             for name in matrices:
                 held[name].normal_(0, held[name].shape[-1] ** -0.5)
-        return f"{len(matrices)} matrices of zeros are drawn at random"
+        done = "of zeros {} drawn at random"
+        return counted(len(matrices), "table", one=done.format("is"), more=done.format("are"))
 
     return change
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.finding import Restored
     from gipi.doctor.trace import Trace
 
 POINTS = 0.05
@@ -82,7 +83,33 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             Repair("lr / 10", times_lr(0.1), proof="not worse", edit="lr = lr / 10",
                    setting="lr"),
         ),
+        restored=_restored(rows, then),
     )  # fmt: skip
+
+
+def _restored(rows: Any, then: tuple[float, float, bool]) -> Restored:
+    """Return the question whether a treated run does the old task as well as before its start.
+
+    Within `POINTS` or `RISE` and the noise: that some is lost where old rows come again is the
+    price of the new task, but no cure while more than that is.
+    """
+
+    def asked(treated: Experiment, untreated: Experiment) -> tuple[bool, str]:
+        now, sick = score(treated, rows), score(untreated, rows)
+        if now is None or sick is None:
+            return False, "the old task's rows cannot be judged"
+        lost, noise = then[0] - now[0], 2 * math.hypot(then[1], now[1])
+        if then[2]:
+            return lost <= max(POINTS, noise), (
+                f"{now[0]:.1%} of the old task's rows are answered rightly, {sick[0]:.1%} without "
+                f"the change, {then[0]:.1%} before the run"
+            )
+        return lost <= max(RISE * abs(then[0]), noise), (
+            f"the old task's loss is {-now[0]:.4g}, {-sick[0]:.4g} without the change, "
+            f"{-then[0]:.4g} before the run"
+        )
+
+    return asked
 
 
 def replayed(facts: Facts) -> float:

@@ -16,6 +16,7 @@ from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import LAYERS
 from gipi.doctor.rule import Rule
 from gipi.doctor.seeded import seeded
+from gipi.doctor.spoken import place_of
 from gipi.doctor.tape import NORMS, recording
 from gipi.doctor.units import RECTIFIERS
 
@@ -67,7 +68,8 @@ def _suspected(units: Mapping[str, UnitLook], phase: str) -> Iterator[Finding]:
     at_start = phase == "before"
     yield Finding(
         "dead_relu",
-        f"{dead[worst]:.0%} of the units of '{worst}' are 0 on all of {units[worst].rows} rows",
+        f"{dead[worst]:.0%} of the units of {place_of(worst)} are 0 on all of "
+        f"{units[worst].rows} rows",
         "bias 0 and weights drawn anew where they are dead from the start; a lower learning rate "
         "or leaky ReLU where they died",
         where=tuple(dead),

@@ -9,8 +9,10 @@ from torch import nn
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
+from gipi.doctor.spoken import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     named = high or rates
     yield Finding(
         "dropout_too_high",
-        "dropout is " + ", ".join(f"{p:.2g} at '{n}'" for n, p in list(named.items())[:4])
+        "dropout is " + ", ".join(f"{p:.2g} at {place_of(n)}" for n, p in list(named.items())[:4])
         + f": {left:.1%} of the signal passes all places",
         "dropout of 0.1 to 0.3 between hidden layers, 0.5 at most",
         where=tuple(named),
@@ -72,7 +74,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     evidence = {**finding.evidence, "loss_before": begin, "loss_as_is": own, "loss_usual": other}
     if missed < MISSED:
         in_part = missed >= SOME and exp.total_steps > 2 * steps
-        return finding.but(severity="hint", evidence=evidence) if in_part else None
+        if not in_part:
+            return None
+        leave_open(facts, finding.but(evidence=evidence), usual, share=MISSED)
+        return finding.but(severity="hint", evidence=evidence)
     return finding.but(confirmed=True, evidence=evidence)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gipi.doctor.begun import so_far
 from gipi.doctor.experiment import plain_step
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.flow import renewed
@@ -123,7 +124,7 @@ def _finding(
         message,
         "draw the weights so that signals keep their size, and clip the gradient's norm at about "
         f"{clip:.3g}",
-        evidence=evidence,
+        evidence={**evidence, "clip": clip},
         phase="before" if phase == "before" else "steps",
         step=int(evidence.get("step", 0)),
         strength=strength,
@@ -145,7 +146,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             if steps > horizon(first, 0.5, low=60, high=200):
                 return None
             other = "clipped"
-            trial = compared(first, {"own": None, other: repair}, steps=steps)
+            both = {"own": None, other: repair}
+            trial = compared(first, both, steps=steps, own=so_far(facts))
             facts.passes += 2 * steps
     except CannotRepair:
         return finding.but(severity="hint")

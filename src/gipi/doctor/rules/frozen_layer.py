@@ -8,6 +8,7 @@ from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.reach import matter
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ def unfreeze(names: Sequence[str]) -> Change:
             if name in names:
                 p.requires_grad = True
         join(exp, names)
-        return f"{len(names)} parameters learn, from {names[0]} on"
+        return f"{counted(len(names), 'parameter', one='learns', more='learn')}, from {names[0]} on"
 
     return change
 

@@ -13,6 +13,7 @@ from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.reach import unreached
 from gipi.doctor.rewire import Edited, KeepGraph
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     alone = len(names) == len(trained)
     found = Finding(
         "graph_detached",
-        f"the loss depends on {len(names)} parameters that no gradient reaches "
+        f"the loss depends on {counted(len(names), 'parameter')} that no gradient reaches "
         f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): between them and the loss "
         f"the graph is cut{at if places else ''}",
         "take detach(), no_grad(), .data, .item() and numpy out of the way from them to the loss",
@@ -62,6 +63,8 @@ def _thrown_away(facts: Facts) -> Iterator[Finding]:
     if loop is None or len(moves) < 2 or loop.backwards < loop.steps:
         return
     steered = [n for n, p in facts.exp.model.named_parameters() if id(p) in facts.in_optimizer]
+    if not steered:
+        return  # an optimizer of another model sees no gradient of this one in any order of calls
     given = [[g for n in steered if (g := m.grads.get(n)) is not None] for m in moves]
     if any(bool(g.any()) for grads in given for g in grads):
         return

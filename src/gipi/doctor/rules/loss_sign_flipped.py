@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from gipi.doctor.experiment import call
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
-from gipi.doctor.seeded import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,8 @@ STEPS = 20
 WORSE, OPPOSED, OPPOSITE = 0.2, 0.3, -0.5
 """Nats by which the truth must have become less likely after `STEPS`, of numbers the fall of their
 correlation with the targets, and the correlation below which any fall is enough."""
+SURE, PARTS = 10.0, 4
+"""Log-odds of an answer that is sure; columns of outputs that are asked whether they are driven."""
 WAYS, FAR = 3, (0.1, 1.0, 10.0)
 """Random directions away from the targets, and deviations of the targets gone along each."""
 
@@ -47,7 +49,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             yield _finding(" and ".join(turned), confirmed=True)
     elif _prefers_wrong(facts):
         yield _finding("the loss falls where the true class becomes less likely", confirmed=False)
-    elif _drives_away(facts):
+    elif _driven(facts) is not None:
         yield _finding("the loss falls where outputs leave what they shall be", confirmed=False)
 
 
@@ -118,42 +120,122 @@ def _prefers_wrong(facts: Facts) -> bool:
     return True
 
 
-def _drives_away(facts: Facts) -> bool:
+def _driven(facts: Facts) -> Place | None:
+    """Return what a loss of numbers drives away from the targets; None where there is no such."""
+    if facts.kind not in ("numbers", "reconstruct", "binary", "multilabel"):
+        return None
+    y = facts.batch[1]
+    if not isinstance(y, Tensor) or y.numel() < 2 or not bool(y.isfinite().all()):
+        return None
+    try:
+        for place in _places(facts.outputs, y):
+            if _drives_away(facts, place) or (_odds(facts, place) and _prefers_other(facts, place)):
+                return place
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return None
+    return None
+
+
+def _drives_away(facts: Facts, place: Place) -> bool:
     """Whether a loss of numbers rises all the way to the target, and is highest there.
 
     A loss may well rise on the way and be right: outputs may be logarithms, rates, precisions,
     energies, which are large where the target is small. Nothing singles out the target itself then.
     An error whose sign is turned is highest where there is none: it falls from there on all ways.
     """
-    said, y = facts.outputs, facts.batch[1]
-    if facts.kind not in ("numbers", "reconstruct") or not isinstance(said, Tensor):
-        return False
-    if said.shape != y.shape or y.numel() < 2 or not bool(y.isfinite().all()):
-        return False
+    y, now = facts.batch[1].reshape(place.now.shape), place.now
     generator = torch.Generator().manual_seed(0)
-    random = [torch.randn(said.shape, generator=generator).to(said) for _ in range(1 + WAYS)]
+    random = [torch.randn(now.shape, generator=generator).to(now) for _ in range(1 + WAYS)]
     spread = y.std()
-    try:
-        for start in (said, y.mean() + spread * random[0]):
-            path = [_loss(facts, start + s * (y - start)) for s in (0, 0.5, 1)]
-            if not path[0] < path[1] < path[2]:
-                return False
-        there = _loss(facts, y)
-        return all(_loss(facts, y + s * far * spread * way) < there
-                   for way in random[1:] for far in FAR for s in (-1, 1))  # fmt: skip
-    except (RuntimeError, ValueError, IndexError, TypeError):
+    for start in (now, y.mean() + spread * random[0]):
+        path = [_loss(facts, place.put(start + s * (y - start))) for s in (0, 0.5, 1)]
+        if not path[0] < path[1] < path[2]:
+            return False
+    there = _loss(facts, place.put(y))
+    return all(_loss(facts, place.put(y + s * far * spread * way)) < there
+               for way in random[1:] for far in FAR for s in (-1, 1))  # fmt: skip
+
+
+def _odds(facts: Facts, place: Place) -> bool:
+    """Whether outputs are taken for log-odds of targets that are zeros and ones.
+
+    A sigmoid in the loss says which side is a yes; a distance may rightly be large where the
+    target is zero.
+    """
+    y, tape = facts.batch[1], facts.loss_tape
+    if tape is None or not tape.of({"sigmoid", "logsigmoid"}):
         return False
+    values = set(torch.unique(y).tolist())
+    return values == {0.0, 1.0} and float(place.now.min()) < 0 < float(place.now.max())
 
 
-def _loss(facts: Facts, said: Tensor) -> float:
+def _prefers_other(facts: Facts, place: Place) -> bool:
+    """Whether the loss rises with the log-odds of what is true, wherever outputs are."""
+    push = (2 * facts.batch[1] - 1).reshape(place.now.shape).to(place.now)
+    generator = torch.Generator().manual_seed(0)
+    for start in (place.now, torch.randn(place.now.shape, generator=generator).to(push)):
+        path = [_loss(facts, place.put(start + s * push)) for s in (-SURE, -1, 0, 1, SURE)]
+        if not all(a < b for a, b in itertools.pairwise(path)):
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of the outputs that may stand for the targets.
+
+    key  its number where outputs are several, or the index of its columns; None: all there is
+    """
+
+    said: Any
+    key: int | tuple[slice, slice] | None = None
+
+    def of(self, said: Any) -> Tensor:
+        """Return this part of any outputs."""
+        part: Tensor = said if self.key is None else said[self.key]
+        return part.detach()
+
+    @property
+    def now(self) -> Tensor:
+        """This part of the outputs as they are."""
+        return self.of(self.said)
+
+    def put(self, part: Tensor) -> Any:
+        """Return the outputs with another part in its place."""
+        if self.key is None:
+            return part
+        if isinstance(self.key, int):
+            return type(self.said)([*self.said[: self.key], part, *self.said[self.key + 1 :]])
+        said = self.said.clone()
+        said[self.key] = part
+        return said
+
+
+def _places(said: Any, y: Tensor) -> list[Place]:
+    """Return the parts of outputs that may stand for the targets."""
+    if type(said) in (tuple, list):
+        return [Place(said, n) for n, part in enumerate(said)
+                if isinstance(part, Tensor) and part.shape == y.shape]  # fmt: skip
+    if not isinstance(said, Tensor):
+        return []
+    if said.shape == y.shape:
+        return [Place(said)]
+    wide = y.numel() // len(y)
+    if said.ndim != 2 or y.ndim > 2 or len(said) != len(y) or said.shape[1] % wide:
+        return []
+    starts = range(0, said.shape[1], wide)[:PARTS]
+    return [Place(said, (slice(None), slice(start, start + wide))) for start in starts]
+
+
+def _loss(facts: Facts, said: Any) -> float:
     """Return the loss of some outputs for the first batch; a loss module stays as it is."""
-    with peeking(facts.exp), seeded(facts.exp), torch.no_grad():
+    with peeking(facts.exp, seed=True), torch.no_grad():
         return float(facts.exp.loss(said, facts.batch[1]))
 
 
 def _said(exp: Experiment, xb: Any) -> Any:
     """Return the outputs in training mode, as steps see them, or in the other where that fails."""
-    with peeking(exp), seeded(exp), torch.no_grad():
+    with peeking(exp, seed=True), torch.no_grad():
         exp.model.train()
         try:
             return call(exp.model, xb)
@@ -167,11 +249,14 @@ def _opposed(facts: Facts, finding: Finding) -> Finding | None:
 
     A loss of logarithms, as of counts, may rise on the way to the target, and is learned rightly.
     """
+    place = _driven(facts)
+    if place is None:
+        return None
     xb, yb = facts.batch
     losses, twin = after_steps(facts.exp, STEPS)
     facts.passes += STEPS + 2
     with torch.no_grad():
-        first, after = (_alike(_said(exp, xb), yb) for exp in (facts.exp, twin))
+        first, after = (_alike(place.of(_said(exp, xb)), yb) for exp in (facts.exp, twin))
     if not (after < first - OPPOSED or after < min(first, OPPOSITE)):
         return None
     return finding.but(confirmed=True, evidence={

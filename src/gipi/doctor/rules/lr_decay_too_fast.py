@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Finding, Repair
@@ -36,6 +39,20 @@ MOST = 160
 """Steps of a counter-experiment."""
 NAMED, TRIED = "the schedule was named", "a rate was given back"
 OPEN = "a stretched schedule won at the beginning, but not by enough"
+ONCE = "call scheduler.step() once an epoch, not after every batch"
+LASTS = f"{ONCE}: stepped so, the schedule lasts the whole run"
+MAY_LAST = (
+    f"{ONCE}, where the schedule counts epochs; one that counts batches should fall over the whole "
+    "run, such as half a cosine"
+)
+STRETCH = (
+    "stretch the schedule over the whole run, such as half a cosine; check whether it is meant to "
+    "step once an epoch and not once a batch"
+)
+WAIT = (
+    "let the schedule fall over the whole run, such as half a cosine; where it waits for the loss, "
+    "give it more patience and a smaller threshold"
+)
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -53,8 +70,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         "lr_decay_too_fast",
         f"the schedule falls below {GONE:.0%} of its highest rate ({top:.3g}) at step {gone} of "
         f"{total}; its mean is {area:.1%} of it",
-        "stretch the schedule over the whole run, such as half a cosine; check whether it is meant "
-        "to step once an epoch and not once a batch",
+        LASTS if _fits_epochs(facts.exp) else STRETCH,
         evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
                   "rates": rates[:: max(1, total // 32)]},
         strength=AREA / area,
@@ -87,12 +103,13 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         steps = min(MOST, total - gone)
         if not known or trace.done < 1 or steps < LONGER * tried:
             return
+    often = _often(trace.rates[: gone + 1], start.exp.steps_per_epoch)
     yield Finding(
         "lr_decay_too_fast",
         f"the learning rate fell below {GONE:.0%} of its highest ({top:.3g}) at step {gone} of "
-        f"{total} and stayed there; the loss has stood at {trace.recent:.4g} since",
-        "let the schedule fall over the whole run, such as half a cosine; where it waits for the "
-        "loss, give it more patience and a smaller threshold",
+        f"{total} and stayed there; the loss has stood at {trace.recent:.4g} since"
+        + (": the schedule is stepped many times an epoch" if often else ""),
+        MAY_LAST if often else WAIT,
         evidence={"highest": top, "area": area, "gone_at": gone, "steps": total,
                   "tried": steps, "first_loss": trace.scale,
                   "rates": trace.rates[:: max(1, trace.step // 32)]},
@@ -103,6 +120,23 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             Repair("no schedule", constant(top), edit=f"lr={top:.3g} and no scheduler"),
         ),
     )  # fmt: skip
+
+
+def _fits_epochs(exp: Experiment) -> bool:
+    """Whether a schedule of batches would last the run if it were stepped once an epoch."""
+    if exp.scheduler_every != "step":
+        return False
+    rates = paper_rates(replace(exp, scheduler_every="epoch"))
+    if not rates or max(rates) <= 0:
+        return False
+    return sum(rates) / len(rates) / max(rates) >= AREA and rates[-1] < max(rates)
+
+
+def _often(rates: list[float], per_epoch: int) -> bool:
+    """Whether a rate fell more often than once an epoch until it was gone."""
+    falls = [i for i in range(1, len(rates)) if rates[i] < rates[i - 1]]
+    gaps = [after - before for before, after in pairwise([0, *falls])]
+    return bool(gaps) and 2 * median(gaps) <= per_epoch
 
 
 def _repairs(top: float, total: int) -> tuple[Repair, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.heldback import held_back
-from gipi.doctor.probes import accuracy_on, compared
+from gipi.doctor.probes import accuracy_on, after_steps, compared
 from gipi.doctor.proof import compare
 from gipi.doctor.rates import lr_trial, paper_rates, times_lr
 from gipi.doctor.rule import Rule
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gipi.doctor.facts import Facts
+    from gipi.doctor.probes import Trial
     from gipi.doctor.trace import Trace
 
 REACH = 0.5
@@ -28,6 +29,10 @@ TARGETS = (3e-3, 1e-2, 3e-2)
 """Update over weight of the rates that are tried instead."""
 SHARE = 0.125
 """Share of the run that a trial takes at first."""
+LEAST, MOST = 30, 150
+"""Steps of a trial."""
+OF_LEFT = 0.3
+"""Of the passes that are left, what trials take at most: other rules have questions as well."""
 STUCK, LAST = 0.95, 0.6
 VISIBLE = 5e-4
 ENOUGH, TIRED = 20, 1e-4
@@ -90,20 +95,27 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     it must do so on rows that it did not see: of val, or of batches that are held back.
     """
     exp = (facts.start or facts).exp
+    watched = facts.start is not None and facts.start.loop is not None
     part = max(SHARE, float(finding.evidence["done"]))  # what has stood still so long needs time
-    steps = max(30, min(150, round(part * exp.total_steps)))
-    whole_run = max(1.0, finding.evidence.get("further", 1) * exp.total_steps / steps)
-    ratio = float(finding.evidence["update_ratio"])
-    factors = [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
+    wanted = max(LEAST, min(MOST, round(part * exp.total_steps)))
+    may_cost = OF_LEFT * (facts.allowed - facts.passes)
+    lengths = range(wanted, LEAST, -1)
+    fits = (n for n in lengths if n * _trainings(facts, finding, n) <= may_cost)
+    steps = next(fits, LEAST)
+    whole_run, factors = _factors(facts, finding, steps)
     if not factors:
         return None
-    trial = lr_trial(facts, (whole_run, *factors), steps=steps)
+    trial = lr_trial(facts, (whole_run, *factors), steps=steps, itself=False)
     best = trial.best(*factors)
     facts.notes[TRIED] = facts.notes.get(TRIED, 0) + 1
-    if trial.missed(whole_run, best) < MISSED or not trial.sure(whole_run, best):
+    first = [trial.begin, trial.firsts[best], float(finding.evidence["first_loss"])]
+    begin = min((loss for loss in first if math.isfinite(loss)), default=math.nan)
+    missed = trial.missed(whole_run, best, begin=begin)
+    if missed < MISSED or not trial.sure(whole_run, best):
         return None
-    watched = facts.start is not None and facts.start.loop is not None
-    slow, fast = trial.twins[whole_run], trial.twins[best]
+    slow, fast = trial.twins.get(whole_run), trial.twins[best]
+    if slow is None:
+        slow = after_steps(exp, steps)[1]
     if watched and exp.val is None:
         exp = held_back(exp)
         held = compared(exp, {f: times_lr(f) for f in (whole_run, best)}, steps=steps)
@@ -117,16 +129,53 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         gain = accuracy_on(fast, *rows) - accuracy_on(slow, *rows)
         if math.isfinite(gain) and gain < CLEARER:
             return None
+        if math.isnan(gain) and exp.val is not None:
+            higher = [f for f in factors if trial.missed(whole_run, f, begin=begin) >= MISSED
+                      and trial.sure(whole_run, f)]  # fmt: skip
+            if not _wins(facts, trial, whole_run, higher, steps):
+                return None
     order = sorted(factors, key=trial.end)[:2]
     lr = float(finding.evidence["lr"])
     return finding.but(
         severity="hint" if watched and exp.val is None else finding.severity,
         confirmed=not watched or exp.val is not None,
-        evidence={**finding.evidence, "loss_as_is": trial.end(whole_run),
+        evidence={**finding.evidence, "loss_as_is": trial.end(whole_run), "missed": missed,
                   "loss_at": {f"lr x {f:.3g}": trial.end(f) for f in factors}},
         repairs=(*[Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr={lr * f:.2g}", setting="lr")
                    for f in order], *finding.repairs),
     )  # fmt: skip
+
+
+def _wins(facts: Facts, trial: Trial, slow: float, higher: list[float], steps: int) -> bool:
+    """Whether one of the higher rates gets lower on rows that it did not see, too.
+
+    After half of the steps, where not after all: it may know few rows by heart by then.
+    """
+    own = trial.twins[slow]
+    if any(compare(own, trial.twins[f]).holds("better") for f in higher):
+        return True
+    sooner = lr_trial(facts, higher, steps=steps // 2, itself=False)
+    return any(compare(own, sooner.twins[f]).holds("better") for f in higher)
+
+
+def cost(facts: Facts, finding: Finding) -> int:
+    """Return the passes of the shortest `confirm`; a longer one takes a share of what is left."""
+    return LEAST * _trainings(facts, finding, LEAST)
+
+
+def _trainings(facts: Facts, finding: Finding, steps: int) -> int:
+    """Return how many trainings of so many steps are needed, those on held-back rows among them."""
+    start = facts.start
+    again = start is not None and start.loop is not None and start.exp.val is None
+    return 1 + len(_factors(facts, finding, steps)[1]) + 2 * again
+
+
+def _factors(facts: Facts, finding: Finding, steps: int) -> tuple[float, list[float]]:
+    """Return by how much the rate is multiplied to stand for the whole run, and to be higher."""
+    total = (facts.start or facts).exp.total_steps
+    whole_run = max(1.0, finding.evidence.get("further", 1) * total / steps)
+    ratio = float(finding.evidence["update_ratio"])
+    return whole_run, [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
 
 
 RULE = Rule(
@@ -139,6 +188,7 @@ RULE = Rule(
     source="Smith 2017, arXiv:1506.01186; Bengio 2012, arXiv:1206.5533, section 3.1.1",
     during=during,
     confirm=confirm,
-    passes=120,
+    passes=(1 + len(TARGETS)) * LEAST,
+    cost=cost,
     causes=("underfit", "plateau"),
 )

@@ -11,6 +11,7 @@ from gipi.doctor.contest import contest
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import Rule
+from gipi.doctor.spoken import counted
 from gipi.doctor.tape import VIEWS
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _told(pairs: list[tuple[Op, Op]]) -> list[str]:
 
 def _message(pairs: list[tuple[Op, Op]]) -> str:
     return (
-        f"{len(pairs)} layers take the output of a linear layer as it is ("
+        f"{counted(len(pairs), 'layer', one='takes', more='take')} the output of a linear layer as "
+        "it is ("
         f"{', '.join(_told(pairs)[:3])}): two linear layers in a row are one"
     )
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import at_every_place, by_place, has_attention, padding_of, sequence_of
@@ -50,13 +51,16 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with positions; a hint where they do not help, nothing for sets of vectors."""
+    begun = False
     for adam in (False, True):
         seen = contest(facts, add_positions, adam=adam, steps=STEPS if adam else None)
         if seen is not None and seen.wins(0.93):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
-    if isinstance(facts.few, Tensor) and facts.few.is_floating_point():
-        return None
-    return finding.but(severity="hint")
+        begun = begun or seen is None or seen.begun
+    words = not (isinstance(facts.few, Tensor) and facts.few.is_floating_point())
+    if words or not begun:
+        leave_open(facts, finding, add_positions)
+    return finding.but(severity="hint") if words else None
 
 
 def _same_everywhere(facts: Facts, x: Tensor) -> bool:

@@ -40,7 +40,7 @@ HIGHER = 0.3
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where mean losses of stretches swing by a tenth of all progress."""
-    momentum = _momentum(facts.exp)
+    momentum = momentum_of(facts.exp)
     if _carries(facts, trace):
         yield _carried(facts, trace)
         return
@@ -101,7 +101,7 @@ def _carries(facts: Facts, trace: Trace) -> bool:
 
     Such waves are as long as the momentum's memory: means of epochs may not show one whole.
     """
-    momentum = _momentum(facts.exp)
+    momentum = momentum_of(facts.exp)
     if momentum < HEAVY or not 0.25 <= trace.done < 1 or trace.broken is not None:
         return False
     long = 1 / max(1 - momentum, 1e-6) > CARRIES * trace.planned
@@ -109,7 +109,7 @@ def _carries(facts: Facts, trace: Trace) -> bool:
 
 
 def _carried(facts: Facts, trace: Trace) -> Finding:
-    momentum = _momentum(facts.exp)
+    momentum = momentum_of(facts.exp)
     memory = 1 / max(1 - momentum, 1e-6)
     return Finding(
         "oscillating_loss",
@@ -152,7 +152,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     return finding.but(confirmed=True, evidence={**finding.evidence, "loss_at": trial.ends})
 
 
-def _momentum(exp: Experiment) -> float:
+def momentum_of(exp: Experiment) -> float:
+    """Return the momentum of an experiment's optimizer, or its first beta; 0 for none."""
     group = exp.optimizer.param_groups[0]
     betas = group.get("betas")
     return float(betas[0] if betas else group.get("momentum", 0.0) or 0.0)
@@ -160,7 +161,7 @@ def _momentum(exp: Experiment) -> float:
 
 def usual_momentum(exp: Experiment) -> str:
     """Set momentum, or the first beta, to 0.9."""
-    old = _momentum(exp)
+    old = momentum_of(exp)
     for group in exp.optimizer.param_groups:
         if "betas" in group:
             group["betas"] = (0.9, *group["betas"][1:])

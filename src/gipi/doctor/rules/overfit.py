@@ -48,7 +48,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if len(rows) <= CHECKS or trace.done < LAST:
         return
     best = min(rows, key=lambda r: r["val"])
-    after = [r for r in rows if r["step"] > best["step"]]
+    if rows[-1]["train_eval"] >= best["train_eval"]:
+        return
+    # Where training rows got worse as well a run stumbled: nothing was learned by heart there.
+    after = [r for r in rows if r["step"] > best["step"] and r["train_eval"] < best["train_eval"]]
     if len(after) < CHECKS:
         return
     last = sum(r["val"] for r in after[-CHECKS:]) / CHECKS
@@ -59,8 +62,6 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     fell = abs(trace.start.get("val", trace.scale) - best["val"])
     of_fall = OF_FALL / 2 if by_heart else OF_FALL
     if rise < max(edge * low, OF_SCALE * scale, of_fall * fell):
-        return
-    if after[-1]["train_eval"] >= best["train_eval"]:
         return
     if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + edge / 2 * low:
         return

@@ -11,6 +11,7 @@ from torch import Tensor
 from gipi.doctor.contest import contest
 from gipi.doctor.experiment import tensors
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import (
     Padding,
@@ -127,11 +128,15 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little on rows without their padding; the finding stands where that is better."""
     change = finding.repairs[-1].change
     assert change is not None
+    begun = False
     for adam in (False, True):
         seen = contest(facts, change, adam=adam)
         if seen is not None and seen.wins(KNOWN if finding.evidence["known"] else WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+        begun = begun or seen is None or seen.begun
     told = bool(facts.exp.declared.get("tokens"))
+    if told or not begun:
+        leave_open(facts, finding, change)
     return finding.but(severity="hint") if told else None
 
 

@@ -11,6 +11,7 @@ from gipi.doctor.knowledge import PASSES, judged_still, matrices
 from gipi.doctor.reach import matter
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.frozen_layer import join
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,9 +54,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     if listed:
         yield Finding(
             "params_not_in_optimizer",
-            f"the forward pass uses {len(listed)} weights that the model does not know as its own "
-            f"({', '.join(str(tuple(p.shape)) for p in listed[:3])}): layers in a plain list or "
-            "dict are not in model.parameters(), and neither trained nor saved",
+            f"the forward pass uses {counted(len(listed), 'weight')} that the model does not know "
+            f"as its own ({', '.join(str(tuple(p.shape)) for p in listed[:3])}): layers in a plain "
+            "list or dict are not in model.parameters(), and neither trained nor saved",
             "keep layers in nn.ModuleList or nn.ModuleDict",
             evidence={"shapes": [list(p.shape) for p in listed[:16]]},
             confirmed=True,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gipi.doctor.contest import BEGUN
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units, renewed
+from gipi.doctor.late import leave_open
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
 
@@ -64,9 +66,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     except CannotRepair:
         return None
     own, new = trial.end("own"), trial.end("renewed")
-    if not math.isfinite(new) or not trial.sure("own", "renewed"):
+    if not math.isfinite(new):
         return None
-    if trial.missed("own", "renewed") < MISSED:
+    if not trial.sure("own", "renewed") or trial.missed("own", "renewed") < MISSED:
+        if finding.phase == "before" and min(own, new) > BEGUN * facts.yardstick:
+            leave_open(facts, finding, renew, share=MISSED)
         return None
     return finding.but(
         confirmed=True, evidence={**finding.evidence, "loss_as_is": own, "loss_renewed": new}

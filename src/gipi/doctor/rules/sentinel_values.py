@@ -13,6 +13,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.gaps import NEAR, Fill, add_marks
 from gipi.doctor.named import called
+from gipi.doctor.order import quantiles
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import columns
 from gipi.doctor.tape import WEIGHTED, taped
@@ -137,10 +138,10 @@ def _with_a_value_apart(flat: Tensor) -> list[int]:
         columns_ = often.nonzero().flatten()
         if not len(columns_):
             continue
-        others = torch.where(there | ~finite, torch.nan, x)[:, columns_]
+        others = torch.where(there | ~finite, torch.nan, x).T[columns_].contiguous()
         at = torch.tensor([0.005, 0.25, 0.75, 0.995], dtype=x.dtype)
-        low, q1, q3, high = torch.nanquantile(others, at, dim=0)
-        gap = torch.where(others.isnan(), torch.inf, others).amin(0) - value[columns_]
+        low, q1, q3, high = quantiles(others, at)
+        gap = torch.where(others.isnan(), torch.inf, others).amin(1) - value[columns_]
         wide = (gap >= LENIENT * 0.5 * (high - low)) & (gap >= LENIENT * 0.6 * GAP * (q3 - q1))
         apart[columns_[wide]] = True
     return [int(j) for j in apart.nonzero().flatten()]

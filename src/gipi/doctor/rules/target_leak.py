@@ -14,6 +14,7 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.named import called
+from gipi.doctor.order import ascending
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import cpu, sheet
@@ -157,7 +158,7 @@ def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
 
 def _marks(x_nd: Tensor, classes: int) -> Tensor:
     """Whether a column holds no more different values than there are classes: (d,)."""
-    return (x_nd.sort(0).values.diff(dim=0) != 0).sum(0) < classes
+    return (ascending(x_nd.T.contiguous()).diff(dim=1) != 0).sum(1) < classes
 
 
 def _table(facts: Facts) -> tuple[Tensor, tuple[int, ...]] | None:
@@ -248,7 +249,7 @@ def _squared(x_nd: Tensor, Y_nk: Tensor) -> Tensor:
 def _ranks(x_nd: Tensor) -> Tensor:
     """Return the rank of every row in each column, (n, d); equal values share the middle one."""
     first = x_nd.T.contiguous()
-    ordered = first.sort(1).values
+    ordered = ascending(first)
     low = torch.searchsorted(ordered, first)
     high = torch.searchsorted(ordered, first, right=True)
     return ((low + high) / 2).double().T

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
+from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.kept import share_kept, told_by_kept
+from gipi.doctor.play import play
 from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
 
@@ -25,6 +28,11 @@ KEPT = 0.5
 """Share of the weights above which a net is mostly what it was before the run."""
 FLAT = 0.03
 """Fall of the loss over the last quarter of the steps, as a share of the first, that is nothing."""
+FALLS = 2.0
+"""Standard errors of that fall from which on a loop that may go on is still learning."""
+MORE, CLOSED = 160, 1 / 3
+"""Steps by which such a loop is gone on with, at most as many as it took; and the share of what is
+missing that they must bring where steps were all it lacked."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -56,7 +64,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # A net that learned something else before begins far above a loss that means nothing is known.
     high = min(abs(trace.scale), first.yardstick or math.inf)
     falling = falls > FLAT * high
-    if trace.done < 1 and falling:
+    if (trace.done < 1 and falling) or (trace.open and (falling or _falls(trace))):
         return
     now = reached(facts.exp, first)
     margin = EXPLAINED if first.kind in ("numbers", "reconstruct") else ACCURACY
@@ -73,7 +81,35 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # is not too small, and stands where its planned end has found it.
     late = facts.exp.transform is not None and falling
     told = _of_kept(told, found, now, facts) if share_kept(facts) > KEPT else told
+    # How long a watched loop is to go on is not known: it is asked whether steps are all it lacks.
+    told = told.but(confirmed=False) if trace.open else told
     yield told.but(severity="hint") if late else told
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Go on with a watched loop: where that brings it well on its way, steps are all it lacks."""
+    twin = duplicate(facts.exp)
+    play(twin, steps=_more(finding), quiet=True)
+    facts.passes += _more(finding)
+    net, simple = (finding.evidence[k] for k in ("net_on_training_rows", "simple_on_new_rows"))
+    if reached(twin, facts.start or facts) - net > CLOSED * (simple - net):
+        return None
+    return finding.but(confirmed=True)
+
+
+def _more(finding: Finding) -> int:
+    return min(MORE, max(1, finding.step))
+
+
+def _falls(trace: Trace) -> bool:
+    """Whether the mean loss of the last quarter is below that of the one before, beyond noise."""
+    quarter = trace.step // 4
+    parts = [trace.losses[trace.step - 2 * quarter : trace.step - quarter],
+             trace.losses[trace.step - quarter :]]  # fmt: skip
+    if quarter < 2 or not all(map(math.isfinite, parts[0] + parts[1])):
+        return False
+    noise = math.sqrt(sum(variance(part) / len(part) for part in parts))
+    return fmean(parts[0]) - fmean(parts[1]) > FALLS * noise
 
 
 def _of_kept(told: Finding, found: Bar, now: float, facts: Facts) -> Finding:
@@ -187,4 +223,7 @@ RULE = Rule(
     source="Goodfellow, Bengio and Courville 2016, section 5.2; Karpathy 2019 (a recipe)",
     before=before,
     during=during,
+    confirm=confirm,
+    passes=MORE,
+    cost=lambda _, finding: _more(finding),
 )

@@ -10,6 +10,7 @@ from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.knowledge import matrices
 from gipi.doctor.reach import unreached
 from gipi.doctor.rule import EXACT, Rule
+from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,8 +31,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     sure = bool(matrices(facts, names)) and facts.exp.step is None
     yield Finding(
         "unused_parameters",
-        f"{len(names)} parameters ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; "
-        f"{count} numbers) are never used: the loss is the same whatever they hold",
+        f"{counted(len(names), 'parameter')} ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}; "
+        f"{count} numbers) {'is' if len(names) == 1 else 'are'} never used: the loss is the "
+        f"same whatever {'it holds' if len(names) == 1 else 'they hold'}",
         "call the layer in forward, or delete it",
         severity="problem" if sure else "hint",
         where=tuple(names),

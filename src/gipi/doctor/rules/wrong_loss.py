@@ -17,6 +17,7 @@ from gipi.doctor.probes import after_steps
 from gipi.doctor.rewire import Log, replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.double_softmax import are_probabilities
+from gipi.doctor.spoken import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,7 +238,7 @@ def as_classes(module: str, count: int) -> Change:
         replace_module(exp.model, module, by=new.to(old.weight))
         renewed_optimizer(exp)
         exp.loss = _cross_entropy
-        return f"'{module}' has {count} outputs, and the loss is cross-entropy"
+        return f"{place_of(module)} has {count} outputs, and the loss is cross-entropy"
 
     return change
 

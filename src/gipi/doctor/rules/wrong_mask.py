@@ -12,7 +12,6 @@ from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.rewire import Edited, OtherPads, OtherSense
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
-from gipi.doctor.seeded import seeded
 from gipi.doctor.sequences import Padding, Seen, asks_for_next, attentions, padding_of, sequence_of
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def made_right(pad: int) -> Change:
 
     def change(exp: Experiment) -> str:
         twin = Edited(exp.model, OtherPads(pad))
-        with peeking(exp), seeded(exp), torch.no_grad():
+        with peeking(exp, seed=True), torch.no_grad():
             x = next(batches(exp, 0))[0]
             exp.model.eval()
             try:

@@ -1,0 +1,78 @@
+"""A question that a short training left open is answered by the end of the run, and only then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.doctor.patients import blobs, experiment, mlp
+
+from gipi.doctor.copies import duplicate
+from gipi.doctor.experiment import Experiment
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import Finding
+from gipi.doctor.late import leave_open, settled
+from gipi.doctor.play import play
+from gipi.doctor.rates import times_lr
+from gipi.doctor.trace import Trace
+
+ASKED = Finding("padding", "it is read", "mask it")
+HINT = ASKED.but(severity="hint")
+
+
+FASTER = times_lr(1e4)
+
+
+def ended(lr: float, change=FASTER, **asked) -> tuple[Facts, Experiment, Trace]:
+    """Return a run that was trained to its end with a question open."""
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=lr, epochs=4)
+    start, twin = Facts(exp), duplicate(exp)
+    leave_open(start, ASKED, change, **asked)
+    return start, twin, play(twin, quiet=True)
+
+
+def test_who_learns_what_the_run_did_not_is_a_problem_and_stands_once() -> None:
+    start, twin, trace = ended(1e-6)
+    (told,) = settled(start, twin, trace, [HINT])
+    assert (told.code, told.severity, told.confirmed) == ("padding", "problem", True)
+    assert told.evidence["loss_changed_at_the_end"] < 0.5 * told.evidence["loss_at_the_end"]
+    assert f"after {trace.step} steps" in told.message
+
+
+def test_a_change_that_does_not_help_takes_the_hint_back() -> None:
+    start, twin, trace = ended(1e-6, times_lr(0.5))
+    other = Finding("plateau", "it stands", "move", severity="hint", phase="steps")
+    assert settled(start, twin, trace, [HINT, other]) == [other]
+
+
+def test_one_that_helps_too_little_leaves_things_as_they_are() -> None:
+    start, twin, trace = ended(1e-6, share=2.0)
+    assert settled(start, twin, trace, [HINT]) == [HINT]
+
+
+def test_a_run_that_has_learned_nearly_all_is_not_trained_again() -> None:
+    start, twin, trace = ended(0.03)
+    start.notes["questions left open"][0] = replace(
+        start.notes["questions left open"][0], change=lambda _: pytest.fail("it was trained")
+    )
+    before = start.passes
+    assert settled(start, twin, trace, [HINT]) == []
+    assert start.passes - before < 5
+
+
+@pytest.mark.parametrize("code", ["dead_relu", "underfit"])
+def test_what_explains_the_run_comes_first_and_a_symptom_explains_nothing(code) -> None:
+    start, twin, trace = ended(1e-6)
+    sure = Finding(code, "so it is", "mend it", confirmed=True, phase="epoch")
+    found = settled(start, twin, trace, [HINT, sure])
+    assert found[0].severity == ("hint" if code == "dead_relu" else "problem")
+
+
+def test_where_nothing_is_open_nothing_is_done() -> None:
+    start, twin, trace = ended(1e-6)
+    start.notes.clear()
+    passes = start.passes
+    assert settled(start, twin, trace, [HINT]) == [HINT]
+    assert start.passes == passes
