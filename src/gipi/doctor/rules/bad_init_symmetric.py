@@ -72,8 +72,8 @@ def _held(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "bad_init_symmetric",
         f"{counted(len(names), 'parameter')} ({', '.join(names[:3])}"
-        f"{', ...' if len(names) > 3 else ''}) begin at zero and are multiplied by each other: the gradient of each is zero for ever, "
-        "whatever the others learn",
+        f"{', ...' if len(names) > 3 else ''}) begin at zero and are multiplied by each other: the "
+        "gradient of each is zero for ever, whatever the others learn",
         "draw one of them, or all, at random: nn.init.normal_(weight, std=0.1)",
         where=names,
         evidence={"layers": len(names), "values": [0.0], "stuck": True},
