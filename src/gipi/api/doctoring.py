@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from gipi.api.run import Run
     from gipi.doctor.experiment import Experiment
+    from gipi.doctor.finding import Finding
     from gipi.tasks import Task
     from gipi.train.prepare import Prepared
 
@@ -101,6 +102,21 @@ def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
     return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
+_NOT_REHEARSED = (
+    f"its first {REHEARSAL_STEPS} steps were not trained again, that would take longer than "
+    f"{COST_SHARE:.0%} of the run: a learning rate that is too high, or a gradient that vanishes "
+    "or explodes, may be missed"
+)
+
+
+def _first_steps(facts: Facts, result: Diagnosis, *, taken: int, allowed: float) -> list[Finding]:
+    """Return what the first steps of a run say of it when they are trained again."""
+    assert result.trace is not None
+    learned = has_learned(result.trace, nothing=facts.yardstick)
+    planned = math.inf if learned else full_steps(taken, facts.exp)
+    return rehearsed(at_full_rate(facts.exp), result, planned=planned, allowed=allowed)
+
+
 @hushed()
 def look_back(
     exp: Experiment, folder: Path, *, task: Task, steps: int
@@ -123,18 +139,12 @@ def look_back(
         rules = tuple(rule for rule in known if rule.code in ROW_CODES)
         now = Facts(live, start=facts)
         found += look_during(now, rules, result.trace, result, allowed=may_cost)
-    sure, left_out = {f.code for f in roots(found)}, []
-    if sure <= {"nan_inf"}:  # what brings a run down shows in its first steps
+    left_out = []
+    if {f.code for f in roots(found)} <= {"nan_inf"}:  # what brings a run down shows at first
         if may_cost < REHEARSAL_STEPS:
-            left_out.append(
-                f"its first {REHEARSAL_STEPS} steps were not trained again, that would take longer "
-                f"than {COST_SHARE:.0%} of the run: a learning rate that is too high, or a "
-                "gradient that vanishes or explodes, may be missed"
-            )
+            left_out.append(_NOT_REHEARSED)
         else:
-            learned = has_learned(result.trace, nothing=facts.yardstick)
-            planned = math.inf if learned else full_steps(last, exp)
-            more = rehearsed(at_full_rate(exp), result, planned=planned, allowed=may_cost)
+            more = _first_steps(facts, result, taken=last, allowed=may_cost)
             codes = {f.code for f in more}
             found = [f for f in found if f.code not in codes] + more
     if result.unlooked:

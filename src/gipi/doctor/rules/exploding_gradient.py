@@ -149,8 +149,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             if steps > horizon(first, 0.5, low=60, high=200):
                 return None
             other = "clipped"
-            both = {"own": None, other: repair}
-            trial = compared(first, both, steps=steps, own=so_far(facts))
+            trial = compared(first, {"own": None, other: repair}, steps=steps, own=so_far(facts))
             facts.passes += 2 * steps
     except CannotRepair:
         return finding.but(severity="hint")
