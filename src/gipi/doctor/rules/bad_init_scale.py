@@ -125,12 +125,16 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with weights of the usual size; the finding stands where they win.
 
     Where the net begins far worse than a blind guess, or says the same of all rows, it stands
-    unless they lose.
+    unless they lose. Layers that are too small only together are left to the end of the run.
     """
     change = finding.repairs[0].change
     assert change is not None
     seen = contest(facts, change)
     if seen is None:
+        return None
+    if "together" in finding.evidence:
+        if seen.wins() or not seen.begun:  # a run may make up for it: its end decides
+            leave_open(facts, finding, change)
         return None
     if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
         if not seen.begun:
