@@ -43,11 +43,12 @@ def _said(facts: Facts, op: Op) -> Tensor | None:
     if op.kind == "rnn":
         return op.output.detach().float() if cell.nonlinearity == "tanh" else None
     at, blocks = CANDIDATE[op.kind]
+    held = dict(cell.named_parameters())
     with torch.no_grad():
-        weight = cell.weight_ih_l0.chunk(blocks)[at]
+        weight = held["weight_ih_l0"].chunk(blocks)[at]
         if not op.inputs or op.inputs[0].shape[-1] != weight.shape[1]:
             return None
         said = op.inputs[0].detach().to(weight) @ weight.T
         if cell.bias:
-            said = said + cell.bias_ih_l0.chunk(blocks)[at]
+            said = said + held["bias_ih_l0"].chunk(blocks)[at]
         return said.tanh().float()

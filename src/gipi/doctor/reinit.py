@@ -13,7 +13,7 @@ from gipi.doctor.seeded import seeded
 from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gipi.doctor.experiment import Experiment
 
@@ -134,7 +134,7 @@ def _recurrent(cell: nn.Module) -> None:
 
 
 def _scaled(
-    exp: Experiment, layers: list[Any], cells: list[nn.Module], last: nn.Module | None, X: Any
+    exp: Experiment, layers: list[Any], cells: Sequence[nn.Module], last: nn.Module | None, X: Any
 ) -> None:
     """Scale every layer in one pass: hooks change its weights and hand on what it now says."""
     done: set[int] = set()
