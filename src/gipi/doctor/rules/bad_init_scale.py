@@ -117,7 +117,7 @@ def _together(facts: Facts, low: float) -> Iterator[Finding]:
         where=tuple(gains),
         evidence={"gain": dict(list(gains.items())[:32]), "together": total, "spread": left},
         strength=EXACT / 2,
-        repairs=_repairs(tuple(gains)),
+        repairs=_repairs(tuple(gains))[:1],  # it is the one that the end of the run is asked of
     )
 
 
