@@ -34,3 +34,10 @@ def test_that_less_was_learned_than_could_be_comes_after_what_says_why() -> None
         "underfit",
     ]
     assert codes(late("underfit", 1.0), late("overfit", 9.0, severity="hint"))[0] == "underfit"
+
+
+def test_what_a_run_made_a_problem_is_no_hint_any_more() -> None:
+    guess = Finding("target_unscaled", "", "", severity="hint")
+    (found,) = ranked([guess, late("target_unscaled", 1.0)], RULES)
+    assert found.severity == "problem"
+    assert codes(guess) == ["target_unscaled"]

@@ -70,3 +70,20 @@ def test_an_error_of_the_user_is_raised_as_it_is() -> None:
     with pytest.raises(GipiError):
         gipi.diagnose(exp)
     assert not torch.is_warn_always_enabled()
+
+
+def test_what_python_says_once_of_a_place_is_said_once() -> None:
+    def place() -> None:
+        warnings.warn("once", stacklevel=1)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            with hushed():
+                place()
+        assert seen == []
+        for _ in range(3):
+            place()
+            with hushed():
+                place()
+        assert len(seen) == 1

@@ -100,3 +100,25 @@ def test_activations_that_are_modules_become_rectifiers_but_the_last() -> None:
     assert [type(m).__name__ for m in net] == ["Linear", "ReLU", "Linear", "Sigmoid"]
     with pytest.raises(CannotRepair):
         rectified(experiment(mlp(), blobs()))
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_input_weights_of_recurrent_layers_are_scaled_only_where_inputs_are_loud(kind) -> None:
+    class Net(nn.Module):
+        def __init__(self, gain: float) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.gain, self.body, self.head = gain, kind(3, 8, batch_first=True), nn.Linear(8, 2)
+
+        def forward(self, x):
+            x = nn.utils.rnn.pack_padded_sequence(self.gain * x, [5] * len(x), batch_first=True)
+            return self.head(nn.utils.rnn.pad_packed_sequence(self.body(x)[0], True)[0][:, -1])
+
+    X = torch.randn(60, 5, 3, generator=torch.Generator().manual_seed(0))
+    sizes = {}
+    for gain in (1.0, 100.0):
+        exp = experiment(Net(gain), [(X, X[:, 0, :2])] * 2)
+        renew(exp)
+        sizes[gain] = float((gain * X @ exp.model.body.weight_ih_l0.T).detach().std())
+    assert sizes[1.0] == pytest.approx((6 / 11) ** 0.5, rel=0.4)
+    assert sizes[100.0] == pytest.approx(1.0, rel=0.1)

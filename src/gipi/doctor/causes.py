@@ -44,11 +44,12 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     never stands before its parent, nor a hint before a hint at what may bring it about. Then
     problems before hints, confirmed before suspected, what says why before `SYMPTOM`, earlier
     phases before later ones, and the stronger before the weaker. What was a problem before the
-    first step is not told again as one of a later phase.
+    first step is not told again as one of a later phase, nor as a hint what a run made a problem.
     """
     given = list(findings)
     first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}
-    found = [f for f in given if f.phase == "before" or f.code not in first]
+    later = {f.code for f in given if f.phase != "before" and f.severity == "problem"} - first
+    found = [f for f in given if f.code not in (later if f.phase == "before" else first)]
     below = descendants(rules)
     sure = {f.code for f in found if f.confirmed and f.severity == "problem"}
     named = [

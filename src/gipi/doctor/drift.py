@@ -40,6 +40,9 @@ DISTINCT, CLOCK, FREE = 0.9, 0.1, -0.35
 """Share of neighbours that differ in a column by which rows are sorted; how far a clock may be off
 an even one, as a share of the whole time; lag correlation of differences of independent numbers
 (-1/2), with room for chance."""
+IRREGULAR = 0.5
+"""Deviation of the steps of a column, in their mean, from which on it hardly is a clock that ticks:
+1 for values that were drawn evenly and sorted, and for events that come at random."""
 COMMON = 4
 """Columns from which on one factor and shift may be told for all of them."""
 BY_CHANCE, MOST_COLUMNS = 5.0, 0.9
@@ -284,7 +287,7 @@ def in_time_order(facts: Facts) -> bool:
     facts = origin(facts)
     if facts.exp.declared.get("time_ordered"):
         return True
-    if _divided_by_value(facts):
+    if divided_by_value(facts) == "unevenly":
         return False
     lens, X = the_lens(facts), first_rows(facts.exp.train, 400)
     if lens is None or not isinstance(X, Tensor) or len(X) < 50:
@@ -295,19 +298,21 @@ def in_time_order(facts: Facts) -> bool:
     return float(lag.topk(min(3, len(lag))).values.mean()) > 0.3
 
 
-def _divided_by_value(facts: Facts) -> bool:
-    """Whether rows stand in the order of a number of their own and were divided there.
+def divided_by_value(facts: Facts) -> str:
+    """Return how rows stand in the order of a number of their own and were divided there, if so.
 
     A column, or the mean of a row, that rises (or falls) through training and lies beyond in
     validation. A clock does so too, but evenly; and what is measured one after the other is alike
     in more than its time. Of rows that only were sorted, the differences of neighbours in any other
-    column have a lag correlation of -1/2, as those of independent numbers.
+    column have a lag correlation of -1/2, as those of independent numbers. "unevenly": it is no
+    clock; "evenly": it may be the time of events that come at random; "": not so.
     """
+    facts = origin(facts)
     X, V = facts.X, facts.val[0] if facts.val is not None else None
     if X is None or not isinstance(V, Tensor) or X.shape[1:] != V.shape[1:]:
-        return False
+        return ""
     if not X.is_floating_point() or X.ndim < 2 or min(len(X), len(V)) < LEAST:
-        return False
+        return ""
     a, b = (Z.detach().flatten(1).cpu().double() for Z in (X, V))
     a, b = (torch.cat([Z, Z.mean(1, keepdim=True)], 1) for Z in (a, b))
     moved = a.diff(dim=0)
@@ -315,14 +320,20 @@ def _divided_by_value(facts: Facts) -> bool:
     falls = (moved <= 0).all(0) & (b.amax(0) <= a.amin(0))
     by = (rises | falls) & ((moved != 0).double().mean(0) > DISTINCT)
     if not bool(by.any()):
-        return False
+        return ""
     at = (a[:, by] - a[0, by]) / (a[-1, by] - a[0, by])
     even = torch.linspace(0, 1, len(a), dtype=at.dtype)[:, None]
     rest = moved[:, ~by & (moved != 0).any(0)]
-    if rest.shape[1] == 0 or bool(((at - even).abs().amax(0) < CLOCK).any()):
-        return False
+    if rest.shape[1] == 0:
+        return ""
     lag = (rest[1:] * rest[:-1]).sum(0) / rest.square().sum(0)
-    return float(lag.topk(min(3, len(lag))).values.mean()) < FREE
+    if float(lag.topk(min(3, len(lag))).values.mean()) >= FREE:
+        return ""
+    clocks = (at - even).abs().amax(0) < CLOCK
+    if not bool(clocks.any()):
+        return "unevenly"
+    steps = at[:, clocks].diff(dim=0)
+    return "evenly" if bool((steps.std(0) > IRREGULAR * steps.mean(0)).all()) else ""
 
 
 def _scale(flat: Tensor) -> Tensor:

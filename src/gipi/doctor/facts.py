@@ -6,7 +6,6 @@ Everything is lazy, and looking leaves the experiment as it was.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
@@ -19,6 +18,7 @@ from torch import Tensor
 from gipi.doctor.closures import can_step
 from gipi.doctor.copies import peeking, untouched
 from gipi.doctor.experiment import batches, call, take_step, tensors, whole
+from gipi.doctor.hushed import hushed
 from gipi.doctor.losses import LossKind, loss_kind
 from gipi.doctor.tape import Tape, heard, taped
 
@@ -190,8 +190,7 @@ class Facts:
     @cached_property
     def loss_tape(self) -> Tape | None:
         """What the loss function calls for the first batch; None where it fails."""
-        with warnings.catch_warnings(), peeking(self.exp), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with hushed(), peeking(self.exp), torch.no_grad():
             try:
                 return heard(self.exp.loss, self.outputs, self.batch[1])
             except (RuntimeError, ValueError, IndexError, TypeError):
@@ -200,8 +199,7 @@ class Facts:
     @cached_property
     def first_loss(self) -> float:
         """The loss of the first batch before any step; NaN where it cannot be computed."""
-        with warnings.catch_warnings(), peeking(self.exp), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with hushed(), peeking(self.exp), torch.no_grad():
             return float(self.exp.loss(self.outputs, self.batch[1]))
 
     @cached_property
@@ -210,8 +208,7 @@ class Facts:
         said = self.outputs
         if not isinstance(said, Tensor):
             return math.nan
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with hushed(), torch.no_grad():
             try:
                 return float(self.exp.loss(torch.zeros_like(said), self.batch[1]))
             except (RuntimeError, ValueError, IndexError, TypeError):

@@ -125,12 +125,13 @@ class Finding:
         step: int | None = None,
         parents: tuple[str, ...] | None = None,
         repairs: tuple[Repair, ...] | None = None,
+        restored: Restored | None = None,
     ) -> Finding:
         """Return the finding with some fields changed; None leaves a field as it is."""
         asked: dict[str, Any] = {
             "severity": severity, "confirmed": confirmed, "message": message, "where": where,
             "rows": rows, "evidence": evidence, "step": step, "parents": parents,
-            "repairs": repairs,
+            "repairs": repairs, "restored": restored,
         }  # fmt: skip
         return replace(self, **{k: v for k, v in asked.items() if v is not None})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import Experiment, call
+from gipi.doctor.hushed import hushed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,8 +100,7 @@ def _value(start: Experiment, heard: Heard) -> float | None:
     exp = experiment_of(start, [heard], None, {})
     X, y = exp.train[0]
     try:
-        with warnings.catch_warnings(), peeking(exp), torch.enable_grad():
-            warnings.simplefilter("ignore")
+        with hushed(), peeking(exp), torch.enable_grad():
             exp.model.train(heard.training)
             if heard.rng is not None:
                 torch.set_rng_state(heard.rng)  # dropout drops what it dropped then

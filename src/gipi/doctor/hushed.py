@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,18 +12,24 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NOBODY = ("ignore", re.compile("(?s:.*)"), Warning, None, 0)
+"""A filter that lets nothing through."""
+
 
 @contextmanager
 def hushed() -> Iterator[None]:
     """Let warnings within reach nobody; a run of the user's own warns afterwards as it would have.
 
     What torch says only once a process must not be used up within, so it may say it each time.
+    Leaving `warnings.catch_warnings` makes Python forget what it has said once of every place, and
+    say it again; a filter that comes and goes by itself does not.
     """
     before = torch.is_warn_always_enabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.set_warn_always(True)
-        try:
-            yield
-        finally:
-            torch.set_warn_always(before)
+    warnings.filters.insert(0, NOBODY)  # type: ignore[attr-defined]
+    torch.set_warn_always(True)
+    try:
+        yield
+    finally:
+        torch.set_warn_always(before)
+        if NOBODY in warnings.filters:  # a model may set filters of its own
+            warnings.filters.remove(NOBODY)  # type: ignore[attr-defined]

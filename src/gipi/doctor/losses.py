@@ -6,7 +6,6 @@ A lambda around `F.cross_entropy` is cross-entropy; one that multiplies it by -1
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gipi.doctor.hushed import hushed
 from gipi.doctor.tape import LOSSES, heard
 
 Known = Callable[[Tensor, Tensor], Tensor]
@@ -118,8 +118,7 @@ def _by_call(loss: Any, said: Tensor, y: Tensor) -> LossKind:
     """Return the one loss of torch's that a function calls with the outputs, whatever it adds."""
     said = said.detach().requires_grad_(said.is_floating_point())
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
+        with hushed(), torch.enable_grad():
             tape = heard(loss, said, y)
             calls = tape.of(LOSSES)
             if len({op.kind for op in calls}) != 1 or not isinstance(tape.outputs, Tensor):
@@ -148,8 +147,8 @@ def _trials(said: Tensor) -> list[Tensor]:
 
 
 def _value(loss: Any, said: Tensor, y: Tensor) -> float | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # shapes that broadcast are tried on purpose
+    with hushed():
+        # shapes that broadcast are tried on purpose
         try:
             return float(loss(said, y))
         except (RuntimeError, ValueError, IndexError, TypeError):

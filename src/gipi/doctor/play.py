@@ -7,7 +7,6 @@ Gradient norms are taken where the optimizer steps, after whatever the step did 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from gipi.doctor.begun import goes_on
 from gipi.doctor.copies import put_generators, save
 from gipi.doctor.experiment import batches, take_step
 from gipi.doctor.eye import Eye
+from gipi.doctor.hushed import hushed
 from gipi.doctor.judge import Judge
 from gipi.doctor.seeded import seeded
 from gipi.doctor.trace import CHECKS, Kept, Trace
@@ -72,8 +72,7 @@ def play(
     best = _Best(exp)
     brief = brief and goes_on(exp)
     skip = 0
-    with seeded(exp), warnings.catch_warnings(), Eye(exp, shut=quiet) as eye:
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+    with seeded(exp), hushed(), Eye(exp, shut=quiet) as eye:
         trace.start = judge() if since is None else since.start
         exp.model.train()
         epoch = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from gipi.doctor.begun import goes_on, mark, note, shorter
 from gipi.doctor.copies import duplicate, peeking, put_generators
 from gipi.doctor.experiment import batches, call, outputs, plain_step, take_step
+from gipi.doctor.hushed import hushed
 from gipi.doctor.judge import right
 from gipi.doctor.seeded import seeded
 
@@ -54,8 +54,7 @@ def after_steps(
     if whole and goes_on(twin):
         begin = mark(twin) if known is None else known.mark
     losses, rates = ([], []) if known is None else (list(known.losses), list(known.rates))
-    with seeded(twin), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+    with seeded(twin), hushed():
         if known is not None:
             put_generators(known.drawn)
         given = list(islice(on if on is not None else first_batches(twin, steps), steps))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from gipi.doctor.begun import so_far
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import take_step, whole
+from gipi.doctor.hushed import hushed
 from gipi.doctor.probes import FLOOR, Trial, compared, first_batches, horizon, loss_on
 from gipi.doctor.seeded import seeded
 
@@ -120,15 +120,12 @@ def paper_rates(exp: Experiment) -> list[float] | None:
     turns = [i * total // places // each for i in range(places)]
     formula = type(exp.scheduler) is torch.optim.lr_scheduler.LambdaLR and total > places
     try:
-        if formula:
-            rates = _by_formula(exp.scheduler, lr, turns)
-        elif turns[-1] > STEPPED:
-            return None
-        else:
-            rates = _by_turns(exp, turns)
+        with hushed():
+            if formula:
+                return _by_formula(exp.scheduler, lr, turns)
+            return None if turns[-1] > STEPPED else _by_turns(exp, turns)
     except Exception:  # noqa: BLE001  a schedule of the user's own may want anything
         return None
-    return rates
 
 
 def _by_formula(scheduler: Any, lr: float, turns: list[int]) -> list[float]:
@@ -142,15 +139,13 @@ def _by_turns(exp: Experiment, turns: list[int]) -> list[float]:
     memo: dict[int, Any] = {id(p): p for g in exp.optimizer.param_groups for p in g["params"]}
     memo[id(exp.optimizer.state)] = exp.optimizer.state.__class__(dict)
     rates, taken = list[float](), 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scheduler = copy.deepcopy(exp.scheduler, memo)
-        groups = scheduler.optimizer.param_groups
-        for turn in turns:
-            while taken < turn:
-                scheduler.step()
-                taken += 1
-            rates.append(float(groups[0]["lr"]))
+    scheduler = copy.deepcopy(exp.scheduler, memo)
+    groups = scheduler.optimizer.param_groups
+    for turn in turns:
+        while taken < turn:
+            scheduler.step()
+            taken += 1
+        rates.append(float(groups[0]["lr"]))
     return rates
 
 

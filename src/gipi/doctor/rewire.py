@@ -224,8 +224,8 @@ class OtherPads:
 
     pad  the token
 
-    Only what the model was given is turned, or the same numbers: other whole numbers, such as
-    segments or a mask, are compared with the same number as well.
+    Only what the model was given is turned, the same numbers or a part of it: other whole numbers,
+    such as segments or a mask, are compared with the same number as well.
     """
 
     pad: int
@@ -247,9 +247,11 @@ class OtherPads:
 
 
 def _same_tokens(one: Tensor, other: Any) -> bool:
-    """Whether two tensors hold the same numbers, in the same places or turned."""
+    """Whether two tensors hold the same numbers, in the same places or turned, or one is a part."""
     if not isinstance(other, Tensor) or other.ndim != 2:
         return False
+    if one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr():
+        return True  # some columns of it: one field of a row
     return torch.equal(one, other) or torch.equal(one, other.T)
 
 

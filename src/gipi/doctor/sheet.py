@@ -113,8 +113,23 @@ def _sheet(facts: Facts, split: str) -> Sheet | None:
     rows = good.nonzero().flatten()
     if len(rows) > MOST_ROWS:
         rows = rows[torch.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
+    return _of_rows(facts, X, y, rows=rows)
+
+
+def in_file_order(facts: Facts, X: Tensor, y: Tensor) -> Sheet | None:
+    """Return the first rows as they are stored, neighbours beside each other; all have a target."""
+    X, y = cpu(X[:MOST_ROWS]), y[:MOST_ROWS].detach().cpu()
+    label = classes_of(facts, y)
+    good = torch.isfinite(y.reshape(len(y), -1).double()).all()
+    if not bool(good) or (label is not None and bool((label < 0).any())):
+        return None
+    return _of_rows(origin(facts), X, y, rows=torch.arange(len(y)))
+
+
+def _of_rows(facts: Facts, X: Any, y: Tensor, *, rows: Tensor) -> Sheet | None:
     if len(rows) < 2:
         return None
+    label = classes_of(facts, y)
     taken = take(X, rows)
     if taken is None:
         return None

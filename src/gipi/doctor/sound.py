@@ -6,7 +6,6 @@ words are about kernels: here it is said which of data, model and loss does not 
 
 from __future__ import annotations
 
-import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from gipi.core.errors import ConfigError, DataError, GipiError, ModelError
 from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import batches, call, moved, tensors
 from gipi.doctor.facts import FEW
+from gipi.doctor.hushed import hushed
 from gipi.doctor.losses import MODULES
 from gipi.doctor.spoken import place_of
 
@@ -116,8 +116,7 @@ def _through_loss(exp: Experiment, name: str, said: Any, y: Any) -> None:
         raise _beyond(name, most, said.shape[1])
     leaves: list[Tensor] = []
     try:
-        with warnings.catch_warnings(), torch.enable_grad():
-            warnings.simplefilter("ignore")
+        with hushed(), torch.enable_grad():
             value = exp.loss(_cut_off(said, leaves), y)
             if isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad and leaves:
                 torch.autograd.grad(value.reshape(()), leaves, allow_unused=True)

@@ -13,6 +13,8 @@ from torch.optim import lr_scheduler
 
 from gipi.doctor.drift import as_trained
 from gipi.doctor.facts import Facts
+from gipi.doctor.finding import Finding
+from gipi.doctor.rules import augmentation_destroys_signal
 from gipi.doctor.rules.augmentation_destroys_signal import IN_DOUBT, RULE, Chain, without_worst
 from gipi.doctor.sheet import origin
 
@@ -143,3 +145,13 @@ def test_a_look_at_random_rows_is_the_same_each_time() -> None:
         facts = Facts(exp)
         looks.append(as_trained(facts, origin(facts).X))
     assert torch.equal(*looks)
+
+
+def test_a_run_that_ends_far_below_a_simple_learner_is_worth_the_question(monkeypatch) -> None:
+    start = Facts(experiment(mlp(), blobs(200)))
+    found = Finding("augmentation_destroys_signal", "", "")
+    for beaten, passes in ((True, 0), (False, RULE.passes)):
+        monkeypatch.setattr(augmentation_destroys_signal, "_beaten", lambda _, b=beaten: b)
+        assert RULE.cost is not None
+        assert RULE.cost(Facts(start.exp, start=start), found) == passes
+        assert RULE.cost(start, found) == RULE.passes

@@ -102,3 +102,38 @@ def test_a_deep_net_is_drawn_by_what_passes_through_it() -> None:
     treatment = seen(exp, RULE).repair()
     assert treatment is not None
     assert treatment.after["loss"] < 0.7  # torch's own draw hardly learns: 1.38 says nothing
+
+
+@pytest.mark.parametrize(("gain", "past", "many"), [(0.5, 0, 1), (1, 0, 0), (0.5, 1, 0)])
+def test_layers_each_a_little_small_are_named_together(gain, past, many) -> None:
+    """Four of half torch's own size leave nothing of what comes in; a stream past them keeps it.
+
+    What they cost is known at the end: a run that makes up for it is not told of.
+    """
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.open, self.head = nn.Linear(8, 32), nn.Linear(32, 1)
+            self.body = nn.ModuleList(nn.Linear(32, 32) for _ in range(4))
+            with torch.no_grad():
+                for m in self.body:
+                    m.weight.mul_(gain)
+                    m.bias.zero_()
+
+        def forward(self, x):
+            x = self.open(x).tanh()
+            for m in self.body:
+                x = past * x + m(x).tanh()
+            return self.head(x)
+
+    exp = experiment(Deep(), regression(), lr=0.05, optimizer="sgd", epochs=20)
+    diagnosis = seen(exp, RULE, train=True)
+    assert [f.severity for f in diagnosis.findings] == ["problem"] * many
+    if many:
+        evidence = diagnosis.findings[0].evidence
+        assert 0.04 < evidence["together"] < 0.08  # 0.5 to the fourth power
+        assert evidence["loss_changed_at_the_end"] < evidence["loss_at_the_end"]
+    quick = experiment(Deep(), regression(), lr=3e-3, epochs=20)
+    assert seen(quick, RULE, train=True).findings == []

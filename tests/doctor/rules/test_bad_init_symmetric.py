@@ -12,6 +12,7 @@ from tests.doctor.patients import (
     images,
     mlp,
     regression,
+    seen,
     waves,
 )
 from tests.doctor.wired import cured, named
@@ -93,3 +94,61 @@ def test_recurrent_matrices_without_gates_are_drawn_orthogonal() -> None:
     W = exp.model["rnn"].weight_hh_l0.detach()
     assert torch.allclose(W @ W.T, torch.eye(8), atol=1e-5)
     assert float(exp.model["gru"].weight_hh_l0.detach().std()) > 0.1
+
+
+class Towers(nn.Module):
+    """A user's row times an item's, and a number for each."""
+
+    def __init__(self, *, std: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.users, self.items = nn.Embedding(20, 4), nn.Embedding(20, 4)
+        self.level = nn.Embedding(20, 1)
+        nn.init.normal_(self.users.weight, 0, std)
+        nn.init.zeros_(self.items.weight)
+        nn.init.zeros_(self.level.weight)
+
+    def forward(self, x):
+        rows = self.users(x[:, 0]) * self.items(x[:, 1])
+        return rows.sum(1, keepdim=True) + self.level(x[:, 1])
+
+
+def pairs(n: int = 640) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    g = torch.Generator().manual_seed(0)
+    x, rows = torch.randint(0, 20, (n, 2), generator=g), torch.randn(2, 20, 3, generator=g)
+    y = (rows[0][x[:, 0]] * rows[1][x[:, 1]]).sum(1, keepdim=True)
+    return [(x[:512], y[:512]), (x[512:], y[512:])]
+
+
+def test_two_towers_of_zeros_hold_each_other() -> None:
+    treatment = cured(experiment(Towers(std=0.0), pairs(), epochs=30), RULE)
+    assert treatment.after["loss"] < 0.7 * treatment.before["loss"]
+    assert findings(experiment(Towers(std=0.1), pairs(), epochs=30), RULE) == []
+
+
+class Gated(nn.Module):
+    """A branch behind a gate that begins at zero, and a correction of low rank behind zeros."""
+
+    def __init__(self, *, last: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.open, self.head = nn.Linear(8, 16), nn.Linear(16, 1)
+        self.branch = nn.Parameter(torch.randn(16, 16) * last)
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.low = nn.Parameter(torch.randn(2, 16))
+        self.high = nn.Parameter(torch.zeros(16, 2))
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x):
+        h = torch.relu(self.open(x))
+        h = h + self.gate * (h @ self.branch) + h @ self.low.T @ self.high.T
+        return self.head(h)
+
+
+@pytest.mark.parametrize("lr", [0.0, 1e-2])
+def test_zeros_behind_others_get_their_gradient_later(lr) -> None:
+    """Also where the first steps, of a rate that warms up, move nothing."""
+    exp = experiment(Gated(last=0.2), regression(), lr=lr)
+    assert findings(exp, RULE) == []
+    found = seen(experiment(Gated(last=0.0), regression(), lr=lr), RULE)
+    assert [set(f.where) for f in found.findings] == [{"branch", "gate"}]

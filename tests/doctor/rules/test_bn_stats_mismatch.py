@@ -8,7 +8,7 @@ from tests.doctor.patients import blobs, experiment, seen
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gipi.doctor.rules.bn_stats_mismatch import RULE, _last_batches
+from gipi.doctor.rules.bn_stats_mismatch import LUCK, RULE, _last_batches
 
 
 def normed(momentum: float | None, shift: float = 0.0) -> nn.Module:
@@ -50,6 +50,31 @@ def test_a_momentum_that_remembers_the_last_batch_alone_is_named_where_that_cost
         assert seen(exp, RULE).findings == []
 
 
+def waves(rows: int):
+    """Return signals of three frequencies under noise, and 100 more to judge by."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (rows + 100,), generator=g)
+    phase = 6.28 * torch.rand(rows + 100, 1, generator=g)
+    X = torch.sin(torch.arange(24.0) * (0.4 + 0.25 * y[:, None]) + phase)
+    X = (X + 0.6 * torch.randn(X.shape, generator=g))[:, None]
+    return (X[:rows], y[:rows]), (X[rows:], y[rows:])
+
+
+def over_time(momentum: float) -> nn.Module:
+    torch.manual_seed(0)
+    body = [part for c in (1, 8) for part in (nn.Conv1d(c, 8, 5, padding=2),
+            nn.BatchNorm1d(8, momentum=momentum), nn.ReLU())]  # fmt: skip
+    return nn.Sequential(*body, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+def test_a_last_batch_of_two_rows_that_now_and_then_costs_much_is_named() -> None:
+    exp = experiment(over_time(0.99), waves(402), lr=0.01, batch_size=20, epochs=8)
+    assert [f.code for f in seen(exp, RULE).problems] == ["bn_stats_mismatch"]
+    for momentum, rows in ((0.1, 402), (0.99, 600)):
+        exp = experiment(over_time(momentum), waves(rows), lr=0.01, batch_size=rows // 3, epochs=8)
+        assert seen(exp, RULE).findings == []
+
+
 @pytest.mark.parametrize("own", [False, True])
 def test_a_loader_is_asked_the_same_each_time_and_generators_stay_as_they_are(own) -> None:
     train, val = blobs(apart=0.8)
@@ -59,7 +84,7 @@ def test_a_loader_is_asked_the_same_each_time_and_generators_stay_as_they_are(ow
     states = torch.get_rng_state(), mine.get_state()
     one, two = (_last_batches(exp, train) for _ in range(2))
     assert one == two
-    assert len(set(one)) == len(one) == 8
+    assert len(set(one)) == len(one) == LUCK
     assert torch.equal(torch.get_rng_state(), states[0])
     assert torch.equal(mine.get_state(), states[1])
 

@@ -9,7 +9,14 @@ from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.play import play
-from gipi.doctor.rules.catastrophic_forgetting import RULE, replay, replayed, score, slow_replay
+from gipi.doctor.rules.catastrophic_forgetting import (
+    RULE,
+    drawn,
+    replay,
+    replayed,
+    score,
+    slow_replay,
+)
 
 
 def after_an_old_task(seed: int):
@@ -104,4 +111,47 @@ def test_where_a_quarter_does_not_suffice_as_many_rows_come_at_a_lower_rate() ->
     rate, rows = exp.optimizer.param_groups[0]["lr"], len(exp.train[0])
     slow_replay(exp)
     assert exp.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * rate)
-    assert len(exp.train[0]) == rows + min(rows, len(old[0]))
+    assert len(exp.train[0]) == pytest.approx(2 * rows, abs=len(old[0]) / 2)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_what_is_lost_beside_other_rows_of_the_old_task_is_the_price_of_both(seed) -> None:
+    torch.manual_seed(seed)
+    (X, y), held = blobs(1600, seed=100 + seed, apart=0.9)
+    model = mlp()
+    play(experiment(model, ((X, y), held), epochs=6))
+    new, val = blobs(800, seed=seed, apart=0.9)
+    both = (torch.cat([new[0], X]), torch.cat([new[1], y]))
+    exp = experiment(model, (both, val), declared={"old_task": held}, epochs=4)
+    before = score(exp, held)
+    diagnosis = seen(exp, RULE, train=True)
+    now = score(diagnosis.trained, held)
+    assert before is not None
+    assert now is not None
+    assert before[0] - now[0] > max(0.05, 2 * before[1])  # as much as is named without old rows
+    assert replayed(Facts(exp)) == 0
+    assert diagnosis.findings == []
+
+
+def test_few_old_rows_come_more_than_once() -> None:
+    chosen, said = drawn(30, 90.4, 0)
+    assert torch.bincount(chosen).tolist() == [3] * 30
+    assert said == "30 rows, each 3 times,"
+    chosen, said = drawn(100, 40.0, 0)
+    assert len(chosen.unique()) == len(chosen) == 40
+    assert said == "40 rows"
+
+
+def test_places_of_one_row_go_together_in_the_noise_of_a_score() -> None:
+    model = torch.nn.Embedding(2, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(2))
+    X = torch.zeros(8, 5, dtype=torch.int64)
+    y = X.clone()
+    y[:4] = 1  # half of the rows are wrong at every place
+    y[:, 4] = -100  # a place that nobody asks for
+    exp = experiment(model, ((X, y), (X, y)))
+    found = score(exp, (X, y))
+    assert found is not None
+    assert found[0] == pytest.approx(0.5)
+    assert found[1] == pytest.approx((0.25 / 8) ** 0.5)

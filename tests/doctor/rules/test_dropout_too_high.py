@@ -60,3 +60,15 @@ def test_of_a_long_run_what_a_short_training_shows_in_part_is_a_hint() -> None:
     found = seen(experiment(dropping(0.85), blobs(), lr=3e-3, epochs=20), RULE).findings
     assert [(f.code, f.severity) for f in found] == [("dropout_too_high", "hint")]
     assert found[0].evidence["loss_as_is"] > found[0].evidence["loss_usual"]
+
+
+def test_inputs_that_are_dropped_are_kept_whole_where_that_is_better() -> None:
+    torch.manual_seed(0)
+    parts = [nn.Dropout(0.85), nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.7), nn.Linear(32, 4)]
+    exp = experiment(nn.Sequential(*parts), blobs(apart=0.8), lr=3e-3)
+    first = seen(exp, RULE).findings[0]
+    assert [r.name for r in first.repairs] == ["dropout 0.2", "no dropout of the inputs"]
+    assert first.repairs[1].change(exp) == "dropout 0 0.85 -> 0, dropout 3 0.7 -> 0.2"
+    assert (exp.model[0].p, exp.model[3].p) == (0.0, 0.2)
+    hidden = seen(experiment(dropping(0.96), blobs(), lr=3e-3), RULE).findings[0]
+    assert len(hidden.repairs) == 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import Recurrent, blobs, experiment, mlp, regression, seen, waves
 from tests.doctor.rules.test_vanishing_gradient import deep
 from torch import nn
 
@@ -37,3 +38,18 @@ def test_usual_nets_and_large_targets_are_left_alone() -> None:
     (X, y), (Xv, yv) = regression()
     exp = experiment(mlp(out=1), ((X, 100 * y), (Xv, 100 * yv)), lr=0.01)
     assert seen(exp, RULE, train=True).findings == []
+
+
+@pytest.mark.parametrize("gain", [2.5, 0.8])
+def test_places_that_each_grow_are_named_where_the_first_loss_tells_of_it(gain) -> None:
+    """However many times smaller than ten the outputs are: a head of small weights shrinks them."""
+    torch.manual_seed(0)
+    net = Recurrent(out=1, hidden=32)
+    net.body = nn.RNN(2, 32, batch_first=True, nonlinearity="relu")
+    nn.init.normal_(net.body.weight_hh_l0, 0, gain / 32**0.5)
+    with torch.no_grad():
+        net.head.weight.mul_(0.004)
+    (X, _), (Xv, _) = waves()
+    splits = [(x, x[:, ::4, :1].sum(1)) for x in (X, Xv)]
+    found = seen(experiment(net, splits, lr=5e-3), RULE).findings
+    assert [f.severity for f in found] == ["problem"] * (gain > 1)

@@ -122,3 +122,36 @@ def test_two_clean_classes_with_long_tails_are_left_alone() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(8, 2), clouds_with_tails(0), epochs=4)
     assert seen(exp, RULE, train=True).problems == []
+
+
+def one_kind(data, share: float, seed: int = 0):
+    """Return rows of which some of class 1 were given class 0."""
+    hit = torch.rand(len(data[1]), generator=torch.Generator().manual_seed(seed)) < share
+    return data[0], torch.where(hit & (data[1] == 1), 0, data[1])
+
+
+def test_one_kind_of_rows_that_is_given_as_another_is_hinted_at() -> None:
+    for seed in range(3):
+        train, val = blobs(1200, apart=3.0, seed=seed)
+        for share, found in ((0.4, ["hint"]), (0.0, [])):
+            torch.manual_seed(seed)
+            exp = experiment(mlp(), (one_kind(train, share), one_kind(val, share, 1)), epochs=6)
+            told = seen(exp, RULE, train=True).findings
+            assert [f.severity for f in told] == found
+            if told:
+                assert told[0].where == ("class 1", "class 0")
+                assert bool((train[1][list(told[0].rows)] == 1).double().mean() > 0.9)
+
+
+def test_classes_that_meet_and_classes_that_are_the_same_are_no_labels_of_one_kind() -> None:
+    for seed in range(3):
+        for near in (0.0, 1.0, 2.0):  # how far the clouds of class 1 and class 0 are apart
+            train, val = blobs(1000, seed=seed)
+            centre = [train[0][train[1] == k].mean(0) for k in (0, 1)]
+            moved = near * (centre[0] - centre[1]) / (centre[0] - centre[1]).norm()
+            splits = tuple(
+                (torch.where((y == 1)[:, None], X - centre[1] + centre[0] + moved, X), y)
+                for X, y in (train, val)
+            )
+            torch.manual_seed(seed)
+            assert findings(experiment(mlp(), splits, epochs=6), RULE, train=True) == []

@@ -50,6 +50,13 @@ def test_one_split_is_named_before_the_first_step() -> None:
     assert seen(experiment(mlp(), (train, mixed(val))), RULE).findings[0].where == ("validation",)
 
 
+def test_targets_of_more_rows_than_are_looked_at_that_slipped_are_named() -> None:
+    slipped = tuple((X, y.roll(2)) for X, y in blobs(6000))
+    (found,) = seen(experiment(mlp(), slipped), RULE).findings
+    assert (found.evidence["shift"], found.confirmed) == (-2, True)
+    assert findings(experiment(mlp(), blobs(6000)), RULE) == []
+
+
 def test_targets_that_slipped_are_moved_back_after_a_yes() -> None:
     slipped = tuple((X, y.roll(1)) for X, y in blobs())
     exp = experiment(mlp(), slipped, epochs=4)

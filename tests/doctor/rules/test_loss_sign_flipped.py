@@ -125,8 +125,21 @@ def test_a_score_of_zeros_and_ones_that_is_minimised() -> None:
     def distance(o, y):  # of pairs that are alike where the target is one
         return (y * o.square() + (1 - y) * (1 - o).clamp_min(0).square()).mean()
 
-    for loss in (fine, certain, distance):
+    def energies(o, y):  # low where the target is one
+        return F.binary_cross_entropy((-o).sigmoid(), y)
+
+    for loss in (fine, certain, distance, energies):
         assert findings(experiment(mlp(out=3), rows, loss=loss), RULE) == []
+
+    def others(o, y):
+        return (o.sigmoid() - (1 - y)).square().mean()
+
+    named(experiment(mlp(out=3), rows, loss=others), RULE)
+
+    def low(o, y):
+        return ((o < 0) == (y > 0)).float().mean()
+
+    assert findings(experiment(mlp(out=3), rows, loss=others, metric=low), RULE) == []
     named(experiment(mlp(out=3), rows, loss=lambda o, y: -certain(o, y)), RULE)
 
 

@@ -11,6 +11,7 @@ from tests.doctor.patients import blobs, experiment, mlp, problems, regression, 
 
 from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
+from gipi.doctor.finding import Finding
 from gipi.doctor.play import play
 from gipi.doctor.rates import best_rate, paper_rates
 from gipi.doctor.rules import lr_too_high
@@ -116,3 +117,20 @@ def test_a_run_that_ends_behind_the_first_steps_of_a_lower_rate_has_too_high_a_o
         facts = Facts(twin, start=Facts(exp))
         found = [RULE.confirm(facts, f) for f in during(facts, trace)]
         assert [f.code for f in found if f is not None] == ["lr_too_high"] * lost
+
+
+def test_lower_rates_are_tried_for_as_long_as_it_takes_to_come_to_the_worst(monkeypatch) -> None:
+    asked = []
+
+    def trial(_facts, _factors, *, steps):
+        asked.append(steps)
+        raise LookupError
+
+    monkeypatch.setattr(lr_too_high, "lr_trial", trial)
+    start = experiment(mlp(), blobs(2000), epochs=12)
+    facts = Facts(start, start=Facts(start), allowed=400)
+    for worst in (0, 60, 100, 300):
+        found = Finding("lr_too_high", "", "", evidence={"steps": 400, "highest_at": worst})
+        with pytest.raises(LookupError):
+            lr_too_high._from_start(facts, found)
+    assert asked == [80, 80, 125, 133]  # as far as can be paid, with two lower rates and itself

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
-from tests.doctor.wired import Attention, cured, next_words, words_loss
+from tests.doctor.wired import WORDS, Attention, cured, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.facts import Facts
@@ -108,3 +108,38 @@ def test_what_could_not_be_trained_is_not_told_of_and_pairs_at_once_alone_are_na
     (found,) = RULE.before(facts)
     exp.loss = fails
     assert RULE.confirm(facts, found) is None
+
+
+class Stream(nn.Module):
+    """A residual net: what its first layer says goes into a branch, and past it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.open, self.branch, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 1)
+
+    def forward(self, x):
+        h = self.open(x)
+        return self.head(h + torch.relu(self.branch(h)))
+
+
+def test_the_first_layer_of_a_residual_stream_is_no_second_one_too_many() -> None:
+    X = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    y = X @ torch.ones(8, 1) / 8**0.5
+    splits = [(X[:300], y[:300]), (X[300:], y[300:])]
+    assert findings(experiment(Stream(), splits), RULE) == []
+
+
+def test_a_layer_before_one_that_is_tied_to_an_embedding_is_silent() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.emb, self.body = nn.Embedding(WORDS, 24), nn.GRU(24, 12, batch_first=True)
+            self.turn, self.head = nn.Linear(12, 24), nn.Linear(24, WORDS)
+            self.head.weight = self.emb.weight
+
+        def forward(self, x):
+            return self.head(self.turn(self.body(self.emb(x))[0]))
+
+    assert findings(experiment(Tied(), next_words(), loss=words_loss), RULE) == []

@@ -11,7 +11,8 @@ from torch import nn
 
 from gipi.doctor.edits import finite_rows
 from gipi.doctor.finding import CannotRepair
-from gipi.doctor.rules.nan_inf import RULE, finite_steps, passed_over
+from gipi.doctor.guard import finite_steps
+from gipi.doctor.rules.nan_inf import RULE, passed_over
 from gipi.doctor.trace import Trace
 
 
@@ -117,9 +118,43 @@ def test_a_step_that_reached_no_weight_is_a_hint() -> None:
     X[17] = 1.0
     exp = experiment(Scaled(), ((X, y), val))
     finite_steps(exp)
+    exp.step = exp.step.__call__  # somebody's own guard
     (found,) = seen(exp, RULE, train=True).findings
     assert (found.severity, found.confirmed, found.rows) == ("hint", True, (17,))
     assert "the run went on" in found.message
+
+
+def test_steps_that_a_treatment_leaves_out_are_counted_by_it_and_not_found_again() -> None:
+    torch.manual_seed(0)
+
+    class Length(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.net = nn.Linear(8, 8, bias=False), mlp()
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.net(x) + 0.1 * x.square().sum(1, keepdim=True).sqrt()
+
+    (X, y), val = blobs()
+    X[[17, 40]] = 0.0
+    exp = experiment(Length(), ((X, y), val), epochs=4)
+    diagnosis = seen(exp, RULE, train=True)
+    assert [f.code for f in diagnosis.problems] == ["nan_inf"]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.changes == ["steps whose gradient is not finite are left out"]
+    step = treatment.experiment.step
+    assert 4 <= step.left_out <= 8 < step.taken
+    said = f"{step.left_out} of {step.taken} steps had no finite gradient and are left out"
+    assert treatment.partly["nan_inf"].startswith(said)
+    assert "first in the gradient of" in str(treatment)
+    again = experiment(Length(), ((X, y), val), epochs=4)
+    finite_steps(again)
+    assert seen(again, RULE, train=True).findings == []
+    with torch.no_grad():
+        again.model.first.weight[0] = math.nan  # it came too late
+    assert [f.severity for f in seen(again, RULE, train=True).findings] == ["problem"]
 
 
 def test_what_cannot_be_told_yet_is_waited_for() -> None:

@@ -58,11 +58,12 @@ def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
     exp = experiment(mlp(), ((X, y), (V[:50], v[:50])))
     scores = [1.0, 0.5, 1.0, 1.1, 1.2]
 
-    def judged(lost: int, exp: Experiment = exp) -> list[str]:
-        trace = Trace(50, 10, losses=[0.1] * 50, start={"val": 1.4})
+    def judged(lost: int, exp: Experiment = exp, size: float = 1.0) -> list[str]:
+        trace = Trace(50, 10, losses=[0.1] * 50, start={"val": 1.4 * size})
         trace.epochs = [
-            {"epoch": i, "step": 10 * i, "val": loss, "train_eval": 0.9 - 0.2 * i,
-             "val_parts": [loss] * 10, "val_right": 0.98 - (lost / 50 if i > 2 else 0)}
+            {"epoch": i, "step": 10 * i, "val": size * loss,
+             "train_eval": size * (0.9 - 0.2 * i), "val_parts": [size * loss] * 10,
+             "val_right": 0.98 - (lost / 50 if i > 2 else 0)}
             for i, loss in enumerate(scores, 1)
         ]  # fmt: skip
         return [f.severity for f in during(Facts(exp), trace)]
@@ -71,8 +72,29 @@ def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
     assert judged(4) == ["problem"]
     one_hot = experiment(mlp(), ((X, one_of(y)), (V[:50], one_of(v[:50]))))
     one_hot.loss = nn.BCEWithLogitsLoss()
-    assert judged(2, one_hot) == ["hint"]  # a row is one answer, however many numbers it has
-    assert judged(4, one_hot) == ["problem"]
+    assert judged(2, one_hot, 0.5) == ["hint"]  # a row is one answer, however many numbers it has
+    assert judged(4, one_hot, 0.5) == ["problem"]
+
+
+def severities(low: float, high: float, *, apart: float = 0.0) -> list[str]:
+    """Return what is said of four classes whose loss turned at `low` and ends at `high`."""
+    trace = Trace(60, 10, losses=[0.1] * 60, start={"val": 1.4})
+    trace.epochs = [
+        {"epoch": i, "step": 10 * i, "val": loss, "train_eval": 0.8 - 0.1 * i, "val_right": 0.6,
+         "val_parts": [loss - apart, loss + apart] * 5}
+        for i, loss in enumerate([1.3, 1.2, low, high - 0.1, high, high], 1)
+    ]  # fmt: skip
+    return [f.severity for f in during(Facts(experiment(mlp(), blobs(300))), trace)]
+
+
+def test_a_rise_that_takes_half_of_what_was_gained_is_worth_a_word() -> None:
+    assert severities(1.0, 1.25) == ["hint"]  # of 0.39 below ln 4 more than half is gone
+    assert severities(0.6, 0.85) == []  # of 0.79 less than a third
+
+
+def test_answers_so_sure_that_nothing_said_were_better_are_a_problem() -> None:
+    assert severities(1.0, 1.5) == ["problem"]  # ln 4 is the loss of who knows nothing
+    assert severities(1.0, 1.5, apart=0.5) == ["hint"]  # by the noise of its parts it may be less
 
 
 def one_of(y: torch.Tensor) -> torch.Tensor:

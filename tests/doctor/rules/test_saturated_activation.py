@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, halves, seen
+from tests.doctor.patients import Recurrent, blobs, experiment, halves, seen, waves
 from tests.doctor.rules.test_vanishing_gradient import deep
 from torch import nn
 
@@ -55,3 +56,16 @@ def test_a_sigmoid_that_answers_is_no_hidden_unit() -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), nn.Sigmoid())
     exp = experiment(net, splits, loss=nn.BCELoss(), lr=0.02, epochs=20)
     assert seen(exp, RULE, train=True).findings == []
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_tanhs_within_recurrent_layers_are_looked_at(kind) -> None:
+    torch.manual_seed(0)
+    net = Recurrent(hidden=24)
+    net.body = kind(2, 24, batch_first=True)
+    splits = waves(rows=800)
+    assert seen(experiment(net, splits, lr=3e-3), RULE).findings == []
+    with torch.no_grad():
+        net.body.weight_ih_l0.mul_(80.0)
+    (found,) = seen(experiment(net, splits, lr=3e-3), RULE).findings
+    assert (found.code, found.severity, found.where) == (RULE.code, "problem", ("body",))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen
-from torch import Tensor
+from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen, waves
+from torch import Tensor, nn
 
 from gipi.doctor.rules.sentinel_values import RULE, drop, sentinel, sentinels
 
@@ -65,3 +66,26 @@ def test_all_columns_at_once_find_what_one_by_one_is_found() -> None:
     found = sentinels(flat)
     assert found == [s for s in one_by_one if s is not None]
     assert {s.column for s in found} >= {0, 10, 33}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_gaps_within_a_signal_are_no_padding(first: bool) -> None:
+    """The value may stand in every column at once, or in the only one, and be read side by side."""
+
+    def gaps(data: tuple[Tensor, Tensor], begin: slice | None) -> tuple[Tensor, Tensor]:
+        X = data[0].clone()
+        if begin is not None:
+            X[::4, begin] = -999.0
+        return (X.mT.contiguous() if first else X), data[1]
+
+    def made(begin: slice | None, width: int):
+        torch.manual_seed(0)
+        read = nn.Conv1d(width, 8, 3) if first else nn.Sequential(nn.Flatten(), nn.LazyLinear(32))
+        model = nn.Sequential(read, nn.ReLU(), nn.Flatten(), nn.LazyLinear(4))
+        return experiment(model, tuple(gaps(d, begin) for d in waves(width=width)), epochs=8)
+
+    for width in (1, 2):
+        found = seen(made(slice(7, 10), width), RULE).findings
+        assert [(f.code, f.confirmed) for f in found] == [("sentinel_values", True)]
+        assert findings(made(slice(12, None), width), RULE) == []
+        assert findings(made(None, width), RULE) == []

@@ -93,3 +93,80 @@ def test_other_shares_of_four_letters_and_a_single_row_are_no_other_numbers() ->
     assert not any("renumbered" in f.evidence for f in diagnosis.findings)
     one = seen(reads(train.reshape(1, -1), val[:1].repeat(1, 100)), RULE)
     assert one.broken == {}
+
+
+class Columns(nn.Module):
+    """Vectors of its own for every column of a table of codes; codes beyond are the last one."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, 4) for size in sizes)
+        self.end = nn.Linear(4 * len(sizes), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        codes = x.unbind(1)
+        read = [t(c.clamp_max(len(t.weight) - 1)) for t, c in zip(self.tables, codes, strict=True)]
+        return self.end(torch.cat(read, -1))
+
+
+def table(rows: int, *sizes: int, seed: int = 0):
+    g = torch.Generator().manual_seed(seed)
+    X = torch.stack([torch.randint(size, (rows,), generator=g) for size in sizes], 1)
+    return X, X.float().mean(1, keepdim=True) / max(sizes)
+
+
+def test_columns_that_have_vectors_of_their_own_are_no_text() -> None:
+    train, val = table(400, 5, 30), table(200, 5, 30, seed=1)
+    assert findings(experiment(Columns(5, 30), (train, val)), RULE) == []
+    assert findings(experiment(Columns(5, 30), (train, table(300, 5, 8))), RULE) == []
+
+
+def test_a_column_beyond_its_own_vectors_is_named() -> None:
+    X, y = table(400, 5, 30)
+    X[::3, 0] += 3
+    exp = experiment(Columns(5, 30), ((X, y), table(200, 5, 30, seed=1)))
+    (first,) = seen(exp, RULE).findings
+    assert (first.evidence, first.confirmed) == ({"ids": 8, "embedding": 5}, True)
+    assert "column" in first.message
+
+
+class Kinds(Reader):
+    """Adds vectors of places and of what is padding, as many of each as there are ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.kind = nn.Embedding(12, 8), nn.Embedding(2, 8)
+        self.more = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        at = torch.arange(x.shape[1]).expand_as(x)
+        both = self.place(at) + self.kind(x.new_zeros(x.shape)) + self.kind((x > 0).long())
+        return self.more(both.mean(1)) + super().forward(x)
+
+
+def test_vectors_of_places_and_kinds_read_no_ids() -> None:
+    assert findings(experiment(Kinds(), token_rows()), RULE) == []
+    exp = experiment(Kinds(), token_rows(), declared={"vocabulary": 64})
+    assert seen(exp, RULE).findings[0].evidence == {"ids": 64, "embedding": 40}
+
+
+def test_frequencies_that_have_nothing_to_do_with_each_other_are_other_numbers() -> None:
+    """Every word has a tag, by its number alone: no row has a target of its own."""
+    g = torch.Generator().manual_seed(0)
+    rare = 1.0 / torch.arange(1, 101).float() ** 0.6
+    train, val = (torch.multinomial(rare, 12 * n, replacement=True, generator=g).reshape(n, 12)
+                  for n in (500, 200))  # fmt: skip
+    other = torch.randperm(100, generator=g)
+
+    def tagged(V: torch.Tensor):
+        model = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 5))
+        pairs = (train, train % 5), (V, val % 5)
+        return experiment(model, pairs, loss=lambda said, y: cross_entropy(said.mT, y))
+
+    (first,) = seen(tagged(other[val]), RULE).findings
+    assert (first.severity, first.confirmed) == ("problem", True)
+    assert findings(tagged(val), RULE) == []
+    # Another kind of text: a third of what it says are words of its own.
+    own = torch.rand(val.shape, generator=g) < 0.33
+    some = seen(tagged(torch.where(own, 50 + val // 2, val)), RULE).findings
+    assert [f.severity for f in some] in ([], ["hint"])

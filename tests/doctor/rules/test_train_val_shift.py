@@ -75,6 +75,14 @@ def test_rows_divided_by_the_value_of_a_column_are_no_order_of_time() -> None:
     assert findings(experiment(mlp(7, 1), halves(X, walks[:, :1] + X[:, :1], 0.75)), RULE) == []
 
 
+def test_rows_sorted_by_an_even_column_are_hinted_at_for_it_may_be_the_time() -> None:
+    even = 4 * torch.rand(800, generator=torch.Generator().manual_seed(1)) - 2
+    found = seen(experiment(mlp(6, 1), sorted_rows(even)), RULE).findings
+    assert [(f.severity, f.where) for f in found] == [("hint", ("column 0",))]
+    ticks = torch.arange(800) / 200 - 2 + 0.001 * torch.rand(800)
+    assert findings(experiment(mlp(6, 1), sorted_rows(ticks)), RULE) == []
+
+
 def text(rows: int, drift: float, *, seed: int = 0, shuffled: bool = False):
     """Return rows of a text that mostly counts on; some words fall out of use as it goes on."""
     g = torch.Generator().manual_seed(seed)

@@ -92,6 +92,57 @@ def test_a_mask_that_serves_twice_is_turned_where_it_is_made() -> None:
         found.repairs[1].change(plain)
 
 
+class Fields(nn.Module):
+    """Looks up one key among those of a field, whose padding stands in the middle of a row."""
+
+    def __init__(self, how: str, *, wrong: bool) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(12, 16, padding_idx=0), nn.Linear(16, 2)
+        self.look = nn.MultiheadAttention(16, 2, batch_first=True) if how == "module" else None
+        self.how, self.wrong = how, wrong
+
+    def forward(self, x):
+        keys, asked = x[:, :5], x[:, 5:]
+        k, q = self.embed(keys), self.embed(asked)
+        pads = (keys != 0) if self.wrong else (keys == 0)
+        if self.look is not None:
+            said = self.look(q, k, k, key_padding_mask=pads, need_weights=False)[0]
+        elif self.how == "torch":
+            said = nn.functional.scaled_dot_product_attention(q, k, k, attn_mask=~pads[:, None])
+        else:
+            score = (q @ k.transpose(1, 2)).masked_fill(pads[:, None], -1e4)
+            said = score.softmax(-1) @ k
+        return self.head(said[:, 0])
+
+
+def fields(rows=160):
+    """Return rows of one to four keys, padded to five, and the number that is asked for."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randint(1, 12, (rows, 6), generator=g)
+    X[:, :5][torch.arange(5) >= torch.randint(1, 5, (rows, 1), generator=g)] = 0
+    y = (X[:, 0] > 6).long()
+    return (X[:120], y[:120]), (X[120:], y[120:])
+
+
+@pytest.mark.parametrize("how", ["own", "module", "torch"])
+def test_a_mask_of_one_field_of_a_row_is_named_and_turned(how) -> None:
+    torch.manual_seed(0)
+    assert findings(experiment(Fields(how, wrong=False), fields()), RULE) == []
+    exp = experiment(Fields(how, wrong=True), fields(), epochs=1)
+    found = named(exp, RULE).findings[0]
+    assert "upside down" in found.message
+    assert found.repairs[-1].change is not None
+    found.repairs[-1].change(exp)
+    assert findings(exp, RULE) == []
+
+
+def test_attention_that_sees_one_kind_of_token_alone_is_no_mask_of_padding() -> None:
+    torch.manual_seed(0)
+    model = Fields("own", wrong=True)
+    model.embed.padding_idx = None  # 0 may be any token: that it alone is seen is meant
+    assert findings(experiment(model, fields()), RULE) == []
+
+
 def test_a_causal_mask_upside_down_is_named_and_turned() -> None:
     torch.manual_seed(0)
     net = Upside(time="wrong", out=12, vocabulary=12)

@@ -36,6 +36,7 @@ and the share of all progress that it must then cost to be worth a word."""
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
+PASSES = 2 * STEPS + 6
 HARM = 0.3
 """Share of the progress without the transform below which nothing is left of it."""
 MISSED = 0.1
@@ -104,6 +105,11 @@ def _beaten(facts: Facts) -> bool:
     """Whether a simple learner tells new rows far better than the net its own."""
     able, net = bar(facts), reached(facts.exp, origin(facts))
     return able is not None and able.best - net > max(BEATEN, 3 * able.se)
+
+
+def cost(facts: Facts, _: Finding) -> int:
+    """Return the passes of `confirm`; a run that ends far below a simple learner is worth them."""
+    return 0 if facts.start is not None and _beaten(facts) else PASSES
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -271,7 +277,8 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=2 * STEPS + 6,
+    passes=PASSES,
+    cost=cost,
     causes=("underfit", "plateau", "train_val_shift", "preprocessing_mismatch", "lr_too_low",
             "oscillating_loss", "bn_stats_mismatch"),
 )  # fmt: skip

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LOW, HIGH = 0.05, 2.5
 """RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
+USUAL = 3**-0.5
+"""What torch's own draw has."""
 NORMED = 0.005
 """The lower bound where norms stand between layers: there small branches are a matter of taste."""
 
@@ -58,6 +60,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         if gain > 0 and not low <= gain <= HIGH and not _keeps_size(spread.get(_module(name))):
             gains[name] = gain
     if not gains:
+        yield from _together(facts, low)
         return
     worst = max(gains, key=lambda n: abs(math.log(gains[n])))
     names = tuple(gains)
@@ -71,26 +74,67 @@ def before(facts: Facts) -> Iterator[Finding]:
         where=names,
         evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss},
         strength=EXACT / 2,
-        repairs=(
-            Repair("draw the weights anew", drawn(names), setting="model.init",
-                   edit="for m in model.modules(): m.reset_parameters()"),
-            Repair("draw them anew, scaled by what passes through", renew, setting="model.init",
-                   edit="nn.init.orthogonal_(layer.weight, gain) for every layer, so that its "
-                   "outputs have standard deviation 1 (LSUV)"),
-        ),
+        repairs=_repairs(names),
+    )
+
+
+def _repairs(names: tuple[str, ...]) -> tuple[Repair, Repair]:
+    return (
+        Repair("draw the weights anew", drawn(names), setting="model.init",
+               edit="for m in model.modules(): m.reset_parameters()"),
+        Repair("draw them anew, scaled by what passes through", renew, setting="model.init",
+               edit="nn.init.orthogonal_(layer.weight, gain) for every layer, so that its "
+               "outputs have standard deviation 1 (LSUV)"),
     )  # fmt: skip
+
+
+def _together(facts: Facts, low: float) -> Iterator[Finding]:
+    """Suspect layers each of which is a little small, and behind which next to nothing is left.
+
+    Sizes are multiplied on the way: what a layer of `LOW` does, six of 0.3 do as well. They are
+    held against torch's own draw, with which a deep net begins quiet too.
+    """
+    model = facts.exp.model
+    called = {op.module: op for op in facts.tape.of({"linear", "conv"}) if len(op.output) > 1}
+    gains = {}
+    for module in called:
+        weight = getattr(model.get_submodule(module), "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.requires_grad and weight.ndim > 1:
+            gains[f"{module}.weight"] = gain_of(weight.detach(), model.get_submodule(module))
+    total = math.prod(g / USUAL for g in gains.values())
+    if low != LOW or len(gains) < 2 or not 0 < total < LOW / USUAL:
+        return
+    *_, hidden, _ = called.values()
+    left = float(hidden.output.detach().float().std(0).mean())
+    if left >= LOW:
+        return
+    yield Finding(
+        "bad_init_scale",
+        f"{len(gains)} layers together shrink what comes in: their weights begin at "
+        f"{total:.2g} times the usual size, multiplied, and the last layer but one says almost "
+        f"the same of all rows (a spread of {left:.2g})",
+        "draw weights with a spread of about 1 / sqrt(inputs): layer.reset_parameters()",
+        where=tuple(gains),
+        evidence={"gain": dict(list(gains.items())[:32]), "together": total, "spread": left},
+        strength=EXACT / 2,
+        repairs=_repairs(tuple(gains))[:1],  # it is the one that the end of the run is asked of
+    )
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with weights of the usual size; the finding stands where they win.
 
     Where the net begins far worse than a blind guess, or says the same of all rows, it stands
-    unless they lose.
+    unless they lose. Layers that are too small only together are left to the end of the run.
     """
     change = finding.repairs[0].change
     assert change is not None
     seen = contest(facts, change)
     if seen is None:
+        return None
+    if "together" in finding.evidence:
+        if seen.wins() or not seen.begun:  # a run may make up for it: its end decides
+            leave_open(facts, finding, change)
         return None
     if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
         if not seen.begun:

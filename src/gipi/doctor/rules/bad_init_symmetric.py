@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
+from gipi.doctor.deadlock import held_at_zero
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.seeded import seeded
 from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     """Look for layers whose rows are equal; sure where their gradients are equal too."""
     layers = same_rows(facts)
     if not layers:
+        yield from _held(facts)
         return
     held = dict(facts.exp.model.named_parameters())
     zero = [n for n in layers if not bool(held[n].any())]
@@ -38,7 +41,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
     suspect = [n for n in layers if blank or n not in zero]
     if not stuck and not suspect:
-        return  # a zero layer whose gradients differ is a residual branch or a head
+        yield from _held(facts)  # a zero layer whose gradients differ is a branch or a head
+        return
     names = tuple(stuck or suspect)
     values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
     yield Finding(
@@ -56,6 +60,29 @@ def before(facts: Facts) -> Iterator[Finding]:
             Repair("draw the weights at random", drawn(tuple(layers)),
                    proof="exact" if stuck else "better", setting="model.init",
                    edit="for m in model.modules(): m.reset_parameters()"),
+        ),
+    )  # fmt: skip
+
+
+def _held(facts: Facts) -> Iterator[Finding]:
+    """Name zeros, of embeddings too, that keep the gradient from each other."""
+    names = tuple(held_at_zero(facts))
+    if not names:
+        return
+    yield Finding(
+        "bad_init_symmetric",
+        f"{counted(len(names), 'parameter')} ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''}) begin at zero and are multiplied by each other: the "
+        "gradient of each is zero for ever, whatever the others learn",
+        "draw one of them, or all, at random: nn.init.normal_(weight, std=0.1)",
+        where=names,
+        evidence={"layers": len(names), "values": [0.0], "stuck": True},
+        confirmed=True,
+        strength=EXACT,
+        repairs=(
+            Repair("draw the weights at random", apart(names), proof="exact",
+                   setting="model.init", edit="nn.init.normal_(weight, std=weight.shape[-1] ** "
+                   "-0.5) for each of them"),
         ),
     )  # fmt: skip
 
@@ -128,6 +155,24 @@ def drawn(names: Sequence[str]) -> Change:
                         if "weight_hh" in leaf:
                             nn.init.orthogonal_(p)
         return f"the weights of {counted(len(layers), 'layer')} are drawn at random"
+
+    return change
+
+
+def apart(names: Sequence[str]) -> Change:
+    """Return the change that draws some matrices anew with a spread of 1 / sqrt(their last size).
+
+    A product of two such rows has that spread again, however long they are.
+    """
+
+    def change(exp: Experiment) -> str:
+        held = dict(exp.model.named_parameters())
+        matrices = [n for n in names if held[n].ndim > 1]
+        with seeded(exp), torch.no_grad():
+            for name in matrices:
+                held[name].normal_(0, held[name].shape[-1] ** -0.5)
+        done = "of zeros {} drawn at random"
+        return counted(len(matrices), "table", one=done.format("is"), more=done.format("are"))
 
     return change
 

@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, TensorD
 from gipi.doctor.edits import reloaded
 from gipi.doctor.experiment import moved, outputs, tensors
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.probes import after_steps, loss_on
 from gipi.doctor.rates import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import take
@@ -33,6 +34,10 @@ REPLAYED, TIMES = 0.02, 3.0
 by so many times the loss."""
 GONE = 0.5
 """Share of what was known whose loss is forgetting, however many old rows come again."""
+WON, FEW = 0.5, 8
+"""Share of the lost that half of the old rows must win back for the others, and rows in a half."""
+LEAST, MOST = 40, 100
+"""Steps by which that is asked; between them a quarter of the run."""
 REPLAY, ALIKE = 0.25, 1.0
 """Rows of the old task beside the new ones, as a share of these; where that does not suffice."""
 
@@ -53,7 +58,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     noise = 2 * math.hypot(then[1], now[1])
     again = replayed(facts)
     mixed = again > REPLAYED
-    if mixed and trace.done < 1:
+    gone = then[2] and lost > GONE * then[0]
+    if trace.done < 1 and (mixed or not gone):
         return  # what is disturbed at first comes back
     times = TIMES if mixed else 1.0
     if then[2]:
@@ -70,9 +76,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         + (f" with {again:.1%} of old rows among them" if again else ""),
         "mix rows of the old task into every epoch, or train with a tenth of the rate and keep the "
         "weights near the old ones",
-        severity="hint" if mixed and not (then[2] and lost > GONE * then[0]) else "problem",
+        severity="hint" if mixed and not gone else "problem",
         evidence={"before": then[0], "now": now[0], "step": trace.step, "replayed": again},
-        confirmed=True,
+        confirmed=bool(mixed or gone),
         phase="epoch",
         strength=max(1.0, lost / POINTS) if then[2] else 2.0,
         repairs=(
@@ -85,6 +91,42 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         ),
         restored=_restored(rows, then),
     )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train the beginning once more with half of the old rows mixed in, and ask the other half.
+
+    New rows may hold the old task without holding the declared rows. What is lost beside them is
+    the price of doing both: more old rows win next to nothing back.
+    """
+    assert facts.start is not None
+    first = facts.start.exp
+    X, y = tensors(first.declared["old_task"]) or (None, None)
+    if X is None or y is None or len(y) < 2 * FEW:
+        return finding
+    kept, asked = ((X[i::2], y[i::2]) for i in (0, 1))
+    asked = moved(some(asked, 2048), first.device)
+    steps = _asked_steps(facts, finding)
+
+    def mixed(twin: Experiment) -> None:
+        twin.declared = {**twin.declared, "old_task": kept}
+        replay(twin)
+
+    try:
+        ends = [after_steps(first, steps, change=change)[1] for change in (None, mixed)]
+        facts.passes += 2 * steps
+        begun, plain, helped = (loss_on(exp, *asked) for exp in (first, *ends))
+    except (CannotRepair, RuntimeError, ValueError, IndexError, TypeError):
+        return finding.but(severity="hint")
+    if not math.isfinite(helped) or not plain - helped > WON * (plain - begun):
+        return None
+    told = {"old_loss_as_is": plain, "old_loss_with_old_rows": helped, "old_loss_before": begun}
+    return finding.but(confirmed=True, evidence={**finding.evidence, **told})
+
+
+def _asked_steps(facts: Facts, finding: Finding) -> int:
+    total = (facts.start or facts).exp.total_steps
+    return min(finding.step or total, max(LEAST, min(MOST, total // 4)))
 
 
 def _restored(rows: Any, then: tuple[float, float, bool]) -> Restored:
@@ -143,13 +185,24 @@ def score(exp: Experiment, rows: Any) -> tuple[float, float, bool] | None:
             if isinstance(y, Tensor) and not y.is_floating_point() and isinstance(said, Tensor):
                 if said.ndim == y.ndim + 1:
                     right = said.argmax(1 if said.shape[2:] == y.shape[1:] else -1) == y
-                    share = float(right.float().mean())
-                    return share, math.sqrt(share * (1 - share) / len(y)), True
+                    return *_share(right, y >= 0), True
                 return None
             value = float((exp.judge or exp.loss)(said, y))
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
     return (-value, 0.0, False) if math.isfinite(value) else (-math.inf, 0.0, False)
+
+
+def _share(right: Tensor, known: Tensor) -> tuple[float, float]:
+    """Return the share of right answers, and its standard error by rows: places go together.
+
+    The variance of a ratio of sums (Cochran 1977, Sampling Techniques, section 2.11).
+    """
+    asked = known.reshape(len(known), -1).sum(1).double()
+    given = (right & known).reshape(len(known), -1).sum(1).double()
+    share = float(given.sum() / asked.sum())
+    off = (given - share * asked).square().sum()
+    return share, float(off.sqrt() / asked.sum())
 
 
 def slow_replay(exp: Experiment) -> str:
@@ -167,27 +220,40 @@ def replay(exp: Experiment, *, share: float = REPLAY) -> str:
         message = "the old task's rows are not two tensors"
         raise CannotRepair(message)
     new = tensors(exp.train)
-    generator = torch.Generator().manual_seed(exp.seed)
     if new is not None:
         if new[0].shape[1:] != old[0].shape[1:] or new[1].shape[1:] != old[1].shape[1:]:
             message = "rows of the two tasks have different shapes"
             raise CannotRepair(message)
-        count = min(len(old[0]), max(1, round(share * len(new[0]))))
-        chosen = torch.randperm(len(old[0]), generator=generator)[:count]
+        chosen, said = drawn(len(old[0]), share * len(new[0]), exp.seed)
         exp.train = (torch.cat([new[0], take(old[0], chosen).to(new[0])]),
                      torch.cat([new[1], take(old[1], chosen).to(new[1])]))  # fmt: skip
         exp.shuffle = True
-        return f"{count} rows of the old task are trained on beside {len(new[0])} new ones"
+        return f"{said} of the old task are trained on beside {len(new[0])} new ones"
     loader = exp.train
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         message = "rows cannot be mixed into a stream"
         raise CannotRepair(message)
     rows: Any = loader.dataset
-    count = min(len(old[0]), max(1, round(share * len(rows))))
-    chosen = torch.randperm(len(old[0]), generator=generator)[:count]
+    chosen, said = drawn(len(old[0]), share * len(rows), exp.seed)
     both: Any = ConcatDataset([loader.dataset, TensorDataset(old[0][chosen], old[1][chosen])])
     exp.train = reloaded(loader, both, shuffle=True)
-    return f"{count} rows of the old task are trained on beside {len(rows)} new ones"
+    return f"{said} of the old task are trained on beside {len(rows)} new ones"
+
+
+def drawn(there: int, wanted: float, seed: int) -> tuple[Tensor, str]:
+    """Return which of the old rows are mixed in, and how many in words.
+
+    Few are told more than once, all equally often: it is their share of the steps that holds the
+    weights (Chaudhry et al. 2019, arXiv:1902.10486: tiny memories are learned by heart and still
+    keep the task).
+    """
+    count = max(1, round(wanted))
+    order = torch.randperm(there, generator=torch.Generator().manual_seed(seed))
+    times = max(1, round(count / there))
+    if times == 1:
+        chosen = order[:count]
+        return chosen, f"{len(chosen)} rows"
+    return order.repeat(times), f"{there} rows, each {times} times,"
 
 
 RULE = Rule(
@@ -199,4 +265,7 @@ RULE = Rule(
     "old ones",
     source="McCloskey and Cohen 1989; Kirkpatrick et al. 2017, arXiv:1612.00796",
     during=during,
+    confirm=confirm,
+    passes=2 * MOST,
+    cost=lambda facts, finding: 2 * _asked_steps(facts, finding),
 )

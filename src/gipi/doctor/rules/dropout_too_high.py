@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
 from gipi.doctor.experiment import whole
-from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.late import leave_open
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
 from gipi.doctor.spoken import place_of
+from gipi.doctor.tape import same_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
@@ -42,6 +43,11 @@ def before(facts: Facts) -> Iterator[Finding]:
     if not high and left > LEFT:
         return
     named = high or rates
+    repairs = [Repair(f"dropout {USUAL}", usual, edit=f"nn.Dropout({USUAL})")]
+    first = _at_inputs(facts)
+    if first.intersection(named):
+        edit = f"no dropout of the inputs, nn.Dropout({USUAL}) behind hidden layers"
+        repairs.append(Repair("no dropout of the inputs", whole_inputs(first), edit=edit))
     yield Finding(
         "dropout_too_high",
         "dropout is " + ", ".join(f"{p:.2g} at {place_of(n)}" for n, p in list(named.items())[:4])
@@ -50,7 +56,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         where=tuple(named),
         evidence={"rates": {n: round(p, 3) for n, p in rates.items()}, "left": left},
         strength=max(max(rates.values()) / HIGH, LEFT / max(left, 1e-6) / 10),
-        repairs=(Repair(f"dropout {USUAL}", usual, edit=f"nn.Dropout({USUAL})"),),
+        repairs=tuple(repairs),
     )  # fmt: skip
 
 
@@ -103,6 +109,37 @@ def _rates(facts: Facts) -> dict[str, float]:
         if isinstance(module, nn.RNNBase) and module.num_layers > 1 and module.dropout > 0:
             rates[name] = float(module.dropout)
     return rates
+
+
+def _at_inputs(facts: Facts) -> set[str]:
+    """Return the dropouts that are given what the net is given."""
+    x = facts.batch[0]
+    if not isinstance(x, Tensor):
+        return set()
+    ops = facts.tape.of({"dropout"})
+    return {op.module for op in ops if op.inputs and same_numbers(op.inputs[0], x)}
+
+
+def whole_inputs(names: Collection[str]) -> Change:
+    """Return the change that drops no inputs, and of hidden units as many as usual.
+
+    Hidden units repeat each other; what one column tells, often no other one does.
+    """
+
+    def change(exp: Experiment) -> str:
+        parts = dict(exp.model.named_modules())
+        chosen = {n: m for n, m in parts.items() if n in names and isinstance(m, DROPS)}
+        if not chosen:
+            message = "inputs are dropped by a function with a rate of its own"
+            raise CannotRepair(message)
+        said = f"dropout {', '.join(f'{n} {m.p:g}' for n, m in chosen.items())} -> 0"
+        for m in chosen.values():
+            m.p = 0.0
+        if any(isinstance(m, DROPS) and m.p > USUAL for m in parts.values()):
+            said += f", {usual(exp)}"
+        return said
+
+    return change
 
 
 def usual(exp: Experiment) -> str:

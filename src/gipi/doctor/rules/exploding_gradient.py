@@ -29,6 +29,8 @@ LARGE = 100.0
 """Norm of the gradient over that of the weights, at the start, for outputs of size one."""
 GROWN = 20.0
 """Spread of the last hidden layer, or place, over that of the first."""
+WORSE = 3.0
+"""Times the loss of a blind guess: outputs are too large where signals grew and it costs that."""
 SPIKE = 100.0
 """A norm this many times the running median is a spike."""
 MISSED = 0.3
@@ -44,11 +46,12 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     norm, size, unit = _norm(grads), _norm(weights), _unit(facts)
     spread = float(said.float().std())
-    if size <= 0 or not spread > 10 * max(1.0, unit):
+    worse = facts.first_loss > WORSE * facts.blind_loss > 0
+    if size <= 0 or not (worse or spread > 10 * max(1.0, unit)):
         return
     ratio = norm / size / max(1.0, unit**2)
     grown = growth(facts)
-    if ratio < LARGE and grown < GROWN:
+    if grown < GROWN and (ratio < LARGE or spread <= 10 * max(1.0, unit)):
         return
     yield _finding(
         f"outputs spread by {spread:.3g} before the first step; from the first layer to the last "

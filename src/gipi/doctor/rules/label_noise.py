@@ -14,6 +14,7 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.one_sided import LIKE, one_sided, probabilities
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, predict, ridge
@@ -139,7 +140,43 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     Natural errors dwell where classes meet: among the rows that a learner places most firmly they
     vanish. Wrong labels do not. Where validation labels are clean, training rows that the net has
     not yet learned by heart are told worse than rows it has never seen.
+
+    Where one kind of rows was given another label no answer about them is firm: that is hinted at.
     """
+    found = list(_anywhere(facts, trace))
+    yield from found or _of_one_kind(facts, trace)
+
+
+def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the hint at one class that passes for another: nobody can say whether by its labels."""
+    start = origin(facts)
+    val = probabilities(facts, start.val) if trace.done >= 1 else None
+    found = one_sided(*val) if val is not None else None
+    train = probabilities(facts, start.train) if found is not None else None
+    if found is None or train is None:
+        return
+    p, label = train
+    like = p[:, found.like]
+    rows = ((label == found.given) & (like > LIKE)).nonzero().flatten()
+    yield Finding(
+        "label_noise",
+        f"{found.share:.0%} of the validation rows that look like class {found.like} carry class "
+        f"{found.given}, whatever they look like, while {found.apart} rows of class {found.given} "
+        "look otherwise and the other classes are told well: some of one class may have been given "
+        "the label of the other",
+        f"look at the rows listed: they carry class {found.given} and look like class "
+        f"{found.like}; if their labels are right, these inputs do not tell the two apart",
+        severity="hint",
+        where=(f"class {found.like}", f"class {found.given}"),
+        rows=tuple(rows[like[rows].argsort(descending=True)][:50].tolist()),
+        evidence={"share": found.share, "told_apart": found.told, "apart": found.apart},
+        phase="epoch",
+        strength=found.share / FLOOR,
+    )
+
+
+def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where labels of any rows contradict firm answers."""
     train, start = sheet(facts), origin(facts)
     if trace.done < SEEN or train is None or train.label is None or len(train.F) < LEAST:
         return

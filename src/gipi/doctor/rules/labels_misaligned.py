@@ -13,7 +13,7 @@ from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import Answer, ask_ridge, predict, ridge
-from gipi.doctor.sheet import Sheet, answers, cpu, linear_answer, origin, sheet, silent
+from gipi.doctor.sheet import Sheet, answers, in_file_order, linear_answer, origin, sheet, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -199,17 +199,15 @@ def _shifted(train: Sheet, val: Sheet) -> bool:
 def _slip(facts: Facts) -> tuple[int, float]:
     """Return by how many rows targets have slipped, and how surely; 0 where they have not."""
     pair = stored(facts.exp.train)
-    found = sheet(facts)
-    if pair is None or found is None or len(pair[0]) < LEAST:
+    if pair is None or len(pair[0]) < LEAST:
         return 0, 0.0
-    n = len(found.F)
     # Neighbours in the file must be neighbours on the sheet.
-    X = facts.X if facts.start is None else facts.start.X
-    if len(pair[0]) != n or X is None or not torch.equal(cpu(X), cpu(pair[0])):
+    found = in_file_order(facts, *pair)
+    if found is None:
         return 0, 0.0
     shifts = [s for k in range(1, REACH + 1) for s in (k, -k)]
-    _, scores = ask_ridge(found.ridge, found.Y, more=tuple(found.Y.roll(s, 0) for s in shifts))
-    answer = linear_answer(facts)
+    more = tuple(found.Y.roll(s, 0) for s in shifts)
+    answer, scores = ask_ridge(found.ridge, found.Y, more=more)
     best = int(scores.argmax())
     spread = max(float(answer.chance.std()), 1e-3)
     z = (float(scores[best]) - float(answer.chance.mean())) / spread

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.hushed import hushed
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def _value(facts: Facts, said: Tensor, y: Tensor) -> float | None:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    with hushed(), torch.no_grad():
         try:
             return float(facts.exp.loss(said, y))
         except (RuntimeError, ValueError, IndexError, TypeError):

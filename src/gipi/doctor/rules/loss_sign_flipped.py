@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gipi.doctor.copies import peeking
 from gipi.doctor.ends import class_width
-from gipi.doctor.experiment import call
+from gipi.doctor.experiment import call, judged
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
@@ -159,14 +159,16 @@ def _drives_away(facts: Facts, place: Place) -> bool:
 def _odds(facts: Facts, place: Place) -> bool:
     """Whether outputs are taken for log-odds of targets that are zeros and ones.
 
-    A sigmoid in the loss says which side is a yes; a distance may rightly be large where the
-    target is zero.
+    They are where they go into a sigmoid of the loss as they are: turned around, as energies are,
+    they may rightly be low where the target is one, and so may distances.
     """
-    y, tape = facts.batch[1], facts.loss_tape
-    if tape is None or not tape.of({"sigmoid", "logsigmoid"}):
+    y, tape, now = facts.batch[1], facts.loss_tape, place.now
+    if set(torch.unique(y).tolist()) != {0.0, 1.0} or not float(now.min()) < 0 < float(now.max()):
         return False
-    values = set(torch.unique(y).tolist())
-    return values == {0.0, 1.0} and float(place.now.min()) < 0 < float(place.now.max())
+    return tape is not None and any(
+        op.inputs and op.inputs[0].shape == now.shape and torch.equal(op.inputs[0], now)
+        for op in tape.of({"sigmoid", "logsigmoid"})
+    )
 
 
 def _prefers_other(facts: Facts, place: Place) -> bool:
@@ -256,9 +258,12 @@ def _opposed(facts: Facts, finding: Finding) -> Finding | None:
     losses, twin = after_steps(facts.exp, STEPS)
     facts.passes += STEPS + 2
     with torch.no_grad():
-        first, after = (_alike(place.of(_said(exp, xb)), yb) for exp in (facts.exp, twin))
+        was, now = (_said(exp, xb) for exp in (facts.exp, twin))
+        first, after = (_alike(place.of(said), yb) for said in (was, now))
     if not (after < first - OPPOSED or after < min(first, OPPOSITE)):
         return None
+    if facts.exp.metric is not None and judged(facts.exp, now, yb) > judged(facts.exp, was, yb):
+        return None  # whoever says how it is judged says what is right
     return finding.but(confirmed=True, evidence={
         "correlation_before": first, "correlation_after": after, "loss": losses[-1]})  # fmt: skip
 

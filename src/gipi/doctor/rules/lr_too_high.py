@@ -88,7 +88,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         f"{recent:.3g} after {trace.step} steps, {first:.3g} before the first",
         "lower the learning rate tenfold, or warm it up",
         evidence={"lr": lr, "update_ratio": ratio, "loss": recent, "first_loss": first,
-                  "highest_loss": peak, "steps": trace.step, "late": not early,
+                  "highest_loss": peak, "highest_at": smooth.index(peak) if rose else 0,
+                  "steps": trace.step, "late": not early,
                   "end_only": not early and not late,
                   **({"loss_of_the_end": trace.recent, "risen": risen} if ended else {})},
         phase="steps",
@@ -120,8 +121,12 @@ def cost(facts: Facts, finding: Finding) -> int:
 
 def _from_start(facts: Facts, finding: Finding) -> Finding | None:
     exp = (facts.start or facts).exp
-    taken = int(finding.evidence["steps"])
+    taken, worst = (int(finding.evidence[k]) for k in ("steps", "highest_at"))
     steps = max(20, min(LONG, taken))
+    # What comes up later than that is not seen in so few steps, lower rates are not held against it
+    if steps < worst:
+        affordable = int(min(2 * LONG, (facts.allowed - facts.passes) / (1 + len(FIRST))))
+        steps = max(steps, min(worst + worst // 4, affordable, taken))
     trial = facts.notes[TRIED] = lr_trial(facts, FIRST, steps=steps)
     first = trial.best(*FIRST)
     # At the very beginning a run at its best rate may still be on its way back down.
@@ -129,7 +134,7 @@ def _from_start(facts: Facts, finding: Finding) -> Finding | None:
     edge = EARLY_MISSED if early else MISSED
     missed = trial.missed(1.0, first)
     if missed <= edge or not trial.sure(1.0, first):
-        if missed <= MISSED / 2:
+        if missed <= MISSED / 2 and worst <= steps:
             facts.notes[SOUND] = finding.evidence["highest_loss"]
         elif early and missed > MISSED and trial.sure(1.0, first):
             facts.notes[OPEN] = True

@@ -12,7 +12,7 @@ from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import Rule
 from gipi.doctor.spoken import counted
-from gipi.doctor.tape import VIEWS
+from gipi.doctor.tape import VIEWS, same_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +75,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         if seen is not None and seen.wins(WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
         asked = asked or seen is not None
-    pairs = in_a_row(facts, beside=AT_ONCE)
+    pairs = [p for p in in_a_row(facts, beside=AT_ONCE) if not _goes_elsewhere(facts, p[0])]
     if not pairs or not asked:
         return None
     return replace(
@@ -96,9 +96,10 @@ def in_a_row(facts: Facts, *, beside: frozenset[str] | set[str] = BESIDE) -> lis
 
     beside  calls that may stand between the two
 
-    A narrow layer between wide ones is a bottleneck, and one beside a residual has its activation
-    elsewhere: neither is counted.
+    A narrow layer between wide ones is a bottleneck, and what comes before a layer that is tied to
+    an embedding turns to the embedding's space: neither is counted.
     """
+    tied = {id(m.weight) for m in facts.exp.model.modules() if isinstance(m, nn.Embedding)}
     layers = [op for op in facts.tape.of({"linear", "conv"}) if _is_layer(facts, op)]
     found = []
     for op in layers:
@@ -107,8 +108,25 @@ def in_a_row(facts: Facts, *, beside: frozenset[str] | set[str] = BESIDE) -> lis
             continue
         if not _is_layer(facts, before_it) or _is_bottleneck(facts, before_it, op):
             continue
+        if id(facts.exp.model.get_submodule(op.module).weight) in tied:
+            continue
         found.append((before_it, op))
     return found
+
+
+def _goes_elsewhere(facts: Facts, layer: Op) -> bool:
+    """Whether something else than a layer takes a layer's output too, as a residual stream does.
+
+    No layer could then stand in the place of both.
+    """
+    made, ops = [layer.output], facts.tape.ops
+    for op in ops[1 + next(i for i, other in enumerate(ops) if other is layer) :]:
+        if any(same_numbers(value, given) for value in made for given in op.inputs):
+            if op.kind in BESIDE:
+                made.append(op.output)
+            elif op.kind not in ("linear", "conv"):
+                return True
+    return False
 
 
 def _is_layer(facts: Facts, op: Op) -> bool:

@@ -14,6 +14,7 @@ from gipi.doctor.late import leave_open
 from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import at_every_place, by_place, has_attention, padding_of, sequence_of
+from gipi.doctor.tiles import grids, placed, rearranged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +29,15 @@ STEPS = 80
 def before(facts: Facts) -> Iterator[Finding]:
     """Put tokens in another order (or all the same): where nothing moves, order is not seen."""
     x, base = facts.few, facts.base
-    if base is None or not isinstance(x, Tensor) or sequence_of(x) is not x or x.shape[1] < 4:
+    if base is None or not isinstance(x, Tensor):
         return
-    if not has_attention(facts):
-        return
-    blind = _same_everywhere(facts, x) if at_every_place(facts) else _any_order(facts, x, base)
+    try:
+        blind = _of_sequences(facts, x, base)
+        grid = None if blind else _of_tiles(facts, x, base)
+    except (RuntimeError, ValueError, IndexError):
+        return  # a row of several fields: what stands in one is no token of another
+    if grid is not None:
+        yield _of_images(x, grid)
     if not blind:
         return
     yield Finding(
@@ -49,18 +54,52 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _of_images(x: Tensor, grid: tuple[int, int]) -> Finding:
+    what = "an image's tiles" if x.ndim == 4 else "a signal's parts"
+    return Finding(
+        "missing_position",
+        f"outputs are the same in whatever order {what} come ({grid[0]} x {grid[1]} of them): "
+        "attention without positions sees a bag of tokens",
+        "add positions to the tokens that are made of them: learned, or sinusoidal",
+        evidence={"places": grid[0] * grid[1], "grid": list(grid)},
+        strength=EXACT / 2,
+        repairs=(
+            Repair("learned positions", placed(grid),
+                   edit="x = patches(images) + place, place = nn.Parameter(torch.zeros(T, D))"),
+        ),
+    )  # fmt: skip
+
+
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with positions; a hint where they do not help, nothing for sets of vectors."""
-    begun = False
+    change, begun = finding.repairs[0].change, False
+    assert change is not None
     for adam in (False, True):
-        seen = contest(facts, add_positions, adam=adam, steps=STEPS if adam else None)
+        seen = contest(facts, change, adam=adam, steps=STEPS if adam else None)
         if seen is not None and seen.wins(0.93):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
         begun = begun or seen is None or seen.begun
     words = not (isinstance(facts.few, Tensor) and facts.few.is_floating_point())
-    if words or not begun:
-        leave_open(facts, finding, add_positions)
+    # What tiles show is learned before where they lie: the end of the run may still tell.
+    if words or not begun or "grid" in finding.evidence:
+        leave_open(facts, finding, change)
     return finding.but(severity="hint") if words else None
+
+
+def _of_sequences(facts: Facts, x: Tensor, base: Tensor) -> bool:
+    """Whether attention over the tokens of a row does not see their order."""
+    if sequence_of(x) is not x or x.shape[1] < 4 or not has_attention(facts):
+        return False
+    return _same_everywhere(facts, x) if at_every_place(facts) else _any_order(facts, x, base)
+
+
+def _of_tiles(facts: Facts, x: Tensor, base: Tensor) -> tuple[int, int] | None:
+    """Return how images are cut into tiles whose order attention does not see; None where it is."""
+    for grid in grids(facts, x):
+        other = rearranged(x, grid)
+        if other is not None and facts.differ(facts.shown(other), base) <= SAME:
+            return grid
+    return None
 
 
 def _same_everywhere(facts: Facts, x: Tensor) -> bool:

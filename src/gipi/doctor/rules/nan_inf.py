@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,10 @@ from torch.overrides import TorchFunctionMode
 
 from gipi.doctor.copies import restore, untouched
 from gipi.doctor.edits import finite_rows
-from gipi.doctor.experiment import call, plain_step, take_step
+from gipi.doctor.experiment import call, take_step
 from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.guard import FiniteSteps, finite_steps, what_is_left
+from gipi.doctor.hushed import hushed
 from gipi.doctor.rates import times_lr
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.exploding_gradient import clipped_at
@@ -102,6 +103,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     passed = passed_over(facts.exp, trace)
     if passed is None and trace.done < 1:
         return
+    if passed is not False and isinstance(facts.exp.step, FiniteSteps):
+        return  # that is what it is for: the treatment said how many steps it costs
     facts.notes["broken"] = trace
     usual = [n for n in trace.norms[: trace.broken] if math.isfinite(n)]
     yield Finding(
@@ -170,6 +173,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
                   "input": [found.low, found.high], "batch_rows": found.rows[:32],
                   "grew_before": grown},
         repairs=(*first, *tame, *calm) if grown else (*first, *calm, *tame),
+        restored=what_is_left(str(found)),
     )  # fmt: skip
 
 
@@ -223,8 +227,7 @@ def culprit(exp: Experiment, trace: Trace) -> Culprit:
                 return _searched(exp, xb, yb)
             take_step(exp, xb, yb)
             if exp.scheduler is not None and exp.scheduler_every == "step":
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with hushed():
                     exp.scheduler.step()
     return Culprit()
 
@@ -256,8 +259,7 @@ def _searched(exp: Experiment, xb: Any, yb: Any) -> Culprit:
     torch.set_rng_state(state)
     found = Culprit(backward=True)
     try:
-        with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(True):
-            warnings.simplefilter("ignore")
+        with hushed(), torch.autograd.set_detect_anomaly(True):
             exp.loss(call(exp.model, xb), yb).backward()
     except RuntimeError as error:
         name = re.search(r"'(\w+?)Backward\d*'", str(error))
@@ -327,27 +329,6 @@ def _with_loss(form: Callable[[Tensor, Tensor], Tensor], name: str) -> Change:
         return f"the loss is computed as {name}, which does not leave finite numbers"
 
     return change
-
-
-def finite_steps(exp: Experiment) -> str:
-    """Let the optimizer pass over gradients that are not finite."""
-    own = exp.step or plain_step
-
-    def step(now: Experiment, xb: Any, yb: Any) -> Tensor:
-        def guard(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-            if not all(bool(torch.isfinite(p.grad).all()) for p in params):
-                for p in params:
-                    p.grad = None
-
-        handle = now.optimizer.register_step_pre_hook(guard)
-        try:
-            return own(now, xb, yb)
-        finally:
-            handle.remove()
-
-    exp.step = step
-    return "steps whose gradient is not finite are left out"
 
 
 def _floating(value: Any) -> bool:

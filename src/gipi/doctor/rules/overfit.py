@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ CHECKS = 3
 SURE = 2.0
 """Standard errors of the rise, by parts of the validation rows."""
 GREAT = 0.5
-"""A rise that is worth a word even where as many rows are right as before."""
+"""A rise that is worth a word even where as many rows are right as before: so much of the lowest
+loss, or of what had been gained until then."""
 RIGHT = 0.02
 """Share of right rows that must be lost where rows have classes."""
 LEAST = SURE**2
@@ -67,14 +69,18 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if not _sure(best, after[-CHECKS:]):
         return
-    great = rise > GREAT * low and rise > 2 * OF_SCALE * scale
+    blind = _blind(facts, scale)
+    gained = max(blind - best["val"], 0.0)
+    great = rise > GREAT * min(low, gained) and rise > 2 * OF_SCALE * scale
     lost = (
         best.get("val_right", math.nan)
         - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
     )
-    # Where rows have a class, surer answers that are as often right are worth a word, no more.
+    # Where rows have a class, surer answers that are as often right are worth a word, no more:
+    # unless they are so sure that it would be better to say nothing.
     known = _are_classes(facts) and math.isfinite(lost)
     sick = lost > RIGHT and round(lost * _judged_rows(facts)) >= LEAST if known else True
+    sick = sick or (gained > 0 and _surely_above(blind, after[-CHECKS:]))
     if not sick and not great:
         return
     epoch = max(1, round(best["epoch"]))
@@ -98,6 +104,22 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             Repair("dropout 0.3, and keep the best weights", _dropout(best["epoch"])),
         ),
     )  # fmt: skip
+
+
+def _blind(facts: Facts, scale: float) -> float:
+    """Return the validation loss of who knows nothing: at the start, or of outputs that are 0."""
+    first = facts.start or facts
+    guess = first.blind_loss if first.exp.judge is None else math.nan
+    return min(scale, guess) if math.isfinite(guess) and guess > 0 else scale
+
+
+def _surely_above(level: float, rows: list[dict[str, Any]]) -> bool:
+    """Whether a mean of losses is above a level by more than the noise of its parts."""
+    parts = [r.get("val_parts") or [] for r in rows]
+    if not parts[0] or any(len(p) != len(parts[0]) for p in parts):
+        return False
+    means = [fmean(of) for of in zip(*parts, strict=True)]
+    return fmean(means) - level > SURE * stdev(means) / math.sqrt(len(means))
 
 
 def _are_classes(facts: Facts) -> bool:

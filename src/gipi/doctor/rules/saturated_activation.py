@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gipi.doctor.cells import first_cells
 from gipi.doctor.contest import BEGUN
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units, renewed
@@ -25,8 +26,8 @@ HIGH = 0.7
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect a hidden layer more than half of whose units are flat before the first step."""
-    yield from _suspected(first_units(facts), "before")
+    """Suspect a hidden layer, or cell, more than half of whose units are flat at the start."""
+    yield from _suspected({**first_units(facts), **first_cells(facts)}, "before")
 
 
 def during(_: Facts, trace: Trace) -> Iterator[Finding]:

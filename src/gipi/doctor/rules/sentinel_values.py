@@ -15,7 +15,7 @@ from gipi.doctor.gaps import NEAR, Fill, add_marks
 from gipi.doctor.named import called
 from gipi.doctor.order import quantiles
 from gipi.doctor.rule import Rule
-from gipi.doctor.sheet import columns
+from gipi.doctor.sheet import channels_first, columns
 from gipi.doctor.tape import WEIGHTED, taped
 from gipi.doctor.trials import lead, trial
 
@@ -59,7 +59,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         flat = columns(facts, X)
         found = sentinels(flat)
         if X.ndim == 3:
-            found = _not_padding(flat, found)
+            found = _not_padding(_places(facts, X), flat, found)
         found = [s for s in found if _arrives(facts, X, s)]
         if found:
             yield _of_inputs(called(facts.exp, flat.shape[1]), found)
@@ -244,24 +244,37 @@ def drop(exp: Experiment) -> str:
     return f"took out {taken} rows without a known target"
 
 
-def _not_padding(flat: Tensor, found: list[Sentinel]) -> list[Sentinel]:
-    """Keep the values that are not there in all columns at once: those pad a sequence."""
-    if flat.shape[1] == 1:
-        return []
+def _not_padding(X_BTC: Tensor, flat: Tensor, found: list[Sentinel]) -> list[Sentinel]:
+    """Keep the values that do not pad a sequence.
+
+    Padding stands in all columns at once, and at an end of the row; a gap has values on both sides.
+    """
     left = []
     for s in found:
         there = flat[flat[:, s.column] == s.value]
-        if float((there == s.value).all(1).double().mean()) < 0.5:
+        apart = float((there == s.value).all(1).double().mean()) < 0.5 and flat.shape[1] > 1
+        if apart or _inside(X_BTC[..., s.column].cpu().double() == s.value):
             left.append(s)
     return left
 
 
+def _inside(there_BT: Tensor) -> bool:
+    """Whether in most rows that have a value it has others before and behind it."""
+    other = ~there_BT
+    between = there_BT & (other.cumsum(1) > 0) & (other.flip(1).cumsum(1).flip(1) > 0)
+    rows = there_BT.any(1)
+    return float(between[rows].any(1).double().mean()) > 0.5 if bool(rows.any()) else False
+
+
+def _places(facts: Facts, X: Tensor) -> Tensor:
+    """Return rows of a table or a sequence with their columns last."""
+    return X.transpose(1, 2) if X.ndim == 3 and channels_first(facts) else X
+
+
 def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
     """Whether the value reaches the first weights as it is; a model may fill it itself."""
-    where = X if X.ndim == 2 else X.amax(1) if s.value > 0 else X.amin(1)
-    if where.shape[-1] <= s.column:
-        return True
-    rows = (where[:, s.column].cpu().double() == s.value).nonzero().flatten()[:16]
+    there = _places(facts, X)[..., s.column].reshape(len(X), -1).cpu().double() == s.value
+    rows = there.any(1).nonzero().flatten()[:16]
     if not len(rows):
         return True
     key = "rows with a sentinel at the first weights"
@@ -277,10 +290,17 @@ def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
             facts.exp.model.train(training)
         seen[s.column] = first[0].inputs[0].detach() if first and first[0].inputs else None
     fed = seen.get(s.column)
-    if fed is None or fed.ndim < 2 or fed.shape[-1] < X.shape[-1]:
+    if fed is None or fed.ndim < 2:
         return True
-    there = fed[..., s.column].cpu().double()
-    return bool(((there - s.value).abs() <= NEAR * (1 + abs(s.value))).any())
+    if X.ndim == 3 and fed.ndim == 2:  # all places side by side
+        if fed[0].numel() < X[0].numel():
+            return True
+    else:
+        fed = _places(facts, fed)
+        if fed.shape[-1] <= s.column or (X.ndim == 2 and fed.shape[-1] < X.shape[-1]):
+            return True
+        fed = fed[..., s.column]
+    return bool(((fed.cpu().double() - s.value).abs() <= NEAR * (1 + abs(s.value))).any())
 
 
 RULE = Rule(

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from gipi.doctor.edits import Moments, put_in_front
-from gipi.doctor.experiment import whole
+from gipi.doctor.experiment import outputs, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
-from gipi.doctor.trials import trial
+from gipi.doctor.trials import some, trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gipi.doctor.experiment import Experiment, LossFunction
     from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
 
 LARGE, SMALL = 15.0, 0.02
+OPEN = "a target that may be too large"
 BUILT_IN = 0.02
 """Outputs that spread by this share of the target's spread, around its mean, are scaled already."""
-STEPS = 80
+STEPS, MORE = 80, 240
 TIMES = 2.0
 WORTH = 3.0
 LEAST, FAR = 0.1, 0.25
@@ -72,7 +75,12 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little as it is and with a scaled target, both judged in the target's own units."""
+    """Train a little as it is and with a scaled target, both judged in the target's own units.
+
+    What that leaves open is asked again after the run, of which only the scaled half is missing.
+    """
+    if finding.phase == "epoch":
+        return _after_a_run(facts, finding)
     steps = min(STEPS, max(30, facts.exp.total_steps // 2))
     plain = trial(facts, steps)
     scaled = trial(facts, steps, change=scale)
@@ -90,8 +98,42 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if clear and (left_scaled < 0.9 or left > 2):
         return sure
     if left > 1.3 * left_scaled and left - left_scaled > LEAST and finding.strength > WORTH:
+        facts.notes[OPEN] = replace(sure, confirmed=False, phase="epoch")
         return sure.but(severity="hint", confirmed=False)
     return None
+
+
+def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield again what a few steps left open, where the whole run leaves much unexplained."""
+    start = facts.start
+    if start is None or OPEN not in start.notes or trace.done < 1:
+        return
+    seen, loss = some(start.train), facts.exp.judge or facts.exp.loss
+    assert seen is not None
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        ends = [float(loss(outputs(facts.exp, seen[0]), seen[1]))]
+    ends += [row["train_eval"] for row in trace.epochs if "train_eval" in row]
+    left = min(ends) / _constant(start)
+    if left > LEAST:
+        found = start.notes[OPEN]
+        yield found.but(evidence={**found.evidence, "unexplained_by_run": left})
+
+
+def _after_a_run(facts: Facts, finding: Finding) -> Finding | None:
+    """Hold all that the run learned against a short training with a scaled target."""
+    assert facts.start is not None
+    steps = min(MORE, facts.exp.total_steps)
+    scaled = trial(facts.start, steps, change=scale).train / _constant(facts.start)
+    left = finding.evidence["unexplained_by_run"]
+    if not math.isfinite(scaled) or left - scaled < LEAST or left < TIMES * scaled:
+        return None
+    return finding.but(
+        confirmed=True, evidence={**finding.evidence, "unexplained_scaled": scaled, "steps": steps}
+    )
+
+
+def _cost(_: Facts, finding: Finding) -> int:
+    return (MORE if finding.phase == "epoch" else 2 * STEPS) + 4
 
 
 class Unscale(Moments):
@@ -168,8 +210,10 @@ RULE = Rule(
     do="learn the standardised target and turn the outputs back to predict",
     source="LeCun, Bottou, Orr and Müller 1998, Efficient BackProp, section 4.5",
     before=before,
+    during=during,
     confirm=confirm,
-    passes=2 * STEPS + 4,
+    passes=MORE + 4,
+    cost=_cost,
     causes=("exploding_gradient", "lr_too_high", "lr_too_low", "dead_relu", "plateau", "underfit",
             "nan_inf", "bad_init_scale", "oscillating_loss", "grad_clip_too_small"),
 )  # fmt: skip

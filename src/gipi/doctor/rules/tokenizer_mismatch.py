@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
@@ -27,8 +28,24 @@ FEWEST = 6
 """Tokens from which other shares of a few letters are hardly taken for other numbers."""
 WORDS = 24
 """The most frequent tokens, whose pairs of neighbours are counted."""
+RELATED, MANY = 0.5, 20
+"""Rank correlation of the frequencies of tokens in two random parts of the training rows from which
+on that of validation says something, and tokens of which it is asked."""
+AS_FREQUENT = 1.5
+"""Divergence of frequencies by rank, in that of two parts of the training rows, up to which they
+are the same."""
+COMPARED = 32
+"""Rows by which it is told which columns an embedding reads."""
 RENUMBERED = 0.25
 """Share of the divergence of pairs that may be left where other numbers of tokens explain it."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A table of vectors: its rows, and the columns of ids that it reads, each with its equals."""
+
+    rows: int
+    columns: list[list[int]]
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -36,13 +53,11 @@ def before(facts: Facts) -> Iterator[Finding]:
     if facts.train is None or not is_tokens(facts.train[0]):
         return
     X = cpu(facts.train[0])
-    rows = _rows_of_embedding(facts)
-    known = facts.exp.declared.get("vocabulary")
     V = cpu(facts.val[0]) if facts.val is not None and is_tokens(facts.val[0]) else None
-    top = max(int(X.max()), int(V.max()) if V is not None else 0)
-    asked = max(top + 1, int(known) if isinstance(known, int) else 0)
-    if rows is not None and asked > rows:
-        what = f"the tokenizer knows {known} tokens" if asked != top + 1 else f"the ids reach {top}"
+    reads = readers(facts)
+    narrow = _too_narrow(facts, X, V, reads)
+    if narrow is not None:
+        what, asked, rows = narrow
         yield Finding(
             "tokenizer_mismatch",
             f"{what} and the embedding has {rows} rows: tokens beyond are an error or another word",
@@ -54,7 +69,7 @@ def before(facts: Facts) -> Iterator[Finding]:
                             edit=f"nn.Embedding({asked}, ...)"),),
         )  # fmt: skip
         return
-    if V is None:
+    if V is None or _of_a_table(reads):
         return
     pads = set(dict(facts.exp.declared.get("tokens") or {}).values())
     if not pads:
@@ -66,7 +81,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     apart = divergence(a, b)
     chance = _chance(X, pads, len(V), size) if apart >= LEAST_APART else math.inf
-    sure = apart >= 4 * chance and (apart >= APART or _useless(facts))
+    sure = apart >= 4 * chance and (apart >= APART or _unrelated(X, V, pads) or _useless(facts))
     if not sure:
         renumbered = _renumbered(X, V, pads)
         if renumbered is not None:
@@ -189,6 +204,46 @@ def _pairs(X: Tensor, ids_k: Tensor) -> Tensor:
     return both.reshape(k + 1, k + 1)[:k, :k].double()
 
 
+def _unrelated(X: Tensor, V: Tensor, pads: set[int]) -> bool:
+    """Whether tokens have the frequencies of training, each that of any other.
+
+    Texts of another kind still share their common words; under other numbers nothing is shared but
+    how frequent the most frequent one is, the second, and so on.
+    """
+    one, two = _parts(X, len(V))
+    within, _ = _alike(one, two, pads)
+    across, tokens = _alike(X, V, pads)
+    if within < RELATED or tokens < MANY or abs(across) > 2 / math.sqrt(tokens):
+        return False
+    return _by_rank(X, V, pads) <= AS_FREQUENT * _by_rank(one, two, pads)
+
+
+def _by_rank(X: Tensor, V: Tensor, pads: set[int]) -> float:
+    """Return the divergence of the frequencies of the most frequent tokens, the second, ..."""
+    a, b = (_counts(ids, pads).sort(descending=True).values for ids in (X, V))
+    size = max(len(a), len(b))
+    return divergence(_wide(a, size), _wide(b, size))
+
+
+def _alike(X: Tensor, V: Tensor, pads: set[int]) -> tuple[float, int]:
+    """Return the rank correlation of how often tokens come in two texts, and of how many."""
+    a, b = _counts(X, pads), _counts(V, pads)
+    size = max(len(a), len(b))
+    a, b = _wide(a, size), _wide(b, size)
+    seen = a + b > 0
+    ranks = torch.stack([_ranks(a[seen]), _ranks(b[seen])])
+    if ranks.shape[1] < FEWEST:
+        return 0.0, ranks.shape[1]
+    return float(torch.nan_to_num(torch.corrcoef(ranks))[0, 1]), ranks.shape[1]
+
+
+def _ranks(counts: Tensor) -> Tensor:
+    """Return the rank of every count, the middle one of equal counts."""
+    _, place, many = torch.unique(counts, return_inverse=True, return_counts=True)
+    ranks: Tensor = (many.cumsum(0) - (many - 1) / 2).double()[place]
+    return ranks
+
+
 def _useless(facts: Facts) -> bool:
     """Whether what a shallow learner finds in training rows is worth nothing in validation."""
     train, val = sheet(facts), sheet(facts, "val")
@@ -235,12 +290,71 @@ def _parts(X: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return X[order[part:]], X[order[:part]]
 
 
-def _rows_of_embedding(facts: Facts) -> int | None:
-    """Return the rows of the embedding that reads the ids: the first that the model holds."""
-    for module in facts.exp.model.modules():
-        if isinstance(module, nn.Embedding):
-            return module.num_embeddings
+def readers(facts: Facts) -> list[Reader]:
+    """Return what every table of vectors reads of the ids, in the order of their calls."""
+    xb, found = facts.batch[0], dict[int, Reader]()
+    if not is_tokens(xb):
+        return []
+    for op in facts.tape.of({"embedding"}):
+        ids = next((t for t in op.inputs if not t.is_floating_point()), None)
+        weight = next((t for t in op.inputs if t.is_floating_point() and t.ndim == 2), None)
+        if ids is None or weight is None or not ids.ndim:
+            continue
+        if ids.shape == xb.shape[::-1] and len(ids) != len(xb):  # places before rows
+            ids = ids.T
+        columns = _columns_read(ids, xb, len(weight)) if len(ids) == len(xb) else []
+        before = found.get(id(weight))
+        columns = [*before.columns, *columns] if before is not None else columns
+        if columns:
+            found[id(weight)] = Reader(len(weight), columns)
+    return list(found.values())
+
+
+def _columns_read(ids: Tensor, xb: Tensor, rows: int) -> list[list[int]]:
+    """Return, for every column that is read, those of the ids that it may be.
+
+    What is the same in every row says nothing: places, kinds, padding. Ids beyond the table may
+    have been made others, where there are enough to know the column by.
+    """
+    read, given = ids.reshape(len(ids), -1)[:COMPARED], xb[:COMPARED]
+    read = read[:, (read != read[:1]).any(0)]
+    if not read.numel():
+        return []
+    same, beyond = read[:, :, None] == given[:, None], given >= rows
+    exact, known = same.all(0), (same | beyond[:, None]).all(0)
+    varied = torch.tensor([len(torch.unique(read[:, k])) > 2 for k in range(read.shape[1])])
+    found = exact | (known & varied.to(known.device)[:, None] & ~beyond.all(0))
+    return [row.nonzero().flatten().tolist() for row in found if bool(row.any())]
+
+
+def _too_narrow(
+    facts: Facts, X: Tensor, V: Tensor | None, reads: list[Reader]
+) -> tuple[str, int, int] | None:
+    """Return what ids there are, how many, and the rows of the table that has fewer; or None."""
+    tops = X.amax(0) if V is None else _wider(X.amax(0), V.amax(0))
+    table = _of_a_table(reads)
+    for read in reads:
+        # Columns that are equal in the rows compared, any of which may be meant.
+        top = max(min(int(tops[j]) for j in columns) for columns in read.columns)
+        if top >= read.rows:
+            where = f" of column {read.columns[0][0]}" if table else ""
+            return f"the ids{where} reach {top}", top + 1, read.rows
+    known = facts.exp.declared.get("vocabulary")
+    words = max(reads, key=lambda read: len(read.columns), default=None)
+    if isinstance(known, int) and words is not None and not table and known > words.rows:
+        return f"the tokenizer knows {known} tokens", known, words.rows
     return None
+
+
+def _wider(one: Tensor, other: Tensor) -> Tensor:
+    return (
+        torch.maximum(one, other) if one.shape == other.shape else one.clamp_min(int(other.max()))
+    )
+
+
+def _of_a_table(reads: list[Reader]) -> bool:
+    """Whether every column has vectors of its own: its numbers are those of no tokenizer."""
+    return len(reads) > 1 and all(len(read.columns) == 1 for read in reads)
 
 
 RULE = Rule(

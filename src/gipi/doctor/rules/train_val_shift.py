@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.drift import domain, domain_within, in_time_order, mismatch
+from gipi.doctor.drift import divided_by_value, domain, domain_within, in_time_order, mismatch
 from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
@@ -107,11 +107,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     # Parts of one text, divided at a place of it, differ in what they speak of: of shuffled rows
     # nobody can say whether they are that, or of another source.
     known = not text and not facts.exp.declared.get("groups")
-    if hurt and known and not in_time_order(facts):
+    ordered = (hurt or apart) and in_time_order(facts)
+    if hurt and known and not ordered:
         return finding.but(confirmed=True, evidence=evidence)
-    if (hurt or apart) and not in_time_order(facts):
-        return finding.but(severity="hint", evidence=evidence)
-    return None
+    # Sorted by a number that is as even as a clock: nobody can say whether it is the time.
+    if ordered and not (hurt and divided_by_value(facts) == "evenly"):
+        return None
+    return finding.but(severity="hint", evidence=evidence) if hurt or apart else None
 
 
 def _goes_on_changing(facts: Facts, area: float) -> bool:

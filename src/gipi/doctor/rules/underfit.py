@@ -13,6 +13,7 @@ from gipi.doctor.kept import share_kept, told_by_kept
 from gipi.doctor.play import play
 from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
+from gipi.doctor.wider import TIMES, may_be_small, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,29 @@ def before(facts: Facts) -> Iterator[Finding]:
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Suspect where a simple learner tells new rows better than the net its own."""
+    """Suspect where a simple learner tells new rows better than the net its own.
+
+    Where none does, ask of a net of few weights whether several of it do.
+    """
+    told = list(_beaten_by_simple(facts, trace))
+    yield from told
+    first = facts.start or facts
+    if told or facts.exp.declared.get("frozen") or first.kind == "reconstruct":
+        return
+    if facts.start is not None and may_be_small(facts, trace):
+        ends = trace.epochs[-1]
+        weights = sum(p.numel() for p in facts.exp.model.parameters())
+        yield Finding(
+            "underfit",
+            f"{weights} weights end at a loss of {ends['train_eval']:.4g} on training rows and "
+            f"{ends['val']:.4g} on validation rows",
+            "a wider or deeper net",
+            evidence={"weights": weights, "train": ends["train_eval"], "val": ends["val"]},
+            phase="epoch",
+        )
+
+
+def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < 0.5 or trace.broken is not None or facts.exp.declared.get("frozen"):
         return
     first = facts.start or facts
@@ -87,7 +110,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on with a watched loop: where that brings it well on its way, steps are all it lacks."""
+    """Go on with a watched loop: where that brings it well on its way, steps are all it lacks.
+
+    A net that may be too small is trained several times over, side by side.
+    """
+    if "weights" in finding.evidence:
+        return _several(facts, finding)
     twin = duplicate(facts.exp)
     play(twin, steps=_more(finding), quiet=True)
     facts.passes += _more(finding)
@@ -95,6 +123,26 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if reached(twin, facts.start or facts) - net > CLOSED * (simple - net):
         return None
     return finding.but(confirmed=True)
+
+
+def _several(facts: Facts, finding: Finding) -> Finding | None:
+    found = wider(facts)
+    if found is None:
+        return None
+    return replace(
+        finding,
+        confirmed=True,
+        message=f"{finding.message}; {TIMES} such nets side by side reach {found.copies[0]:.4g} "
+        f"and {found.copies[1]:.4g} after {found.steps} steps",
+        evidence={**finding.evidence, "train_of_several": found.copies[0],
+                  "val_of_several": found.copies[1], "steps_of_several": found.steps},
+        strength=found.net[1] / max(abs(found.copies[1]), 1e-12),
+    )  # fmt: skip
+
+
+def _cost(_: Facts, finding: Finding) -> int:
+    # How much several nets may cost they ask themselves: so small ones are cheap.
+    return 0 if "weights" in finding.evidence else _more(finding)
 
 
 def _more(finding: Finding) -> int:
@@ -225,5 +273,5 @@ RULE = Rule(
     during=during,
     confirm=confirm,
     passes=MORE,
-    cost=lambda _, finding: _more(finding),
+    cost=_cost,
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import batches, call
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.keys import shows_only_pads
 from gipi.doctor.rewire import Edited, OtherPads, OtherSense
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import Padding, Seen, asks_for_next, attentions, padding_of, sequence_of
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 SOME = 0.05
 NOTHING = 1e-3
+SENSE = (
+    "check what True means: it hides in nn.MultiheadAttention and masked_fill, and shows in "
+    "scaled_dot_product_attention"
+)
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -46,6 +51,17 @@ def before(facts: Facts) -> Iterator[Finding]:
                     "hides, tril() where True shows",
                 )
                 return
+    field = shows_only_pads(facts)
+    if field is not None:
+        yield _finding(
+            field.op.place,
+            f"the mask of '{field.op.place}' is upside down: it hides every real token of its keys "
+            "and shows their padding",
+            "padding",
+            pad=field.pad,
+            advice=SENSE,
+        )
+        return
     if padding is not None and facts.base is not None:
         yield from _no_token_matters(facts, padding)
 
@@ -68,8 +84,7 @@ def _keys(one: Seen, padding: Padding) -> Finding | None:
             "else",
             "padding",
             pad=padding.pad,
-            advice="check what True means: it hides in nn.MultiheadAttention and masked_fill, and "
-            "shows in scaled_dot_product_attention",
+            advice=SENSE,
         )
     hidden = float(((weight == 0).all(1) & (pad[:, 0] == 0)).sum() / (pad[:, 0] == 0).sum())
     if one.exact and hidden > SOME and not _triangle(weight):
