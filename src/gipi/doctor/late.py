@@ -64,8 +64,9 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     Where a problem was found that explains the run it is not asked. The changed run has no more
     steps than the run itself had, and is held against the best that the run ever was: who learns in
     fewer what the other did not in more is the better one, and who only had no time to learn by
-    heart is not. Where as many steps do not help, or the run has learned nearly all, a hint is
-    taken back. All that looking costs stays within one run, a short training excepted.
+    heart is not. A hint is taken back where as many steps do not help, or fewer do not by which
+    the run had begun to learn, or where it has learned nearly all. All that looking costs stays
+    within one run, a short training excepted.
     """
     open_: list[Question] = start.notes.get(KEY, [])
     sure = any(f.confirmed and f.severity == "problem" and f.code != SYMPTOM for f in found)
@@ -104,16 +105,20 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
             f"{own.end:.3g}{lowest}, and {other:.3g} after {steps} steps without that",
         )
         return [told, *rest]
-    return rest if steps == trace.step and not better else found
+    then = min(v for step, v in own.rows if step <= steps) if own.rows[0][0] <= steps else math.nan
+    idle = own.learned(then) and then - other <= asked.share * progress
+    return rest if idle or (steps == trace.step and not better) else found
 
 
 @dataclass(frozen=True)
 class _Ends:
-    """What validation loss was in the course of a run: where nothing is known, least, and last."""
+    """What validation loss was in the course of a run.
+
+    nothing  where nothing is known; rows: (step, loss) in order, those that are finite
+    """
 
     nothing: float
-    best: float
-    end: float
+    rows: list[tuple[int, float]]
 
     @classmethod
     def of(cls, trace: Trace, yardstick: float) -> _Ends | None:
@@ -121,10 +126,24 @@ class _Ends:
         begin = trace.start.get("val", math.nan)
         known = (abs(v) for v in (begin, yardstick) if math.isfinite(v) and v)
         nothing = min(known, default=math.nan)  # a start may be far worse than a guess
-        rows = [row.get("val", math.nan) for row in trace.epochs]
-        if not rows or not math.isfinite(nothing) or not math.isfinite(rows[-1]):
+        rows = [(row["step"], row.get("val", math.nan)) for row in trace.epochs]
+        if not rows or not math.isfinite(nothing) or not math.isfinite(rows[-1][1]):
             return None
-        return cls(nothing, min(v for v in rows if math.isfinite(v)), rows[-1])
+        return cls(nothing, [row for row in rows if math.isfinite(row[1])])
+
+    @property
+    def end(self) -> float:
+        """The last one."""
+        return self.rows[-1][1]
+
+    @property
+    def best(self) -> float:
+        """The lowest one."""
+        return min(loss for _, loss in self.rows)
+
+    def learned(self, loss: float) -> bool:
+        """Whether that loss is by more than matters below that of who knows nothing."""
+        return self.nothing - loss > MATTERS * self.nothing
 
     @property
     def risen(self) -> bool:
@@ -132,5 +151,5 @@ class _Ends:
 
         Who never learned may get worse than a guess and still lack what the change would give.
         """
-        learned = self.nothing - self.best
-        return learned > MATTERS * self.nothing and self.end - self.best > MATTERS * learned
+        lost = self.end - self.best
+        return self.learned(self.best) and lost > MATTERS * (self.nothing - self.best)
