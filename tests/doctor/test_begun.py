@@ -62,6 +62,62 @@ def test_in_two_parts_a_run_is_bit_for_bit_what_it_is_at_once(steps: int, each: 
     assert torch.equal(weights(since.exp), weights(whole))
 
 
+class Noisy(nn.Module):
+    """Draws and counts in evaluation too, as a variational net does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.net(x + 0.1 * torch.randn_like(x) / (1 + 0.01 * self.calls))
+
+
+def test_a_net_that_draws_in_evaluation_is_trained_alike_however_often_it_is_judged() -> None:
+    torch.manual_seed(0)
+    exp = experiment(Noisy(), blobs(300), epochs=6)
+    whole, brief, watched = (duplicate(exp) for _ in range(3))
+    trace = play(whole, quiet=True)
+    assert play(brief, quiet=True, brief=True).losses == trace.losses
+    asked = play(watched, check=lambda _: bool(torch.rand(()) > 2))
+    assert asked.losses == trace.losses
+    exp.begun = []
+    assert after_steps(exp, 11)[0] == trace.losses[:11]
+    since = beginning(exp, duplicate(exp), None)
+    assert since is not None
+    assert play(since.exp, quiet=True, brief=True, since=since).losses == trace.losses
+    for other in (brief, watched, since.exp):
+        assert torch.equal(weights(other), weights(whole))
+
+
+def test_a_short_training_as_long_as_the_run_is_judged_and_a_longer_one_is_no_beginning() -> None:
+    exp = dropping()
+    total = exp.total_steps
+    trace = play(whole := duplicate(exp), quiet=True, brief=True)
+    exp.begun = []
+    after_steps(exp, total)
+    since = beginning(exp, duplicate(exp), None)
+    assert since is not None
+    rest = play(since.exp, quiet=True, brief=True, since=since)
+    assert (rest.losses, rest.epochs, rest.start) == (trace.losses, trace.epochs, trace.start)
+    assert torch.equal(weights(since.exp), weights(whole))
+    after_steps(exp, total + 1)
+    assert beginning(exp, duplicate(exp), None) is None
+
+
+def test_in_a_run_shorter_than_a_trial_a_change_that_does_nothing_gains_nothing() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(250), epochs=1)
+    assert exp.total_steps < course.LEAST
+    idle = tuple(Repair(name, lambda _, name=name: name) for name in ("one", "two"))
+    diagnosis = Diagnosis(exp, [Finding("lr_too_low", "", "", confirmed=True, repairs=idle)])
+    assert diagnosis.repair() is None
+    assert len(diagnosis.trace.losses) == exp.total_steps
+    assert "(+0, standard error 0)" in diagnosis.why_not
+
+
 def test_a_longer_short_training_goes_on_from_a_shorter_one() -> None:
     exp = dropping()
     losses, twin = after_steps(exp, 15)

@@ -13,6 +13,7 @@ from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
 from gipi.doctor.late import leave_open, settled
+from gipi.doctor.look import LEAST_PASSES
 from gipi.doctor.play import play
 from gipi.doctor.rates import times_lr
 from gipi.doctor.trace import Trace
@@ -76,3 +77,45 @@ def test_where_nothing_is_open_nothing_is_done() -> None:
     passes = start.passes
     assert settled(start, twin, trace, [HINT]) == [HINT]
     assert start.passes == passes
+
+
+def by_heart(change, epochs: int = 30) -> tuple[Facts, Experiment, Trace]:
+    """Return a run that learned, and then for hundreds of steps learned its rows by heart."""
+    torch.manual_seed(0)
+    (X, y), val = blobs(1500, apart=0.35)
+    y = torch.where(torch.rand(len(y)) < 0.2, torch.randint(4, y.shape), y)
+    exp = experiment(mlp(hidden=64), ((X, y), val), lr=0.01, epochs=epochs, batch_size=20)
+    start, twin = Facts(exp), duplicate(exp)
+    leave_open(start, ASKED, change)
+    return start, twin, play(twin, quiet=True)
+
+
+def test_who_had_no_time_to_learn_by_heart_is_not_the_better_one() -> None:
+    start, twin, trace = by_heart(times_lr(0.3))
+    assert trace.step > 1000
+    low = min(row["val"] for row in trace.epochs)
+    assert trace.epochs[-1]["val"] > low + 0.1
+    assert settled(start, twin, trace, [HINT]) == [HINT]
+    trace.epochs[-1]["val"] = low + 0.001  # nor where the rise is too small to be told
+    assert settled(start, twin, trace, [HINT]) == []  # in as many steps it is not ahead
+
+
+def test_an_error_of_the_model_leaves_the_question_open() -> None:
+    def broken(exp: Experiment) -> None:
+        exp.model[0] = torch.nn.Linear(3, 32)
+
+    for change in (broken, FASTER):
+        start, twin, trace = ended(1e-6, change)
+        if change is FASTER:
+            broken(twin)  # what the run has become cannot be asked any more
+        assert settled(start, twin, trace, [HINT]) == [HINT]
+
+
+def test_all_looking_costs_no_more_than_a_run() -> None:
+    start, twin, trace = by_heart(times_lr(1.0), epochs=10)
+    for row in trace.epochs:
+        row["val"] = trace.epochs[-1]["val"]
+    start.passes = 20
+    asked = start.passes
+    settled(start, twin, trace, [HINT])
+    assert start.passes - asked == max(LEAST_PASSES, trace.step - 20)

@@ -7,7 +7,9 @@ import math
 import torch
 from tests.doctor.patients import blobs, experiment, mlp
 
+from gipi.doctor import course
 from gipi.doctor.copies import duplicate
+from gipi.doctor.course import Course
 from gipi.doctor.diagnose import Diagnosis, diagnose
 from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.play import play
@@ -254,6 +256,51 @@ def test_what_an_exact_repair_uncovers_is_mended_with_it() -> None:
     assert (treatment.partly, treatment.unlearnt) == ({}, "")
     assert treatment.proof.holds("better")
     assert treatment.passes <= 6 * diagnosis.experiment.total_steps
+
+
+def uncovering(monkeypatch, *more: Repair):
+    """Return a diagnosis of a net of zeros whose mended start shows some more findings."""
+    found_ = [Finding(f"other_{i}", "", "", confirmed=True, repairs=(r,), where=(str(i),))
+              for i, r in enumerate(more)]  # fmt: skip
+    rounds = iter([found_])
+    monkeypatch.setattr(course, "anew", lambda _: (next(rounds, []), 0))
+    return diagnose(zeros(), train=False)
+
+
+def test_what_is_uncovered_is_held_against_the_exact_repairs_alone(monkeypatch) -> None:
+    treatment = uncovering(monkeypatch, Repair("slower", times_lr(0.2))).repair()
+    assert treatment is not None
+    assert treatment.cured == ["bad_init_symmetric"]
+    assert len(treatment.changes) == len(treatment.grounds) == 1
+    (tried,) = treatment.rejected
+    assert "(-" in tried  # worse than without, though better by far than the run as it was
+
+
+def test_exact_repairs_that_are_uncovered_need_no_gain(monkeypatch) -> None:
+    idle = Repair("as it is", lambda _: "as it is", proof="exact")
+    treatment = uncovering(monkeypatch, idle).repair()
+    assert treatment is not None
+    assert treatment.cured == ["bad_init_symmetric", "other_0"]
+
+
+def test_a_round_of_uncovered_repairs_that_do_not_fit_is_taken_back_whole(monkeypatch) -> None:
+    def unfit(_) -> str:
+        raise CannotRepair("it does not fit")
+
+    more = [Repair("unfit", unfit), Repair("idle", lambda _: "idle")]
+    diagnosis = uncovering(monkeypatch, *more)
+    exact = [(f, f.repairs[0]) for f in diagnosis.problems]
+    assert Course(diagnosis.experiment, exact, 0).hidden(exact, ()) == []
+
+
+def test_who_takes_a_treatment_back_has_nothing_left_of_it() -> None:
+    treatment = diagnose(zeros(cut=True, any_order=True), train=False).repair()
+    assert treatment is not None
+    assert treatment.unlearnt
+    assert treatment.remains
+    treatment.undo()
+    left = (treatment.changes, treatment.partly, treatment.remains, treatment.grounds)
+    assert (*left, treatment.unlearnt) == ([], {}, [], [], "")
 
 
 def test_a_treated_run_that_learned_nothing_is_not_called_cured() -> None:

@@ -104,14 +104,16 @@ def beginning(
 ) -> Begun | None:
     """Return a beginning of what `twin`, which no step was taken of, is to be trained for.
 
-    It is taken out of what is kept: whoever gets it trains it on.
+    It is taken out of what is kept: whoever gets it trains it on. A short training may have taken
+    more steps than a short run has; that is no beginning of it.
     """
     if not first.begun or not goes_on(twin):
         return None
     here = mark(twin)
     kept: list[Begun] = first.begun
     for known in kept:
-        if known.change is change and known.mark == here:
+        fits = known.change is change and len(known.losses) <= twin.total_steps
+        if fits and known.mark == here:
             kept.remove(known)
             with seeded(twin):
                 known.start = Judge(twin)()

@@ -35,6 +35,9 @@ HARDLY = 0.6
 HIDDEN = 3
 """Looks for what another fault hid, at most: a frozen layer of zeros hides behind one of zeros."""
 
+STRICT = ("better", "not worse")
+"""Kinds of proof, the strictest first: repairs that are made together need that of any of them."""
+
 Option = list[tuple["Finding", "Repair"]]
 """Repairs that are made together, each with its finding."""
 
@@ -70,16 +73,18 @@ class Course:
         """Whether no fewer problems of a finding's code are found than there were."""
         return len(found) >= max(1, sum(f.code == finding.code for f in self.problems))
 
-    def curing(self, exact: Option) -> Option:
+    def curing(self, exact: Option, *, after: Option | None = None) -> Option:
         """Return the exact repairs that fit, and after which a look finds less than before.
 
         What was found in the course of a run is looked for again after the changed one.
+
+        after  repairs that are made before them
         """
         found: Option = []
         for finding, repair in exact:
             twin = duplicate(self.exp)
             try:
-                for r in (*(kept for _, kept in found), repair):
+                for r in (*(kept for _, kept in (*(after or ()), *found)), repair):
                     _made(r, twin)
             except CannotRepair as why:
                 self.rejected.append(f"{repair.name}: {why}")
@@ -96,19 +101,34 @@ class Course:
         Nothing can be told of weights that the loss does not depend on yet.
         """
         more: Option = []
+        fit = 0
         for _ in range(HIDDEN):
             twin = duplicate(self.exp)
             try:
                 for _, repair in (*exact, *more):
                     _made(repair, twin)
             except CannotRepair:
-                return more[:-1]
+                return more[:fit]
+            fit = len(more)
             found = self._fresh(twin, [f for f, _ in (*exact, *more)])
             fresh = [(f, rs[0]) for f, rs in candidates(found, apply)]
             if not fresh:
                 break
             more += fresh
         return more
+
+    def uncovered(self, exact: Option, more: Option) -> None:
+        """Take the exact repairs, and what they uncover on top of them, each by its own proof.
+
+        What they uncover belongs to what was found: its run is made whatever the budget.
+        """
+        sure = self.curing([pair for pair in more if pair[1].proof == "exact"], after=exact)
+        rest = [pair for pair in more if pair[1].proof != "exact"]
+        self.take([[*exact, *sure]])
+        if rest and self.accepted:
+            self.take([rest], needed=True)
+        elif rest:  # nobody is better by the exact ones alone
+            self.take([[*exact, *sure, *rest]])
 
     def _fresh(self, start: Experiment, known: list[Finding]) -> list[Finding]:
         """Return the problems at a start that are not known to be of the same places."""
@@ -128,14 +148,16 @@ class Course:
             _made(repair, start)
         self.remains = roots(self._fresh(start, []))
 
-    def take(self, options: list[Option]) -> None:
+    def take(self, options: list[Option], *, needed: bool = False) -> None:
         """Run the options, the most promising first; keep the first that proves better.
 
         What shows only late in a run cannot be tried in short: there every option that the budget
         allows is run, and the best is kept. So it is where the first has hardly learned.
+
+        needed  one is run whatever the budget
         """
         first = options[0][0][0]
-        if self.spent >= self.allowed and self.accepted:
+        if self.spent >= self.allowed and self.accepted and not needed:
             self.rejected.append(f"{first.code}: not tried, the budget is used up")
             return
         late = first.phase == "epoch"
@@ -150,7 +172,8 @@ class Course:
             except CannotRepair as why:
                 self.rejected.append(f"{repairs[0].name}: {why}")
                 continue
-            wanted, measure = repairs[0].proof, repairs[0].measure
+            wanted = next((p for p in STRICT if any(r.proof == p for r in repairs)), "exact")
+            measure = repairs[0].measure
             start = duplicate(twin)
             seen = any(r.proof in ("exact", "not worse") and f.phase != "before" for f, r in option)
             since = None if seen else beginning(self.exp, twin, self._change(repairs))
@@ -228,7 +251,7 @@ class Course:
         """Return the options, the one first that is best after a short trial."""
         if len(options) == 1:
             return options
-        steps = max(LEAST, round(TRIAL * self.exp.total_steps))
+        steps = min(max(LEAST, round(TRIAL * self.exp.total_steps)), self.exp.total_steps)
         tried: dict[int, Experiment] = {}
         for number, option in enumerate(options):
             repairs = [r for _, r in option]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from gipi.doctor.copies import left_alone
 from gipi.doctor.experiment import call
-from gipi.doctor.seeded import seeded
 from gipi.doctor.tape import recording
 from gipi.doctor.trace import LayerLook, Look, UnitLook
 from gipi.doctor.units import looks_at
@@ -80,7 +80,7 @@ def units_of(exp: Experiment, X: Any, *, rows: int = UNIT_ROWS) -> dict[str, Uni
     training = model.training
     model.eval()
     try:
-        with seeded(exp), torch.no_grad(), recording(model) as tape:
+        with left_alone(exp, seed=True), torch.no_grad(), recording(model) as tape:
             tape.outputs = call(model, X[:rows] if isinstance(X, Tensor) else X)
     finally:
         model.train(training)

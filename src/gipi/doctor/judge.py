@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
+from gipi.doctor.copies import left_alone
 from gipi.doctor.experiment import judged, outputs, whole
 
 if TYPE_CHECKING:
@@ -23,7 +25,11 @@ PARTS = 10
 
 
 class Judge:
-    """Judges an experiment by the same rows of its splits each time, in evaluation mode."""
+    """Judges an experiment by the same rows of its splits each time, in evaluation mode.
+
+    A model may draw or count in evaluation too: a run is the same however often it is judged. An
+    evaluation of the user's own is part of the run, and may change what it will.
+    """
 
     def __init__(self, exp: Experiment) -> None:
         self.exp = exp
@@ -32,6 +38,10 @@ class Judge:
 
     def __call__(self) -> dict[str, Any]:
         """Return loss and score of both splits, and the losses of parts of validation."""
+        with left_alone(self.exp) if self.exp.evaluate is None else nullcontext():
+            return self._row()
+
+    def _row(self) -> dict[str, Any]:
         row: dict[str, Any] = {}
         exp = self.exp
         loss = exp.judge or exp.loss

@@ -20,7 +20,7 @@ from gipi.doctor.experiment import batches, take_step
 from gipi.doctor.eye import Eye
 from gipi.doctor.hushed import hushed
 from gipi.doctor.judge import Judge
-from gipi.doctor.seeded import seeded
+from gipi.doctor.seeded import seeded, unmoved
 from gipi.doctor.trace import CHECKS, Kept, Trace
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def play(
             trace.losses, trace.rates = list(since.losses), list(since.rates)
             trace.norms = [0.0] * trace.step
             epoch, skip = divmod(trace.step, per_epoch)
+            if trace.step >= last:  # nothing is left of the run but to judge it
+                _judged(trace, judge, -(-trace.step // per_epoch))
+                best.see(trace)
         while trace.step < last:
             number, skip = skip, 0
             for xb, yb in islice(batches(exp, epoch), number, None):
@@ -110,7 +113,9 @@ def play(
                     due.pop(0)
                 if (looked or over) and check is not None:
                     _judged(trace, judge, epoch + number / per_epoch)
-                    if check(trace):
+                    with unmoved(exp):
+                        enough = check(trace)
+                    if enough:
                         return trace
                 if trace.step >= last or over:
                     break

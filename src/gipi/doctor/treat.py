@@ -93,6 +93,7 @@ class Treatment:
         """Return the experiment as it was before any change, with the weights it had then."""
         assert self.original is not None
         self.experiment, self.changes, self.cured, self.partly = self.original, [], [], {}
+        self.grounds, self.remains, self.unlearnt = [], [], ""
         return self.original
 
 
@@ -107,7 +108,8 @@ def treat(diagnosis: Diagnosed, *, apply: tuple[str, ...], budget: float) -> Tre
     then one finding after the other, roots in their order, each on top of what was kept so far. Of
     several repairs for one finding those that do best in a short trial are run first. A change
     stays only where its run proved better than the one before. Where the run as it was learned
-    nothing, what the exact repairs uncover is looked for and mended with them.
+    nothing, what the exact repairs uncover is looked for and mended on top of them; that costs one
+    run more, whatever the budget.
     """
     exp = diagnosis.experiment
     chosen = candidates(diagnosis.findings, apply)
@@ -140,8 +142,7 @@ def _treated(
     blind = guesses(old) is not None
     exact = course.curing([(f, rs[0]) for f, rs in chosen if rs[0].proof == "exact"])
     if exact:
-        more = course.hidden(exact, apply) if blind else []
-        course.take([[*exact, *more], exact] if more else [exact])
+        course.uncovered(exact, course.hidden(exact, apply) if blind else [])
     for finding, repairs in chosen:
         others = [r for r in repairs if r.proof != "exact"]
         if others and not any(finding is mended for mended in course.mended):
