@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp
-from tests.doctor.wired import cured
+from tests.doctor.wired import cured, named
 from torch import nn
 
 from gipi.doctor import watch
@@ -35,10 +35,18 @@ def stepping(*, zero="", clip=0.0, noise=0.0, every=1):
     return step
 
 
-@pytest.mark.parametrize("lr", [1e-6, 0.3])
-def test_it_is_named_and_cured(lr) -> None:
-    exp = experiment(mlp(), blobs(), step=stepping(), lr=lr, optimizer="sgd", epochs=3)
-    cured(exp, RULE)
+def test_it_is_named_and_cured() -> None:
+    cured(experiment(mlp(), blobs(), step=stepping(), lr=0.3, optimizer="sgd", epochs=3), RULE)
+
+
+def test_at_a_rate_that_learns_nothing_it_is_gone_and_not_cured() -> None:
+    torch.manual_seed(1)
+    exp = experiment(mlp(), blobs(), step=stepping(), lr=1e-6, optimizer="sgd", epochs=3)
+    treatment = named(exp, RULE).repair()
+    assert treatment is not None
+    assert (treatment.cured, list(treatment.partly)) == ([], [RULE.code])
+    assert treatment.unlearnt
+    assert findings(treatment.experiment, RULE) == []
 
 
 @pytest.mark.parametrize("how", [
