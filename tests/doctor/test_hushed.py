@@ -87,3 +87,12 @@ def test_what_python_says_once_of_a_place_is_said_once() -> None:
             with hushed():
                 place()
         assert len(seen) == 1
+
+
+def test_filters_that_a_model_sets_do_not_outlast_a_pass_of_the_doctor() -> None:
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        for change in (warnings.resetwarnings, lambda: warnings.simplefilter("once")):
+            with hushed():
+                change()
+            assert list(warnings.filters) == before

@@ -24,12 +24,11 @@ def hushed() -> Iterator[None]:
     Leaving `warnings.catch_warnings` makes Python forget what it has said once of every place, and
     say it again; a filter that comes and goes by itself does not.
     """
-    before = torch.is_warn_always_enabled()
+    before, kept = torch.is_warn_always_enabled(), list(warnings.filters)
     warnings.filters.insert(0, NOBODY)  # type: ignore[attr-defined]
     torch.set_warn_always(True)
     try:
         yield
     finally:
         torch.set_warn_always(before)
-        if NOBODY in warnings.filters:  # a model may set filters of its own
-            warnings.filters.remove(NOBODY)  # type: ignore[attr-defined]
+        warnings.filters[:] = kept  # type: ignore[index]  # a model may set some of its own

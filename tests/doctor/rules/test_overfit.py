@@ -76,7 +76,7 @@ def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
     assert judged(4, one_hot, 0.5) == ["problem"]
 
 
-def severities(low: float, high: float, *, apart: float = 0.0) -> list[str]:
+def severities(low: float, high: float, *, apart: float = 0.0, kept: bool = False) -> list[str]:
     """Return what is said of four classes whose loss turned at `low` and ends at `high`."""
     trace = Trace(60, 10, losses=[0.1] * 60, start={"val": 1.4})
     trace.epochs = [
@@ -84,7 +84,8 @@ def severities(low: float, high: float, *, apart: float = 0.0) -> list[str]:
          "val_parts": [loss - apart, loss + apart] * 5}
         for i, loss in enumerate([1.3, 1.2, low, high - 0.1, high, high], 1)
     ]  # fmt: skip
-    return [f.severity for f in during(Facts(experiment(mlp(), blobs(300))), trace)]
+    exp = experiment(mlp(), blobs(300), keep_best=kept)
+    return [f.severity for f in during(Facts(exp), trace)]
 
 
 def test_a_rise_that_takes_half_of_what_was_gained_is_worth_a_word() -> None:
@@ -95,6 +96,10 @@ def test_a_rise_that_takes_half_of_what_was_gained_is_worth_a_word() -> None:
 def test_answers_so_sure_that_nothing_said_were_better_are_a_problem() -> None:
     assert severities(1.0, 1.5) == ["problem"]  # ln 4 is the loss of who knows nothing
     assert severities(1.0, 1.5, apart=0.5) == ["hint"]  # by the noise of its parts it may be less
+
+
+def test_whoever_keeps_the_best_weights_need_not_be_told_to() -> None:
+    assert severities(1.0, 1.25, kept=True) == severities(1.0, 1.5, kept=True) == []
 
 
 def one_of(y: torch.Tensor) -> torch.Tensor:

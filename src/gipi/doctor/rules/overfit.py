@@ -71,7 +71,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     blind = _blind(facts, scale)
     gained = max(blind - best["val"], 0.0)
-    great = rise > GREAT * min(low, gained) and rise > 2 * OF_SCALE * scale
+    # Whoever keeps the best weights does what would be advised already.
+    lowest = low if facts.exp.keep_best else min(low, gained)
+    great = rise > GREAT * lowest and rise > 2 * OF_SCALE * scale
     lost = (
         best.get("val_right", math.nan)
         - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
@@ -80,7 +82,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # unless they are so sure that it would be better to say nothing.
     known = _are_classes(facts) and math.isfinite(lost)
     sick = lost > RIGHT and round(lost * _judged_rows(facts)) >= LEAST if known else True
-    sick = sick or (gained > 0 and _surely_above(blind, after[-CHECKS:]))
+    above = gained > 0 and not facts.exp.keep_best
+    sick = sick or (above and _surely_above(blind, after[-CHECKS:]))
     if not sick and not great:
         return
     epoch = max(1, round(best["epoch"]))
