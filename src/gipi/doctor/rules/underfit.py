@@ -80,13 +80,9 @@ def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < 0.5 or trace.broken is not None or facts.exp.declared.get("frozen"):
         return
     first = facts.start or facts
-    quarter = trace.step // 4
-    falls = trace.mean_loss(trace.step - 2 * quarter, trace.step - quarter) - trace.mean_loss(
-        trace.step - quarter, trace.step
-    )
     # A net that learned something else before begins far above a loss that means nothing is known.
     high = min(abs(trace.scale), first.yardstick or math.inf)
-    falling = falls > FLAT * high
+    falling = trace.fall() > FLAT * high
     if (trace.done < 1 and falling) or (trace.open and (falling or _falls(trace))):
         return
     now = reached(facts.exp, first)
