@@ -34,8 +34,8 @@ LESS, BEATEN, MUCH = 0.75, 0.15, 0.2
 simple learner must be on new ones for a transform that leaves less to be asked about at the end,
 and the share of all progress that it must then cost to be worth a word."""
 FLAT = 0.03
-"""Fall of the loss over the last quarter of the steps, as a share of the first, from which on a
-longer run may still bring what the transform costs."""
+"""Fall of the loss over the last quarter of the steps, as a share of one that knows nothing,
+from which on a longer run may still bring what the transform costs."""
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
@@ -100,8 +100,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         doubt = first.notes[COSTLY]
     if doubt is None or trace.done < 1 or trace.broken is not None:
         return
+    high = min(abs(trace.scale), first.yardstick or math.inf)
     told = {"first_loss": trace.scale, "highest_rate": max(trace.rates),
-            "falls": trace.fall() / max(abs(trace.scale), 1e-12)}  # fmt: skip
+            "falls": trace.fall() / max(high, 1e-12)}  # fmt: skip
     yield replace(doubt, phase="epoch", evidence={**doubt.evidence, **told})
 
 
