@@ -147,6 +147,13 @@ class Trace:
         part = [v for v in self.losses[max(first, 0) : last] if math.isfinite(v)]
         return sum(part) / len(part) if part else math.nan
 
+    def fall(self) -> float:
+        """Return the fall of the mean loss between the last two quarters of the steps."""
+        quarter = self.step // 4
+        return self.mean_loss(self.step - 2 * quarter, self.step - quarter) - self.mean_loss(
+            self.step - quarter, self.step
+        )
+
     @property
     def recent(self) -> float:
         """The mean of the finite losses of the last fifth of the steps, five at least; or NaN."""

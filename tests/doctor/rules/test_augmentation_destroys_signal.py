@@ -130,12 +130,36 @@ def moved(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("transform", "said"), [(turned, ["hint"]), (moved, [])])
 def test_digits_that_stand_on_their_head_are_worth_a_word(transform, said) -> None:
+    found = seen(digits(transform, epochs=5), RULE, train=True).findings
+    assert [f.severity for f in found] == said
+
+
+def test_what_a_net_that_learns_no_more_misses_is_a_problem() -> None:
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (900,), generator=g)
+    bright = torch.zeros(8, 8)
+    bright[:, :4] = 1.0
+    X = torch.stack([bright.rot90(int(k)) for k in y]) + torch.randn(900, 8, 8, generator=g)
+
+    def mirrored(x: Tensor) -> Tensor:  # left is as often right
+        return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
+
+    def run(epochs: int):
+        torch.manual_seed(0)
+        split = halves(X[:, None], y)
+        exp = experiment(cnn(out=4), split, transform=mirrored, lr=3e-3, epochs=epochs)
+        return [(f.severity, f.confirmed, f.phase) for f in seen(exp, RULE, train=True).findings]
+
+    assert run(epochs=2) == [("hint", True, "epoch")]
+    assert run(epochs=12) == [("problem", True, "epoch")]
+
+
+def digits(transform, epochs: int):
     X, y = load_digits(return_X_y=True)
     X, y = torch.as_tensor(X).float().view(-1, 1, 8, 8) / 16, torch.as_tensor(y).long()
     torch.manual_seed(0)
-    exp = experiment(cnn(out=10), halves(X[:900], y[:900]), transform=transform, lr=3e-3, epochs=5)
-    found = seen(exp, RULE, train=True).findings
-    assert [f.severity for f in found] == said
+    split = halves(X[:900], y[:900])
+    return experiment(cnn(out=10), split, transform=transform, lr=3e-3, epochs=epochs)
 
 
 def test_a_look_at_random_rows_is_the_same_each_time() -> None:

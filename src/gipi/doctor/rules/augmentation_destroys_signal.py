@@ -33,6 +33,9 @@ LESS, BEATEN, MUCH = 0.75, 0.15, 0.2
 """Share that is left from which on nobody asks; how much better than the net on its own rows a
 simple learner must be on new ones for a transform that leaves less to be asked about at the end,
 and the share of all progress that it must then cost to be worth a word."""
+FLAT = 0.03
+"""Fall of the loss over the last quarter of the steps, as a share of one that knows nothing,
+from which on a longer run may still bring what the transform costs."""
 LEAST = 100
 SIGNAL = 0.05
 STEPS = 100
@@ -97,7 +100,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         doubt = first.notes[COSTLY]
     if doubt is None or trace.done < 1 or trace.broken is not None:
         return
-    told = {"first_loss": trace.scale, "highest_rate": max(trace.rates)}
+    high = min(abs(trace.scale), first.yardstick or math.inf)
+    told = {"first_loss": trace.scale, "highest_rate": max(trace.rates),
+            "falls": trace.fall() / max(high, 1e-12)}  # fmt: skip
     yield replace(doubt, phase="epoch", evidence={**doubt.evidence, **told})
 
 
@@ -163,8 +168,10 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     if missed < (MUCH if costly else MISSED) or not compare(with_it.exp, plain.exp).holds("better"):
         return None
     numbers = {"loss_going_on": ends[0], "loss_going_on_without": ends[1], "missed": missed}
-    # What an augmentation costs may be worth it, in a longer run.
-    severity = "hint" if costly or facts.val is None else finding.severity
+    # What an augmentation costs may be worth it, in a longer run: not where nothing is learned any
+    # more, though a simple learner tells new rows far better than the net its own.
+    learns = costly and not finding.evidence["falls"] < FLAT
+    severity = "hint" if learns or facts.val is None else finding.severity
     return finding.but(severity=severity, confirmed=True, evidence={**finding.evidence, **numbers})
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.follows import loss_of_table
 from gipi.doctor.kept import share_kept, told_by_kept
 from gipi.doctor.play import play
 from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
-from gipi.doctor.wider import TIMES, may_be_small, wider
+from gipi.doctor.wider import LOWER, MATTERS, TIMES, may_be_small, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,14 +81,13 @@ def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < 0.5 or trace.broken is not None or facts.exp.declared.get("frozen"):
         return
     first = facts.start or facts
-    quarter = trace.step // 4
-    falls = trace.mean_loss(trace.step - 2 * quarter, trace.step - quarter) - trace.mean_loss(
-        trace.step - quarter, trace.step
-    )
     # A net that learned something else before begins far above a loss that means nothing is known.
     high = min(abs(trace.scale), first.yardstick or math.inf)
-    falling = falls > FLAT * high
+    falling = trace.fall() > FLAT * high
     if (trace.done < 1 and falling) or (trace.open and (falling or _falls(trace))):
+        return
+    if first.kind == "tokens":
+        yield from _beaten_by_table(facts, trace)
         return
     now = reached(facts.exp, first)
     margin = EXPLAINED if first.kind in ("numbers", "reconstruct") else ACCURACY
@@ -107,6 +107,33 @@ def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # How long a watched loop is to go on is not known: it is asked whether steps are all it lacks.
     told = told.but(confirmed=False) if trace.open else told
     yield told.but(severity="hint") if late else told
+
+
+def _beaten_by_table(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where a table of single tokens is far better than a net of sequences."""
+    first = facts.start or facts
+    if trace.done < 1 or trace.open or facts.exp.transform is not None or not trace.epochs:
+        return
+    ends = [trace.epochs[-1].get(k, math.nan) for k in ("train_eval", "val")]
+    if not all(map(math.isfinite, ends)) or share_kept(facts) > KEPT:
+        return
+    simple, now = loss_of_table(first), min(ends)
+    if not now - simple > max(LOWER * abs(now), MATTERS * first.yardstick):
+        return
+    yield Finding(
+        "underfit",
+        f"the net ends at a loss of {ends[0]:.4g} on its own training rows; a table of the answers "
+        f"beside every token, which sees no other place, reaches {simple:.4g} on rows it never saw",
+        "a wider or deeper net, a higher rate or a longer run",
+        evidence={"train": ends[0], "val": ends[1], "table_on_new_rows": simple},
+        confirmed=True,
+        phase="epoch",
+        strength=now / max(abs(simple), 1e-12),
+        repairs=(
+            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3",
+                   setting="epochs"),
+        ),
+    )  # fmt: skip
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
