@@ -102,12 +102,34 @@ def _fans(weight: Tensor, layer: nn.Module) -> tuple[int, int]:
 def _uniform(values: Tensor, bound: float) -> bool:
     """Whether numbers fill an interval evenly up to its bound and never leave it."""
     count = values.numel()
-    share = values.abs().flatten().double().sort().values.cpu() / bound
-    largest = float(share[-1])
-    if count < FEWEST or not 1 - NEAR / count <= largest <= 1 + 1e-6:
-        return False
+    share = values.abs().flatten().double().cpu() / bound
+    largest = float(share.max())
+    return count >= FEWEST and 1 - NEAR / count <= largest <= 1 + 1e-6 and _even(share)
+
+
+def _even(share_n: Tensor) -> bool:
+    """Whether numbers between 0 and 1 fill all of it evenly (Kolmogorov and Smirnov's test)."""
+    count = len(share_n)
     even = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    return float((share - even).abs().max()) <= EVEN / math.sqrt(count)
+    return float((share_n.sort().values - even).abs().max()) <= EVEN / math.sqrt(count)
+
+
+def tables_as_drawn(facts: Facts, names: Iterable[str]) -> list[str]:
+    """Return those embeddings that are as torch drew them: normal numbers of spread 1.
+
+    Rows of zeros, as that of padding, are left out. What was learned elsewhere has a spread and
+    tails of its own.
+    """
+    held = dict(facts.exp.model.named_parameters())
+    found = []
+    for name in names:
+        rows = held[name].detach().double().cpu()
+        if not isinstance(facts.owners.get(name), (nn.Embedding, nn.EmbeddingBag)):
+            continue
+        drawn = rows[rows.any(1)].flatten()
+        if len(drawn) >= FEWEST and _even(torch.special.ndtr(drawn)):
+            found.append(name)
+    return found
 
 
 def knowledge(facts: Facts, names: Iterable[str]) -> Knowledge | None:

@@ -9,6 +9,7 @@ from tests.doctor.wired import Attention, cured, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.late import KEY
 from gipi.doctor.reinit import renew
 from gipi.doctor.rules.bad_init_scale import RULE, before, gain_of
 
@@ -137,3 +138,28 @@ def test_layers_each_a_little_small_are_named_together(gain, past, many) -> None
         assert evidence["loss_changed_at_the_end"] < evidence["loss_at_the_end"]
     quick = experiment(Deep(), regression(), lr=3e-3, epochs=20)
     assert seen(quick, RULE, train=True).findings == []
+
+
+def test_large_weights_that_learn_fast_and_by_heart_are_left_to_the_end() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = 2.2 * torch.randn(15, 6, generator=generator)
+    of = torch.randint(0, 15, (900,), generator=generator)
+    X = centres[of] + torch.randn(900, 6, generator=generator)
+    X, y = (X - X.mean(0)) / X.std(0), of % 5
+
+    def left_open(spread, epochs):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(6, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 5)
+        )
+        for layer in (model[0], model[2]):
+            nn.init.normal_(layer.weight, std=spread or layer.in_features**-0.5)
+        rows = (X[:500], y[:500]), (X[500:], y[500:])
+        exp = experiment(model, rows, epochs=epochs, optimizer="sgd", lr=0.1, batch_size=25)
+        facts = Facts(exp)
+        assert all(RULE.confirm(facts, f) is None for f in before(facts))
+        return [question.finding.code for question in facts.notes.get(KEY, [])]
+
+    assert left_open(1.2, 20) == ["bad_init_scale"]
+    assert left_open(1.2, 200) == []  # its steps are more than the other side would be given
+    assert left_open(None, 20) == []

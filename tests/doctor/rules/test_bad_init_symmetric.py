@@ -18,6 +18,7 @@ from tests.doctor.patients import (
 from tests.doctor.wired import cured, named
 from torch import nn
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.bad_init_symmetric import RULE, drawn
 
 
@@ -152,3 +153,21 @@ def test_zeros_behind_others_get_their_gradient_later(lr) -> None:
     assert findings(exp, RULE) == []
     found = seen(experiment(Gated(last=0.0), regression(), lr=lr), RULE)
     assert [set(f.where) for f in found.findings] == [{"branch", "gate"}]
+
+
+def test_a_head_of_one_number_is_drawn_with_the_layers_before_it() -> None:
+    def drawn_anew(head):
+        model = mlp(out=1)
+        with torch.no_grad():
+            for p in model.parameters():
+                if p.ndim > 1 and (len(p) > 1 or head):
+                    p.fill_(0.05)
+        exp = experiment(model, regression())
+        begin = model[-1].weight.clone()
+        finding = next(iter(RULE.before(Facts(exp))))
+        finding.repairs[0].change(exp)
+        assert model[0].weight.std(0).min() > 0
+        return not torch.equal(model[-1].weight, begin)
+
+    assert drawn_anew(head=True)
+    assert not drawn_anew(head=False)

@@ -11,6 +11,7 @@ from tests.doctor.wired import cured, named
 from torch import nn
 
 from gipi.doctor.experiment import plain_step
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.frozen_layer import RULE
 
 
@@ -74,3 +75,33 @@ def test_tables_of_positions_and_running_means_of_weights_are_silent() -> None:
         return loss
 
     assert findings(experiment(Placed(), blobs(), step=step), RULE) == []
+
+
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.hidden = nn.Embedding(30, 8, padding_idx=0), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.words(x)).tanh().mean(1))
+
+
+def test_an_embedding_as_it_was_drawn_is_freed_with_the_layers_behind_it() -> None:
+    words = torch.randint(0, 30, (300, 6), generator=torch.Generator().manual_seed(0))
+    rows = (words[:200], words[:200, 0] % 3), (words[200:], words[200:, 0] % 3)
+
+    def where(*names, table=None):
+        torch.manual_seed(0)
+        model = Tagger()
+        if table is not None:
+            with torch.no_grad():
+                model.words.weight.copy_(table)
+        found = list(RULE.before(Facts(experiment(frozen(model, *names), rows))))
+        return [set(f.where) for f in found]
+
+    layer = {"hidden.weight", "hidden.bias"}
+    assert where("words", "hidden") == [{"words.weight", *layer}]
+    learned_elsewhere = 0.4 * torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
+    assert where("words", "hidden", table=learned_elsewhere) == [layer]
+    assert where("words") == []

@@ -20,7 +20,8 @@ from tests.doctor.patients import (
 from torch import Tensor, nn
 
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.target_leak import QUANTILE, RULE, most_wrong, told_by_labels
+from gipi.doctor.rules.target_leak import RULE
+from gipi.doctor.telling import QUANTILE, most_wrong, told_by_labels
 
 
 def leaking(data, scale: float = 1.0, seed: int = 0):
@@ -54,6 +55,29 @@ def test_a_flag_that_is_wrong_now_and_then_is_found_and_a_good_feature_is_not() 
     assert seen(exp, RULE).findings[0].where == ("column 3",)
     exp = experiment(mlp(out=2), tuple(flagged(d, 0.05) for d in splits))
     assert findings(exp, RULE) == []
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_an_amount_that_only_one_class_has_is_found_however_it_is_spread(where) -> None:
+    def paid(data):
+        X, y = data[0].clone(), data[1]
+        X[:, 3] = torch.where(y == where, X[:, 3].exp(), 0.0) - 2.0
+        return X, y
+
+    exp = experiment(mlp(out=2), tuple(map(paid, blobs(rows=600, classes=2, apart=0.4))))
+    assert seen(exp, RULE).findings[0].where == ("column 3",)
+
+
+@pytest.mark.parametrize(("gap", "found"), [(9.6, ["column 3"]), (3.5, [])])
+def test_a_column_of_two_stretches_is_found_and_one_that_parts_well_is_not(gap, found) -> None:
+    def stretched(data):
+        X, y = data[0].clone(), data[1]
+        X[:, 3] += gap * (2.0 * y - 1)
+        return X, y
+
+    exp = experiment(mlp(out=2), tuple(map(stretched, blobs(rows=600, classes=2, apart=0.4))))
+    said = seen(exp, RULE).findings
+    assert [f.where[0] for f in said if f.code == "target_leak"] == found
 
 
 def sure(rows: int, wrong: float, draws: int = 30) -> int:

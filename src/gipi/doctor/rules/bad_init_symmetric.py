@@ -57,7 +57,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         confirmed=bool(stuck),
         strength=EXACT,
         repairs=(
-            Repair("draw the weights at random", drawn(tuple(layers)),
+            Repair("draw the weights at random", drawn((*layers, *_lone(facts))),
                    proof="exact" if stuck else "better", setting="model.init",
                    edit="for m in model.modules(): m.reset_parameters()"),
         ),
@@ -102,6 +102,19 @@ def same_rows(facts: Facts) -> list[str]:
     """Return the weight matrices of layers whose rows are all equal."""
     held = dict(facts.exp.model.named_parameters())
     return [n for n in _matrices(facts) if rows_equal(held[n].detach(), _gates(facts, n))]
+
+
+def _lone(facts: Facts) -> list[str]:
+    """Return the layers of one unit that weighs all its inputs alike, by more than nothing.
+
+    Alone it does no harm. With the others it was filled with one number, and units that begin at
+    random are hardly told apart by it: they are all to say the same.
+    """
+    return [
+        n for n, p in facts.exp.model.named_parameters()
+        if p.ndim == 2 and len(p) == 1 and p.shape[1] > 1 and p.requires_grad
+        and type(facts.owners.get(n)) is nn.Linear and bool(p.any()) and _rows_equal(p.detach().T)
+    ]  # fmt: skip
 
 
 def _gates(facts: Facts, name: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.knowledge import PASSES, judged_still, matrices
+from gipi.doctor.knowledge import PASSES, judged_still, matrices, tables_as_drawn
 from gipi.doctor.reach import matter
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.spoken import counted
@@ -31,7 +31,10 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     layers = matrices(facts, [n for n in frozen if facts.still(n)])
     if layers and matter(facts, layers):
-        beside = {n.rpartition(".")[0] for n in layers}
+        # An embedding alone may be meant to stay; one that nothing was learned into, beside layers
+        # that were not meant to, was frozen with them.
+        tables = tables_as_drawn(facts, [n for n in frozen if facts.still(n)])
+        beside = {n.rpartition(".")[0] for n in (*layers, *tables)}
         yield _finding(facts, [n for n in frozen if n.rpartition(".")[0] in beside],
                        f"{len(layers)} of the model's weight matrices")  # fmt: skip
 

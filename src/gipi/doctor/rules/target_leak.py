@@ -14,11 +14,20 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.named import called
-from gipi.doctor.order import ascending
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import cpu, sheet
-from gipi.metrics.shares import wilson
+from gipi.doctor.telling import (
+    FLAG,
+    WRONG,
+    error,
+    filled,
+    marks,
+    most_wrong,
+    parts,
+    told_by_labels,
+    told_by_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +37,6 @@ if TYPE_CHECKING:
 LEAST = 60
 SURE = 0.99
 """Explained share from which on one column is the target under another name."""
-FLAG = 0.95
-"""The same of a column that marks classes by as few values: some of its marks may be wrong."""
-WRONG, QUANTILE = 0.01, 1.645
-"""Share of wrong marks up to which such a column is a leak and no good test, and the quantile of
-the normal distribution by which it must be sure: 95 %, of one side."""
 TIMES, TIMES_FLAG = 5.0, 10.0
 """Times as much as by the column that must be left unexplained by all others together."""
 NEXT = 0.85
@@ -96,11 +100,15 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
         return None
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
-    marks = _marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
+    marked = marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
+    read, far = x, torch.zeros_like(marked)
+    if train.label is not None and X.ndim == 2:
+        read, single = filled(x, train.Y.double(), single, train.label)
+        far = parts(read, train.label, single)
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
     single[same] = 0.0
-    leaks = [int(j) for j in (single >= torch.where(marks, FLAG, SURE)).nonzero().flatten()]
+    leaks = [int(j) for j in (single >= torch.where(marked | far, FLAG, SURE)).nonzero().flatten()]
     if X.ndim == 3:
         leaks = [j for j in leaks if _is_late(X, j)]
     most = max(1, x.shape[1] // 8)
@@ -123,7 +131,11 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
     told = _Told(leaks, best, following, rest)
     if best >= SURE or train.label is None:
         return told
-    return replace(told, wrong=min(most_wrong(x[:, j], train.label) for j in leaks))
+    wrong = (
+        error(read[:, j], train.label) if far[j] else most_wrong(x[:, j], train.label)
+        for j in leaks
+    )
+    return replace(told, wrong=min(wrong))
 
 
 def _tales(x_nd: Tensor, leaks: list[int]) -> int:
@@ -146,19 +158,6 @@ def _tell_each_other(a: Tensor, b: Tensor) -> bool:
     if float((both[:, 0] * both[:, 1]).mean()) ** 2 > SURE:
         return True
     return min(told_by_labels(a, both[:, 1:]), told_by_labels(b, both[:, :1])) > SURE
-
-
-def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
-    """Return Wilson's upper bound of the share of rows whose mark is that of another class."""
-    mark, label = (torch.unique(v, return_inverse=True)[1] for v in (mark_n, label_n))
-    n, classes = len(mark), int(label.max()) + 1
-    pairs = torch.bincount(mark * classes + label, minlength=(int(mark.max()) + 1) * classes)
-    return wilson(1 - float(pairs.view(-1, classes).amax(1).sum()) / n, n, z=QUANTILE)[1]
-
-
-def _marks(x_nd: Tensor, classes: int) -> Tensor:
-    """Whether a column holds no more different values than there are classes: (d,)."""
-    return (ascending(x_nd.T.contiguous()).diff(dim=1) != 0).sum(1) < classes
 
 
 def _table(facts: Facts) -> tuple[Tensor, tuple[int, ...]] | None:
@@ -194,65 +193,6 @@ def _is_read(facts: Facts, numbers: list[int]) -> bool:
             for given in (some, other)
         )
     return not (isinstance(one, Tensor) and isinstance(two, Tensor) and torch.equal(one, two))
-
-
-def told_by_labels(code_n: Tensor, Y_nk: Tensor) -> float:
-    """Return the explained share of the target where each row is told by the others of its label.
-
-    R² = 1 - Σ(y - m)² / Σ(y - ȳ)², with m the mean of the other rows of the label, and of all other
-    rows where it has none: a label of its own for every row tells nothing.
-    """
-    _, label = torch.unique(code_n, return_inverse=True)
-    n = len(Y_nk)
-    sums = torch.zeros(int(label.max()) + 1, Y_nk.shape[1], dtype=Y_nk.dtype)
-    sums = sums.index_add(0, label, Y_nk)[label]
-    count = torch.bincount(label)[label][:, None]
-    others = (Y_nk.sum(0) - Y_nk) / (n - 1)
-    told = torch.where(count > 1, (sums - Y_nk) / (count - 1).clamp_min(1), others)
-    off, spread = (Y_nk - told).square().sum(), (Y_nk - Y_nk.mean(0)).square().sum()
-    return float(1 - off / spread.clamp_min(1e-30))
-
-
-def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
-    """Return for each column how nearly it is the target: (d,).
-
-    Numbers: the squared correlation, of values or of ranks: columns may have been bent when they
-    were prepared. Classes: the share
-    of the column's variance that lies between classes, where each class is told apart by it; a
-    column that parts classes widely but is spread within them is a good feature and no copy.
-    """
-    x = x_nd - x_nd.mean(0)
-    total = x.square().sum(0)
-    live = total > 0
-    if label is None:
-        by_rank = torch.where(live[:, None], _ranks(x_nd).T, 0.0).T
-        return torch.maximum(_squared(x, Y_nk), _squared(by_rank, _ranks(Y_nk)))
-    groups = Y_nk.T @ x  # (k, d)
-    counts = Y_nk.sum(0).clamp_min(1)
-    between = (groups.square() / counts[:, None]).sum(0)
-    share = between / total.clamp_min(1e-30)
-    # Every class must have a place of its own: a column that parts one class from the rest is not
-    # the target of many classes.
-    means = (groups / counts[:, None]).sort(0).values
-    within = ((total - between).clamp_min(0) / len(x)).sqrt()
-    apart = means.diff(dim=0).min(0).values > 4 * within
-    return torch.where(live & apart, share, torch.zeros_like(share))
-
-
-def _squared(x_nd: Tensor, Y_nk: Tensor) -> Tensor:
-    """Return the largest squared correlation of each column with a target; 0 for constants."""
-    x, Y = x_nd - x_nd.mean(0), Y_nk - Y_nk.mean(0)
-    norm = x.square().sum(0)[:, None] * Y.square().sum(0)[None]
-    return ((x.T @ Y).square() / norm.clamp_min(1e-30)).max(1).values
-
-
-def _ranks(x_nd: Tensor) -> Tensor:
-    """Return the rank of every row in each column, (n, d); equal values share the middle one."""
-    first = x_nd.T.contiguous()
-    ordered = ascending(first)
-    low = torch.searchsorted(ordered, first)
-    high = torch.searchsorted(ordered, first, right=True)
-    return ((low + high) / 2).double().T
 
 
 def _finding(

@@ -1,0 +1,125 @@
+"""How nearly a column of a table is the target: by its values, its labels, or by being there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gipi.doctor.order import ascending
+from gipi.metrics.shares import wilson
+
+FLAG = 0.95
+"""Explained share from which on a column marks classes by few values, some of which may be wrong,
+or by stretches of values that lie far apart."""
+WRONG, QUANTILE = 0.01, 1.645
+"""Share of wrong marks up to which such a column is a leak and no good test, and the quantile of
+the normal distribution by which it must be sure: 95 %, of one side."""
+
+
+def told_by_one(x_nd: Tensor, Y_nk: Tensor, label: Tensor | None) -> Tensor:
+    """Return for each column how nearly it is the target: (d,).
+
+    Numbers: the squared correlation, of values or of ranks: columns may have been bent when they
+    were prepared. Classes: the share
+    of the column's variance that lies between classes, where each class is told apart by it; a
+    column that parts classes widely but is spread within them is a good feature and no copy.
+    """
+    x = x_nd - x_nd.mean(0)
+    total = x.square().sum(0)
+    live = total > 0
+    if label is None:
+        by_rank = torch.where(live[:, None], _ranks(x_nd).T, 0.0).T
+        return torch.maximum(_squared(x, Y_nk), _squared(by_rank, _ranks(Y_nk)))
+    groups = Y_nk.T @ x  # (k, d)
+    counts = Y_nk.sum(0).clamp_min(1)
+    between = (groups.square() / counts[:, None]).sum(0)
+    share = between / total.clamp_min(1e-30)
+    # Every class must have a place of its own: a column that parts one class from the rest is not
+    # the target of many classes.
+    means = (groups / counts[:, None]).sort(0).values
+    within = ((total - between).clamp_min(0) / len(x)).sqrt()
+    apart = means.diff(dim=0).min(0).values > 4 * within
+    return torch.where(live & apart, share, torch.zeros_like(share))
+
+
+def told_by_labels(code_n: Tensor, Y_nk: Tensor) -> float:
+    """Return the explained share of the target where each row is told by the others of its label.
+
+    R² = 1 - Σ(y - m)² / Σ(y - ȳ)², with m the mean of the other rows of the label, and of all other
+    rows where it has none: a label of its own for every row tells nothing.
+    """
+    _, label = torch.unique(code_n, return_inverse=True)
+    n = len(Y_nk)
+    sums = torch.zeros(int(label.max()) + 1, Y_nk.shape[1], dtype=Y_nk.dtype)
+    sums = sums.index_add(0, label, Y_nk)[label]
+    count = torch.bincount(label)[label][:, None]
+    others = (Y_nk.sum(0) - Y_nk) / (n - 1)
+    told = torch.where(count > 1, (sums - Y_nk) / (count - 1).clamp_min(1), others)
+    off, spread = (Y_nk - told).square().sum(), (Y_nk - Y_nk.mean(0)).square().sum()
+    return float(1 - off / spread.clamp_min(1e-30))
+
+
+def filled(x_nd: Tensor, Y_nk: Tensor, single_d: Tensor, label_n: Tensor) -> tuple[Tensor, Tensor]:
+    """Return columns and what they tell, each as whether it is filled where that tells more.
+
+    An amount, or a date, that only one of two classes has is spread widely within it: it tells by
+    being there, whatever its value. The median of the other class stands for none.
+    """
+    for c in range(2 if Y_nk.shape[1] == 2 else 0):
+        rows = x_nd[label_n == c]
+        if not len(rows):
+            continue
+        none = rows.median(0).values
+        there = (x_nd != none).double()
+        by_there = told_by_one(there, Y_nk, label_n)
+        more = by_there > single_d
+        x_nd, single_d = torch.where(more, there, x_nd), torch.maximum(by_there, single_d)
+    return x_nd, single_d
+
+
+def parts(x_nd: Tensor, label_n: Tensor, single_d: Tensor) -> Tensor:
+    """Whether each class has a stretch of a column to itself, but for so few rows: (d,).
+
+    Such a column marks classes, with a spread of its own within them, that says nothing.
+    """
+    parts = torch.zeros(x_nd.shape[1], dtype=torch.bool)
+    for j in (single_d >= FLAG).nonzero().flatten().tolist():
+        parts[j] = error(x_nd[:, j], label_n) <= WRONG
+    return parts
+
+
+def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
+    """Return Wilson's upper bound of the share of rows whose mark is that of another class."""
+    mark, label = (torch.unique(v, return_inverse=True)[1] for v in (mark_n, label_n))
+    n, classes = len(mark), int(label.max()) + 1
+    pairs = torch.bincount(mark * classes + label, minlength=(int(mark.max()) + 1) * classes)
+    return wilson(1 - float(pairs.view(-1, classes).amax(1).sum()) / n, n, z=QUANTILE)[1]
+
+
+def error(x_n: Tensor, label_n: Tensor) -> float:
+    """Return `most_wrong` of a column read as the class whose mean is the nearest."""
+    label = torch.unique(label_n, return_inverse=True)[1]
+    count = torch.bincount(label).double()
+    mean = torch.bincount(label, weights=x_n.double()) / count
+    return most_wrong((x_n[:, None] - mean).abs().argmin(1), label)
+
+
+def marks(x_nd: Tensor, classes: int) -> Tensor:
+    """Whether a column holds no more different values than there are classes: (d,)."""
+    return (ascending(x_nd.T.contiguous()).diff(dim=1) != 0).sum(1) < classes
+
+
+def _squared(x_nd: Tensor, Y_nk: Tensor) -> Tensor:
+    """Return the largest squared correlation of each column with a target; 0 for constants."""
+    x, Y = x_nd - x_nd.mean(0), Y_nk - Y_nk.mean(0)
+    norm = x.square().sum(0)[:, None] * Y.square().sum(0)[None]
+    return ((x.T @ Y).square() / norm.clamp_min(1e-30)).max(1).values
+
+
+def _ranks(x_nd: Tensor) -> Tensor:
+    """Return the rank of every row in each column, (n, d); equal values share the middle one."""
+    first = x_nd.T.contiguous()
+    ordered = ascending(first)
+    low = torch.searchsorted(ordered, first)
+    high = torch.searchsorted(ordered, first, right=True)
+    return ((low + high) / 2).double().T
