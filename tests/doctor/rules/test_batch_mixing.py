@@ -46,7 +46,7 @@ def test_a_softmax_over_rows_is_turned() -> None:
 
 
 def test_layers_that_take_batch_for_time_are_turned() -> None:
-    treatment = cured(experiment(sideways(), waves(300), epochs=4), RULE)
+    treatment = cured(experiment(sideways(), waves(300), epochs=16), RULE)
     assert treatment.changes == ["batch_first=True in body"]
 
 

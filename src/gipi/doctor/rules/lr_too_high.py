@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gipi.doctor.closures import can_step
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import FLOOR, TAIL, compared, loss_on
@@ -53,8 +54,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect the rate where steps change weights much, or the loss has risen or never fell."""
     first = trace.scale
     smooth = trace.smooth(max(3, min(10, trace.step // 5)))
-    if not smooth or not math.isfinite(first):
-        return
+    if not smooth or not math.isfinite(first) or not can_step(facts.exp):
+        return  # without a step that a trial could take, nothing is shown of other rates
     ratio = trace.ratio()
     moves = math.isfinite(ratio) and ratio > 1e-3
     low, recent, peak = min(smooth), smooth[-1], max(smooth)
