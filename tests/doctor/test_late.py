@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp
 
+from gipi.doctor import late
 from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
@@ -69,6 +71,28 @@ def test_what_explains_the_run_comes_first_and_a_symptom_explains_nothing(code) 
     sure = Finding(code, "so it is", "mend it", confirmed=True, phase="epoch")
     found = settled(start, twin, trace, [HINT, sure])
     assert found[0].severity == ("hint" if code == "dead_relu" else "problem")
+
+
+@pytest.mark.parametrize("changed", [0.72, 0.66, 0.4])
+def test_chance_is_no_change_where_none_of_both_has_begun(monkeypatch, changed) -> None:
+    start, twin, trace = ended(1e-6, times_lr(1.0))
+    trace.start["val"] = 0.693
+    for row in trace.epochs:
+        row["val"] = 0.74
+    told = replace(trace, epochs=[{**trace.epochs[-1], "val": changed}])
+    monkeypatch.setattr(late, "play", lambda *_, **__: told)
+    monkeypatch.setattr(late, "compare", lambda *_: SimpleNamespace(holds=lambda _: True))
+    (found,) = settled(start, twin, trace, [HINT])
+    assert found.confirmed == (changed < 0.5)
+
+
+def test_who_was_tried_never_before_is_tried_only_where_passes_are_left() -> None:
+    start, twin, trace = ended(1e-6, late=True)
+    start.passes = LEAST_PASSES
+    assert settled(start, twin, trace, [HINT]) == [HINT]
+    assert start.passes - LEAST_PASSES < 5
+    start.passes = 0
+    assert settled(start, twin, trace, [HINT])[0].confirmed
 
 
 def test_where_nothing_is_open_nothing_is_done() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import experiment, findings
-from tests.doctor.wired import named
+from tests.doctor.patients import experiment, findings, seen
 from torch import nn
 
 from gipi.doctor.experiment import call
@@ -63,10 +62,12 @@ def test_a_vision_transformer_without_places_is_named_where_they_tell(given) -> 
     data = spots(where=True, signal=given["how"] == "signal")
     torch.manual_seed(0)
     exp = experiment(Tiled(places=False, **given), data, lr=3e-3, epochs=6)
-    found = named(exp, RULE).findings[0]
+    assert findings(exp, RULE) == []  # nothing is tried before the run
+    found = seen(exp, RULE, train=True).findings[0]
+    assert (found.severity, found.confirmed) == ("problem", True)
     assert found.evidence["places"] == 9
     found.repair.change(exp)
-    assert findings(exp, RULE) == []
+    assert findings(exp, RULE, train=True) == []
     torch.manual_seed(0)
     assert findings(experiment(Tiled(places=True, **given), data), RULE) == []
 
@@ -74,7 +75,18 @@ def test_a_vision_transformer_without_places_is_named_where_they_tell(given) -> 
 def test_a_bag_of_tiles_that_needs_no_order_is_silent() -> None:
     torch.manual_seed(0)
     exp = experiment(Tiled(places=False), spots(where=False), lr=3e-3, epochs=6)
-    assert findings(exp, RULE) == []
+    assert findings(exp, RULE, train=True) == []
+
+
+def test_tiles_that_tell_nothing_are_not_named_by_chance() -> None:
+    (X, y), (V, w) = spots(where=True, signal=True)
+    g = torch.Generator().manual_seed(1)
+    noise = [(Z, torch.randint(2, a.shape, generator=g)) for Z, a in ((X, y), (V, w))]
+    torch.manual_seed(0)
+    exp = experiment(Tiled(places=False, how="signal"), tuple(noise), lr=3e-3, epochs=3)
+    diagnosis = seen(exp, RULE, train=True)
+    assert diagnosis.findings == []
+    assert diagnosis.passes <= exp.total_steps + 20
 
 
 def test_tiles_change_places_and_nothing_else() -> None:

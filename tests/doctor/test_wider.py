@@ -10,8 +10,10 @@ from tests.doctor.patients import experiment, mlp, seen, token_rows
 from torch import nn
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import LEAST_PASSES
+from gipi.doctor.play import play
 from gipi.doctor.rules.underfit import RULE
-from gipi.doctor.wider import TIMES, SideBySide, side_by_side
+from gipi.doctor.wider import RUNS, TIMES, SideBySide, may_be_small, side_by_side
 
 
 def waves(rows: int = 1500):
@@ -34,6 +36,7 @@ def test_two_hidden_units_are_named_and_forty_are_not() -> None:
     assert (found.code, found.severity, found.confirmed) == ("underfit", "problem", True)
     assert found.evidence["val_of_several"] < 0.85 * found.evidence["val"]
     assert "11 weights" in found.message
+    assert TIMES * found.evidence["steps_of_several"] <= max(LEAST_PASSES, RUNS * exp.total_steps)
     torch.manual_seed(0)
     assert seen(experiment(narrow(40), waves(), lr=0.03, epochs=8), RULE, train=True).findings == []
 
@@ -49,6 +52,22 @@ def test_a_question_that_few_weights_answer_is_left_alone() -> None:
     assert diagnosis.trace is not None
     assert diagnosis.trace.epochs[-1]["val"] > 0.1  # noise: high, alike, and of eleven weights
     assert diagnosis.findings == []
+    assert diagnosis.passes < 50  # nor are several trained: a simple learner does no better
+
+
+def test_nets_of_frozen_weights_or_of_several_rates_are_not_asked() -> None:
+    torch.manual_seed(0)
+    exp = experiment(narrow(2), waves(), lr=0.03, epochs=2)
+    facts = Facts(exp, start=Facts(exp))
+    trace = play(exp, quiet=True)
+    assert may_be_small(facts, trace)
+    exp.model[2].bias.requires_grad_(False)
+    assert not may_be_small(facts, trace)
+    exp.model[2].bias.requires_grad_(True)
+    exp.optimizer = torch.optim.Adam(
+        [{"params": exp.model[0].parameters(), "lr": 0.1}, {"params": exp.model[2].parameters()}]
+    )
+    assert not may_be_small(facts, trace)
 
 
 def test_copies_say_as_much_as_one_and_learn_with_its_optimizer() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gipi.doctor.causes import SYMPTOM
+from gipi.doctor.contest import BEGUN
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair, Finding
 from gipi.doctor.look import LEAST_PASSES
@@ -31,6 +32,9 @@ LEARNED = 0.1
 left."""
 MATTERS = 0.1
 """Share of all progress that a run must lack at its end, where its rule asks for no more."""
+OF_NOTHING = 0.05
+"""Share of the loss of who knows nothing that a change must win: a share of what was learned is
+next to nothing where next to nothing was."""
 MOST, SHARE = 1000, 0.4
 """Steps of the longer training: as many as the run took, up to so many or this share of them."""
 
@@ -40,11 +44,15 @@ class Question:
     """What was suspected before the first step, and the change that would cure it.
 
     share  of all progress that the run must lack at its end
+    lacks  share of the loss of who knows nothing below which the run leaves nothing to be won
+    late   whether nothing was tried before the run, so that only few passes may be spent now
     """
 
     finding: Finding
     change: Callable[[Experiment], object]
     share: float = MATTERS
+    lacks: float = LEARNED
+    late: bool = False
 
 
 def leave_open(
@@ -53,9 +61,13 @@ def leave_open(
     change: Callable[[Experiment], object],
     *,
     share: float = MATTERS,
+    lacks: float = LEARNED,
+    late: bool = False,
 ) -> None:
     """Keep a question until the end of the run."""
-    (facts.start or facts).notes.setdefault(KEY, []).append(Question(finding, change, share))
+    (facts.start or facts).notes.setdefault(KEY, []).append(
+        Question(finding, change, share, lacks, late)
+    )
 
 
 def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding]) -> list[Finding]:
@@ -64,9 +76,10 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     Where a problem was found that explains the run it is not asked. The changed run has no more
     steps than the run itself had, and is held against the best that the run ever was: who learns in
     fewer what the other did not in more is the better one, and who only had no time to learn by
-    heart is not. A hint is taken back where as many steps do not help, or fewer do not by which
-    the run had begun to learn, or where it has learned nearly all. All that looking costs stays
-    within one run, a short training excepted.
+    heart is not. It must have begun to learn, since chance tells two apart that know nothing. A
+    hint is taken back where as many steps do not help, or fewer do not by which the run had begun
+    to learn, or where it has learned nearly all. All that looking costs stays within one run, a
+    short training excepted.
     """
     open_: list[Question] = start.notes.get(KEY, [])
     sure = any(f.confirmed and f.severity == "problem" and f.code != SYMPTOM for f in found)
@@ -77,12 +90,16 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     if own is None:
         return found
     rest = [f for f in found if f.code != asked.finding.code or f.phase != "before"]
-    if own.best <= LEARNED * own.nothing:
+    if own.best <= asked.lacks * own.nothing:
         return rest
     if own.risen:
         return found
     left = max(LEAST_PASSES, trace.planned - start.passes)
+    if asked.late:
+        left = int(max(LEAST_PASSES, trace.planned) - start.passes)
     steps = min(trace.step, max(MOST, int(SHARE * trace.step)), left)
+    if steps < SHARE * trace.step:
+        return found
     twin = duplicate(start.exp)
     try:
         asked.change(twin)
@@ -94,7 +111,9 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     other = rows[-1].get("val", math.nan) if rows else math.nan
     progress = max(own.nothing - other, FLOOR * own.nothing)
     better = math.isfinite(other) and own.best > other and proof.holds("better")
-    if better and own.best - other > asked.share * progress:
+    begun = other < BEGUN * own.nothing
+    wins = own.best - other > max(asked.share * progress, OF_NOTHING * own.nothing)
+    if better and begun and wins:
         evidence = {"loss_at_the_end": own.end, "loss_changed_at_the_end": other, "steps": steps}
         lowest = f", {own.best:.3g} at its lowest" if own.best < own.end else ""
         told = asked.finding.but(

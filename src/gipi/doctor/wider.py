@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
-TIMES = 4
+TIMES = 3
 """Copies."""
-LEAST, MOST = 100, 400
-"""Steps that the copies take together, as many as the run has between them."""
+LEAST, MOST, RUNS = 100, 400, 1.5
+"""Steps that the copies take together, as many as the run has between them; and as many runs may
+be their cost, which is seldom asked for, and only of nets so small."""
 PER_WEIGHT = 20
 """Answers for a weight from which on a net may be too small for its rows."""
 HIGH, ALIKE = 0.04, 0.05
@@ -69,6 +70,8 @@ def may_be_small(facts: Facts, trace: Trace) -> bool:
         return False
     if exp.step is not None or exp.transform is not None or not isinstance(y, Tensor):
         return False
+    if not _plain(exp):
+        return False
     weights = sum(p.numel() for p in exp.model.parameters())
     if weights * PER_WEIGHT > first.rows * y.numel() / max(1, len(y)):
         return False
@@ -77,6 +80,13 @@ def may_be_small(facts: Facts, trace: Trace) -> bool:
     if not all(map(math.isfinite, ends)):
         return False
     return bool(ends[0] > HIGH * blind and ends[1] - ends[0] < ALIKE * blind)
+
+
+def _plain(exp: Experiment) -> bool:
+    """Whether all weights learn, and alike: else copies would not be what the net is."""
+    held = [{k: v for k, v in g.items() if k != "params"} for g in exp.optimizer.param_groups]
+    alike = all(options == held[0] for options in held)
+    return alike and all(p.requires_grad for p in exp.model.parameters())
 
 
 def wider(facts: Facts) -> Wider | None:
@@ -89,8 +99,10 @@ def wider(facts: Facts) -> Wider | None:
     """
     assert facts.start is not None
     first, rows = facts.start, [some(facts.start.train), some(facts.start.val)]
-    steps = int(min(MOST, first.exp.total_steps, facts.allowed - facts.passes))
-    if steps < min(LEAST, first.exp.total_steps) or rows[0] is None or rows[1] is None:
+    total = first.exp.total_steps
+    left = max(facts.allowed, RUNS * total) - facts.passes
+    steps = int(min(MOST, total, left / TIMES))
+    if steps < min(LEAST, total) or rows[0] is None or rows[1] is None:
         return None
     try:
         twin = after_steps(first.exp, steps, change=side_by_side)[1]

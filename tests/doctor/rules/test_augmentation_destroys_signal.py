@@ -172,10 +172,16 @@ def test_a_look_at_random_rows_is_the_same_each_time() -> None:
 
 
 def test_a_run_that_ends_far_below_a_simple_learner_is_worth_the_question(monkeypatch) -> None:
-    start = Facts(experiment(mlp(), blobs(200)))
+    start = Facts(experiment(mlp(), blobs(200), epochs=40))
+    short = Facts(experiment(mlp(), blobs(200), epochs=4))
     found = Finding("augmentation_destroys_signal", "", "")
-    for beaten, passes in ((True, 0), (False, RULE.passes)):
+    assert RULE.cost is not None
+    monkeypatch.setattr(augmentation_destroys_signal, "_beaten", lambda _: True)
+    assert RULE.cost(Facts(short.exp, start=short), found) > short.exp.total_steps
+    for beaten, passes in ((True, 0), (False, 2 * (start.exp.total_steps // 4) + 6)):
         monkeypatch.setattr(augmentation_destroys_signal, "_beaten", lambda _, b=beaten: b)
-        assert RULE.cost is not None
         assert RULE.cost(Facts(start.exp, start=start), found) == passes
         assert RULE.cost(start, found) == RULE.passes
+    start.passes = start.exp.total_steps  # all was spent before
+    monkeypatch.setattr(augmentation_destroys_signal, "_beaten", lambda _: True)
+    assert RULE.cost(Facts(start.exp, start=start), found) > 0

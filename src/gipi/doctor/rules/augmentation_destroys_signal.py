@@ -113,8 +113,15 @@ def _beaten(facts: Facts) -> bool:
 
 
 def cost(facts: Facts, _: Finding) -> int:
-    """Return the passes of `confirm`; a run that ends far below a simple learner is worth them."""
-    return 0 if facts.start is not None and _beaten(facts) else PASSES
+    """Return the passes of `confirm`; a run that ends far below a simple learner is worth them.
+
+    But no more than the run itself took, with all that was spent before.
+    """
+    if facts.start is None:
+        return PASSES
+    passes = 2 * _further(facts) + 6
+    left = facts.exp.total_steps - facts.passes - facts.start.passes
+    return 0 if passes <= left and _beaten(facts) else passes
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -143,7 +150,7 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     Without validation rows it is a hint: any net does better on the very rows that it trains on.
     At its end a run's own schedule is used up: both begin once more at its highest rate.
     """
-    steps = min(STEPS, max(20, facts.exp.total_steps // 4))
+    steps = _further(facts)
     top = float(finding.evidence["highest_rate"])
 
     def again(twin: Experiment) -> None:
@@ -173,6 +180,11 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     learns = costly and not finding.evidence["falls"] < FLAT
     severity = "hint" if learns or facts.val is None else finding.severity
     return finding.but(severity=severity, confirmed=True, evidence={**finding.evidence, **numbers})
+
+
+def _further(facts: Facts) -> int:
+    """Return the steps by which an ended run goes on."""
+    return min(STEPS, max(20, facts.exp.total_steps // 4))
 
 
 def plainly(facts: Facts, train: Sheet, *, transform: Any = None) -> tuple[float, float] | None:

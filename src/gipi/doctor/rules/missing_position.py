@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
 SAME = 1e-3
-STEPS = 80
+STEPS, PASSES = 80, 240
+LACKS = 0.2
+"""Share of the loss of who knows nothing that a run must end with for places of tiles to be tried:
+most bags of tiles that learn more know what they need."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -71,19 +74,30 @@ def _of_images(x: Tensor, grid: tuple[int, int]) -> Finding:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little with positions; a hint where they do not help, nothing for sets of vectors."""
+    """Train a little with positions; a hint where they do not help, nothing for sets of vectors.
+
+    What tiles show is learned before where they lie, and many tell all by what they show: only the
+    end of the run is asked.
+    """
     change, begun = finding.repairs[0].change, False
     assert change is not None
+    if "grid" in finding.evidence:
+        leave_open(facts, finding, change, lacks=LACKS, late=True)
+        return None
     for adam in (False, True):
         seen = contest(facts, change, adam=adam, steps=STEPS if adam else None)
         if seen is not None and seen.wins(0.93):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
         begun = begun or seen is None or seen.begun
     words = not (isinstance(facts.few, Tensor) and facts.few.is_floating_point())
-    # What tiles show is learned before where they lie: the end of the run may still tell.
-    if words or not begun or "grid" in finding.evidence:
+    if words or not begun:
         leave_open(facts, finding, change)
     return finding.but(severity="hint") if words else None
+
+
+def cost(_: Facts, finding: Finding) -> int:
+    """Return the passes of `confirm`."""
+    return 0 if "grid" in finding.evidence else PASSES
 
 
 def _of_sequences(facts: Facts, x: Tensor, base: Tensor) -> bool:
@@ -187,6 +201,7 @@ RULE = Rule(
     source="Vaswani et al. 2017, arXiv:1706.03762, section 3.5",
     before=before,
     confirm=confirm,
-    passes=240,
+    passes=PASSES,
+    cost=cost,
     causes=DYNAMICS,
 )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 ACCURACY, EXPLAINED = 0.15, 0.2
 """How much better a simple learner must be, on rows that it never saw, than the net on its own."""
 SURE = 3.0
+EDGE = 0.02
+"""By how much a simple learner must be better than a small net for width to be what it lacks."""
 KEPT = 0.5
 """Share of the weights above which a net is mostly what it was before the run."""
 FLAT = 0.03
@@ -64,7 +66,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     first = facts.start or facts
     if told or facts.exp.declared.get("frozen") or first.kind == "reconstruct":
         return
-    if facts.start is not None and may_be_small(facts, trace):
+    if facts.start is not None and may_be_small(facts, trace) and _more_to_tell(facts.exp, first):
         ends = trace.epochs[-1]
         weights = sum(p.numel() for p in facts.exp.model.parameters())
         yield Finding(
@@ -75,6 +77,15 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             evidence={"weights": weights, "train": ends["train_eval"], "val": ends["val"]},
             phase="epoch",
         )
+
+
+def _more_to_tell(exp: Experiment, first: Facts) -> bool:
+    """Whether a simple learner tells new rows better than the net its own, or cannot be asked.
+
+    Where it does not, what the net lacks is most likely noise: no width tells that.
+    """
+    found = bar(first)
+    return found is None or found.best - reached(exp, first) > max(EDGE, found.se)
 
 
 def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
@@ -168,7 +179,7 @@ def _several(facts: Facts, finding: Finding) -> Finding | None:
 
 
 def _cost(_: Facts, finding: Finding) -> int:
-    # How much several nets may cost they ask themselves: so small ones are cheap.
+    # Several nets keep by themselves within what is left: where they cannot, nothing is said.
     return 0 if "weights" in finding.evidence else _more(finding)
 
 
