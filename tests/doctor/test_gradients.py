@@ -101,18 +101,19 @@ class Codes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.c = (nn.Embedding(n, 4) for n in (100, 40, 7))
+        self.a, self.b, self.c = (nn.Embedding(n, 4) for n in (1000, 40, 7))
         self.head = nn.Linear(12, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.cat([self.a(x[:, 0] % 100), self.b(x[:, 1]), self.c(x[:, 2])], 1))
+        return self.head(torch.cat([self.a(x[:, 0] % 1000), self.b(x[:, 1]), self.c(x[:, 2])], 1))
 
 
 def test_a_table_of_several_columns_of_ids_breaks_no_rule() -> None:
     torch.manual_seed(0)
-    X = torch.stack([torch.randint(n, (600,)) for n in (50_000, 40, 7)], 1)
+    g = torch.Generator().manual_seed(3)
+    X = torch.stack([torch.randint(n, (2000,), generator=g) for n in (50_000, 40, 7)], 1)
     y = (X[:, 1] > 20).long()
-    exp = experiment(Codes(), ((X[:400], y[:400]), (X[400:], y[400:])), epochs=1)
+    exp = experiment(Codes(), ((X[:1600], y[:1600]), (X[1600:], y[1600:])), epochs=1)
     diagnosis = gipi.diagnose(exp)
     assert diagnosis.broken == {}
     assert "tokenizer_mismatch" not in [f.code for f in diagnosis.findings]
