@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from gipi.doctor.guard import count_from, counted_anew, counts_of
 from gipi.doctor.seeded import seeded, unmoved
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Saved:
     rates: list[dict[str, Any]]
     scheduler: dict[str, Any] | None
     rng: tuple[Tensor, Any, Any]
+    counts: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +59,7 @@ def save(exp: Experiment) -> Saved:
         groups,
         copy.deepcopy(exp.scheduler.state_dict()) if hasattr(exp.scheduler, "state_dict") else None,
         generators(),
+        counts_of(exp.step),
     )  # fmt: skip
 
 
@@ -75,6 +78,7 @@ def restore(exp: Experiment, saved: Saved) -> None:
     if saved.scheduler is not None:
         exp.scheduler.load_state_dict(copy.deepcopy(saved.scheduler))
     put_generators(saved.rng)
+    count_from(exp.step, saved.counts)
 
 
 @contextmanager
@@ -172,7 +176,7 @@ def duplicate(exp: Experiment) -> Experiment:
             setattr(optimizer, key, copy.deepcopy(value, memo))
     scheduler = copy.deepcopy(exp.scheduler, memo)
     twin = replace(exp, model=model, loss=loss, optimizer=optimizer, scheduler=scheduler,
-                   declared=dict(exp.declared))  # fmt: skip
+                   declared=dict(exp.declared), step=counted_anew(exp.step))  # fmt: skip
     twin.judge = exp.judge
     return twin
 

@@ -11,6 +11,7 @@ from gipi.doctor.causes import ranked, roots
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import CannotRepair
 from gipi.doctor.gone import anew, remaining
+from gipi.doctor.guard import hardly_trained
 from gipi.doctor.play import play
 from gipi.doctor.probes import after_steps
 from gipi.doctor.proof import compare, side_by_side
@@ -188,7 +189,10 @@ class Course:
             ]  # fmt: skip
             if left:
                 figures += f"; {', '.join(left)} is still there"
-            if left or not proof.holds(wanted):
+            idle = hardly_trained(twin)
+            if idle:
+                figures += f"; {idle}"
+            if left or idle or not proof.holds(wanted):
                 self.rejected.append(figures)
                 continue
             lacking = self._lacking(option, start, twin, trace)

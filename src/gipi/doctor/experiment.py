@@ -289,7 +289,7 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     for xb, yb in data:
         xs.append(moved(xb, device))
         ys.append(moved(yb, device))
-        seen += len(yb)
+        seen += len(yb if isinstance(yb, Tensor) else xb)
         if seen >= rows:
             break
     if not xs:
@@ -298,7 +298,7 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
         columns = list(zip(*xs, strict=True))
         if all(_alike(column) for column in (*columns, ys)):
             return tuple(torch.cat(column)[:rows] for column in columns), torch.cat(ys)[:rows]
-    if not _alike(xs):
+    if not _alike(xs) or not _alike(ys):
         return xs[0], ys[0]
     return torch.cat(xs)[:rows], torch.cat(ys)[:rows]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gipi.doctor.copies import left_alone
 from gipi.doctor.experiment import call
+from gipi.doctor.gradients import norms_of
 from gipi.doctor.tape import recording
 from gipi.doctor.trace import LayerLook, Look, UnitLook
 from gipi.doctor.units import looks_at
@@ -45,11 +46,11 @@ class Eye:
 
     def _about_to_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
+        grads = [p.grad for p in params if p.grad is not None]
         if not grads:
             self.norm = 0.0
             return
-        norms = torch._foreach_norm(grads)  # noqa: SLF001
+        norms = norms_of(grads)
         self.norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))  # sync
         if self.open:
             self._before = {n: p.detach().clone() for n, p in self.exp.model.named_parameters()}

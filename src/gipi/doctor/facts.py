@@ -18,6 +18,7 @@ from torch import Tensor
 from gipi.doctor.closures import can_step
 from gipi.doctor.copies import peeking, untouched
 from gipi.doctor.experiment import batches, call, take_step, tensors, whole
+from gipi.doctor.gradients import whole_of
 from gipi.doctor.hushed import hushed
 from gipi.doctor.losses import LossKind, loss_kind
 from gipi.doctor.tape import Tape, heard, taped
@@ -241,7 +242,8 @@ class Facts:
             loss = exp.loss(call(exp.model, xb), yb)
             if loss.requires_grad:
                 loss.mean().backward()
-            return {n: p.grad for n, p in exp.model.named_parameters()}
+            return {n: None if p.grad is None else whole_of(p.grad)
+                    for n, p in exp.model.named_parameters()}  # fmt: skip
 
     @cached_property
     def moves(self) -> list[Moved]:
@@ -277,7 +279,7 @@ class Facts:
 
         def keep(*_: Any) -> None:
             for n, p in exp.model.named_parameters():
-                grads[n] = None if p.grad is None else p.grad.detach().clone()
+                grads[n] = None if p.grad is None else whole_of(p.grad.detach()).clone()
 
         handle = exp.optimizer.register_step_pre_hook(keep)
         try:

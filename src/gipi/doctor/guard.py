@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gipi.doctor.experiment import plain_step
+from gipi.doctor.gradients import dense
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.experiment import Experiment, Step
     from gipi.doctor.finding import Restored
+
+
+MOST = 0.5
+"""Share of steps without a gradient beyond which a run was hardly trained."""
 
 
 @dataclass(eq=False)
@@ -35,7 +40,7 @@ class FiniteSteps:
 
         def guard(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-            if not all(bool(torch.isfinite(p.grad).all()) for p in params):
+            if not all(bool(torch.isfinite(dense(p.grad)).all()) for p in params):
                 self.left_out += 1
                 for p in params:
                     p.grad = None
@@ -46,6 +51,30 @@ class FiniteSteps:
             return self.own(now, xb, yb)
         finally:
             handle.remove()
+
+
+def counted_anew(step: Step | None) -> Step | None:
+    """Return a step for another run: one that counts begins at 0."""
+    return FiniteSteps(step.own) if isinstance(step, FiniteSteps) else step
+
+
+def counts_of(step: Step | None) -> tuple[int, int]:
+    """Return the steps that one which counts has taken and left out; zeros of any other."""
+    return (step.taken, step.left_out) if isinstance(step, FiniteSteps) else (0, 0)
+
+
+def count_from(step: Step | None, counts: tuple[int, int]) -> None:
+    """Let a step that counts go on from there."""
+    if isinstance(step, FiniteSteps):
+        step.taken, step.left_out = counts
+
+
+def hardly_trained(exp: Experiment) -> str:
+    """Return that a run took a gradient in few of its steps, with figures; empty where not."""
+    step = exp.step
+    if not isinstance(step, FiniteSteps) or step.left_out <= MOST * step.taken:
+        return ""
+    return f"{step.left_out} of {step.taken} steps had no finite gradient: it is hardly trained"
 
 
 def finite_steps(exp: Experiment) -> str:

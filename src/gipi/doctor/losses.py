@@ -88,6 +88,8 @@ def loss_kind(loss: Any, said: Any, y: Any) -> LossKind:
         name = MODULES[type(loss)]
         wide = name in ("mse", "mae", "huber") and said.shape != y.shape
         return LossKind(name, 1, wide)
+    if said.is_complex() or y.is_complex():
+        return LossKind()  # the losses that are known are of real numbers
     with torch.no_grad():
         found = [_value(loss, o, y) for o in _trials(said)]
         if any(v is None for v in found):

@@ -103,7 +103,7 @@ def _sheet(facts: Facts, split: str) -> Sheet | None:
     data = facts.train if split == "train" else facts.val
     if split != "train" and sheet(facts) is None:
         return None
-    if data is None or not isinstance(data[1], Tensor):
+    if data is None or not isinstance(data[1], Tensor) or not len(data[1]):
         return None
     X, y = cpu(data[0]), data[1].detach().cpu()
     label = classes_of(facts, y)

@@ -49,7 +49,7 @@ def keys_of(X: Any) -> Tensor:
     total: Tensor | None = None
     generator = torch.Generator().manual_seed(7)
     for part in _parts(cpu(X)):
-        flat = part.reshape(len(part), -1)
+        flat = part.reshape(len(part), math.prod(part.shape[1:]))
         if flat.is_floating_point():
             flat = torch.nan_to_num(flat.float(), nan=-7.25e30) + 0.0  # -0 and 0 are one number
             flat = flat.contiguous().view(torch.int32)
@@ -75,7 +75,7 @@ def bits_of(X: Any, first: Tensor, *, since: int = 0) -> Tensor:
     total: Tensor | None = None
     plenty = enough(len(first))
     for part in _parts(cpu(X)):
-        flat = part.reshape(len(part), -1)
+        flat = part.reshape(len(part), math.prod(part.shape[1:]))
         width = flat.shape[1]
         if width > LOOKED_AT:
             flat = flat[:, torch.arange(LOOKED_AT) * width // LOOKED_AT]

@@ -29,6 +29,7 @@ from gipi.doctor.ear import Ear, Heard
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
 from gipi.doctor.followed import carried, experiment_of, followed, why_not
+from gipi.doctor.gradients import norm_of, whole_of
 from gipi.doctor.heldback import once
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_before, look_during
@@ -193,7 +194,7 @@ class Watch:
         if (norm := self._norm()) is not None:
             self.norms[self.step] = norm
         self._before = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        self._grads = {n: None if p.grad is None else p.grad.detach().clone()
+        self._grads = {n: None if p.grad is None else whole_of(p.grad.detach()).clone()
                        for n, p in self.model.named_parameters()}  # fmt: skip
 
     def _norm(self) -> Tensor | None:
@@ -201,9 +202,7 @@ class Watch:
                  if p.grad is not None]  # fmt: skip
         if not grads:
             return None
-        norms = torch._foreach_norm(grads)  # noqa: SLF001
-        whole: Tensor = torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))
-        return whole
+        return norm_of(grads)
 
     def _stepped(self, *_: Any) -> None:
         if self._before:

@@ -124,7 +124,7 @@ def test_a_step_that_reached_no_weight_is_a_hint() -> None:
     assert "the run went on" in found.message
 
 
-def test_steps_that_a_treatment_leaves_out_are_counted_by_it_and_not_found_again() -> None:
+def test_steps_that_a_treatment_leaves_out_are_counted_and_a_hint_of_the_next_look() -> None:
     torch.manual_seed(0)
 
     class Length(nn.Module):
@@ -151,10 +151,30 @@ def test_steps_that_a_treatment_leaves_out_are_counted_by_it_and_not_found_again
     assert "first in the gradient of" in str(treatment)
     again = experiment(Length(), ((X, y), val), epochs=4)
     finite_steps(again)
-    assert seen(again, RULE, train=True).findings == []
+    (left,) = seen(again, RULE, train=True).findings
+    assert (left.severity, left.repairs[0].mode) == ("hint", "auto")
+    assert "of 48 steps" in left.message
+    assert (again.step.taken, again.step.left_out) == (0, 0)  # a look leaves its counts alone
     with torch.no_grad():
         again.model.first.weight[0] = math.nan  # it came too late
     assert [f.severity for f in seen(again, RULE, train=True).findings] == ["problem"]
+
+
+def test_a_run_of_which_hardly_a_step_is_left_is_not_kept() -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.net = nn.Linear(8, 8), mlp()
+
+        def forward(self, x):
+            real = x[:, :1] > -1.5
+            return self.net((self.first(x).clamp_min(0) * real).sqrt())  # no gradient at 0
+
+    torch.manual_seed(0)
+    diagnosis = seen(experiment(Root(), blobs(), epochs=2), RULE, train=True)
+    assert [f.code for f in diagnosis.problems] == ["nan_inf"]
+    assert diagnosis.repair() is None
+    assert "it is hardly trained" in diagnosis.why_not
 
 
 def test_what_cannot_be_told_yet_is_waited_for() -> None:

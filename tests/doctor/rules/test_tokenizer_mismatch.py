@@ -96,16 +96,17 @@ def test_other_shares_of_four_letters_and_a_single_row_are_no_other_numbers() ->
 
 
 class Columns(nn.Module):
-    """Vectors of its own for every column of a table of codes; codes beyond are the last one."""
+    """Vectors of its own for every column of a table of codes; others: beyond are the last one."""
 
-    def __init__(self, *sizes: int) -> None:
+    def __init__(self, *sizes: int, others: bool = True) -> None:
         super().__init__()
+        self.others = others
         self.tables = nn.ModuleList(nn.Embedding(size, 4) for size in sizes)
         self.end = nn.Linear(4 * len(sizes), 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        codes = x.unbind(1)
-        read = [t(c.clamp_max(len(t.weight) - 1)) for t, c in zip(self.tables, codes, strict=True)]
+        pairs = zip(self.tables, x.unbind(1), strict=True)
+        read = [t(c.clamp_max(len(t.weight) - 1) if self.others else c) for t, c in pairs]
         return self.end(torch.cat(read, -1))
 
 
@@ -122,12 +123,21 @@ def test_columns_that_have_vectors_of_their_own_are_no_text() -> None:
 
 
 def test_a_column_beyond_its_own_vectors_is_named() -> None:
-    X, y = table(400, 5, 30)
-    X[::3, 0] += 3
-    exp = experiment(Columns(5, 30), ((X, y), table(200, 5, 30, seed=1)))
+    V, v = table(200, 5, 30, seed=1)
+    V[150, 0] = 7
+    exp = experiment(Columns(5, 30, others=False), (table(400, 5, 30), (V, v)))
     (first,) = seen(exp, RULE).findings
     assert (first.evidence, first.confirmed) == ({"ids": 8, "embedding": 5}, True)
     assert "column" in first.message
+
+
+def test_ids_that_the_model_makes_others_are_no_other_tokenizer() -> None:
+    X, y = table(400, 5, 30)
+    X[::3, 0] += 3
+    V, v = table(200, 5, 30, seed=1)
+    assert findings(experiment(Columns(5, 30), ((X, y), (V, v))), RULE) == []
+    V[3, 0] = 7
+    assert findings(experiment(Columns(5, 30), (table(400, 5, 30), (V, v))), RULE) == []
 
 
 class Kinds(Reader):

@@ -47,6 +47,8 @@ def before(facts: Facts) -> Iterator[Finding]:
             turned.append("the step goes against the gradient of the loss")
         if len(turned) % 2:
             yield _finding(" and ".join(turned), confirmed=True)
+    elif any(isinstance(v, Tensor) and v.is_complex() for v in (facts.outputs, facts.batch[1])):
+        return  # nothing of them is more than another
     elif _prefers_wrong(facts):
         yield _finding("the loss falls where the true class becomes less likely", confirmed=False)
     elif _driven(facts) is not None:
@@ -95,10 +97,16 @@ def _step_turns(facts: Facts) -> bool:
         names = [n for n, g in move.grads.items() if g is not None and move.fresh[n] is not None]
         if not names:
             return False
-        g = torch.cat([move.grads[n].flatten() for n in names])  # type: ignore[union-attr]
-        f = torch.cat([move.fresh[n].flatten() for n in names])  # type: ignore[union-attr]
+        g, f = (torch.cat([_numbers(grads[n]) for n in names])
+                for grads in (move.grads, move.fresh))  # fmt: skip
         seen.append(float(F.cosine_similarity(g, f, 0)))
     return len(seen) > 1 and max(seen) < AGAINST
+
+
+def _numbers(grad: Tensor | None) -> Tensor:
+    """Return the numbers of a gradient, both parts of complex ones."""
+    assert grad is not None
+    return (torch.view_as_real(grad) if grad.is_complex() else grad).flatten()
 
 
 def _prefers_wrong(facts: Facts) -> bool:

@@ -64,6 +64,8 @@ STABLE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 CLOSE = 2e-3
 TELLS = 5
 """Steps without a finite loss after which a run is not waited for any more."""
+FEW = 0.05
+"""Share of steps left out on purpose up to which nothing is said of them."""
 WENT_ON = " and reached no weight, the run went on without it"
 
 
@@ -103,15 +105,20 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     passed = passed_over(facts.exp, trace)
     if passed is None and trace.done < 1:
         return
-    if passed is not False and isinstance(facts.exp.step, FiniteSteps):
-        return  # that is what it is for: the treatment said how many steps it costs
+    step, share = facts.exp.step, 0.0
+    message = f"at step {trace.broken} loss or gradient was not finite"
+    if passed is not False and isinstance(step, FiniteSteps):
+        if trace.done < 1 or step.left_out <= FEW * step.taken:
+            return  # that is what it is for: the treatment said how many steps it costs
+        passed, share = True, step.left_out / step.taken
+        message += f", as in {step.left_out} of {step.taken} steps ({share:.0%}), and is left out"
     facts.notes["broken"] = trace
     usual = [n for n in trace.norms[: trace.broken] if math.isfinite(n)]
     yield Finding(
         "nan_inf",
-        f"at step {trace.broken} loss or gradient was not finite",
+        message,
         "find the operation that is named; keep logarithms, roots and divisions away from 0",
-        evidence={"step": trace.broken, "passed_over": bool(passed),
+        evidence={"step": trace.broken, "passed_over": bool(passed), "left_out": share,
                   "last_losses": trace.losses[max(0, trace.broken - 5) : trace.broken + 1],
                   "last_norms": usual[-5:]},
         phase="steps",
@@ -161,10 +168,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     stable = _stable(facts) if not found.place else None
     first = [stable] if stable is not None else []
     passed = finding.evidence["passed_over"]
+    went_on = WENT_ON if passed and not finding.evidence["left_out"] else ""
     grew = [abs(v) for v in trace.losses[: trace.broken + 1] if math.isfinite(v)]
     return finding.but(
         severity="hint" if passed else None,
-        message=f"{finding.message}{WENT_ON if passed else ''}: {found}"
+        message=f"{finding.message}{went_on}: {found}"
         + (f"; the loss had grown to {max(grew):.3g} before" if grown and grew else ""),
         confirmed=True,
         where=(found.place,) if found.place else (),

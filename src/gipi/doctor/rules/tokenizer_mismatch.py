@@ -34,8 +34,8 @@ on that of validation says something, and tokens of which it is asked."""
 AS_FREQUENT = 1.5
 """Divergence of frequencies by rank, in that of two parts of the training rows, up to which they
 are the same."""
-COMPARED = 32
-"""Rows by which it is told which columns an embedding reads."""
+COMPARED, MATCHING = 32, 8
+"""Rows by which it is told which columns an embedding reads, and those of them that must match."""
 RENUMBERED = 0.25
 """Share of the divergence of pairs that may be left where other numbers of tokens explain it."""
 
@@ -321,9 +321,11 @@ def _columns_read(ids: Tensor, xb: Tensor, rows: int) -> list[list[int]]:
     if not read.numel():
         return []
     same, beyond = read[:, :, None] == given[:, None], given >= rows
+    least = min(MATCHING, len(given))
     exact, known = same.all(0), (same | beyond[:, None]).all(0)
     varied = torch.tensor([len(torch.unique(read[:, k])) > 2 for k in range(read.shape[1])])
-    found = exact | (known & varied.to(known.device)[:, None] & ~beyond.all(0))
+    enough = (same & ~beyond[:, None]).sum(0) >= least
+    found = exact | (known & varied.to(known.device)[:, None] & enough)
     return [row.nonzero().flatten().tolist() for row in found if bool(row.any())]
 
 
@@ -336,7 +338,7 @@ def _too_narrow(
     for read in reads:
         # Columns that are equal in the rows compared, any of which may be meant.
         top = max(min(int(tops[j]) for j in columns) for columns in read.columns)
-        if top >= read.rows:
+        if top >= read.rows and not _made_others(facts, X, V, read):
             where = f" of column {read.columns[0][0]}" if table else ""
             return f"the ids{where} reach {top}", top + 1, read.rows
     known = facts.exp.declared.get("vocabulary")
@@ -344,6 +346,28 @@ def _too_narrow(
     if isinstance(known, int) and words is not None and not table and known > words.rows:
         return f"the tokenizer knows {known} tokens", known, words.rows
     return None
+
+
+def _made_others(facts: Facts, X: Tensor, V: Tensor | None, read: Reader) -> bool:
+    """Whether the model reads rows with ids beyond a table, which it makes others on purpose."""
+    columns = sorted({j for equal in read.columns for j in equal})
+    xb = facts.batch[0]
+    if bool((cpu(xb)[:, columns] >= read.rows).any()):
+        return True  # it was read without an error
+    if xb.is_cuda:
+        return False  # an index out of range there would be the end of the process
+    for ids in (X, V):
+        if ids is None or not bool((beyond := (ids[:, columns] >= read.rows).any(1)).any()):
+            continue
+        if ids.shape[1:] != xb.shape[1:]:
+            return False
+        rows = xb.clone()
+        rows[0] = ids[beyond][0].to(xb)
+        try:
+            facts.shown(rows)
+        except (IndexError, RuntimeError, ValueError):
+            return False
+    return True
 
 
 def _wider(one: Tensor, other: Tensor) -> Tensor:
