@@ -120,5 +120,6 @@ def test_input_weights_of_recurrent_layers_are_scaled_only_where_inputs_are_loud
         exp = experiment(Net(gain), [(X, X[:, 0, :2])] * 2)
         renew(exp)
         sizes[gain] = float((gain * X @ exp.model.body.weight_ih_l0.T).detach().std())
-    assert sizes[1.0] == pytest.approx((6 / 11) ** 0.5, rel=0.4)
+    # Glorot's weights as drawn; a standard deviation of 24 uniform numbers is off by a tenth
+    assert sizes[1.0] == pytest.approx((6 / 11) ** 0.5, rel=0.15)
     assert sizes[100.0] == pytest.approx(1.0, rel=0.1)

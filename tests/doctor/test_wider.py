@@ -1,4 +1,4 @@
-"""A net of too few weights is told by four of it side by side; one that suffices is left alone."""
+"""A net of too few weights is told by several of it side by side; one that suffices is not."""
 
 from __future__ import annotations
 
