@@ -55,6 +55,27 @@ def test_a_loss_of_all_places_in_one_is_followed(loss: Any) -> None:
     assert not healthy.diagnosis.broken
 
 
+@pytest.mark.parametrize("way", ["module", "function", "view"])
+def test_steps_between_looks_are_heard_whatever_way_the_loss_is_asked(way: str) -> None:
+    """Of a module the target is taken at its door, without listening to torch."""
+    model, criterion = nn.Linear(10, 4), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with gipi.watch(model, optimizer, criterion) as doctor:
+        for step in range(61):
+            x, y = X[8 * step : 8 * step + 8], Y[8 * step : 8 * step + 8]
+            said = model(x).reshape(-1, 4) if way == "view" else model(x)
+            optimizer.zero_grad()
+            (F.cross_entropy if way == "function" else criterion)(said, y).backward()
+            optimizer.step()
+    missed = {"module": set(), "function": {8}, "view": {8}}[way]  # once, then torch is heard
+    assert {8, 16, 24, 32, 40, 48, 56} - set(doctor.heard) == missed
+    for step, heard in doctor.heard.items():
+        assert torch.equal(heard.inputs[0], X[8 * step : 8 * step + 8])
+        assert torch.equal(heard.target, Y[8 * step : 8 * step + 8])
+    assert all(isinstance(loss, float) for loss in doctor.losses)
+    assert len(doctor.between) >= 7
+
+
 def test_what_was_not_seen_is_not_called_sound() -> None:
     model = net()
     optimizer = torch.optim.LBFGS(model.parameters())

@@ -26,7 +26,7 @@ class Heard:
     shape: tuple[int, ...] = ()
     """Shape of the outputs."""
     target: Tensor | None = None
-    loss: Tensor | None = None
+    loss: Tensor | float | None = None
     rng: Tensor | None = None
     """State of the CPU's generator before the model was called: its dropout can be drawn again."""
     training: bool = True
@@ -49,11 +49,17 @@ class Ear(TorchFunctionMode):
 
     A loss compares outputs with a target, whatever its name: the first function that takes the
     outputs, or a view of them, together with a tensor that is neither weight nor made of them.
+
+    light  hear only what a loss that is a module is given, and no function: that costs a part of
+           it, and hears nothing where outputs are changed on their way to the loss
     """
 
-    def __init__(self, model: nn.Module, heard: Heard, loss: Any = None) -> None:
+    def __init__(
+        self, model: nn.Module, heard: Heard, loss: Any = None, *, light: bool = False
+    ) -> None:
         super().__init__()
         self.model, self.heard, self.deaf = model, heard, False
+        self.loss = loss if light and isinstance(loss, nn.Module) else None
         modules = [model, loss] if isinstance(loss, nn.Module) else [model]
         self.weights = {id(p) for m in modules for p in (*m.parameters(), *m.buffers())}
         self.said = False
@@ -67,7 +73,10 @@ class Ear(TorchFunctionMode):
             self.model.register_forward_pre_hook(self._given, with_kwargs=True),
             self.model.register_forward_hook(self._said),
         ]
-        self.__enter__()
+        if self.loss is None:
+            self.__enter__()
+        else:
+            self._handles.append(self.loss.register_forward_pre_hook(self._compared))
 
     def close(self) -> None:
         """Stop; where another mode was entered since and is still on, only stop to hear."""
@@ -104,6 +113,20 @@ class Ear(TorchFunctionMode):
                 self.made[id(first)] = first
                 self.heard.shape = tuple(first.shape)
 
+    def _compared(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if len(args) > 1 and id(args[0]) in self.made and self.heard.target is None:
+            self._take(args[0], [a for a in args[1:2] if isinstance(a, Tensor)])
+
+    def _take(self, outputs: Tensor, others: list[Tensor]) -> bool:
+        """Note the target that outputs were compared with, if there is one among the others."""
+        others = [a for a in others if a.ndim and not a.requires_grad]
+        if not others or not outputs.ndim or len(others[0]) != len(outputs):
+            return False
+        target = others[0].detach()
+        rows = by_rows(target, self.heard.shape)
+        self.heard.target, self.heard.flat = target if rows is None else rows, rows is not None
+        return True
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -116,12 +139,7 @@ class Ear(TorchFunctionMode):
             return result
         others = [a for a in given if id(a) not in self.made and id(a) not in self.weights]
         self.heard.further |= any(a.requires_grad and a.is_leaf for a in others)
-        others = [a for a in others if a.ndim and not a.requires_grad]
-        if others and passed.ndim and len(others[0]) == len(passed):
-            target = others[0].detach()
-            rows = by_rows(target, self.heard.shape)
-            self.heard.target, self.heard.flat = target if rows is None else rows, rows is not None
-        elif isinstance(result, Tensor):
+        if not self._take(passed, others) and isinstance(result, Tensor):
             self.made[id(result)] = result
         return result
 

@@ -29,7 +29,7 @@ from gipi.doctor.ear import Ear, Heard
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
 from gipi.doctor.followed import carried, experiment_of, followed, why_not
-from gipi.doctor.gradients import norm_of, whole_of
+from gipi.doctor.gradients import norm_of, norms_of, whole_of
 from gipi.doctor.heldback import once
 from gipi.doctor.hushed import hushed
 from gipi.doctor.look import look_before, look_during
@@ -93,7 +93,7 @@ class Watch:
         self.norms: dict[int, Tensor] = {}
         self.between: list[Tensor] = []
         self.heard: dict[int, Heard] = {}
-        self.looks: list[tuple[int, list[str], Tensor]] = []
+        self.looks: list[tuple[int, dict[str, int], Tensor]] = []
         self.early: list[
             tuple[Heard, dict[str, Tensor], dict[str, Tensor | None], dict[str, Tensor]]
         ] = []
@@ -104,7 +104,7 @@ class Watch:
         self.names = {id(p): n for n, p in model.named_parameters()}
         self._ear: Ear | None = None
         self._handles: list[Any] = []
-        self._loss_now: Tensor | None = None
+        self._loss_now: Tensor | float | None = None
         self._before: dict[str, Tensor] = {}
         self._grads: dict[str, Tensor | None] = {}
         self._backward = torch.Tensor.backward
@@ -114,7 +114,7 @@ class Watch:
         self._end_of_optimizer: dict[str, Any] = {}
         self.backwards = self.rows = self.cleared = 0
         self.reached = False
-        self._looking, self.evaluating = True, 0
+        self._looking, self._light, self.evaluating = True, True, 0
         self.resting: tuple[str, ...] = ()
         self._result: Diagnosis | None = None
 
@@ -129,7 +129,7 @@ class Watch:
         original, losses = self._backward, self
 
         def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            losses._loss_now = loss.detach()
+            losses._loss_now = _noted(loss)
             if losses.reached:
                 losses.cleared += cleared(losses.model)
             losses.backwards += 1
@@ -159,9 +159,9 @@ class Watch:
             except Exception:  # noqa: BLE001  what they are when the findings are asked must do
                 self._end, self._end_of_optimizer = {}, {}
 
-    def _listen(self) -> None:
+    def _listen(self, *, light: bool = False) -> None:
         self.heard[self.step] = heard = Heard()
-        self._ear = Ear(self.model, heard, self.loss)
+        self._ear = Ear(self.model, heard, self.loss, light=light)
         self._ear.open()
 
     def _deafen(self) -> None:
@@ -172,6 +172,7 @@ class Watch:
                 self.rows += len(target)
             else:
                 self.heard = {k: h for k, h in self.heard.items() if h is not self._ear.heard}
+                self._light &= self._ear.loss is None  # what is heard so is not enough here
             self._ear = None
 
     def _about_to_step(self, *_: Any) -> None:
@@ -223,23 +224,25 @@ class Watch:
             self._listen()
         elif self.step % BETWEEN == 0 and self.rows < ENOUGH and len(self.heard) < BATCHES // 2:
             self._looking = False
-            self._listen()
+            self._listen(light=self._light)
 
     def _look(self) -> None:
         """Note what the step changed; of the first steps also whether the gradient was fresh."""
         now = {n: p.detach() for n, p in self.model.named_parameters()}
-        columns = []
-        for name, old in self._before.items():
-            grad = self._grads[name]
-            norms = (old.new_zeros(()) if grad is None else grad.norm(), old.norm(),
-                     (now[name] - old).norm())  # fmt: skip
-            columns.append(torch.stack([n.float() for n in norms]) / math.sqrt(max(old.numel(), 1)))
-        if columns:
-            self.looks.append((self.step, list(self._before), torch.stack(columns)))
+        names = [n for n, old in self._before.items() if old.numel() and old.is_floating_point()]
+        if not names:
+            return
+        old = [self._before[n] for n in names]
+        moves = list(torch._foreach_sub([now[n] for n in names], old))  # noqa: SLF001
+        known = [self._grads[n] for n in names]
+        grads = [w.new_zeros(()) if g is None else g for g, w in zip(known, old, strict=True)]
+        norms = [n.float() for each in (grads, old, moves) for n in norms_of(each)]
+        sizes = {n: w.numel() for n, w in zip(names, old, strict=True)}
+        self.looks.append((self.step, sizes, torch.stack(norms).view(3, -1)))
         heard = self.heard.get(self.step)
         if heard is not None and heard.whole and len(self.early) < EARLY:
-            moved = {n: (now[n] - old).abs().max() if old.numel() else old.new_zeros(())
-                     for n, old in self._before.items()}  # fmt: skip
+            most = torch._foreach_norm(moves, math.inf)  # noqa: SLF001
+            moved = dict(zip(names, most, strict=True))
             self.early.append((heard, self._before, self._grads, moved))
 
     def _moves(self) -> list[Moved]:
@@ -369,14 +372,20 @@ class Watch:
         for step in range(self.step):
             last = float(self.norms[step]) if step in self.norms else last
             trace.norms.append(last)
-        trace.looks = [
-            Look(step, {n: LayerLook(row[0], row[1], row[2], dims.get(n, 2))
-                        for n, row in zip(names, table.tolist(), strict=True)}, {})
-            for step, names, table in self.looks
-        ]  # fmt: skip
+        trace.looks = []
+        for step, sizes, norms in self.looks:
+            table = (norms.cpu() / torch.tensor([*sizes.values()]).sqrt()).T.tolist()
+            rows = zip(sizes, table, strict=True)
+            looks = {n: LayerLook(g, w, moved, dims.get(n, 2)) for n, (g, w, moved) in rows}
+            trace.looks.append(Look(step, looks, {}))
         bad = [i for i, v in enumerate(trace.losses) if not math.isfinite(v)]
         trace.broken = bad[0] if bad else None
         return trace
+
+
+def _noted(loss: Tensor) -> Tensor | float:
+    """Return a loss to be read later; a number at once where nothing has to be waited for."""
+    return loss.item() if loss.is_cpu and loss.numel() == 1 else loss.detach()
 
 
 def watch(
