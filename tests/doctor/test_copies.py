@@ -9,8 +9,8 @@ import torch
 from tests.doctor.patients import blobs, experiment
 from torch import nn
 
-from gipi.doctor.copies import peeking, untouched
-from gipi.doctor.experiment import batches, take_step
+from gipi.doctor.copies import left_alone, peeking, untouched
+from gipi.doctor.experiment import batches, rows_of, take_step, whole
 
 
 def made():
@@ -60,3 +60,29 @@ def test_steps_leave_no_trace() -> None:
     assert same(before, state(exp))
     now = list(exp.optimizer.state.values())
     assert all(torch.equal(m, v["exp_avg"]) for m, v in zip(moments.values(), now, strict=True))
+
+
+def test_one_number_that_stands_for_many_is_put_back() -> None:
+    exp = made()
+    exp.model.register_buffer("scale", torch.ones(1, 3).expand(4, 3))
+    for aside in (left_alone, peeking, untouched):
+        with aside(exp):
+            exp.model.scale[:1].mul_(2.0)
+            assert float(exp.model.scale[3, 0]) == 2.0
+        assert torch.equal(exp.model.scale, torch.ones(4, 3))
+
+
+def test_rows_are_counted_whatever_inputs_are() -> None:
+    X, y = torch.zeros(8, 3), torch.zeros(8)
+    parts = {"a": X, "b": (X, y), "size": 3}
+    assert [rows_of(v) for v in (X, y.numpy(), parts, [X, y], [1, 2], "abc")] == [8, 8, 8, 8, 0, 0]
+    assert rows_of((X, torch.zeros(7))) == rows_of(torch.zeros(())) == rows_of(None) == 0
+    asked = []
+
+    def stream():
+        for _ in range(10):
+            asked.append(1)
+            yield {"a": X, "b": X}, {"target": y}
+
+    whole(stream(), 24, torch.device("cpu"))
+    assert len(asked) == 3

@@ -65,9 +65,7 @@ def save(exp: Experiment) -> Saved:
 
 def restore(exp: Experiment, saved: Saved) -> None:
     """Put back what `save` copied, bit for bit and in place."""
-    with torch.no_grad():
-        for tensor, old in saved.tensors:
-            tensor.copy_(old)
+    put_back(saved.tensors)
     for param, grad in saved.grads:
         param.grad = None if grad is None else grad.clone()
     for module, mode in saved.modes:
@@ -100,9 +98,7 @@ def peeking(
         try:
             yield
         finally:
-            with torch.no_grad():
-                for weight, old in kept:
-                    weight.copy_(old)
+            put_back(kept)
             for param, grad in grads:
                 param.grad = grad
 
@@ -123,11 +119,23 @@ def left_alone(exp: Experiment, *, seed: bool = False) -> Iterator[None]:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for tensor, old in kept:
-                    tensor.copy_(old)
+            put_back(kept)
             for module, mode in modes:
                 module.training = mode
+
+
+def put_back(kept: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Write what tensors held into them again, in place.
+
+    A tensor that was expanded holds one number for many places: it is written once.
+    """
+    with torch.no_grad():
+        for tensor, old in kept:
+            if 0 in tensor.stride():
+                once = tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())
+                tensor[once].copy_(old[once])
+            else:
+                tensor.copy_(old)
 
 
 def _modules(exp: Experiment) -> list[nn.Module]:

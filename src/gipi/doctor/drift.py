@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.edits import first_rows
+from gipi.doctor.experiment import rows_of
 from gipi.doctor.order import quantiles
 from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import ask_ridge, auc, ridge, told
-from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, length, origin, take, the_lens
+from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, origin, take, the_lens
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
@@ -219,7 +220,7 @@ def _domain(facts: Facts) -> tuple[float, bool] | None:
     if lens is None or facts.train is None or facts.val is None:
         return None
     X, V = cpu(facts.train[0]), cpu(facts.val[0])
-    n, m = length(X), length(V)
+    n, m = rows_of(X), rows_of(V)
     if min(n, m) < LEAST or is_tokens(X) != is_tokens(V):
         return None
     if isinstance(X, Tensor) and (not isinstance(V, Tensor) or X.shape[1:] != V.shape[1:]):
@@ -241,7 +242,7 @@ def domain_within(facts: Facts) -> tuple[float, bool] | None:
     if lens is None or facts.train is None:
         return None
     X = cpu(facts.train[0])
-    half = length(X) // 2
+    half = rows_of(X) // 2
     if half < LEAST:
         return None
     k = min(half, HALF)

@@ -289,7 +289,7 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     for xb, yb in data:
         xs.append(moved(xb, device))
         ys.append(moved(yb, device))
-        seen += len(yb if isinstance(yb, Tensor) else xb)
+        seen += rows_of(yb) or rows_of(xb) or 1
         if seen >= rows:
             break
     if not xs:
@@ -301,6 +301,15 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     if not _alike(xs) or not _alike(ys):
         return xs[0], ys[0]
     return torch.cat(xs)[:rows], torch.cat(ys)[:rows]
+
+
+def rows_of(value: Any) -> int:
+    """Return the rows of inputs or targets, whatever they are; 0 where their tensors differ."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return len(value) if value.ndim else 0
+    parts = value.values() if isinstance(value, Mapping) else value
+    sizes = {rows_of(p) for p in parts} - {0} if isinstance(value, (Mapping, tuple, list)) else {0}
+    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def _as_stored(data: DataLoader[Any]) -> bool:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gipi.doctor.codes import ask_labels, codes_in, is_table
+from gipi.doctor.experiment import rows_of
 from gipi.doctor.shallow import Answer, Ridge, ask_neighbours, ask_ridge, neighbours, ridge
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def the_lens(facts: Facts) -> Lens | None:
         facts.notes["lens"] = None
         if facts.train is not None:
             X = cpu(facts.train[0])
-            n = length(X)
+            n = rows_of(X)
             picked = None
             if n >= 2:
                 picked = take(X, torch.arange(min(n, MOST_ROWS)) * n // min(n, MOST_ROWS))
@@ -338,20 +339,11 @@ def cpu(value: Any) -> Any:
     return value
 
 
-def length(X: Any) -> int:
-    """Return the number of rows; 0 where the parts differ."""
-    if isinstance(X, Tensor):
-        return len(X) if X.ndim else 0
-    parts = list(X.values()) if isinstance(X, dict) else X if isinstance(X, (tuple, list)) else []
-    sizes = {len(p) for p in parts if isinstance(p, Tensor) and p.ndim}
-    return sizes.pop() if len(sizes) == 1 else 0
-
-
 def take(X: Any, rows: Tensor) -> Any:
     """Return some rows of whatever inputs are; None where their parts differ in length."""
     if isinstance(X, Tensor):
         return X[rows.to(X.device)] if X.ndim else None
-    if not length(X):
+    if not rows_of(X):
         return None
     if isinstance(X, dict):
         return {k: take(v, rows) if isinstance(v, Tensor) else v for k, v in X.items()}

@@ -65,7 +65,8 @@ def test_an_amount_that_only_one_class_has_is_found_however_it_is_spread(where) 
         return X, y
 
     exp = experiment(mlp(out=2), tuple(map(paid, blobs(rows=600, classes=2, apart=0.4))))
-    assert seen(exp, RULE).findings[0].where == ("column 3",)
+    first = seen(exp, RULE).findings[0]
+    assert (first.where, first.severity) == (("column 3",), "problem")
 
 
 @pytest.mark.parametrize(("gap", "found"), [(9.6, ["column 3"]), (3.5, [])])
@@ -76,8 +77,10 @@ def test_a_column_of_two_stretches_is_found_and_one_that_parts_well_is_not(gap, 
         return X, y
 
     exp = experiment(mlp(out=2), tuple(map(stretched, blobs(rows=600, classes=2, apart=0.4))))
-    said = seen(exp, RULE).findings
-    assert [f.where[0] for f in said if f.code == "target_leak"] == found
+    said = [f for f in seen(exp, RULE).findings if f.code == "target_leak"]
+    assert [f.where[0] for f in said] == found
+    # What is measured may tell classes apart without an error too: a question, and no verdict.
+    assert all(f.severity == "hint" and "the target itself" not in f.message for f in said)
 
 
 def sure(rows: int, wrong: float, draws: int = 30) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import Reader, experiment, findings, seen, token_rows
 from torch import nn
@@ -129,6 +130,20 @@ def test_a_column_beyond_its_own_vectors_is_named() -> None:
     (first,) = seen(exp, RULE).findings
     assert (first.evidence, first.confirmed) == ({"ids": 8, "embedding": 5}, True)
     assert "column" in first.message
+
+
+@pytest.mark.parametrize("error", [AssertionError, KeyError])
+def test_a_model_may_refuse_ids_by_an_error_of_its_own(error: type[Exception]) -> None:
+    class Strict(Columns):
+        def forward(self, x):
+            if int(x[:, 0].max()) >= 5:
+                raise error("unknown")
+            return super().forward(x)
+
+    V, v = table(200, 5, 30, seed=1)
+    V[150, 0] = 7
+    exp = experiment(Strict(5, 30), (table(400, 5, 30), (V, v)))
+    assert findings(exp, RULE) == ["tokenizer_mismatch"]
 
 
 def test_ids_that_the_model_makes_others_are_no_other_tokenizer() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gipi.doctor.copies import peeking
-from gipi.doctor.experiment import batches, call, tensors
+from gipi.doctor.experiment import batches, call, rows_of, tensors
 from gipi.doctor.facts import FEW, first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rewire import Edited
@@ -77,15 +77,6 @@ def before(facts: Facts) -> Iterator[Finding]:
                    edit=edit or "softmax(dim=-1)"),
         ) if where else (Repair("rows apart", None, mode="advise", edit=ADVICE),),
     )  # fmt: skip
-
-
-def rows_of(xb: Any) -> int:
-    """Return the rows of a batch's inputs; 0 where they are no tensors."""
-    if isinstance(xb, Tensor):
-        return len(xb) if xb.ndim else 0
-    values = list(xb.values()) if isinstance(xb, dict) else xb
-    found = [rows_of(v) for v in values] if isinstance(values, (tuple, list)) else []
-    return found[0] if found and len(set(found)) == 1 else 0
 
 
 def rows_come_first(facts: Facts) -> bool:

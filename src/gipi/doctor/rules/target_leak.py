@@ -66,11 +66,11 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     share = (1.0, 0.0, 0.0) if same or found is None else (found.best, found.following, found.rest)
     where = [_name(names, X, j) for j in (leaks if X.ndim == 2 else leaks[:8])]
-    told = _finding(where, leaks if held else [], *share, table=X.ndim == 2)
+    told = _finding(where, leaks if held else [], *share, table=X.ndim == 2, itself=bool(same))
     if same or found is None or found.best >= SURE:
         yield told
         return
-    sure = found.wrong <= WRONG
+    sure = found.wrong <= WRONG and not found.spread
     yield told.but(severity="problem" if sure else "hint", confirmed=sure,
                    evidence={**told.evidence, "most_wrong": found.wrong})  # fmt: skip
 
@@ -79,7 +79,9 @@ def before(facts: Facts) -> Iterator[Finding]:
 class _Told:
     """Columns that tell the target, and what the next one and all others explain of it.
 
-    wrong  of columns that mark classes: the most rows that they mark wrongly, as a share
+    wrong   of columns that mark classes: the most rows that they mark wrongly, as a share
+    spread  whether they do by stretches of values alone, as what is measured also does where a task
+            is easy: a scale that tells coins apart is no leak
     """
 
     leaks: list[int]
@@ -87,6 +89,7 @@ class _Told:
     following: float
     rest: float
     wrong: float = 0.0
+    spread: bool = False
 
 
 def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _Told | None:
@@ -135,7 +138,8 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
         error(read[:, j], train.label) if far[j] else most_wrong(x[:, j], train.label)
         for j in leaks
     )
-    return replace(told, wrong=min(wrong))
+    spread = not bool(marks(read[:, leaks], train.Y.shape[1]).any())
+    return replace(told, wrong=min(wrong), spread=spread)
 
 
 def _tales(x_nd: Tensor, leaks: list[int]) -> int:
@@ -203,11 +207,12 @@ def _finding(
     rest: float,
     *,
     table: bool,
+    itself: bool,
 ) -> Finding:
     names = ", ".join(where)
     shown = ", ".join([*where[:SHOWN], *["..."] * (len(where) > SHOWN)])
     alone = "alone explains" if len(where) == 1 else "each alone explain up to"
-    if following or rest:
+    if not itself:
         what = f"{shown} {alone} {best:.1%} of the target, all others together {rest:.1%}"
     else:
         what = f"the target itself stands in {shown}"

@@ -365,7 +365,7 @@ def _made_others(facts: Facts, X: Tensor, V: Tensor | None, read: Reader) -> boo
         rows[0] = ids[beyond][0].to(xb)
         try:
             facts.shown(rows)
-        except (IndexError, RuntimeError, ValueError):
+        except Exception:  # noqa: BLE001  a model may check its ids itself, and raise what it likes
             return False
     return True
 
