@@ -177,7 +177,9 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     numbers = {"loss_going_on": ends[0], "loss_going_on_without": ends[1], "missed": missed}
     # What an augmentation costs may be worth it, in a longer run: not where nothing is learned any
     # more, though a simple learner tells new rows far better than the net its own.
-    learns = costly and not finding.evidence["falls"] < FLAT
+    # A rate that falls to 0 ends any learning: what goes on at the highest rate tells.
+    goes_on = max(finding.evidence["falls"], with_it.gain(split) / max(abs(first), 1e-12))
+    learns = costly and not goes_on < FLAT
     severity = "hint" if learns or facts.val is None else finding.severity
     return finding.but(severity=severity, confirmed=True, evidence={**finding.evidence, **numbers})
 
