@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 import torch
 from benchmarks.doctor.cases import CODES, FAULTS, ODDITIES, drawn, tuned
-from benchmarks.doctor.run import plain_run
+from benchmarks.doctor.run import plain_run, trained
 from benchmarks.doctor.score import row_scores
 from benchmarks.doctor.settings import FLOORS, SETTINGS
 from benchmarks.doctor.setup import Case, build, experiment
@@ -75,6 +75,14 @@ def test_a_case_is_the_same_every_time() -> None:
     assert all(map(torch.equal, one.sick.model.state_dict().values(),
                    two.sick.model.state_dict().values()))  # fmt: skip
     assert not torch.equal(one.sick.train[1], other.sick.train[1])
+
+
+def test_a_loader_that_shuffles_draws_the_same_order_in_every_run() -> None:
+    fault = next(f for f in FAULTS if f.name == "overlap")
+    built = build(Case("diabetes_mlp", fault, 0.5, "drawn", {"form": "loader"}), SETTINGS, 0)
+    runs = [trained(exp, {}, "run")[0] for exp in (built.sick, built.healthy)]
+    one, two = (row_scores(run, built.sick_test, built.kind) for run in runs)
+    assert torch.equal(one, two)  # only validation rows differ
 
 
 def test_no_held_out_row_is_trained_or_judged_on() -> None:
