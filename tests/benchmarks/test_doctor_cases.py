@@ -123,6 +123,15 @@ def test_a_setting_without_fault_learns(name) -> None:
     assert float(row_scores(exp, s.test, s.kind).mean()) >= FLOORS[name]
 
 
+def test_counts_far_from_zero_have_the_steps_that_a_slow_net_needs() -> None:
+    fault = next(f for f in ODDITIES if f.name == "counts_by_square")
+    slow = {"act": "tanh", "width": 0.75, "batch": 48, "rows": 0.8}
+    built = build(Case("spots_cnn", fault, 4.5, "drawn", slow), SETTINGS, 0)
+    assert plain_run(built.sick)[1] == ""
+    score = float(row_scores(built.sick, built.sick_test, built.kind).mean())
+    assert score >= FLOORS["spots_cnn"]  # 0.3 in a third of the steps
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f.base or f.twin], ids=lambda f: f.name)
 def test_a_twin_that_differs_from_its_setting_learns_too(fault) -> None:
