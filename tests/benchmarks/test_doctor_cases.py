@@ -123,13 +123,18 @@ def test_a_setting_without_fault_learns(name) -> None:
     assert float(row_scores(exp, s.test, s.kind).mean()) >= FLOORS[name]
 
 
-def test_counts_far_from_zero_have_the_steps_that_a_slow_net_needs() -> None:
+@pytest.mark.parametrize(
+    ("vary", "seed"), [({"act": "tanh", "width": 0.75, "batch": 48, "rows": 0.8}, 0),
+                       ({"act": "tanh"}, 2)],
+)  # fmt: skip
+def test_counts_far_from_zero_are_learned_by_nets_that_such_a_mean_would_drive_to_their_ends(
+    vary, seed
+) -> None:
     fault = next(f for f in ODDITIES if f.name == "counts_by_square")
-    slow = {"act": "tanh", "width": 0.75, "batch": 48, "rows": 0.8}
-    built = build(Case("spots_cnn", fault, 4.5, "drawn", slow), SETTINGS, 0)
+    built = build(Case("spots_cnn", fault, 4.9, "drawn", vary), SETTINGS, seed)
     assert plain_run(built.sick)[1] == ""
     score = float(row_scores(built.sick, built.sick_test, built.kind).mean())
-    assert score >= FLOORS["spots_cnn"]  # 0.3 in a third of the steps
+    assert score >= FLOORS["spots_cnn"]  # from outputs at 0 on: 0.3, and none at all
 
 
 @pytest.mark.slow

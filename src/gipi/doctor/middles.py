@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
 ROWS = 2048
+LEAST = 1e-30
 
 
 def loss_of_middle(facts: Facts) -> float:
@@ -30,7 +31,7 @@ def loss_of_middle(facts: Facts) -> float:
             told = told.reshape(shape)
         with torch.no_grad():
             found.append(float(loss(told.contiguous(), rows)))
-    return max(min(found), 1e-30)
+    return max(min(found), LEAST)
 
 
 def least_known(facts: Facts) -> float:
@@ -51,4 +52,4 @@ def least_known(facts: Facts) -> float:
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError):
             first.notes[key] = size
     middle: float = first.notes[key]
-    return min(size, middle) if middle > 0 else size
+    return min(size, middle) if middle > LEAST else size
