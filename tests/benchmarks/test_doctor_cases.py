@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 import torch
 from benchmarks.doctor.cases import CODES, FAULTS, ODDITIES, drawn, tuned
-from benchmarks.doctor.run import plain_run
+from benchmarks.doctor.run import plain_run, trained
 from benchmarks.doctor.score import row_scores
 from benchmarks.doctor.settings import FLOORS, SETTINGS
 from benchmarks.doctor.setup import Case, build, experiment
@@ -77,6 +77,14 @@ def test_a_case_is_the_same_every_time() -> None:
     assert not torch.equal(one.sick.train[1], other.sick.train[1])
 
 
+def test_a_loader_that_shuffles_draws_the_same_order_in_every_run() -> None:
+    fault = next(f for f in FAULTS if f.name == "overlap")
+    built = build(Case("diabetes_mlp", fault, 0.5, "drawn", {"form": "loader"}), SETTINGS, 0)
+    runs = [trained(exp, {}, "run")[0] for exp in (built.sick, built.healthy)]
+    one, two = (row_scores(run, built.sick_test, built.kind) for run in runs)
+    assert torch.equal(one, two)  # only validation rows differ
+
+
 def test_no_held_out_row_is_trained_or_judged_on() -> None:
     for name, setting in SETTINGS.items():
         s = setting(0)
@@ -113,6 +121,20 @@ def test_a_setting_without_fault_learns(name) -> None:
     exp = experiment(s)
     assert plain_run(exp)[1] == ""
     assert float(row_scores(exp, s.test, s.kind).mean()) >= FLOORS[name]
+
+
+@pytest.mark.parametrize(
+    ("vary", "seed"), [({"act": "tanh", "width": 0.75, "batch": 48, "rows": 0.8}, 0),
+                       ({"act": "tanh"}, 2)],
+)  # fmt: skip
+def test_counts_far_from_zero_are_learned_by_nets_that_such_a_mean_would_drive_to_their_ends(
+    vary, seed
+) -> None:
+    fault = next(f for f in ODDITIES if f.name == "counts_by_square")
+    built = build(Case("spots_cnn", fault, 4.9, "drawn", vary), SETTINGS, seed)
+    assert plain_run(built.sick)[1] == ""
+    score = float(row_scores(built.sick, built.sick_test, built.kind).mean())
+    assert score >= FLOORS["spots_cnn"]  # from outputs at 0 on: 0.3, and none at all
 
 
 @pytest.mark.slow

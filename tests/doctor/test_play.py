@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, mlp, regression
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from gipi.core.errors import ConfigError
+from gipi.doctor import diagnose
 from gipi.doctor.copies import duplicate, restore
 from gipi.doctor.play import KEPT, play
 from gipi.doctor.trace import CHECKS
@@ -83,3 +86,30 @@ def test_the_best_weights_are_kept_where_they_are_wanted() -> None:
     with torch.no_grad():
         assert float(best.loss(best.model(X), y)) <= min(r["val"] for r in rows) + 1e-6
         assert float(last.loss(last.model(X), y)) > 1.1 * min(r["val"] for r in rows)
+
+
+def lbfgs(exp):
+    exp.optimizer = torch.optim.LBFGS(exp.model.parameters(), max_iter=4)
+    exp.batch_size = 4096
+    return exp
+
+
+def test_an_optimizer_that_asks_for_the_loss_is_given_it() -> None:
+    exp = lbfgs(experiment(mlp(), blobs(), epochs=5))
+    diagnosis = diagnose(exp)
+    assert diagnosis.findings == []
+    assert diagnosis.broken == {}
+    assert diagnosis.trace is not None
+    assert diagnosis.trace.losses[-1] < 0.5 * diagnosis.trace.losses[0]
+
+
+def test_a_step_that_does_not_give_it_the_loss_is_said_in_words() -> None:
+    def step(exp, xb, yb):
+        loss = exp.loss(exp.model(xb), yb)
+        loss.backward()
+        exp.optimizer.step()
+        return loss
+
+    exp = lbfgs(experiment(mlp(), blobs(), step=step))
+    with pytest.raises(ConfigError, match="closure"):
+        diagnose(exp)

@@ -137,6 +137,13 @@ def kept(data: Any, keep: Tensor) -> Any:
     return reloaded(data, rows, shuffle=_shuffles(data))
 
 
+def every_row(data: Any) -> Any:
+    """Return the data of a split of which every row counts: no loader leaves the last ones out."""
+    if not isinstance(data, DataLoader) or not data.drop_last:
+        return data
+    return reloaded(data, data.dataset, shuffle=_shuffles(data), drop_last=False)
+
+
 def splits_of(exp: Experiment) -> Iterator[tuple[str, Any, Tensor, Tensor]]:
     """Yield (name, data, X, y) of both splits, every row in the order in which `kept` counts them.
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from gipi.core.errors import ConfigError, DataError, did_you_mean
 from gipi.core.seed import derive
+from gipi.doctor.closures import asks_for_loss, minimised
 
 LossFunction = Callable[[Any, Any], Tensor]
 Step = Callable[["Experiment", Any, Any], Tensor]
@@ -346,6 +347,8 @@ def call(model: nn.Module, xb: Any) -> Any:
 
 def plain_step(exp: Experiment, xb: Any, yb: Any) -> Tensor:
     """One step as everyone writes it; returns the loss before it."""
+    if asks_for_loss(exp.optimizer):
+        return minimised(exp.optimizer, lambda: exp.loss(call(exp.model, xb), yb))
     exp.optimizer.zero_grad()
     loss = exp.loss(call(exp.model, xb), yb)
     loss.backward()

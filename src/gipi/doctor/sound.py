@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, DataError, GipiError, ModelError
-from gipi.doctor.copies import peeking
-from gipi.doctor.experiment import batches, call, moved, tensors
+from gipi.doctor.closures import asks_for_loss
+from gipi.doctor.copies import peeking, untouched
+from gipi.doctor.experiment import batches, call, moved, take_step, tensors
 from gipi.doctor.facts import FEW
 from gipi.doctor.hushed import hushed
 from gipi.doctor.losses import MODULES
@@ -46,6 +47,8 @@ def sound(facts: Facts) -> None:
         _pair("train", exp.train)
         held = None if exp.val is None else _pair("val", exp.val)
         if exp.step is not None:
+            if asks_for_loss(exp.optimizer):
+                _closed(exp)
             return
         _trained(facts)
         if held is None or exp.evaluate is not None:
@@ -59,6 +62,25 @@ def sound(facts: Facts) -> None:
         except Exception as error:
             raise _of_inputs(exp, "val", X, error) from error
         _through_loss(exp, "val", said, y)
+
+
+def _closed(exp: Experiment) -> None:
+    """Raise where a step of the user's own does not give the loss to an optimizer that needs it."""
+    with untouched(exp):
+        try:
+            for xb, yb in islice(batches(exp, 0), 1):
+                take_step(exp, xb, yb)
+        except TypeError as error:
+            if "closure" in str(error):
+                kind = type(exp.optimizer).__name__
+                raise ConfigError(
+                    f"the step calls {kind}.step() without the function that returns the loss",
+                    "optimizer.step(closure): it evaluates the loss several times a step",
+                    "leave step out, or within it: def closure(): optimizer.zero_grad(); loss = "
+                    "...; loss.backward(); return loss",
+                ) from error
+        except Exception:  # noqa: BLE001, S110  what else such a step makes of a batch is its own
+            pass
 
 
 def _trained(facts: Facts) -> None:

@@ -75,15 +75,41 @@ def test_loaders_images_and_tokens_are_compared_too() -> None:
         assert findings(experiment(model, overlapping(splits)), RULE) == ["train_val_overlap"]
 
 
-def test_of_a_validation_set_within_the_training_set_no_more_is_kept_than_is_needed() -> None:
+def test_a_few_new_rows_are_validation_enough_and_cost_no_training_row() -> None:
+    train, val = blobs()
+    exp = experiment(mlp(), overlapping((train, (val[0][:100], val[1][:100])), 87), epochs=3)
+    diagnosis = seen(exp, RULE)
+    assert "13 are left" in diagnosis.findings[0].advice
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert [len(y) for _, y in (treatment.experiment.train, treatment.experiment.val)] == [360, 13]
+    assert "took 87 of 100 validation rows out; 13 are left" in treatment.changes[0]
+    assert treatment.proof.gain == 0
+
+
+def test_of_a_validation_loader_that_leaves_the_last_rows_out_every_row_counts() -> None:
+    train, val = overlapping(blobs(), 215)
+    exp = experiment(mlp(), (train, DataLoader(TensorDataset(*val), 64, drop_last=True)), epochs=3)
+    treatment = seen(exp, RULE).repair()
+    assert treatment is not None
+    assert sum(len(y) for _, y in treatment.experiment.val) == 25
+
+
+def test_rows_are_held_back_from_training_only_where_that_is_asked_for() -> None:
     train, val = blobs()
     both = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
-    exp = experiment(mlp(), (both, val))
-    said = seen(exp, RULE).findings[0].repairs[0].change(exp)
-    assert said == "took 30 of 600 training rows and 210 of 240 validation rows out"
-    assert not torch.isin(keys_of(exp.val[0]), keys_of(exp.train[0])).any()
-    assert len(exp.val[0]) == 30
-    assert findings(exp, RULE) == []
+    exp = experiment(mlp(), (both, val), epochs=3)
+    diagnosis = seen(exp, RULE)
+    assert diagnosis.repair() is None
+    assert "needs a person" in diagnosis.why_not
+    assert "0 of 240 validation rows are new" in diagnosis.findings[0].advice
+    treatment = diagnosis.repair(apply=("train_val_overlap",))
+    assert treatment is not None
+    assert treatment.changes == ["took 30 of 600 training rows and 210 of 240 validation rows out"]
+    (X, _), (V, _) = treatment.experiment.train, treatment.experiment.val
+    assert not torch.isin(keys_of(V), keys_of(X)).any()
+    assert len(V) == 30
+    assert findings(treatment.experiment, RULE) == []
 
 
 def test_copies_with_a_little_noise_are_named() -> None:

@@ -157,6 +157,18 @@ def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:
     assert list(during(facts, falls)) == []
 
 
+def test_a_loss_that_falls_by_a_share_of_the_variance_falls_whatever_the_mean_is() -> None:
+    torch.manual_seed(0)
+    X, V = torch.randn(2, 300, 6, generator=torch.Generator().manual_seed(0))
+    splits = (X, X[:, :1] + 5.0), (V, V[:, :1] + 5.0)
+    exp = experiment(mlp(6, 1), splits)
+    facts = Facts(exp, start=Facts(exp))
+    still = Trace(100, 10, losses=[26.0] * 26 + [1.0] * 24)
+    assert [f.code for f in during(facts, still)] == ["underfit"]
+    falls = Trace(100, 10, losses=[26.0] * 26 + [1.2] * 12 + [1.0] * 12)
+    assert list(during(facts, falls)) == []
+
+
 def test_a_net_that_still_learns_from_augmented_rows_is_no_problem_yet() -> None:
     torch.manual_seed(0)
     falls = Trace(100, 10, losses=[1.2] * 50 + [1.0] * 25 + [0.8] * 25)

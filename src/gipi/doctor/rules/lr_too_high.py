@@ -55,7 +55,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     first = trace.scale
     smooth = trace.smooth(max(3, min(10, trace.step // 5)))
     if not smooth or not math.isfinite(first) or not can_step(facts.exp):
-        return  # without a step that a trial could take, nothing is shown of other rates
+        return  # where a line search chooses how far a step goes, trials of rates are dear
     ratio = trace.ratio()
     moves = math.isfinite(ratio) and ratio > 1e-3
     low, recent, peak = min(smooth), smooth[-1], max(smooth)

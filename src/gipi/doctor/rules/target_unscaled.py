@@ -12,6 +12,7 @@ from torch import Tensor
 from gipi.doctor.edits import Moments, put_in_front
 from gipi.doctor.experiment import outputs, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.middles import loss_of_middle
 from gipi.doctor.rule import Rule
 from gipi.doctor.trials import some, trial
 
@@ -84,7 +85,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     steps = min(STEPS, max(30, facts.exp.total_steps // 2))
     plain = trial(facts, steps)
     scaled = trial(facts, steps, change=scale)
-    base = _constant(facts)
+    base = loss_of_middle(facts)
     left, left_scaled = plain.train / base, scaled.train / base
     ends = {"unexplained_as_is": left, "unexplained_scaled": left_scaled}
     if not math.isfinite(left_scaled):
@@ -113,7 +114,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         ends = [float(loss(outputs(facts.exp, seen[0]), seen[1]))]
     ends += [row["train_eval"] for row in trace.epochs if "train_eval" in row]
-    left = min(ends) / _constant(start)
+    left = min(ends) / loss_of_middle(start)
     if left > LEAST:
         found = start.notes[OPEN]
         yield found.but(evidence={**found.evidence, "unexplained_by_run": left})
@@ -123,7 +124,7 @@ def _after_a_run(facts: Facts, finding: Finding) -> Finding | None:
     """Hold all that the run learned against a short training with a scaled target."""
     assert facts.start is not None
     steps = min(MORE, facts.exp.total_steps)
-    scaled = trial(facts.start, steps, change=scale).train / _constant(facts.start)
+    scaled = trial(facts.start, steps, change=scale).train / loss_of_middle(facts.start)
     left = finding.evidence["unexplained_by_run"]
     if not math.isfinite(scaled) or left - scaled < LEAST or left < TIMES * scaled:
         return None
@@ -180,24 +181,6 @@ def scale(exp: Experiment) -> str:
     exp.loss = ScaledLoss(exp.loss, mean.clone(), std.clone()).to(exp.device)
     where = f"{float(mean.mean()):.4g}, standard deviation {float(std.mean()):.4g}"
     return f"the target is learned in units of its spread (mean {where}), and told in its own"
-
-
-def _constant(facts: Facts) -> float:
-    """Return the loss of the best constant among mean and median of the training targets."""
-    exp, y = facts.exp, facts.y
-    assert y is not None
-    good = y.reshape(len(y), -1).isfinite().all(1)
-    rows = y[good][:2048]
-    loss = exp.judge or exp.loss
-    shape = (len(rows), *facts.outputs.shape[1:])
-    found = []
-    for middle in (y[good].mean(0), y[good].median(0).values):
-        told = middle.expand_as(rows)
-        if told.numel() == math.prod(shape):
-            told = told.reshape(shape)
-        with torch.no_grad():
-            found.append(float(loss(told.contiguous(), rows)))
-    return max(min(found), 1e-30)
 
 
 RULE = Rule(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gipi.doctor.edits import kept, stored
+from gipi.doctor.edits import every_row, kept, stored
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import SIDE, is_tokens, origin, the_lens
@@ -38,8 +38,11 @@ NEAR = 0.1
 NEAR_SHARE = 0.1
 """Share of validation rows that must be nearly a training row before that is called an overlap."""
 WIDTH = 4
-LEAST_LEFT, LEFT = 30, 0.1
-"""Validation rows that must be left, and their share: fewer could not judge anything."""
+LEAST_LEFT, FEW = 8, 30
+"""Validation rows that must be left, for of fewer no comparison tells its own noise (`proof`); and
+from which on a score is worth something by itself."""
+HELD = 0.1
+"""Share of the validation rows that are held back from training where hardly one is new."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -59,18 +62,18 @@ def before(facts: Facts) -> Iterator[Finding]:
     both = torch.cat([there.keys, keys])
     first = first_of(both)
     found = torch.isin(keys, there.keys)
-    n = len(there.keys)
+    n, new = len(there.keys), int((~found).sum())
     telling = _bits(X, V, first) >= enough(n)
     seen = found & telling
     # What is as frequent within the training rows as across the splits comes of the data.
     share = float(seen.double().mean())
     if int(seen.sum()) >= LEAST and share > max(SHARE, _usual(there, telling)):
-        yield _finding(share, seen, exact=True, count=int(seen.sum()))
+        yield _finding(share, seen, exact=True, count=int(seen.sum()), new=new)
         return
     if not bool(telling.all()):
         if float(found.double().mean()) > max(0.5, TIMES * there.in_company) and len(found) >= 20:
             yield _finding(float(found.double().mean()), found, exact=True,
-                           count=int(found.sum()))  # fmt: skip
+                           count=int(found.sum()), new=new)  # fmt: skip
         return
     near = _near(facts, X, V)
     if near is not None:
@@ -87,63 +90,99 @@ def _usual(there: Copies, telling: Tensor) -> float:
     return min(MOST, WINDOWS * there.in_company) if there.windows else 0.0
 
 
-def _finding(share: float, seen: Tensor, *, exact: bool, count: int) -> Finding:
+def _finding(share: float, seen: Tensor, *, exact: bool, count: int, new: int = 0) -> Finding:
     what = "are" if exact else "are nearly"
+    advice = "take these rows out of the validation rows, and divide by groups of equal rows"
+    repair = Repair(
+        "divide anew", None, mode="advise",
+        edit="GroupShuffleSplit: rows that are nearly equal belong to one split",
+    )  # fmt: skip
+    if exact and new >= LEAST_LEFT:
+        repair = Repair(
+            "take them out of validation", part, proof="exact",
+            edit="keep = ~isin(hash(X_val), hash(X_train)); X_val, y_val = X_val[keep], "
+            "y_val[keep]",
+        )  # fmt: skip
+        advice += f"; {_of_few(new)}: hold more rows back" if new < FEW else ""
+    elif exact:
+        repair = Repair(
+            "hold rows back from training", hold_back, mode="ask", proof="exact",
+            edit="keep = ~isin(hash(X_train), hash(X_val)); X_train, y_train = X_train[keep], "
+            "y_train[keep]",
+        )  # fmt: skip
+        advice = (
+            f"hold rows back that the net is not trained on: only {new} of {len(seen)} validation "
+            "rows are new to it, too few to judge by"
+        )
     return Finding(
         "train_val_overlap",
         f"{count} validation rows ({share:.1%}) {what} training rows: their score tells what was "
         "learned by heart",
-        "take these rows out of the validation rows, and divide by groups of equal rows",
+        advice,
         where=("validation",),
         rows=tuple(seen.nonzero().flatten()[:50].tolist()),
         evidence={"share": share, "rows": count, "exact": exact},
         confirmed=True,
         strength=share / SHARE,
-        repairs=(
-            Repair("take them out of validation", part, proof="exact",
-                   edit="keep = ~isin(hash(X_val), hash(X_train)); X_val, y_val = X_val[keep], "
-                   "y_val[keep]"),
-        ) if exact else (
-            Repair("divide anew", None, mode="advise",
-                   edit="GroupShuffleSplit: rows that are nearly equal belong to one split"),
-        ),
-    )  # fmt: skip
+        repairs=(repair,),
+    )
+
+
+def _of_few(left: int) -> str:
+    """Return how little a few rows tell: their mean's error is their spread over root n."""
+    return (f"{left} are left, so few that their mean score errs by about "
+            f"{1 / math.sqrt(left):.0%} of the spread from row to row")  # fmt: skip
 
 
 def part(exp: Experiment) -> str:
-    """Take validation rows that are training rows out; where too few are left, some stay there.
+    """Take validation rows that are training rows out: training goes on as it was.
 
-    Those that stay leave the training rows, which are worth more: no more than are needed.
+    Raises `CannotRepair` where too few would be left.
     """
-    train, val = stored(exp.train), stored(exp.val)
+    val, there = stored(exp.val), _training_keys(exp)
     if val is None:
         message = "validation rows cannot be chosen by their number"
         raise CannotRepair(message)
-    if train is None:
-        train = _collected(exp.train)
-    if train is None:
-        message = "training rows are not tensors"
+    keep = ~torch.isin(keys_of(val[0]), there)
+    left = int(keep.sum())
+    if left < LEAST_LEFT:
+        message = f"only {left} of {len(keep)} validation rows are no training rows"
+        raise CannotRepair(message)
+    exp.val = every_row(kept(exp.val, keep))
+    took = f"took {len(keep) - left} of {len(keep)} validation rows out"
+    return took if left >= FEW else f"{took}; {_of_few(left)}"
+
+
+def hold_back(exp: Experiment) -> str:
+    """Take training rows out that are validation rows, no more of them than validation needs.
+
+    That costs training what these rows would have told it. Other copies leave validation.
+    """
+    train, val = stored(exp.train), stored(exp.val)
+    if train is None or val is None:
+        message = "rows of a stream cannot be chosen by their number"
         raise CannotRepair(message)
     keys, there = keys_of(val[0]), keys_of(train[0])
     keep = ~torch.isin(keys, there)
-    needed = math.ceil(max(LEAST_LEFT, LEFT * len(keep))) - int(keep.sum())
-    if needed <= 0:
-        exp.val = kept(exp.val, keep)
-        return f"took {int((~keep).sum())} of {len(keep)} validation rows out"
-    if stored(exp.train) is None:
-        message = "hardly a validation row is left, and training rows cannot be chosen"
-        raise CannotRepair(message)
-    stay = (~keep).nonzero().flatten()[:needed]
-    keep[stay] = True
-    left = ~torch.isin(there, keys[stay])
+    needed = math.ceil(max(FEW, HELD * len(keep))) - int(keep.sum())
+    stay = keys[~keep][: max(0, needed)]
+    left = ~torch.isin(there, stay)
     if float(left.double().mean()) < 0.5:
         message = "the splits are nearly the same rows: divide anew"
         raise CannotRepair(message)
-    keep |= torch.isin(keys, keys[stay])  # the same row again, which is in training no more
-    exp.train, exp.val = kept(exp.train, left), kept(exp.val, keep)
+    keep |= torch.isin(keys, stay)  # the same row again, which is in training no more
+    exp.train, exp.val = kept(exp.train, left), every_row(kept(exp.val, keep))
     took = f"took {int((~left).sum())} of {len(left)} training rows"
     out = int((~keep).sum())
     return took + (f" and {out} of {len(keep)} validation rows out" if out else " out")
+
+
+def _training_keys(exp: Experiment) -> Tensor:
+    train = stored(exp.train) or _collected(exp.train)
+    if train is None:
+        message = "training rows are not tensors"
+        raise CannotRepair(message)
+    return keys_of(train[0])
 
 
 def _collected(data: Any) -> tuple[Tensor, Tensor] | None:

@@ -11,6 +11,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.follows import loss_of_table
 from gipi.doctor.kept import share_kept, told_by_kept
+from gipi.doctor.middles import least_known
 from gipi.doctor.play import play
 from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
 from gipi.doctor.rule import Rule
@@ -93,7 +94,7 @@ def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     first = facts.start or facts
     # A net that learned something else before begins far above a loss that means nothing is known.
-    high = min(abs(trace.scale), first.yardstick or math.inf)
+    high = min(abs(trace.scale), least_known(first))
     falling = trace.fall() > FLAT * high
     if (trace.done < 1 and falling) or (trace.open and (falling or _falls(trace))):
         return
