@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gipi.doctor.guard import count_from, counted_anew, counts_of
+from gipi.doctor.numpys import numpy_stands, put_numpy
 from gipi.doctor.seeded import seeded, unmoved
 
 if TYPE_CHECKING:
@@ -141,14 +141,14 @@ def weights_of(exp: Experiment) -> list[Tensor]:
 
 def generators() -> tuple[Tensor, Any, Any]:
     """Return where torch's, Python's and NumPy's generators stand."""
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state(), random.getstate(), numpy_stands()
 
 
 def put_generators(state: tuple[Tensor, Any, Any]) -> None:
     """Put them back there."""
     torch.set_rng_state(state[0])
     random.setstate(state[1])
-    np.random.set_state(state[2])  # noqa: NPY002
+    put_numpy(state[2])
 
 
 @contextmanager
