@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from gipi.doctor.guard import count_from, counted_anew, counts_of
+from gipi.doctor.numpys import numpy_stands, put_numpy
 from gipi.doctor.seeded import seeded, unmoved
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def peeking(
     seed  draw within from the experiment's seed
     """
     kept = [(w, w.detach().clone()) for w in weights]
-    grads = [(p, p.grad) for m in _modules(exp) for p in m.parameters()]
+    held = [p for part in _every_part(exp) for p in part._parameters.values()]  # noqa: SLF001
+    grads = [(p, p.grad) for p in held if p is not None]
     for param, _ in grads:
         param.grad = None
     with left_alone(exp, seed=seed):
@@ -111,9 +112,9 @@ def left_alone(exp: Experiment, *, seed: bool = False) -> Iterator[None]:
 
     seed  draw within from the experiment's seed
     """
-    parts = [part for m in _modules(exp) for part in m.modules()]
-    held = [b for part in parts for b in part.buffers(recurse=False) if not is_lazy(b)]
-    kept = [(b, b.detach().clone()) for b in held]
+    parts = _every_part(exp)
+    held = [b for part in parts for b in part._buffers.values()]  # noqa: SLF001
+    kept = [(b, b.detach().clone()) for b in held if b is not None and not is_lazy(b)]
     modes = [(part, part.training) for part in parts]
     with seeded(exp) if seed else unmoved(exp):
         try:
@@ -121,7 +122,13 @@ def left_alone(exp: Experiment, *, seed: bool = False) -> Iterator[None]:
         finally:
             put_back(kept)
             for module, mode in modes:
-                module.training = mode
+                if module.training != mode:  # setting it takes ten times as long
+                    module.training = mode
+
+
+def _every_part(exp: Experiment) -> list[nn.Module]:
+    """Return the modules within model and loss; their own lists take far longer to walk through."""
+    return [part for m in _modules(exp) for part in m.modules()]
 
 
 def put_back(kept: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -149,14 +156,14 @@ def weights_of(exp: Experiment) -> list[Tensor]:
 
 def generators() -> tuple[Tensor, Any, Any]:
     """Return where torch's, Python's and NumPy's generators stand."""
-    return torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state(), random.getstate(), numpy_stands()
 
 
 def put_generators(state: tuple[Tensor, Any, Any]) -> None:
     """Put them back there."""
     torch.set_rng_state(state[0])
     random.setstate(state[1])
-    np.random.set_state(state[2])  # noqa: NPY002
+    put_numpy(state[2])
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gipi.doctor.copies import left_alone
 from gipi.doctor.experiment import call
-from gipi.doctor.gradients import norms_of
+from gipi.doctor.gradients import norms_of, total_of
 from gipi.doctor.tape import recording
 from gipi.doctor.trace import LayerLook, Look, UnitLook
 from gipi.doctor.units import looks_at
@@ -45,15 +45,16 @@ class Eye:
             handle.remove()
 
     def _about_to_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-        grads = [p.grad for p in params if p.grad is not None]
+        groups = optimizer.param_groups
+        grads = [grad for g in groups for p in g["params"] if (grad := p.grad) is not None]
         if not grads:
             self.norm = 0.0
             return
         norms = norms_of(grads)
-        self.norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms])))  # sync
+        self.norm = total_of(norms)  # sync
         if self.open:
             self._before = {n: p.detach().clone() for n, p in self.exp.model.named_parameters()}
+            params = [p for g in groups for p in g["params"] if p.grad is not None]
             self._grads = {
                 self.names.get(id(p), "?"): float(n) / math.sqrt(p.numel())
                 for p, n in zip(params, norms, strict=True)
@@ -61,18 +62,24 @@ class Eye:
 
     def look(self, step: int, X: Any = None) -> Look:
         """Return a look at the step that was just taken, and at the units on rows of X."""
-        params = {}
-        for name, p in self.exp.model.named_parameters():
-            old = self._before.get(name)
-            if old is None or not p.numel():
-                continue
-            size = math.sqrt(p.numel())
-            moved = float((p.detach() - old).float().norm()) / size
-            params[name] = LayerLook(
-                self._grads.get(name, 0.0), float(old.float().norm()) / size, moved, p.ndim
-            )
-        self._before = {}
+        before, self._before = self._before, {}
+        seen = [
+            (name, p.detach(), before[name])
+            for name, p in self.exp.model.named_parameters() if name in before and p.numel()
+        ]  # fmt: skip
+        weights = _norms([old for _, _, old in seen])
+        updates = _norms([now - old for _, now, old in seen])
+        params = {
+            name: LayerLook(self._grads.get(name, 0.0), weight / size, update / size, p.ndim)
+            for (name, p, _), weight, update in zip(seen, weights, updates, strict=True)
+            if (size := math.sqrt(p.numel()))
+        }
         return Look(step, params, {} if X is None else units_of(self.exp, X))
+
+
+def _norms(tensors: list[Tensor]) -> list[float]:
+    """Return the norm of each of them, however small its kind of numbers is."""
+    return [float(n) for n in norms_of([t.float() for t in tensors])] if tensors else []
 
 
 def units_of(exp: Experiment, X: Any, *, rows: int = UNIT_ROWS) -> dict[str, UnitLook]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gipi.doctor.numpys import numpy_unmoved
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,14 +34,13 @@ def seeded(exp: Experiment) -> Iterator[None]:
 def unmoved(exp: Experiment) -> Iterator[None]:
     """Draw within from where generators stand, and put all of them back there afterwards."""
     own = [(g, g.get_state()) for g in _of_loaders(exp)]
-    old = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = [exp.device] if exp.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    old = random.getstate()
+    device = exp.device
+    with numpy_unmoved(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
-            random.setstate(old[0])
-            np.random.set_state(old[1])  # noqa: NPY002
+            random.setstate(old)
             for generator, state in own:
                 generator.set_state(state)
 

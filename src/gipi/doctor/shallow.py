@@ -52,11 +52,13 @@ class Answer:
     score   explained share of the targets' variance, 0 for the mean, 1 for all of it
     chance  the same for the targets in random orders
     told_nk  leave-one-out predictions
+    penalty  the best one, of a regression
     """
 
     score: float
     chance: Tensor
     told_nk: Tensor
+    penalty: float | None = None
 
     @property
     def z(self) -> float:
@@ -124,11 +126,21 @@ def explained(told_nk: Tensor, Y_nk: Tensor, groups: int) -> Tensor:
 
     The mean of a row's others is what is known without features.
     """
-    n = len(Y_nk)
     Y_nk = Y_nk.double()
-    off = (Y_nk - told_nk).square().sum(0).reshape(groups, -1).sum(1)
+    return _share(told_nk, Y_nk, _by_mean(Y_nk, groups))
+
+
+def _share(told_nk: Tensor, Y_nk: Tensor, base_g: Tensor) -> Tensor:
+    """Return the explained share, of what the mean of a row's others leaves (`_by_mean`)."""
+    off = (Y_nk - told_nk).square().sum(0).reshape(len(base_g), -1).sum(1)
+    return 1 - off / base_g
+
+
+def _by_mean(Y_nk: Tensor, groups: int) -> Tensor:
+    """Return the squares that the mean of each row's others leaves of every version."""
+    n = len(Y_nk)
     base = ((Y_nk - Y_nk.mean(0)) * (n / (n - 1))).square().sum(0).reshape(groups, -1).sum(1)
-    return 1 - off / base.clamp_min(1e-12)
+    return base.clamp_min(1e-12)
 
 
 def in_any_order(Y_nk: Tensor, orders: int, *, seed: int = 0) -> list[Tensor]:
@@ -150,14 +162,17 @@ def ask_ridge(r: Ridge, Y_nk: Tensor, *, more: tuple[Tensor, ...] = ()) -> tuple
         wide = torch.cat([Y, *others, *in_any_order(Y, orders)], 1)
         groups = 1 + len(others) + orders
         best = torch.full((groups,), -torch.inf, dtype=torch.float64)
-        told, fit = Y, fitted(r, wide)
+        told, fit, chosen = Y, fitted(r, wide), r.penalties[0]
+        exact = wide.double()
+        base = _by_mean(exact, groups)
         for penalty in r.penalties:
             out = fit.left_out(penalty)
-            scores = explained(out, wide, groups)
+            scores = _share(out, exact, base)
             if scores[0] > best[0]:
-                told = out[:, : Y.shape[1]]
+                told, chosen = out[:, : Y.shape[1]], penalty
             best = torch.maximum(best, scores)
-        return Answer(float(best[0]), best[1 + len(others) :], told), best[1 : 1 + len(others)]
+        answer = Answer(float(best[0]), best[1 + len(others) :], told, chosen)
+        return answer, best[1 : 1 + len(others)]
 
     first = asked(FEW)
     return first if first[0].z > BEYOND_DOUBT else asked(ORDERS)
@@ -170,11 +185,15 @@ def told(r: Ridge, Y_nk: Tensor) -> Tensor:
     return max((fit.left_out(c) for c in r.penalties), key=lambda t: float(explained(t, Y, 1)))
 
 
-def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor) -> Tensor:
-    """Return what the regression with the best penalty says of other rows: (m, k)."""
+def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor, *, penalty: float | None = None) -> Tensor:
+    """Return what the regression with the best penalty says of other rows: (m, k).
+
+    penalty  the best one, where it is known from an `Answer`
+    """
     Y = Y_nk.float()
     fit = fitted(r, Y)
-    penalty = max(r.penalties, key=lambda c: float(explained(fit.left_out(c), Y, 1)))
+    if penalty is None:
+        penalty = max(r.penalties, key=lambda c: float(explained(fit.left_out(c), Y, 1)))
     inner = fit.inner_rk / (r.s2_r + penalty)[:, None]
     return fit.mean_k + (F_mp.float() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
 
@@ -187,15 +206,20 @@ def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
     return far.topk(min(k, len(F) - 1), largest=False).indices
 
 
+def told_by_near(near_nk: Tensor, Y_nk: Tensor) -> Tensor:
+    """Return what the nearest neighbours say of every row: (n, k)."""
+    mean = Y_nk.mean(0)
+    k = near_nk.shape[1]
+    return mean + (Y_nk[near_nk].mean(1) - mean) * (k / (k + 1))
+
+
 def ask_neighbours(near_nk: Tensor, Y_nk: Tensor) -> Answer:
     """Return the answer of the nearest neighbours, shrunk to the mean by their number."""
     Y = Y_nk.float()
 
     def asked(orders: int) -> Answer:
         wide = torch.cat([Y, *in_any_order(Y, orders)], 1)
-        mean = wide.mean(0)
-        k = near_nk.shape[1]
-        out = mean + (wide[near_nk].mean(1) - mean) * (k / (k + 1))
+        out = told_by_near(near_nk, wide)
         scores = explained(out, wide, 1 + orders)
         return Answer(float(scores[0]), scores[1:], out[:, : Y.shape[1]])
 

@@ -79,6 +79,11 @@ class Sheet:
         """The features, factorised when a regression is asked for."""
         return ridge(self.F)
 
+    @cached_property
+    def near(self) -> Tensor:
+        """The numbers of the nearest rows of each, looked for when they are asked for."""
+        return neighbours(self.straight)
+
     @property
     def straight(self) -> Tensor:
         """The straight features."""
@@ -150,7 +155,7 @@ def linear_answer(facts: Facts, split: str = "train") -> Answer:
 
 def near_answer(facts: Facts, split: str = "train") -> Answer:
     """Return what the nearest neighbours find in a split; asked once."""
-    return _once(facts, split, "near", lambda s: ask_neighbours(neighbours(s.straight), s.Y))
+    return _once(facts, split, "near", lambda s: ask_neighbours(s.near, s.Y))
 
 
 def _once(facts: Facts, split: str, which: str, ask: Callable[[Sheet], Answer]) -> Answer:

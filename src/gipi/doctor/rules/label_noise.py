@@ -17,8 +17,9 @@ from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.one_sided import LIKE, one_sided, probabilities
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
-from gipi.doctor.shallow import ask_ridge, predict, ridge
-from gipi.doctor.sheet import MOST_ROWS, answers, classes_of, linear_answer, origin, sheet
+from gipi.doctor.shallow import ask_ridge, ridge
+from gipi.doctor.sheet import MOST_ROWS, classes_of, linear_answer, origin, sheet
+from gipi.doctor.told import told_of_train, told_of_val
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +203,7 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     seen = facts.notes.setdefault("errors of the net", [])
     seen.append(net_val)
-    there, linear = errors(predict(train.ridge, train.Y, val.F), val.Y), heard[0][0]
+    there, linear = errors(told_of_val(facts), val.Y), heard[0][0]
     # A net that is worse than a shallow learner has not learned enough to be asked.
     # At the end it is asked at its best: later it may have learned wrong labels by heart.
     fair = min(seen, key=lambda e: e.every)
@@ -274,7 +275,7 @@ def _of_learners(facts: Facts) -> list[tuple[Errors, Tensor]]:
     train, start = sheet(facts), origin(facts)
     assert train is not None
     if "errors of learners" not in start.notes:
-        told = [a.told_nk for a in answers(facts)]
+        told = told_of_train(facts)
         start.notes["errors of learners"] = [(errors(t, train.Y), t) for t in told]
     found: list[tuple[Errors, Tensor]] = start.notes["errors of learners"]
     return found

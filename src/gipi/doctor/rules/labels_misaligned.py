@@ -12,8 +12,9 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
-from gipi.doctor.shallow import Answer, ask_ridge, predict, ridge
+from gipi.doctor.shallow import Answer, ask_ridge, ridge
 from gipi.doctor.sheet import Sheet, answers, in_file_order, linear_answer, origin, sheet, silent
+from gipi.doctor.told import told_of_val
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,10 +62,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     if val is None or len(val.F) < LEAST_VAL:
         return
-    told = predict(train.ridge, train.Y, val.F)
-    z, share = _agreement(told, val.Y)
-    here = linear_answer(facts).score
-    doubtful = here > CLEAR and z < 2 and share < 0.25 * here
+    told, here = told_of_val(facts), linear_answer(facts).score
+    doubtful = here > CLEAR and _shared(told, val.Y) < 0.25 * here and _agreement(told, val.Y) < 2
     if doubtful and silent(facts, "val") and not _shifted(train, val):
         yield _one_split("validation", answers(facts), answers(facts, "val"))
 
@@ -97,7 +96,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     elif facts.inputs != "table" and on_val > 2:
         return
     if val is not None:
-        seen.append(_agreement(predict(train.ridge, train.Y, val.F), val.Y)[0])
+        seen.append(_agreement(told_of_val(facts), val.Y))
     # Weak signs of one direction add up: what is drowned in noise is not misaligned.
     if sum(seen) / len(seen) ** 0.5 > (TOGETHER if facts.kind == "numbers" else 2.0):
         return
@@ -178,15 +177,24 @@ def _in_any_order(score: Callable[[Tensor], float], y: Tensor, *, seed: int) -> 
     return torch.tensor([score(y[order]) for order in orders], dtype=torch.float64)
 
 
-def _agreement(told: Tensor, Y: Tensor) -> tuple[float, float]:
-    """Return how well predictions agree with targets: deviations above chance, explained share."""
-    told, Y = told.double(), Y.double()
-    told, Y = told - told.mean(0), Y - Y.mean(0)
+def _agreement(told: Tensor, Y: Tensor) -> float:
+    """Return by how many deviations predictions agree with targets better than by chance."""
+    told, Y = _centred(told), _centred(Y)
     own = float((told * Y).sum())
     mixed = _in_any_order(lambda other: float((told * other).sum()), Y, seed=4)
-    norm = float(told.norm() * Y.norm())
-    share = (own / norm) ** 2 if norm > 0 and own > 0 else 0.0
-    return (own - float(mixed.mean())) / max(float(mixed.std()), 1e-12), share
+    return (own - float(mixed.mean())) / max(float(mixed.std()), 1e-12)
+
+
+def _shared(told: Tensor, Y: Tensor) -> float:
+    """Return the share of the targets' variance that predictions explain, scaled as suits them."""
+    told, Y = _centred(told), _centred(Y)
+    own, norm = float((told * Y).sum()), float(told.norm() * Y.norm())
+    return (own / norm) ** 2 if norm > 0 and own > 0 else 0.0
+
+
+def _centred(values: Tensor) -> Tensor:
+    values = values.double()
+    return values - values.mean(0)
 
 
 def _shifted(train: Sheet, val: Sheet) -> bool:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
-from gipi.doctor.shallow import predict
 from gipi.doctor.sheet import cpu, is_tokens, linear_answer, sheet
+from gipi.doctor.told import told_of_val
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,7 +250,7 @@ def _useless(facts: Facts) -> bool:
     if train is None or val is None:
         return False
     own = linear_answer(facts).score
-    told, Y = predict(train.ridge, train.Y, val.F), val.Y.double()
+    told, Y = told_of_val(facts), val.Y.double()
     base = (Y - train.Y.double().mean(0)).square().sum().clamp_min(1e-12)
     return own > 0.1 and float(1 - (Y - told).square().sum() / base) < 0.3 * own
 

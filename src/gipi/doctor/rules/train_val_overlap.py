@@ -63,6 +63,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     first = first_of(both)
     found = torch.isin(keys, there.keys)
     n, new = len(there.keys), int((~found).sum())
+    # What rows say is counted where it decides: where none is equal and none near it does not.
+    near = None if bool(found.any()) else _near(facts, X, V)
+    if near is None and not bool(found.any()):
+        return
     telling = _bits(X, V, first) >= enough(n)
     seen = found & telling
     # What is as frequent within the training rows as across the splits comes of the data.
@@ -75,7 +79,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             yield _finding(float(found.double().mean()), found, exact=True,
                            count=int(found.sum()), new=new)  # fmt: skip
         return
-    near = _near(facts, X, V)
+    near = near or _near(facts, X, V)
     if near is not None:
         yield _finding(near[0], near[1], exact=False, count=int(near[1].sum()))
 

@@ -15,8 +15,8 @@ from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.sequences import is_asked_for_next
-from gipi.doctor.shallow import predict
 from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
+from gipi.doctor.told import told_of_val
 from gipi.doctor.trials import trial
 from gipi.doctor.twins import training_copies
 
@@ -89,7 +89,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     hurt, numbers = False, dict[str, float]()
     if train is not None and val is not None and len(val.F) >= LEAST:
         own = linear_answer(facts).score
-        told, Y = predict(train.ridge, train.Y, val.F), val.Y.double()
+        told, Y = told_of_val(facts), val.Y.double()
         base = (Y - train.Y.double().mean(0)).square().sum().clamp_min(1e-12)
         there = float(1 - (Y - told).square().sum() / base)
         numbers = {"explained_train": own, "explained_val": there}
@@ -174,9 +174,9 @@ def _classes_apart(facts: Facts) -> tuple[str, tuple[str, ...], float] | None:
     if len(b) < LEAST or len(a) < LEAST:
         return None
     ids = torch.unique(torch.cat([a, b]))
-    p, q = ((x[:, None] == ids[None]).double().mean(0) for x in (a, b))
+    p, q = (_shares(x, ids) for x in (a, b))
     apart = float((p - q).abs().sum() / 2)
-    if apart <= max(APART, 2 * _by_chance(a, b)) or float(q.max()) < 1.5 * float(q.min()):
+    if apart <= APART or float(q.max()) < 1.5 * float(q.min()) or apart <= 2 * _by_chance(a, b):
         return None
     worst = (p - q).abs().argsort(descending=True)[:3].tolist()
     where = tuple(f"class {int(ids[i])}" for i in worst)
@@ -190,9 +190,14 @@ def _by_chance(a: Tensor, b: Tensor) -> float:
     both = torch.cat([a, b])
     order = torch.randperm(len(both), generator=torch.Generator().manual_seed(0))
     ids = torch.unique(both)
-    p, q = ((x[:, None] == ids[None]).double().mean(0)
-            for x in (both[order[: len(a)]], both[order[len(a) :]]))  # fmt: skip
+    p, q = (_shares(x, ids) for x in (both[order[: len(a)]], both[order[len(a) :]]))
     return float((p - q).abs().sum() / 2)
+
+
+def _shares(label: Tensor, ids: Tensor) -> Tensor:
+    """Return the share of rows of every class, classes ascending."""
+    counts = torch.bincount(torch.searchsorted(ids, label), minlength=len(ids))
+    return counts.double() / len(label)
 
 
 def _columns_apart(facts: Facts) -> tuple[list[str], dict[str, float]]:
