@@ -169,8 +169,19 @@ class Trace:
 
         Matrices that stand at zero, or got no gradient, do not count.
         """
-        found = [r for r in map(self.ratio_of, self.looks[-looks:]) if math.isfinite(r)]
+        found = [r for r in map(self.pace, self.looks[-looks:]) if math.isfinite(r)]
         return median(found) if found else math.nan
+
+    def pace(self, look: Look) -> float:
+        """Return `ratio_of` the matrices that did not begin at zero, of all where all did; or NaN.
+
+        What began at zero is as large as its way: its update over weight is that of one step over
+        all steps, whatever the rate.
+        """
+        first = self.looks[0].params if self.looks else {}
+        begun = {n: v for n, v in look.params.items() if n not in first or first[n].weight > 0}
+        ratio = self.ratio_of(Look(look.step, begun, {}))
+        return ratio if math.isfinite(ratio) else self.ratio_of(look)
 
     @staticmethod
     def ratio_of(look: Look) -> float:

@@ -27,6 +27,8 @@ REACH = 0.5
 """Sum of update over weight along the whole run below which it is looked at closer."""
 TARGETS = (3e-3, 1e-2, 3e-2)
 """Update over weight of the rates that are tried instead."""
+BEYOND = 10.0
+"""Times the highest of them that is tried last, where that one is the best and not enough."""
 SHARE = 0.125
 """Share of the run that a trial takes at first."""
 LEAST, MOST = 30, 150
@@ -49,7 +51,7 @@ CLEARER = 0.05
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where all steps together could not move a matrix by a third of its size."""
     pairs = [
-        (trace.ratio_of(look), trace.rates[min(look.step, trace.step) - 1])
+        (trace.pace(look), trace.rates[min(look.step, trace.step) - 1])
         for look in trace.looks[-8:]
         if look.step > 0 and trace.rates
     ]
@@ -106,11 +108,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not factors:
         return None
     trial = lr_trial(facts, (whole_run, *factors), steps=steps, itself=False)
-    best = trial.best(*factors)
     facts.notes[TRIED] = facts.notes.get(TRIED, 0) + 1
-    first = [trial.begin, trial.firsts[best], float(finding.evidence["first_loss"])]
-    begin = min((loss for loss in first if math.isfinite(loss)), default=math.nan)
-    missed = trial.missed(whole_run, best, begin=begin)
+    best, begin, missed = _best(trial, finding, whole_run, factors)
+    may = facts.passes + steps <= facts.allowed
+    if missed < MISSED and best == max(factors) and trial.sure(whole_run, best) and may:
+        factors.append(BEYOND * best)  # tables move by few rows a step, squares that add up slow it
+        trial = lr_trial(facts, (whole_run, *factors), steps=steps, itself=False)
+        best, begin, missed = _best(trial, finding, whole_run, factors)
     if missed < MISSED or not trial.sure(whole_run, best):
         return None
     slow, fast = trial.twins.get(whole_run), trial.twins[best]
@@ -144,6 +148,16 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         repairs=(*[Repair(f"lr x {f:.3g}", other_rate(f), edit=f"lr={lr * f:.2g}", setting="lr")
                    for f in order], *finding.repairs),
     )  # fmt: skip
+
+
+def _best(
+    trial: Trial, finding: Finding, slow: float, factors: list[float]
+) -> tuple[float, float, float]:
+    """Return the best factor, the loss that counts as no progress, and what the run misses."""
+    best = trial.best(*factors)
+    first = [trial.begin, trial.firsts[best], float(finding.evidence["first_loss"])]
+    begin = min((loss for loss in first if math.isfinite(loss)), default=math.nan)
+    return best, begin, trial.missed(slow, best, begin=begin)
 
 
 def _wins(facts: Facts, trial: Trial, slow: float, higher: list[float], steps: int) -> bool:

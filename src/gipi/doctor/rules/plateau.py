@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gipi.doctor.experiment import whole
@@ -33,8 +34,13 @@ SPENT = 0.1
 STILL, LEFT = 0.25, 0.3
 """Of a low loss of numbers: fall over the last half, as a share of it, that counts as nothing, and
 the share of it that a lower rate must take off at once, in validation too."""
+THROWN = 0.1
+"""Of a low loss of numbers: share by which it rises from one epoch to the next, on average over the
+last half of them, on the same rows: steps throw the weights about."""
 FORCED = 5e-3
 """Update over weight from which steps, and not the data, may keep a low loss from falling."""
+ENOUGH = 4
+"""Changes from epoch to epoch that a mean is taken of."""
 BEGUN = 100
 """Steps before which a run without an end may only have begun."""
 LIVELY, TIRED = 1e-2, 1e-3
@@ -55,14 +61,23 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     scale = abs(trace.scale)
     if not all(math.isfinite(p) for p in parts) or not scale > 0:
         return
-    low = parts[1] < OPEN * scale
-    if parts[0] - parts[1] > FLAT * scale or (low and not _forced(facts, trace, parts)):
+    low, fall = parts[1] < OPEN * scale, parts[0] - parts[1]
+    still = fall <= FLAT * scale and not (low and fall > STILL * parts[1])
+    thrown = low and not still and _thrown(trace)
+    if not (still or thrown) or (low and not _forced(facts, trace, parts)):
         return
     lr = trace.rates[-1]
+    if thrown:
+        seen = ", ".join(f"{row['train_eval']:.3g}" for row in trace.epochs[-4:])
+        what = f"the loss of the same training rows goes up and down from epoch to epoch ({seen})"
+    else:
+        what = (
+            f"the mean loss was {parts[0]:.4g} and {parts[1]:.4g} in the two halves of the last "
+            f"{trace.step - half} steps"
+        )
     yield Finding(
         "plateau",
-        f"the mean loss was {parts[0]:.4g} and {parts[1]:.4g} in the two halves of the last "
-        f"{trace.step - half} steps, at a learning rate of {lr:.3g}",
+        f"{what}, at a learning rate of {lr:.3g}",
         "change the learning rate: lower where steps are too long for what is left, higher where "
         "they are too short to leave the flat place",
         evidence={
@@ -80,7 +95,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def _forced(facts: Facts, trace: Trace, parts: list[float]) -> bool:
-    """Whether a low loss of numbers stands still at the end, at a rate that moves the weights much.
+    """Whether a rate moves the weights much at the end of a run with a low loss of numbers.
 
     There is no loss of numbers so low that half of it is nothing; of classes there is.
     """
@@ -89,9 +104,20 @@ def _forced(facts: Facts, trace: Trace, parts: list[float]) -> bool:
         kind in ("numbers", "reconstruct")
         and trace.done >= 1
         and parts[1] > 0
-        and parts[0] - parts[1] <= STILL * parts[1]
         and trace.ratio() >= FORCED
     )
+
+
+def _thrown(trace: Trace) -> bool:
+    """Whether the loss of the same training rows, in evaluation, goes up and down along the run.
+
+    Only the weights differ between two such losses: on its way down yet, as a mean of many steps,
+    the loss may be far above what weights at rest would have.
+    """
+    seen = [row.get("train_eval", math.nan) for row in trace.epochs]
+    late = [math.log(v) for v in seen[len(seen) // 2 :] if math.isfinite(v) and v > 0]
+    rises = [max(0.0, b - a) for a, b in pairwise(late)]
+    return len(rises) >= ENOUGH and sum(rises) > THROWN * len(rises)
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:

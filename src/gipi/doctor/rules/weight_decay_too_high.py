@@ -6,6 +6,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from gipi.doctor.begun import so_far
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.probes import compared, horizon, loss_on
@@ -38,6 +39,8 @@ HALF_A_RUN = 200
 EARLY, LATE, MOST = 80, 150, 160
 """Steps of a training before the run, which is made four times, of one in its course, and of half
 a run: these are made twice."""
+SOME = 40
+"""Steps of a run so far that are worth another training of as many."""
 SPENT = 0.1
 """Share of the highest rate below which a schedule is at its end: nothing grows from there."""
 FINE = "less decay brought nothing where the loss was"
@@ -132,8 +135,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
-    trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps)
-    facts.passes += 2 * steps + 4
+    known = so_far(facts) if _again(facts, finding) else None
+    if known is not None:
+        exp, steps = first, min(len(known), max(EARLY, int(facts.allowed - facts.passes) - 4))
+    trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps, own=known)
+    # What the run itself has come to stands for fewer steps of it: the more it must be beaten by.
+    own_end = trial.twins.get("own", facts.exp)
+    facts.passes += (2 if known is None else 1) * steps + 4
     if late:
         facts.notes[f"{FINE} {'low' if low else 'high'}"] = True
     missed = trial.missed("own", "less", begin=begin if late else math.nan)
@@ -143,11 +151,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     evidence = {**finding.evidence, "loss_as_is": trial.end("own"), "loss_less": trial.end("less")}
     if rows is not None:
-        own, other = loss_on(trial.twins["own"], *rows), loss_on(trial.twins["less"], *rows)
+        own, other = loss_on(own_end, *rows), loss_on(trial.twins["less"], *rows)
         gain = (own - other) / max(begin - other, 0.2 * abs(begin), 1e-12)
         if not gain > (LITTLE if lower and other < LOWER * own and own > 0 else MISSED):
             return None
-        if low and not compare(trial.twins["own"], trial.twins["less"]).holds("better"):
+        if low and not compare(own_end, trial.twins["less"]).holds("better"):
             return None
     if not late:
         slow = compared(exp, {f: times_lr(f) for f in SLOWER}, steps=steps)
@@ -171,8 +179,19 @@ def _asked(facts: Facts, finding: Finding) -> tuple[Experiment, int]:
     return exp, horizon(exp, 0.25 if late else 0.3, low=40, high=LATE if late else EARLY)
 
 
+def _again(facts: Facts, finding: Finding) -> bool:
+    """Whether a training from the start is as long as the run so far, whose losses are known.
+
+    Weights that were shrunk take long to grow again: few steps from here tell little.
+    """
+    known = so_far(facts) if finding.phase == "steps" and not finding.evidence.get("low") else None
+    return known is not None and SOME <= len(known) <= MOST
+
+
 def cost(facts: Facts, finding: Finding) -> int:
     """Return the passes of both trainings; before a run lower rates are tried as well."""
+    if _again(facts, finding):
+        return EARLY + 4
     _, steps = _asked(facts, finding)
     return (2 if finding.phase == "steps" else 2 + len(SLOWER)) * steps + 4
 
