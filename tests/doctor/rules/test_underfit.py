@@ -169,6 +169,16 @@ def test_a_loss_that_falls_by_a_share_of_the_variance_falls_whatever_the_mean_is
     assert list(during(facts, falls)) == []
 
 
+def test_a_net_that_lost_again_what_it_had_learned_is_not_too_small() -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(2, 2, hidden=2), rings())
+    facts = Facts(exp, start=Facts(exp))
+    for least, found in ((0.9, ["underfit"]), (0.1, [])):
+        trace = Trace(100, 10, losses=[1.0] * 100)
+        trace.epochs = [{"step": 50, "train_eval": least}, {"step": 100, "train_eval": 1.0}]
+        assert [f.code for f in during(facts, trace)] == found
+
+
 def test_a_net_that_still_learns_from_augmented_rows_is_no_problem_yet() -> None:
     torch.manual_seed(0)
     falls = Trace(100, 10, losses=[1.2] * 50 + [1.0] * 25 + [0.8] * 25)

@@ -35,6 +35,9 @@ FLAT = 0.03
 """Fall of the loss over the last quarter of the steps, as a share of the first, that is nothing."""
 FALLS = 2.0
 """Standard errors of that fall from which on a loop that may go on is still learning."""
+HAD = 0.5
+"""Share of its last loss down to which a net that came there before is not too small: what it had
+learned it has lost again."""
 MORE, CLOSED = 160, 1 / 3
 """Steps by which such a loop is gone on with, at most as many as it took; and the share of what is
 missing that they must bring where steps were all it lacked."""
@@ -97,6 +100,8 @@ def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
     high = min(abs(trace.scale), least_known(first))
     falling = trace.fall() > FLAT * high
     if (trace.done < 1 and falling) or (trace.open and (falling or _falls(trace))):
+        return
+    if _had_learned(trace):
         return
     if first.kind == "tokens":
         yield from _beaten_by_table(facts, trace)
@@ -186,6 +191,13 @@ def _cost(_: Facts, finding: Finding) -> int:
 
 def _more(finding: Finding) -> int:
     return min(MORE, max(1, finding.step))
+
+
+def _had_learned(trace: Trace) -> bool:
+    """Whether the loss of training rows was far lower before: at least the net is able to."""
+    known = [row.get("train_eval", math.nan) for row in trace.epochs]
+    known = [loss for loss in known if math.isfinite(loss)]
+    return bool(known) and 0 <= min(known) < HAD * known[-1]
 
 
 def _falls(trace: Trace) -> bool:
