@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment
 from torch import nn
@@ -10,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gipi
 from gipi.doctor.copies import duplicate
-from gipi.doctor.gradients import norms_of
+from gipi.doctor.gradients import norms_of, total_of
 from gipi.doctor.guard import finite_steps
 from gipi.doctor.play import play
 
@@ -21,6 +24,13 @@ def test_the_norm_of_a_sparse_gradient_counts_rows_that_come_twice_as_their_sum(
     assert table.weight.grad is not None
     (norm,) = norms_of([table.weight.grad])
     assert torch.equal(norm, table.weight.grad.to_dense().norm())
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30, 1e19, 1e20, math.inf, math.nan])
+def test_the_norm_of_all_is_that_of_single_precision(size: float) -> None:
+    norms = norms_of([torch.tensor([3.0, 4.0]) * size, torch.full((2, 3), 0.5)])
+    single = float(torch.linalg.vector_norm(torch.stack(list(norms))))
+    assert total_of(norms) == pytest.approx(single, rel=1e-6, nan_ok=True)
 
 
 def words():

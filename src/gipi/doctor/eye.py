@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from gipi.doctor.copies import left_alone
+from gipi.doctor.copies import generators, left_alone
 from gipi.doctor.experiment import call
 from gipi.doctor.gradients import norms_of, total_of
 from gipi.doctor.tape import recording
@@ -26,11 +26,14 @@ class Eye:
     """Sees gradients and weights where an optimizer steps; looks at layers when it is open.
 
     norm  the gradient's norm at the last step, as the optimizer saw it; 0 where the eye is shut
+    said  what the model said of all rows of X at the last look; None where it looked at no or not
+          all rows, or where the model draws
     """
 
     def __init__(self, exp: Experiment, *, shut: bool = False) -> None:
         self.exp, self.shut, self.open, self.norm = exp, shut, False, 0.0
         self.names = {id(p): n for n, p in exp.model.named_parameters()}
+        self.said: Any = None
         self._handles: list[Any] = []
         self._before: dict[str, Tensor] = {}
         self._grads: dict[str, float] = {}
@@ -74,7 +77,12 @@ class Eye:
             for (name, p, _), weight, update in zip(seen, weights, updates, strict=True)
             if (size := math.sqrt(p.numel()))
         }
-        return Look(step, params, {} if X is None else units_of(self.exp, X))
+        self.said = None
+        if X is None:
+            return Look(step, params, {})
+        units, said = _heard(self.exp, X, rows=UNIT_ROWS)
+        self.said = said if not isinstance(X, Tensor) or len(X) <= UNIT_ROWS else None
+        return Look(step, params, units)
 
 
 def _norms(tensors: list[Tensor]) -> list[float]:
@@ -84,12 +92,20 @@ def _norms(tensors: list[Tensor]) -> list[float]:
 
 def units_of(exp: Experiment, X: Any, *, rows: int = UNIT_ROWS) -> dict[str, UnitLook]:
     """Return a look at the activations of `exp` on up to `rows` rows of X."""
+    return _heard(exp, X, rows=rows)[0]
+
+
+def _heard(exp: Experiment, X: Any, *, rows: int) -> tuple[dict[str, UnitLook], Any]:
+    """Return the look, and the outputs; None in their place where the model drew for them."""
     model = exp.model
     training = model.training
     model.eval()
     try:
         with left_alone(exp, seed=True), torch.no_grad(), recording(model) as tape:
+            before = generators()
             tape.outputs = call(model, X[:rows] if isinstance(X, Tensor) else X)
+            after = generators()
     finally:
         model.train(training)
-    return looks_at(tape)
+    still = torch.equal(before[0], after[0]) and before[1] == after[1] and before[2] is after[2]
+    return looks_at(tape), tape.outputs if still else None

@@ -36,12 +36,15 @@ class Judge:
         self.train = whole(exp.train, JUDGED_TRAIN, exp.device)
         self.val = whole(exp.val, JUDGED, exp.device)
 
-    def __call__(self) -> dict[str, Any]:
-        """Return loss and score of both splits, and the losses of parts of validation."""
-        with left_alone(self.exp) if self.exp.evaluate is None else nullcontext():
-            return self._row()
+    def __call__(self, known: Any = None) -> dict[str, Any]:
+        """Return loss and score of both splits, and the losses of parts of validation.
 
-    def _row(self) -> dict[str, Any]:
+        known  what the model says of the training rows in evaluation mode, as it is now
+        """
+        with left_alone(self.exp) if self.exp.evaluate is None else nullcontext():
+            return self._row(known if self.exp.evaluate is None else None)
+
+    def _row(self, known: Any) -> dict[str, Any]:
         row: dict[str, Any] = {}
         exp = self.exp
         loss = exp.judge or exp.loss
@@ -49,7 +52,7 @@ class Judge:
             if split is None:
                 continue
             X, y = split
-            said = outputs(exp, X)
+            said = outputs(exp, X) if known is None or name == "val" else known
             with torch.no_grad():
                 row["train_eval" if name == "train" else "val"] = found = float(loss(said, y))
                 own = exp.metric is not None

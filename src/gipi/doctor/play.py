@@ -112,7 +112,8 @@ def play(
                 if looked:
                     due.pop(0)
                 if (looked or over) and check is not None:
-                    _judged(trace, judge, epoch + number / per_epoch)
+                    known = eye.said if looked and eye.open and judge.train else None
+                    _judged(trace, judge, epoch + number / per_epoch, known=known)
                     with unmoved(exp):
                         enough = check(trace)
                     if enough:
@@ -191,11 +192,11 @@ def _step(exp: Experiment, trace: Trace) -> None:
         exp.scheduler.step()
 
 
-def _judged(trace: Trace, judge: Judge, epoch: float) -> None:
-    """Add a row to the epochs, unless there is one of this step."""
+def _judged(trace: Trace, judge: Judge, epoch: float, *, known: Any = None) -> None:
+    """Add a row to the epochs, unless there is one of this step (`known`: see `Judge`)."""
     since = trace.epochs[-1]["step"] if trace.epochs else 0
     if trace.step == since:
         trace.epochs[-1]["epoch"] = epoch
         return
     mean = trace.mean_loss(since, trace.step)
-    trace.epochs.append({"epoch": epoch, "step": trace.step, "train": mean, **judge()})
+    trace.epochs.append({"epoch": epoch, "step": trace.step, "train": mean, **judge(known)})
