@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
 from gipi.doctor import Experiment, diagnose
 from gipi.doctor.copies import duplicate, restore, save
+from gipi.doctor.facts import Facts
+from gipi.doctor.finding import Finding
 from gipi.doctor.play import play
+from gipi.doctor.rules import plateau, underfit
+from gipi.doctor.trace import Trace
 
 
 def blobs(rows: int = 600, classes: int = 4, width: int = 8, seed: int = 0):
@@ -90,3 +98,27 @@ def test_a_copy_trains_as_the_original_would() -> None:
     assert exp.optimizer.param_groups[0]["lr"] == 0.1
     play(exp)
     assert torch.equal(weights(exp), weights(twin))
+
+
+@pytest.mark.parametrize(("promised", "stays"), [(1.2, False), (1e-4, True)])
+def test_a_standstill_that_the_run_left_by_itself_is_taken_back(promised, stays) -> None:
+    def half_way(_: Facts, trace: Trace) -> Iterator[Finding]:
+        if trace.done < 1:
+            evidence = {"loss_at": {"1.0": 1.3, "8.0": promised}}
+            yield Finding("plateau", "stands still", "go on", evidence=evidence, confirmed=True)
+
+    rule = replace(plateau.RULE, during=half_way, confirm=None)
+    found = diagnose(experiment(), rules=(rule,)).findings
+    assert [f.code for f in found] == ["plateau"] * stays
+
+
+@pytest.mark.parametrize("lr", [0.1, 1e-5])
+def test_a_net_that_learns_late_is_not_called_too_small(lr) -> None:
+    def half_way(_: Facts, trace: Trace) -> Iterator[Finding]:
+        if trace.done < 1:
+            evidence = {"net_on_training_rows": 0.3, "simple_on_new_rows": 0.9}
+            yield Finding("underfit", "knows little", "wider", evidence=evidence, confirmed=True)
+
+    rule = replace(underfit.RULE, during=half_way, confirm=None)
+    found = diagnose(experiment(lr), rules=(rule,)).findings
+    assert [f.code for f in found] == ["underfit"] * (lr < 0.1)

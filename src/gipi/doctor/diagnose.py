@@ -14,7 +14,7 @@ from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
 from gipi.doctor.late import settled
-from gipi.doctor.look import LEAST_PASSES, look_before, look_during
+from gipi.doctor.look import LEAST_PASSES, look_before, look_during, still_true
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
 from gipi.doctor.sound import sound
@@ -149,7 +149,7 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
 
         result.trace = play(twin, check=check)
         result.trained = twin
-        found += known.values()
+        found += still_true(watched, rules, result.trace, result, found=known.values())
         facts.passes += watched.passes
         found = settled(facts, twin, result.trace, found)
     result.findings = ranked(found, rules)

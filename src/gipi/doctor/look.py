@@ -82,6 +82,25 @@ def look_during(
                 break
 
 
+def still_true(
+    facts: Facts, rules: tuple[Rule, ...], trace: Trace, notes: Notes, *, found: Iterable[Finding]
+) -> list[Finding]:
+    """Return what was found in the course of a run, but for what its end refutes."""
+    if trace.done < 1 or trace.broken is not None:
+        return list(found)
+    asked = {rule.code: (rule, rule.outgrown) for rule in rules if rule.outgrown is not None}
+
+    def stands(finding: Finding) -> bool:
+        if finding.code not in asked or finding.step is None or finding.step >= trace.step:
+            return True
+        rule, gone = asked[finding.code]
+        return not _tried(
+            rule, lambda: [finding] if gone(facts, trace, finding) else [], notes=notes
+        )
+
+    return [finding for finding in found if stands(finding)]
+
+
 def _confirmed(
     rule: Rule, facts: Facts, finding: Finding, allowed: float, notes: Notes
 ) -> Finding | None:

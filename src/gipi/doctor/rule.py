@@ -17,6 +17,7 @@ Before = Callable[["Facts"], Iterator["Finding"]]
 During = Callable[["Facts", "Trace"], Iterator["Finding"]]
 Confirm = Callable[["Facts", "Finding"], "Finding | None"]
 Cost = Callable[["Facts", "Finding"], int]
+Outgrown = Callable[["Facts", "Trace", "Finding"], bool]
 
 EXACT = 100.0
 """Strength of a finding that is an error in the code, whatever the numbers say."""
@@ -44,6 +45,8 @@ class Rule:
     passes   forward and backward passes that `confirm` costs, about: the most of any run
     cost     the same for one run, where that is known before; default: `passes`
     causes   codes of the problems that this one brings about
+    outgrown whether the end of a run refutes what was found in its course: it went on, and did
+             what it was said not to do
     """
 
     code: str
@@ -58,6 +61,7 @@ class Rule:
     passes: int = 0
     cost: Cost | None = None
     causes: tuple[str, ...] = ()
+    outgrown: Outgrown | None = None
 
     @property
     def seen(self) -> str:

@@ -182,6 +182,12 @@ def _low(facts: Facts, finding: Finding, steps: int) -> Finding | None:
     )
 
 
+def outgrown(_: Facts, trace: Trace, finding: Finding) -> bool:
+    """Whether the loss came down by itself as far as another rate would have brought it."""
+    promised = finding.evidence.get("loss_at")
+    return promised is not None and trace.recent <= min(promised.values())
+
+
 RULE = Rule(
     code="plateau",
     title="the loss stands still",
@@ -194,4 +200,5 @@ RULE = Rule(
     confirm=confirm,
     passes=120,
     causes=("underfit",),
+    outgrown=outgrown,
 )

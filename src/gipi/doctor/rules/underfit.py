@@ -312,6 +312,11 @@ def _longer(exp: Experiment) -> str:
     return f"epochs {old:g} -> {exp.epochs:g}"
 
 
+def outgrown(facts: Facts, trace: Trace, finding: Finding) -> bool:
+    """Whether the net tells its rows at the end as well as the simple learner does new ones."""
+    return "simple_on_new_rows" in finding.evidence and not list(_beaten_by_simple(facts, trace))
+
+
 RULE = Rule(
     code="underfit",
     title="the net learns less than the data hold",
@@ -325,4 +330,5 @@ RULE = Rule(
     confirm=confirm,
     passes=MORE,
     cost=_cost,
+    outgrown=outgrown,
 )
