@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,7 @@ def numpy_unmoved() -> Iterator[None]:
 def numpy_stands() -> Any:
     """Return ``np.random.get_state(legacy=False)``."""
     known = _known[0]
-    if known is not None and known[:2] == (np.random.get_bit_generator(), _memory()):
+    if known is not None and known[:2] == (get_bit_generator(), _memory()):
         return known[2]
     state = np.random.get_state(legacy=False)  # noqa: NPY002
     _note(state)
@@ -54,7 +55,7 @@ def numpy_stands() -> Any:
 def put_numpy(state: Any) -> None:
     """Let it stand there again: ``np.random.set_state(state)``, if it was moved at all."""
     known = _known[0]
-    now = (np.random.get_bit_generator(), _memory())
+    now = (get_bit_generator(), _memory())
     if known is not None and known[2] is state and known[:2] == now:
         return
     np.random.set_state(state)  # noqa: NPY002
@@ -69,12 +70,12 @@ def _note(state: Any) -> None:
         return
     key, place = state["state"]["key"], int(state["state"]["pos"])
     if memory == key.tobytes() + place.to_bytes(4, sys.byteorder):
-        _known[0] = (np.random.get_bit_generator(), memory, state)
+        _known[0] = (get_bit_generator(), memory, state)
 
 
 def _memory() -> bytes | None:
     """Return the memory of the global generator; None where it is of another kind."""
-    generator = np.random.get_bit_generator()
+    generator = get_bit_generator()
     if type(generator) is not np.random.MT19937:
         return None
     with generator.lock:
