@@ -29,23 +29,6 @@ def test_a_class_that_is_given_up_is_named_weighted_and_undone() -> None:
     assert treatment.undo() is exp
 
 
-def one_rare_row_of_validation(apart: float, epochs: float) -> Experiment:
-    torch.manual_seed(0)
-    train, (V, v) = blobs(1500, apart=apart, seed=3, **RARE)
-    keep = (v == 0) | ((v == 1).cumsum(0) <= 1)
-    return experiment(mlp(out=2), (train, (V[keep], v[keep])), epochs=epochs)
-
-
-def test_where_validation_holds_no_rare_rows_a_copy_is_asked_about_rows_left_out() -> None:
-    exp = one_rare_row_of_validation(1.0, 30)
-    first = seen(exp, RULE, train=True).findings[0]
-    assert (first.code, first.severity, first.confirmed) == ("class_imbalance", "problem", True)
-    assert first.evidence["recall_rare"] < 0.5 * first.evidence["recall_others"]
-    assert "a copy never saw" in first.message
-    easy = one_rare_row_of_validation(2.0, 15)
-    assert seen(easy, RULE, train=True).findings == []
-
-
 def test_a_rare_class_that_is_found_is_left_alone() -> None:
     exp = experiment(mlp(out=2), blobs(1500, apart=2.0, **RARE), epochs=8)
     assert findings(exp, RULE, train=True) == []
@@ -144,3 +127,20 @@ def test_what_few_rows_cannot_prove_is_a_hint(monkeypatch) -> None:
 def test_few_hits_have_the_probability_of_coins() -> None:
     assert abs(at_most(1, 3, 0.5) - 0.5) < 1e-12
     assert 0 < at_most(4000, 10_000, 0.5) < 1e-9
+
+
+def one_rare_row_of_validation(apart: float, epochs: float) -> Experiment:
+    torch.manual_seed(0)
+    train, (V, v) = blobs(1500, apart=apart, seed=3, **RARE)
+    keep = (v == 0) | ((v == 1).cumsum(0) <= 1)
+    return experiment(mlp(out=2), (train, (V[keep], v[keep])), epochs=epochs)
+
+
+def test_where_validation_holds_no_rare_rows_a_copy_is_asked_about_rows_left_out() -> None:
+    exp = one_rare_row_of_validation(1.0, 30)
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("class_imbalance", "problem", True)
+    assert first.evidence["recall_rare"] < 0.5 * first.evidence["recall_others"]
+    assert "a copy never saw" in first.message
+    easy = one_rare_row_of_validation(2.0, 15)
+    assert seen(easy, RULE, train=True).findings == []

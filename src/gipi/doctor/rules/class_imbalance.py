@@ -17,7 +17,7 @@ from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.hits import Hits, answers_of, at_most, counts_of, hits_of, joined, raised
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of
-from gipi.doctor.spared import PARTS, may_spare, spared
+from gipi.doctor.spared import MOST, PARTS, may_spare, spared
 from gipi.doctor.trials import trial
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ RULE = Rule(
     source="Japkowicz and Stephen 2002, The class imbalance problem; King and Zeng 2001",
     during=during,
     confirm=confirm,
-    passes=2 * STEPS + 6,
+    passes=2 * MOST,
     # Runs done again, of few rows, keep to their own bound.
     cost=lambda _, finding: 2 * STEPS + 6 if "recall_rare" in finding.evidence else 0,
 )

@@ -13,7 +13,7 @@ from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.judge import JUDGED
 from gipi.doctor.rule import Rule
-from gipi.doctor.spared import may_spare, spared
+from gipi.doctor.spared import MOST, may_spare, spared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -251,6 +251,7 @@ RULE = Rule(
     source="Prechelt 1998, Early stopping, but when?; Goodfellow et al. 2016, section 7.8",
     during=during,
     confirm=confirm,
+    passes=MOST,
     # A run done again, of few rows: it is seldom asked for, and keeps to its own bound.
     cost=lambda _, __: 0,
 )
