@@ -6,10 +6,12 @@ import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 from torch import nn
 
+from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
+from gipi.doctor.hits import Hits, at_most, raised
 from gipi.doctor.proof import compare
 from gipi.doctor.rules import class_imbalance
-from gipi.doctor.rules.class_imbalance import RULE, Hits, Told, _raised, at_most, recalls, weigh
+from gipi.doctor.rules.class_imbalance import RULE, Told, recalls, weigh
 
 RARE = {"classes": 2, "weights": [0.97, 0.03]}
 
@@ -58,8 +60,8 @@ def test_few_rare_rows_of_validation_are_joined_by_those_of_training() -> None:
         return Hits(split, label, told[0]), Hits(split, label, told[1])
 
     val, train = hits("val", 2, 4, 6), hits("train", 2, 7, 10)
-    assert _raised([val[0]], [val[1]], facts) is None
-    both = _raised([val[0], train[0]], [val[1], train[1]], facts)
+    assert raised([val[0]], [val[1]], facts) is None
+    both = raised([val[0], train[0]], [val[1], train[1]], facts)
     assert both is not None
     assert both["mean_recall_as_is"] == 0.5 * (1 + 4 / 16)
 
@@ -89,11 +91,11 @@ def test_fewer_hits_than_others_have_are_told_from_chance(monkeypatch) -> None:
     rare = torch.tensor([False, True])
     for val, expected in (((6, 9), "val"), ((8, 9), None), ((1, 4), "val"), ((1, 2), None)):
         there = rows_of_two("val", val, (126, 127))
-        monkeypatch.setattr(class_imbalance, "_hits", lambda *_, there=there: [there])
+        monkeypatch.setattr(class_imbalance, "hits_of", lambda *_, there=there: [there])
         said = recalls(facts, rare)
         assert (said and said.split) == expected
     two = [rows_of_two("val", (2, 2), (99, 99)), rows_of_two("train", (20, 40), (490, 500))]
-    monkeypatch.setattr(class_imbalance, "_hits", lambda *_: two)
+    monkeypatch.setattr(class_imbalance, "hits_of", lambda *_: two)
     assert recalls(facts, rare) == Told("train", 1, 0.5, 0.98)
 
 
@@ -108,16 +110,16 @@ def test_one_class_in_many_that_is_given_up_is_told_by_itself(monkeypatch) -> No
                          *((torch.arange(12) < n).double() for n in found)])  # fmt: skip
         return Hits("val", label, hit)
 
-    monkeypatch.setattr(class_imbalance, "_hits", lambda *_: [there(12, 12, 3, 12, 12)])
+    monkeypatch.setattr(class_imbalance, "hits_of", lambda *_: [there(12, 12, 3, 12, 12)])
     assert recalls(facts, rare) == Told("val", 3, 0.25, 0.9)
     # One class in five has so few by chance in one of fifteen draws.
-    monkeypatch.setattr(class_imbalance, "_hits", lambda *_: [there(8, 8, 8, 8, 8)])
+    monkeypatch.setattr(class_imbalance, "hits_of", lambda *_: [there(8, 8, 8, 8, 8)])
     assert recalls(facts, rare) is None
 
 
 def test_what_few_rows_cannot_prove_is_a_hint(monkeypatch) -> None:
     exp = experiment(mlp(out=2), blobs(1500, apart=0.5, **RARE), epochs=3)
-    monkeypatch.setattr(class_imbalance, "_raised", lambda *_: None)
+    monkeypatch.setattr(class_imbalance, "raised", lambda *_: None)
     first = seen(exp, RULE, train=True).findings[0]
     assert (first.severity, first.confirmed, first.repairs) == ("hint", False, ())
 
@@ -125,3 +127,20 @@ def test_what_few_rows_cannot_prove_is_a_hint(monkeypatch) -> None:
 def test_few_hits_have_the_probability_of_coins() -> None:
     assert abs(at_most(1, 3, 0.5) - 0.5) < 1e-12
     assert 0 < at_most(4000, 10_000, 0.5) < 1e-9
+
+
+def one_rare_row_of_validation(apart: float, epochs: float) -> Experiment:
+    torch.manual_seed(0)
+    train, (V, v) = blobs(1500, apart=apart, seed=3, **RARE)
+    keep = (v == 0) | ((v == 1).cumsum(0) <= 1)
+    return experiment(mlp(out=2), (train, (V[keep], v[keep])), epochs=epochs)
+
+
+def test_where_validation_holds_no_rare_rows_a_copy_is_asked_about_rows_left_out() -> None:
+    exp = one_rare_row_of_validation(1.0, 30)
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("class_imbalance", "problem", True)
+    assert first.evidence["recall_rare"] < 0.5 * first.evidence["recall_others"]
+    assert "a copy never saw" in first.message
+    easy = one_rare_row_of_validation(2.0, 15)
+    assert seen(easy, RULE, train=True).findings == []

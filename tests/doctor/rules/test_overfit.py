@@ -8,7 +8,7 @@ from torch import nn
 
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.overfit import RULE, during
+from gipi.doctor.rules.overfit import RULE, SURE, during
 from gipi.doctor.trace import Trace
 
 
@@ -22,6 +22,15 @@ def test_rows_learned_by_heart_are_named_and_the_best_weights_kept() -> None:
     assert treatment is not None
     assert treatment.after["loss"] < 0.8 * treatment.before["loss"]
     assert treatment.undo() is exp
+
+
+def test_where_validation_is_too_small_a_copy_is_asked_about_rows_left_out() -> None:
+    torch.manual_seed(0)
+    train, (V, v) = regression(160, noise=1.0, seed=3)
+    exp = experiment(mlp(out=1, hidden=96), (train, (V[:24], v[:24])), lr=0.01, epochs=100)
+    first = seen(exp, RULE, train=True).findings[0]
+    assert (first.code, first.severity, first.confirmed) == ("overfit", "problem", True)
+    assert first.evidence["standard_errors"] < SURE < first.evidence["standard_errors_of_both"]
 
 
 def test_noise_easy_rows_and_dropout_are_healthy() -> None:

@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from gipi.doctor.experiment import outputs
+from gipi.doctor.edits import stored
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
+from gipi.doctor.hits import Hits, answers_of, at_most, counts_of, hits_of, joined, raised
 from gipi.doctor.rule import Rule
-from gipi.doctor.sheet import classes_of, origin
+from gipi.doctor.sheet import classes_of
+from gipi.doctor.spared import MOST, PARTS, may_spare, spared
 from gipi.doctor.trials import trial
 
 if TYPE_CHECKING:
@@ -32,16 +34,17 @@ BY_CHANCE = 0.025
 """Probability of so few hits in any rare class, were they recognised as the others are."""
 SEEN = 1.0
 """Only at its end has the net found what it can find."""
+LEARNED = 0.3
+"""Recall of the frequent classes below which the net has learned too little to be asked."""
 LEAST_ROWS = 3
 STEPS = 60
-GAIN = 0.04
 
 
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where a class that is rare in training is hardly ever recognised."""
     if trace.done < SEEN or facts.exp.declared.get("imbalance"):
         return
-    counts = _counts(facts)
+    counts = counts_of(facts)
     if counts is None or _weighted(facts.exp):
         return
     ids, number = counts
@@ -51,8 +54,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     rare = number * RATIO <= number.max()
     said = recalls(facts, rare)
     if said is None:
+        yield from _untold(facts, trace, rare, ratio)
         return
-    if said.others < 0.3:
+    if said.others < LEARNED:
         return
     # The class that proves it comes first: it is the one that the message is about.
     names = [str(int(ids[said.kind])),
@@ -69,11 +73,93 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
                   "rare": names, "recall_rare": said.recall, "recall_others": said.others},
         phase="epoch",
         strength=ratio / RATIO,
-        repairs=(
-            Repair("class weights", weigh, proof="not worse", measure=_measure(facts),
-                   edit="loss = nn.CrossEntropyLoss(weight=n / (classes * counts))"),
-        ),
+        repairs=_repairs(facts),
     )  # fmt: skip
+
+
+def _repairs(facts: Facts) -> tuple[Repair, ...]:
+    return (
+        Repair("class weights", weigh, proof="not worse", measure=_measure(facts),
+               edit="loss = nn.CrossEntropyLoss(weight=n / (classes * counts))"),
+    )  # fmt: skip
+
+
+def _untold(facts: Facts, trace: Trace, rare: Tensor, ratio: float) -> Iterator[Finding]:
+    """Suspect where validation holds no rows of a rare class to speak of, and some row is missed.
+
+    Training rows alone say little: what the net does not know of a class it may know by heart.
+    """
+    counts, seen = counts_of(facts), hits_of(facts, facts.exp)
+    if trace.open or counts is None or not seen or not may_spare(facts):
+        return
+    ids, number = counts
+    of = {h.split: h for h in seen}
+    few, worst = math.inf, None
+    for i in rare.nonzero().flatten().tolist():
+        val = int((of["val"].label == ids[i]).sum()) if "val" in of else 0
+        missed = sum(int(((h.label == ids[i]) & (h.hit < 0.5)).sum()) for h in seen)
+        if val < LEAST_ROWS and number[i] >= PARTS * LEAST_ROWS and missed and number[i] < few:
+            few, worst = int(number[i]), i
+    if worst is None:
+        return
+    name = str(int(ids[worst]))
+    yield Finding(
+        "class_imbalance",
+        f"the largest class has {ratio:.3g} times the rows of the smallest; validation holds "
+        f"fewer than {LEAST_ROWS} rows of the rare class {name}",
+        "weight classes by the inverse of their frequency, or draw rare rows more often; put "
+        "enough rows of every class into validation, and judge by balanced accuracy or F1",
+        where=(f"class {name}",),
+        evidence={"counts": dict(zip(map(str, ids.tolist()), number.long().tolist(), strict=True)),
+                  "rare": [name]},
+        phase="epoch",
+        strength=ratio / RATIO,
+        repairs=_repairs(facts),
+    )  # fmt: skip
+
+
+def _of_spared(facts: Facts, finding: Finding) -> Finding | None:
+    """Ask copies trained without a third of every class: whether they tell it of that third.
+
+    As many steps as the run took, on fewer rows. A second third is asked where one is too little.
+    """
+    assert facts.start is not None
+    start, counts = facts.start, counts_of(facts)
+    pair = stored(start.exp.train)
+    kinds = classes_of(facts, pair[1]) if pair is not None else None
+    if counts is None or kinds is None:
+        return None
+    rare = int(finding.evidence["rare"][0])
+    frequent = counts[0][counts[1] * RATIO > counts[1].max()]
+    own, fair = list[Hits](), list[Hits]()
+    for part in range(2):
+        found = spared(facts, part=part, kinds=kinds, longer=True)
+        if found is None or found[0].broken is not None:
+            return None
+        twin, rest = found[1], Facts(found[1]).val
+        own += hits_of(facts, twin, only=rest)
+        fair += hits_of(facts, twin, adjusted=True, only=rest)
+        if len(own) <= part or len(fair) <= part:
+            return None
+        label, hit = joined(own).label, joined(own).hit
+        others = float(torch.stack([hit[label == c].mean() for c in frequent]).mean())
+        there = hit[label == rare]
+        known = int(torch.isin(label, frequent).sum())
+        usual = (others * known + 1) / (known + 2)
+        if others < LEARNED or float(there.mean()) >= RECALL * others:
+            return None
+        # Twice asked: either time counts half (Bonferroni).
+        chance = at_most(int(there.sum()), len(there), usual) * 2
+        seen = raised([joined(own)], [joined(fair)], facts)
+        if chance < BY_CHANCE and seen is not None:
+            return finding.but(
+                confirmed=True,
+                message=f"{finding.message}; of {len(there)} of its rows that a copy never saw "
+                f"{int(there.sum())} are recognised, and {others:.0%} of the frequent ones",
+                evidence={**finding.evidence, "recall_rare": float(there.mean()),
+                          "recall_others": others, **seen},
+            )  # fmt: skip
+    return None
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -82,9 +168,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     By its own outputs with the frequency of the classes taken out (Menon et al. 2021), which costs
     nothing; else by going on from here with class weights and without.
     """
+    if "recall_rare" not in finding.evidence:
+        return _of_spared(facts, finding)
     facts.passes += 2
-    own = _hits(facts, facts.exp)
-    seen = _raised(own, _hits(facts, facts.exp, adjusted=True), facts)
+    own = hits_of(facts, facts.exp)
+    seen = raised(own, hits_of(facts, facts.exp, adjusted=True), facts)
     if seen is not None:
         return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
     steps = max(20, min(STEPS, facts.exp.total_steps // 5))
@@ -93,7 +181,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     except CannotRepair:
         return finding.but(severity="hint", repairs=())
     plain = trial(facts, steps)
-    seen = _raised(_hits(facts, plain.exp), _hits(facts, better.exp), facts)
+    seen = raised(hits_of(facts, plain.exp), hits_of(facts, better.exp), facts)
     if seen is None:  # too few rare rows to show what weights are worth
         return finding.but(severity="hint", repairs=())
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
@@ -109,37 +197,6 @@ class Told:
     others: float
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Rows of a split: the class of each, and whether it was recognised."""
-
-    split: str
-    label: Tensor
-    hit: Tensor
-
-
-def _hits(facts: Facts, exp: Experiment, *, adjusted: bool = False) -> list[Hits]:
-    """Return which rows of validation, then of training, are recognised.
-
-    adjusted  the frequency of the classes in training is taken out of the answers
-    """
-    counts, found = _counts(facts), list[Hits]()
-    for split in ("val", "train"):
-        data = getattr(origin(facts), split)
-        if data is None or counts is None or not isinstance(data[1], Tensor):
-            continue
-        X, y = data
-        label = classes_of(facts, y)
-        if label is None:
-            return []
-        with torch.random.fork_rng(devices=[]):
-            told = _answers(outputs(exp, X), y, facts, counts if adjusted else None)
-        if told is None or told.shape != label.shape:
-            return []
-        found.append(Hits(split, label.cpu(), (told == label).cpu().double()))
-    return found
-
-
 def recalls(facts: Facts, rare: Tensor) -> Told | None:
     """Return the rare class that is clearly given up, in the first split that tells.
 
@@ -148,8 +205,8 @@ def recalls(facts: Facts, rare: Tensor) -> Told | None:
 
     rare  which of the training classes are
     """
-    counts, asked = _counts(facts), list[tuple[str, Tensor, Tensor, Tensor]]()
-    for seen in _hits(facts, facts.exp):
+    counts, asked = counts_of(facts), list[tuple[str, Tensor, Tensor, Tensor]]()
+    for seen in hits_of(facts, facts.exp):
         assert counts is not None
         there = (seen.label[:, None] == counts[0][None]).double()
         rows, hits = there.sum(0), (there * seen.hit[:, None]).sum(0)
@@ -172,51 +229,12 @@ def recalls(facts: Facts, rare: Tensor) -> Told | None:
     return None
 
 
-def at_most(hits: int, rows: int, share: float) -> float:
-    """Return the probability of at most so many hits: Σ_{i ≤ hits} C(n, i) pⁱ (1 − p)ⁿ⁻ⁱ."""
-    whole = math.lgamma(rows + 1)
-    return sum(
-        math.exp(whole - math.lgamma(i + 1) - math.lgamma(rows - i + 1)
-                 + i * math.log(share) + (rows - i) * math.log1p(-share))
-        for i in range(hits + 1)
-    )  # fmt: skip
-
-
-def _raised(old: list[Hits], new: list[Hits], facts: Facts) -> dict[str, float] | None:
-    """Return the mean recalls and their error where the new one is clearly better, else None.
-
-    The same rows are answered both times: the error is that of the differences. Where validation
-    holds too few rare rows to tell, those of training are asked as well.
-    """
-    counts = _counts(facts)
-    if counts is None or len(old) != len(new):
-        return None
-    for number in range(1, len(old) + 1):
-        label = torch.cat([h.label for h in old[:number]])
-        hits = [torch.cat([h.hit for h in some[:number]]) for some in (old, new)]
-        means, gain, var = [0.0, 0.0], 0.0, 0.0
-        classes = [c for c in counts[0].tolist() if bool((label == c).any())]
-        for kind in classes:
-            rows = label == kind
-            change = (hits[1] - hits[0])[rows]
-            gain += float(change.mean())
-            # Half a row more of spread: that all of few rows changed alike is no certainty.
-            var += (float((change - change.mean()).square().sum()) + 0.5) / len(change) ** 2
-            means = [m + float(h[rows].mean()) for m, h in zip(means, hits, strict=True)]
-        n = max(1, len(classes))
-        se = math.sqrt(var) / n
-        if gain / n > max(GAIN, 2 * se):
-            return {"mean_recall_as_is": means[0] / n, "mean_recall_weighted": means[1] / n,
-                    "se": se}  # fmt: skip
-    return None
-
-
 def _measure(facts: Facts) -> Measure | None:
     """Return the measure that weights are judged by: the loss as asked may rise, and rightly so.
 
     Every class weighs alike, by its frequency in training; None where the user has a metric.
     """
-    counts = _counts(facts)
+    counts = counts_of(facts)
     if facts.exp.metric is not None or counts is None:
         return None
     ids, number = counts
@@ -224,7 +242,7 @@ def _measure(facts: Facts) -> Measure | None:
 
     def of(said: Any, y: Any) -> float:
         label = classes_of(facts, y)
-        told = _answers(said, y, facts, None)
+        told = answers_of(said, y, facts, None)
         if label is None or told is None or told.shape != label.shape:
             return math.nan
         there = (label.cpu()[:, None] == ids[None]).double()
@@ -233,41 +251,13 @@ def _measure(facts: Facts) -> Measure | None:
     return Measure("rows recognised, every class weighing alike,", of)
 
 
-def _answers(
-    said: Any, y: Tensor, facts: Facts, counts: tuple[Tensor, Tensor] | None
-) -> Tensor | None:
-    """Return the class that outputs stand for: the largest, or above even odds.
-
-    counts  classes and their rows, whose frequency is taken out; None: the answers as they are
-    """
-    if not isinstance(said, Tensor) or not said.is_floating_point():
-        return None
-    if y.is_floating_point() or (said.ndim == y.ndim and said.shape == y.shape):
-        flat = said.reshape(len(said), -1)
-        if flat.shape[1] != 1:
-            return None
-        middle = 0.5 if facts.loss.of_probabilities else 0.0
-        if counts is not None:
-            share = float(counts[1][-1] / counts[1].sum())
-            middle = share if facts.loss.of_probabilities else math.log(share / (1 - share))
-        return (flat[:, 0] > middle).long()
-    if said.ndim != 2:
-        return None
-    if counts is not None and int(counts[0].max()) < said.shape[1]:
-        shift = torch.full_like(said[0], torch.inf)
-        shift[counts[0].to(said.device)] = counts[1].log().to(said)
-        said = said - shift
-    largest: Tensor = said.argmax(1)
-    return largest
-
-
 def weigh(exp: Experiment) -> str:
     """Weight every class by the inverse of its frequency, with a mean weight of 1 over the rows."""
     if exp.step is not None:
         message = "the step is the user's own and may use another loss"
         raise CannotRepair(message)
     facts = Facts(exp)
-    counts = _counts(facts)
+    counts = counts_of(facts)
     if counts is None:
         message = "the targets are not one class a row"
         raise CannotRepair(message)
@@ -319,18 +309,6 @@ class WeightedBinary(nn.Module):
         return F.binary_cross_entropy(said, y, weight)
 
 
-def _counts(facts: Facts) -> tuple[Tensor, Tensor] | None:
-    """Return the classes of the training rows and how many rows each has."""
-    y = origin(facts).y
-    if y is None:
-        return None
-    label = classes_of(facts, y.detach().cpu())
-    if label is None:
-        return None
-    ids, number = torch.unique(label[label >= 0], return_counts=True)
-    return (ids, number.double()) if 2 <= len(ids) <= 1000 else None
-
-
 def _weighted(exp: Experiment) -> bool:
     """Whether someone has weighted the classes already."""
     weights = (getattr(exp.loss, "weight", None), getattr(exp.loss, "pos_weight", None))
@@ -351,5 +329,7 @@ RULE = Rule(
     source="Japkowicz and Stephen 2002, The class imbalance problem; King and Zeng 2001",
     during=during,
     confirm=confirm,
-    passes=2 * STEPS + 6,
+    passes=2 * MOST,
+    # Runs done again, of few rows, keep to their own bound.
+    cost=lambda _, finding: 2 * STEPS + 6 if "recall_rare" in finding.evidence else 0,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.judge import JUDGED
 from gipi.doctor.rule import Rule
+from gipi.doctor.spared import MOST, may_spare, spared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,6 +42,9 @@ RIGHT = 0.02
 LEAST = SURE**2
 """Rows that must be lost: of n rows whose answer changed, all for the worse, n / sqrt(n) is the
 distance from chance in standard errors (McNemar 1947)."""
+HEARD, AGAIN = 1.0, 1.0
+"""Standard errors of a rise that is asked about once more where validation rows are too few to be
+sure, and that the rows of training that a copy never saw must show by themselves."""
 LAST = 0.5
 """A rise seen earlier than this share of the run may still be a bump of the schedule."""
 
@@ -67,8 +72,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + edge / 2 * low:
         return
-    if not _sure(best, after[-CHECKS:]):
-        return
+    sure, z = _sure(best, after[-CHECKS:]), 0.0
+    if not sure:
+        # Few rows of validation: a run that knows its rows by heart is asked by others of its own.
+        z = _rise(best, after[-CHECKS:])[1] if by_heart and trace.done >= 1 else 0.0
+        if z < HEARD or trace.open or not may_spare(facts):
+            return
     blind = _blind(facts, scale)
     gained = max(blind - best["val"], 0.0)
     # Whoever keeps the best weights does what would be advised already.
@@ -84,7 +93,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     sick = lost > RIGHT and round(lost * _judged_rows(facts)) >= LEAST if known else True
     above = gained > 0 and not facts.exp.keep_best
     sick = sick or (above and _surely_above(blind, after[-CHECKS:]))
-    if not sick and not great:
+    if not sick and (not great or not sure):
         return
     epoch = max(1, round(best["epoch"]))
     yield Finding(
@@ -96,8 +105,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         "decay, dropout or a smaller net",
         severity="problem" if sick else "hint",
         evidence={"best_epoch": best["epoch"], "best": best["val"], "last": last,
-                  "train_then": best["train_eval"], "train_now": after[-1]["train_eval"]},
-        confirmed=True,
+                  "train_then": best["train_eval"], "train_now": after[-1]["train_eval"],
+                  **({} if sure else {"standard_errors": z})},
+        confirmed=sure,
         phase="epoch",
         strength=rise / (edge * low + 1e-12),
         repairs=(
@@ -107,6 +117,43 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             Repair("dropout 0.3, and keep the best weights", _dropout(best["epoch"])),
         ),
     )  # fmt: skip
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Train a copy without a third of the rows: whether their loss rises as well.
+
+    The rise is measured from the epoch that was best in validation, so that nothing is chosen by
+    the rows that are asked. Both are evidence of one thing: z = (z₁ + z₂) / √2 (Stouffer 1949).
+    """
+    found = spared(facts)
+    if found is None:
+        return None
+    rows = [r for r in found[0].epochs if math.isfinite(r.get("val", math.nan))]
+    if len(rows) <= CHECKS or found[0].broken is not None:
+        return None
+    then = min(rows, key=lambda r: abs(r["epoch"] - finding.evidence["best_epoch"]))
+    rise, z = _rise(then, rows[-CHECKS:])
+    both = (z + finding.evidence["standard_errors"]) / math.sqrt(2)
+    if z < AGAIN or both < SURE or rise < LEARNED * abs(then["val"]):
+        return None
+    return replace(
+        finding,
+        confirmed=True,
+        message=f"{finding.message}; of a copy trained without a third of its rows the loss of "
+        f"those rose by {rise:.4g} since then",
+        evidence={**finding.evidence, "rise_left_out": rise, "standard_errors_of_both": both},
+    )
+
+
+def _rise(old: Mapping[str, Any], after: list[dict[str, Any]]) -> tuple[float, float]:
+    """Return by how much the loss of parts of rows rose, and that in standard errors."""
+    first = old.get("val_parts") or []
+    new = [r.get("val_parts") or [] for r in after]
+    if len(first) < CHECKS or any(len(n) != len(first) for n in new):
+        return 0.0, 0.0
+    gains = [fmean(of) - was for was, of in zip(first, zip(*new, strict=True), strict=True)]
+    error = stdev(gains) / math.sqrt(len(gains))
+    return fmean(gains), fmean(gains) / error if error > 0 else 0.0
 
 
 def _blind(facts: Facts, scale: float) -> float:
@@ -203,4 +250,8 @@ RULE = Rule(
     do="keep the weights of the best epoch; more data, augmentation, decay, dropout, fewer weights",
     source="Prechelt 1998, Early stopping, but when?; Goodfellow et al. 2016, section 7.8",
     during=during,
+    confirm=confirm,
+    passes=MOST,
+    # A run done again, of few rows: it is seldom asked for, and keeps to its own bound.
+    cost=lambda _, __: 0,
 )
