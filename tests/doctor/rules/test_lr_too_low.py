@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
+from torch import nn
 
 from gipi.doctor.rules.lr_too_low import RULE
+from gipi.doctor.trace import LayerLook, Look, Trace
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -49,3 +51,38 @@ def test_a_small_rate_for_what_is_learned_already_is_healthy() -> None:
         loss.backward()
         first.optimizer.step()
     assert seen(experiment(model, blobs(), lr=1e-5), RULE, train=True).findings == []
+
+
+class Towers(nn.Module):
+    """A product of two tables, and a bias of each, which begins at zero."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(20, k) for k in (width, width, 1, 1))
+        for table, std in zip(self.tables, (0.5, 0.5, 0.0, 0.0), strict=True):
+            nn.init.normal_(table.weight, 0, std)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        u, v, a, b = (table(ids[:, i % 2]) for i, table in enumerate(self.tables))
+        return (u * v).sum(1, keepdim=True) + a + b
+
+
+@pytest.mark.parametrize(("lr", "told"), [(5e-4, ["lr_too_low"]), (0.3, [])])
+def test_what_began_at_zero_says_nothing_of_the_pace_of_tables(lr: float, told: list[str]) -> None:
+    g = torch.Generator().manual_seed(0)
+    X = torch.randint(20, (1600, 2), generator=g)
+    u, v = torch.randn(2, 20, 2, generator=g)
+    y = ((u[X[:, 0]] * v[X[:, 1]]).sum(1, keepdim=True) > 0).float()
+    torch.manual_seed(0)
+    exp = experiment(Towers(), halves(X, y), loss=nn.BCEWithLogitsLoss(), epochs=12)
+    exp.optimizer = torch.optim.Adagrad(exp.model.parameters(), lr)
+    assert [f.code for f in seen(exp, RULE, train=True).problems] == told
+
+
+def test_pace_is_of_all_matrices_where_all_began_at_zero() -> None:
+    now = {"head": LayerLook(1.0, 0.1, 0.01), "body": LayerLook(1.0, 1.0, 0.001)}
+    first = {name: LayerLook(1.0, 0.0, 0.01) for name in now}
+    mixed = {"head": LayerLook(1.0, 0.0, 0.01), "body": LayerLook(1.0, 1.0, 0.001)}
+    for begun, pace in ((first, 0.0505), (mixed, 0.001), (now, 0.0505)):
+        trace = Trace(10, 10, looks=[Look(1, begun, {}), Look(5, now, {})])
+        assert trace.pace(trace.looks[-1]) == pytest.approx(pace)

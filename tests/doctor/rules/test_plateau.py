@@ -92,3 +92,16 @@ def test_a_schedule_is_not_stepped_past_the_end_of_its_run() -> None:
         assert RULE.confirm(Facts(exp), asked) is None  # a rate that is used up is low already
         tried = lr_trial(Facts(exp), (0.1,), steps=5, now=True).twins[1.0]
         assert tried.optimizer.param_groups[0]["lr"] == exp.optimizer.param_groups[0]["lr"]
+
+
+def test_weights_that_are_thrown_about_on_the_way_down_are_worth_a_hint() -> None:
+    """The mean loss falls yet, but the same rows fare better and worse from epoch to epoch."""
+    for rate_falls, told in ((False, [("plateau", "hint", True)]), (True, [])):
+        torch.manual_seed(1)
+        exp = experiment(mlp(out=1), smooth(1000), epochs=12, batch_size=8)
+        exp.optimizer = torch.optim.SGD(exp.model.parameters(), 0.05, momentum=0.9)
+        if rate_falls:
+            exp.scheduler = lr_scheduler.CosineAnnealingLR(exp.optimizer, exp.epochs)
+        found = seen(exp, RULE, train=True).findings
+        assert [(f.code, f.severity, f.confirmed) for f in found] == told
+        assert all("goes up and down" in f.message for f in found)

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
+from torch import nn
 
+from gipi.doctor.begun import WATCHED
+from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.weight_decay_too_high import RULE
 
@@ -83,3 +86,45 @@ def test_what_it_costs_is_told(epochs: int) -> None:
     assert facts.passes - before <= told <= RULE.passes <= 400
     late = replace(found, phase="steps", evidence={**found.evidence, "low": True})
     assert RULE.cost(facts, late) <= RULE.passes
+
+
+class Tables(nn.Module):
+    """Two tables before a net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(20, 8) for _ in range(2))
+        self.net = mlp(16, 1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.net(torch.cat([t(ids[:, i]) for i, t in enumerate(self.tables)], 1))
+
+
+@pytest.mark.parametrize(("decay", "told"), [(0.05, [("steps", "problem")]), (1e-4, [])])
+def test_decay_that_shrank_tables_is_judged_by_a_run_from_the_start(decay, told) -> None:
+    """Few steps from where they have shrunk do not make them grow again."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randint(20, (2000, 2), generator=g)
+    a, b, c = torch.randn(3, 20, generator=g)
+    y = (a[X[:, 0]] + c[X[:, 0]] * b[X[:, 1]])[:, None]
+    torch.manual_seed(0)
+    exp = experiment(Tables(), halves(X, y / y.std()), epochs=12)
+    exp.optimizer = torch.optim.Adam(exp.model.parameters(), 0.015, weight_decay=decay)
+    late = replace(RULE, before=None)
+    found = seen(exp, late, train=True).findings
+    assert [(f.phase, f.severity) for f in found] == told
+
+
+def test_losses_of_the_run_so_far_are_not_trained_for_again() -> None:
+    exp = decayed(torch.optim.Adam, 0.5, 0.01)
+    exp.epochs = 100
+    facts = Facts(duplicate(exp), start=Facts(exp))
+    late = replace(next(iter(RULE.before(facts))), phase="steps")
+    dear = RULE.cost(facts, late)
+    for steps, cheaper in ((20, False), (100, True), (300, False)):
+        facts.notes[WATCHED] = [1.0] * steps
+        assert (RULE.cost(facts, late) < dear) is cheaper
+    facts.notes[WATCHED] = [0.0] * 100
+    facts.allowed = facts.passes + RULE.cost(facts, late)
+    assert RULE.confirm(facts, late) is None  # a loss of nothing cannot be lowered
+    assert facts.passes <= facts.allowed

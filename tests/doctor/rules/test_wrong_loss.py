@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regression, seen
 from tests.doctor.wired import cured, named
 from torch import nn
 
@@ -77,3 +77,34 @@ def test_losses_that_fit_are_silent() -> None:
                        loss=nn.PoissonNLLLoss())  # fmt: skip
     assert findings(rated, RULE) == []
     assert findings(experiment(mlp(), blobs(), loss=F.multi_margin_loss), RULE) == []
+
+
+def places(*, ordered: bool, rows: int = 300, side: int = 10):
+    """Return noisy pictures with a number a place: of things on a ground, or of smooth levels."""
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(rows, 1, side, side, generator=g)
+    if ordered:
+        smooth = 5 * F.avg_pool2d(F.pad(noise, (2, 2, 2, 2), mode="reflect"), 5, 1)
+        y = (1.2 * smooth[:, 0] + 1.5).round().clamp(0, 3).long()
+        return halves(smooth + 0.3 * torch.randn(noise.shape, generator=g), y)
+    y = torch.zeros(rows, side, side, dtype=torch.long)
+    for kind in (1, 2, 3):
+        at = torch.randint(side - 4, (rows, 2), generator=g).tolist()
+        for i, (a, b) in enumerate(at):
+            y[i, a : a + 3, b : b + 2 + kind % 2] = kind
+    return halves(torch.tensor([0, 1.6, 0.9, -1.2])[y][:, None] + 0.4 * noise, y)
+
+
+def test_maps_of_classes_fitted_by_square_are_named_and_maps_of_levels_are_not() -> None:
+    for ordered in (False, True):
+        torch.manual_seed(0)
+        inner = (nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1))
+        net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), *inner)
+        exp = experiment(net, places(ordered=ordered), epochs=4,
+                         loss=lambda o, y: F.mse_loss(o[:, 0], y.float()))  # fmt: skip
+        if ordered:
+            assert findings(exp, RULE) == []
+            continue
+        assert named(exp, RULE).findings[0].evidence["past_a_class"] > 0.4
+        treated = cured(exp, RULE, apply=["wrong_loss"])
+        assert treated.experiment.model(exp.val[0]).shape[1] == 4

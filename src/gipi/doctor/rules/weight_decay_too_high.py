@@ -136,6 +136,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     first = (facts.start or facts).exp
     begin = loss_on(first, *rows) if rows is not None else math.nan
     known = so_far(facts) if _again(facts, finding) else None
+    if facts.passes + 2 * steps + 4 <= facts.allowed:
+        known = None  # there is enough left to train both
     if known is not None:
         exp, steps = first, min(len(known), max(EARLY, int(facts.allowed - facts.passes) - 4))
     trial = compared(exp, {"own": None, "less": less(0.01)}, steps=steps, own=known)

@@ -249,7 +249,7 @@ def as_classes(module: str, count: int) -> Change:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(exp.seed)
             new = _wider(old, count)
-        replace_module(exp.model, module, by=new.to(old.weight))
+        replace_module(exp.model, module, by=new)
         renewed_optimizer(exp)
         exp.loss = _cross_entropy
         return f"{place_of(module)} has {count} outputs, and the loss is cross-entropy"
@@ -257,15 +257,18 @@ def as_classes(module: str, count: int) -> Change:
     return change
 
 
-def _wider(old: nn.Module | None, count: int) -> nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d:
+def _wider(old: nn.Module | None, count: int) -> nn.Module:
     """Return a layer like one with a single output, with so many."""
     if isinstance(old, nn.Linear) and old.out_features == 1:
-        return nn.Linear(old.in_features, count, bias=old.bias is not None)
+        return nn.Linear(old.in_features, count, bias=old.bias is not None).to(old.weight)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        if type(old) is kind and old.out_channels == 1:
-            given: Any = (old.kernel_size, old.stride, old.padding, old.dilation)
-            return kind(old.in_channels, count, *given, bias=old.bias is not None,
-                        padding_mode=old.padding_mode)  # fmt: skip
+        if isinstance(old, kind) and old.out_channels == 1:
+            given: Any = {
+                name: getattr(old, name)
+                for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+            }
+            new = kind(old.in_channels, count, bias=old.bias is not None, **given)
+            return new.to(old.weight)
     message = "the net does not end in a linear layer or convolution with one output"
     raise CannotRepair(message)
 
