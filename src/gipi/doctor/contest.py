@@ -94,8 +94,7 @@ def contest(
     adam   both take Adam's steps at `RATE`, whatever optimizer the run has
     The side without a change is trained once, whatever changes it is held against.
     """
-    exp = facts.exp
-    count = steps or max(LEAST, min(MOST, exp.total_steps // 4))
+    count = steps or length(facts.exp)
     key = f"plain, {count} steps, adam {adam}, judge {id(judge) if judge is not None else 0}"
     try:
         if key not in facts.notes:
@@ -104,6 +103,11 @@ def contest(
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
     return Contest(facts.notes[key], changed, facts.yardstick, alike=judge is None)
+
+
+def length(exp: Experiment) -> int:
+    """Return the steps of a contest where nobody says how many they are to be."""
+    return max(LEAST, min(MOST, exp.total_steps // 4))
 
 
 def side(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
@@ -10,6 +11,7 @@ from tests.doctor.wired import WORDS, Attention, cured, next_words, words_loss
 from torch import nn
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.look import look_before
 from gipi.doctor.rules.missing_nonlinearity import RULE, in_a_row
 
 
@@ -71,15 +73,18 @@ def test_what_a_linear_question_does_not_need_is_a_hint() -> None:
     assert "one layer in their place would do" in found.message
 
 
+class Mean(nn.Module):
+    """A pool between two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each, self.head = nn.Linear(1, 16), nn.Linear(16, 1)
+
+    def forward(self, x):
+        return self.head(self.each(x[..., None]).mean(1))
+
+
 def test_a_pool_between_layers_that_does_no_harm_is_silent() -> None:
-    class Mean(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.each, self.head = nn.Linear(1, 16), nn.Linear(16, 1)
-
-        def forward(self, x):
-            return self.head(self.each(x[..., None]).mean(1))
-
     lines = [(X, X.mean(1, keepdim=True)) for X, _ in blobs()]
     assert findings(experiment(Mean(), lines), RULE) == []
 
@@ -128,6 +133,31 @@ def test_the_first_layer_of_a_residual_stream_is_no_second_one_too_many() -> Non
     y = X @ torch.ones(8, 1) / 8**0.5
     splits = [(X[:300], y[:300]), (X[300:], y[300:])]
     assert findings(experiment(Stream(), splits), RULE) == []
+
+
+def test_what_a_residual_stream_begins_with_is_only_suspected_in_a_net_that_never_bends() -> None:
+    class Straight(Stream):
+        def forward(self, x):
+            h = self.open(x)
+            return self.head(h + self.branch(h))
+
+    lines = [(X, X @ torch.ones(8, 1)) for X, _ in blobs()]
+    assert list(RULE.before(Facts(experiment(Stream(), lines)))) == []
+    (found,) = RULE.before(Facts(experiment(Straight(), lines)))
+    assert found.where == ("open",)
+
+
+def test_where_no_training_can_be_afforded_only_layers_at_once_are_a_hint() -> None:
+    lines = [(X, X @ torch.ones(8, 1)) for X, _ in blobs()]
+    notes = SimpleNamespace(broken={}, unlooked=[])
+
+    def told(net):
+        return list(look_before(Facts(experiment(net, lines)), (RULE,), notes, allowed=20))
+
+    assert told(Mean()) == []
+    (found,) = told(linear(8, 16, 1))
+    assert (found.severity, found.confirmed) == ("hint", False)
+    assert "short training" not in found.message
 
 
 def test_a_layer_before_one_that_is_tied_to_an_embedding_is_silent() -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
 
-from gipi.doctor.contest import contest
+from gipi.doctor.contest import contest, length
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import Rule
 from gipi.doctor.spoken import counted
-from gipi.doctor.tape import VIEWS, same_numbers
+from gipi.doctor.tape import ACTIVATIONS, VIEWS, same_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,11 +27,18 @@ AT_ONCE = BESIDE - {"mean"}
 """The same without a pool: many nets end their places, and begin the whole, with a linear layer."""
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WINS = 0.9
+LONG = 80
+"""Steps of the second contest, by Adam: the run's own steps may be too short to tell."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
-    """Suspect layers whose input is the output of another layer, with nothing in between."""
+    """Suspect layers whose input is the output of another layer, with nothing in between.
+
+    What a residual stream of a net that bends begins with is to go past its branches as it is.
+    """
     pairs = in_a_row(facts)
+    if _bends(facts):
+        pairs = [p for p in pairs if not _goes_elsewhere(facts, p[0], only=frozenset({"add"}))]
     if not pairs:
         return
     names = _names(pairs)
@@ -68,27 +75,40 @@ def _message(pairs: list[tuple[Op, Op]]) -> str:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little with ReLUs between the layers; where they do not win it is a hint."""
-    asked = False
+    """Train a little with ReLUs between the layers; where they do not win it is a hint.
+
+    It is one too where no training can be afforded, but for pairs that no single layer could stand
+    in the place of: of them nothing is known then.
+    """
+    tried = asked = False
     for adam in (False, True):
-        seen = contest(facts, activated(finding.where), adam=adam, steps=80 if adam else None)
+        steps = LONG if adam else length(facts.exp)
+        if facts.passes + 2 * steps > facts.allowed:
+            break
+        tried = True
+        seen = contest(facts, activated(finding.where), adam=adam, steps=steps)
         if seen is not None and seen.wins(WINS):
             return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
         asked = asked or seen is not None
     pairs = [p for p in in_a_row(facts, beside=AT_ONCE) if not _goes_elsewhere(facts, p[0])]
-    if not pairs or not asked:
+    if not pairs or (tried and not asked):
         return None
+    said = "; a short training with ReLUs between them was no better, so that one layer in their "
     return replace(
         finding,
         severity="hint",
-        message=f"{_message(pairs)}; a short training with ReLUs between them was no better, so "
-        "that one layer in their place would do",
+        message=_message(pairs) + (f"{said}place would do" if asked else ""),
         advice="put one layer in their place, or an activation between them where the net is to "
         "say more than a linear one",
         where=_names(pairs),
         evidence={**finding.evidence, "pairs": _told(pairs)},
         repairs=_repairs(_names(pairs)),
     )
+
+
+def cost(_: Facts, __: Finding) -> int:
+    """Return no passes: how many trainings can be afforded is seen when they are made."""
+    return 0
 
 
 def in_a_row(facts: Facts, *, beside: frozenset[str] | set[str] = BESIDE) -> list[tuple[Op, Op]]:
@@ -114,17 +134,26 @@ def in_a_row(facts: Facts, *, beside: frozenset[str] | set[str] = BESIDE) -> lis
     return found
 
 
-def _goes_elsewhere(facts: Facts, layer: Op) -> bool:
+def _bends(facts: Facts) -> bool:
+    """Whether an activation stands in the net, but for one that makes its outputs."""
+    said = facts.outputs
+    last = facts.tape.source_of(said) if isinstance(said, Tensor) else None
+    return any(op is not last for op in facts.tape.of(ACTIVATIONS))
+
+
+def _goes_elsewhere(facts: Facts, layer: Op, *, only: frozenset[str] | None = None) -> bool:
     """Whether something else than a layer takes a layer's output too, as a residual stream does.
 
     No layer could then stand in the place of both.
+
+    only  the kinds of calls that count; None: all of them
     """
     made, ops = [layer.output], facts.tape.ops
     for op in ops[1 + next(i for i, other in enumerate(ops) if other is layer) :]:
         if any(same_numbers(value, given) for value in made for given in op.inputs):
             if op.kind in BESIDE:
                 made.append(op.output)
-            elif op.kind not in ("linear", "conv"):
+            elif op.kind in only if only is not None else op.kind not in ("linear", "conv"):
                 return True
     return False
 
@@ -188,6 +217,7 @@ RULE = Rule(
     source="Goodfellow, Bengio and Courville 2016, section 6.1 (learning XOR)",
     before=before,
     confirm=confirm,
-    passes=240,
+    passes=4 * LONG,
+    cost=cost,
     causes=("underfit", "plateau"),
 )
