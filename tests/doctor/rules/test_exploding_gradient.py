@@ -8,7 +8,9 @@ from tests.doctor.patients import Recurrent, blobs, experiment, mlp, regression,
 from tests.doctor.rules.test_vanishing_gradient import deep
 from torch import nn
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.rules.exploding_gradient import RULE
+from gipi.doctor.trace import Trace
 
 
 def loud(gain: float) -> nn.Module:
@@ -53,3 +55,20 @@ def test_places_that_each_grow_are_named_where_the_first_loss_tells_of_it(gain) 
     splits = [(x, x[:, ::4, :1].sum(1)) for x in (X, Xv)]
     found = seen(experiment(net, splits, lr=5e-3), RULE).findings
     assert [f.severity for f in found] == ["problem"] * (gain > 1)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "back", "harmless"),
+    [((40,), 10, True), ((40,), 1000, False), (range(40, 160, 20), 10, False), ((190,), 10, False)],
+)
+def test_what_the_run_soon_made_up_for_is_taken_back(spikes, back, harmless) -> None:
+    """One short spike is; one it never came back from, many, and one at its end are not."""
+    trace = Trace(planned=200, per_epoch=20)
+    trace.norms = [300.0 if step in spikes else 1.0 for step in range(200)]
+    trace.losses = [
+        1 - step / 400 + 2.0 * any(s < step <= s + back for s in spikes) for step in range(200)
+    ]
+    facts = Facts(experiment(mlp(), blobs()))
+    (found,) = RULE.during(facts, trace)
+    assert RULE.outgrown is not None
+    assert RULE.outgrown(facts, trace, found) is harmless

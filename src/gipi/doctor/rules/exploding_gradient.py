@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ WORSE = 3.0
 SPIKE = 100.0
 """A norm this many times the running median is a spike."""
 MISSED = 0.3
+AROUND = 8
+"""Steps whose mean loss says where a run stands."""
+LOST = 0.1
+"""Share of a run that it may take to make up for all spikes: clipping could save no more."""
 SEEN = "steps whose gradients were looked at"
 
 
@@ -85,7 +90,36 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if len(norms) == len(trace.norms) and max(norms) < SPIKE * min(norms):
         return  # no step can be that far above a median
-    for step in range(max(8, facts.notes.get(SEEN, 0)), len(trace.norms)):
+    for spike in _spikes(trace, begin=facts.notes.get(SEEN, 0)):
+        step, now, usual = spike.step, spike.norm, spike.usual
+        facts.notes[SEEN] = step + 1
+        yield _finding(
+            f"at step {step} the gradient's norm was {now:.3g}, {now / usual:.3g} times the "
+            f"median of the steps before ({usual:.3g}), and the loss rose",
+            "steps",
+            {"step": step, "norm": now, "median": usual},
+            now / usual / SPIKE if math.isfinite(now) else 10.0,
+            clip=spike.high,
+        )
+        return
+
+
+@dataclass(frozen=True)
+class _Spike:
+    """A step whose gradient was far above those before, after which the loss rose.
+
+    usual, high  median of the norms before, and their ninth decile; level: loss before it
+    """
+
+    step: int
+    norm: float
+    usual: float
+    high: float
+    level: float
+
+
+def _spikes(trace: Trace, *, begin: int = 0) -> Iterator[_Spike]:
+    for step in range(max(AROUND, begin), len(trace.norms)):
         past = [n for n in trace.norms[max(0, step - 50) : step] if math.isfinite(n) and n > 0]
         if len(past) < 8:
             continue
@@ -93,20 +127,27 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         if math.isfinite(now) and now < SPIKE * usual:
             continue
         ahead = [v for v in trace.losses[step + 1 : step + 6] if math.isfinite(v)]
-        before_it = trace.mean_loss(step - 8, step)
-        if ahead and max(ahead) < 1.5 * before_it + 0.1 * abs(trace.scale):
+        level = trace.mean_loss(step - AROUND, step)
+        if ahead and max(ahead) < 1.5 * level + 0.1 * abs(trace.scale):
             continue  # it passed without harm
-        facts.notes[SEEN] = step + 1
-        clip = sorted(past)[int(0.9 * (len(past) - 1))]
-        yield _finding(
-            f"at step {step} the gradient's norm was {now:.3g}, {now / usual:.3g} times the "
-            f"median of the steps before ({usual:.3g}), and the loss rose",
-            "steps",
-            {"step": step, "norm": now, "median": usual},
-            now / usual / SPIKE if math.isfinite(now) else 10.0,
-            clip=clip,
-        )
-        return
+        yield _Spike(step, now, usual, sorted(past)[int(0.9 * (len(past) - 1))], level)
+
+
+def outgrown(_: Facts, trace: Trace, __: Finding) -> bool:
+    """Whether the run soon came back, after every spike, to where it had been before.
+
+    What clipping could have saved is the steps that this took.
+    """
+    lost = back = 0
+    for spike in _spikes(trace):
+        if spike.step < back:
+            continue
+        ends = range(spike.step + 1, len(trace.losses) - AROUND + 1)
+        found = next((t for t in ends if trace.mean_loss(t, t + AROUND) <= spike.level), None)
+        if found is None:
+            return False
+        lost, back = lost + found - spike.step, found
+    return lost <= LOST * len(trace.losses)
 
 
 def _finding(
@@ -210,4 +251,5 @@ RULE = Rule(
     confirm=confirm,
     passes=120,
     causes=("nan_inf", "plateau", "underfit"),
+    outgrown=outgrown,
 )
