@@ -65,7 +65,7 @@ def test_a_run_that_has_learned_nearly_all_is_not_trained_again() -> None:
     assert start.passes - before < 5
 
 
-@pytest.mark.parametrize("code", ["dead_relu", "underfit"])
+@pytest.mark.parametrize("code", ["dead_relu", "underfit", "plateau"])
 def test_what_explains_the_run_comes_first_and_a_symptom_explains_nothing(code) -> None:
     start, twin, trace = ended(1e-6)
     sure = Finding(code, "so it is", "mend it", confirmed=True, phase="epoch")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from gipi.doctor.trace import Trace
 
 KEY = "questions left open"
+HOW = frozenset((SYMPTOM, "plateau"))
+"""Problems that say how a run went, and not why."""
 LEARNED = 0.1
 """Share of the loss of who knows nothing below which a run has learned so well that no question is
 left."""
@@ -82,7 +84,7 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     short training excepted.
     """
     open_: list[Question] = start.notes.get(KEY, [])
-    sure = any(f.confirmed and f.severity == "problem" and f.code != SYMPTOM for f in found)
+    sure = any(f.confirmed and f.severity == "problem" and f.code not in HOW for f in found)
     if not open_ or sure or trace.broken is not None or trace.done < 1:
         return found
     asked = open_[0]

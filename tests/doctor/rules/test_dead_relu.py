@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from tests.doctor.patients import blobs, cnn, experiment, images, mlp, seen
+from tests.doctor.rules.test_vanishing_gradient import deep
 from torch import nn
 
 from gipi.doctor.rules.dead_relu import RULE
@@ -57,3 +59,13 @@ def test_sparse_units_and_a_dead_half_that_is_not_needed_are_healthy() -> None:
     with torch.no_grad():
         net[0].bias[:60].sub_(30.0)
     assert seen(experiment(net, blobs(), lr=0.01), RULE, train=True).findings == []
+
+
+@pytest.mark.parametrize(("lr", "epochs"), [(0.1, 60), (0.05, 30)])
+def test_a_deep_net_whose_units_are_dead_in_part_is_judged_by_its_whole_run(lr, epochs) -> None:
+    """It begins to learn late, and then learns all; where the run ends before that it is named."""
+    torch.manual_seed(0)
+    exp = experiment(deep(nn.ReLU, 6), blobs(), lr=lr, epochs=epochs, optimizer="sgd")
+    found = seen(exp, RULE, train=True).findings
+    assert [f.code for f in found] == ["dead_relu"] * (epochs == 30)
+    assert all("loss_changed_at_the_end" in f.evidence for f in found)

@@ -11,6 +11,7 @@ from gipi.doctor.experiment import call, whole
 from gipi.doctor.eye import UNIT_ROWS
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units
+from gipi.doctor.late import leave_open
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import LAYERS
@@ -86,7 +87,11 @@ def _suspected(units: Mapping[str, UnitLook], phase: str) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Go on from here as it is, and with the dead units alive: sparse is not sick."""
+    """Go on from here as it is, and with the dead units alive: sparse is not sick.
+
+    Through a layer that keeps some units alive a gradient comes: a net that has not begun to learn
+    yet may only begin late, as a deep one does. That is left to the end of the run.
+    """
     steps = horizon(facts.exp)
     try:
         trial = compared(facts.exp, {"own": None, "revived": revive}, steps=steps)
@@ -96,9 +101,13 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     begin = facts.start.first_loss if facts.start is not None else trial.begin
     if begin - trial.end("own") > LEARNS * abs(begin):
         return None  # sparse, and learning
-    edge = MISSED if max(finding.evidence["dead_units"].values()) > ALL else MISSED_SOME
+    closed = max(finding.evidence["dead_units"].values()) > ALL
+    edge = MISSED if closed else MISSED_SOME
     if not trial.sure("own", "revived") or trial.missed("own", "revived", begin=begin) < edge:
         facts.notes[CLEARED] = facts.notes.get("seen", {})
+        return None
+    if finding.phase == "before" and not closed:
+        leave_open(facts, finding, revive)
         return None
     return finding.but(
         confirmed=True,
