@@ -171,3 +171,21 @@ def test_a_head_of_one_number_is_drawn_with_the_layers_before_it() -> None:
 
     assert drawn_anew(head=True)
     assert not drawn_anew(head=False)
+
+
+@pytest.mark.parametrize(
+    ("task", "zero", "named"), [("curve", (0, 2), True), ("clouds", (0,), False)]
+)
+def test_zeros_that_hide_the_rows_are_named_where_the_whole_run_pays_for_it(
+    task, zero, named
+) -> None:
+    """Gradients of their units differ, by the layer behind: they come apart, at first as one."""
+    torch.manual_seed(0)
+    out, splits = (1, regression()) if task == "curve" else (4, blobs())
+    net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(),
+                        nn.Linear(32, out))  # fmt: skip
+    for at in zero:
+        nn.init.zeros_(net[at].weight)
+    exp = experiment(net, splits, lr=3e-3, epochs=20)
+    found = seen(exp, RULE, train=True).findings
+    assert [f.where for f in found] == [("0.weight", "2.weight")] * named

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gipi.doctor.contest import contest
+from gipi.doctor.contest import BEGUN, contest
 from gipi.doctor.deadlock import held_at_zero
 from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.late import leave_open
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.seeded import seeded
 from gipi.doctor.spoken import counted
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)  # noqa: SLF001  torch has no other name
 EQUAL = 1e-3
+MANY = 2
+"""Layers of zeros, one behind the other, from which on a run that has not begun is held up by them:
+what goes through them begins as one number. A single one may only begin late."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -39,9 +43,11 @@ def before(facts: Facts) -> Iterator[Finding]:
                for f in gradients)
     ]  # fmt: skip
     blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
-    suspect = [n for n in layers if blank or n not in zero]
+    hiding = _hiding(facts, zero)
+    suspect = [n for n in layers if blank or n not in zero or n in hiding]
     if not stuck and not suspect:
-        yield from _held(facts)  # a zero layer whose gradients differ is a branch or a head
+        # A zero layer whose gradients differ is a branch or a head, if rows differ behind it.
+        yield from _held(facts)
         return
     names = tuple(stuck or suspect)
     values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
@@ -88,14 +94,38 @@ def _held(facts: Facts) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little with weights drawn at random; the finding stands where they win."""
+    """Train a little with weights drawn at random; the finding stands where they win.
+
+    Where zeros hide the rows and gradients differ, units come apart in time: what they lack then is
+    seen at the end of the run.
+    """
     repair = finding.repair
     assert repair is not None
     assert repair.change is not None
     seen = contest(facts, repair.change)
-    if seen is None or not seen.wins():
+    if seen is None:
+        return None
+    some = len(finding.where) < len(_matrices(facts))
+    apart = some and not any(finding.evidence["values"])  # by their gradients, in time
+    late = apart and (seen.plain.held < BEGUN * facts.yardstick or len(finding.where) < MANY)
+    if not seen.wins() or late:
+        if apart and not seen.lost:
+            leave_open(facts, finding, repair.change)
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
+
+
+def _hiding(facts: Facts, zero: Sequence[str]) -> list[str]:
+    """Return the zero layers behind which rows are all the same, up to the last layer."""
+    said = facts.outputs
+    last = facts.tape.source_of(said) if zero and isinstance(said, Tensor) else None
+    if last is None or last.kind not in ("linear", "conv") or len(last.inputs[0]) < 2:
+        return []
+    given, xb = last.inputs[0].detach(), facts.batch[0]
+    alike = float((given - given[:1]).abs().max()) <= EQUAL * float(given.abs().max())
+    if not alike or (isinstance(xb, Tensor) and bool((xb == xb[:1]).all())):
+        return []
+    return [n for n in zero if n.rpartition(".")[0] != last.module]
 
 
 def same_rows(facts: Facts) -> list[str]:
