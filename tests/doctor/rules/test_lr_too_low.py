@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, mlp, problems, regression, seen
 
 from gipi.doctor.rules.lr_too_low import RULE
 
@@ -49,3 +49,14 @@ def test_a_small_rate_for_what_is_learned_already_is_healthy() -> None:
         loss.backward()
         first.optimizer.step()
     assert seen(experiment(model, blobs(), lr=1e-5), RULE, train=True).findings == []
+
+
+@pytest.mark.parametrize(("lr", "found"), [(5e-4, ["lr_too_low"]), (0.01, [])])
+def test_the_way_of_added_squares_grows_with_the_root_of_the_steps(
+    lr: float, found: list[str]
+) -> None:
+    torch.manual_seed(0)
+    # A stand-in for all steps that goes as many times further as there are steps would go too far.
+    exp = experiment(mlp(), blobs(apart=1.0), lr=lr, epochs=60)
+    exp.optimizer = torch.optim.Adagrad(exp.model.parameters(), lr)
+    assert problems(exp, RULE, train=True) == found

@@ -30,6 +30,8 @@ PEAK = 1.5
 """Loss over the first loss from which a rate is suspected."""
 RISEN = 0.25
 """Rise over the lowest loss, as a share of the first, that speaks of steps too large."""
+ABOVE = 0.2
+"""Share of the highest loss that lower rates did not beat above which they are asked again."""
 STUCK = 0.95
 HIGH = 0.3
 """Share of the first loss below which a run late in its plan is not suspected any more."""
@@ -71,7 +73,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.broken is not None:
         early = trace.diverged
     sound = facts.notes.get(SOUND)
-    if sound is not None and peak <= 1.2 * sound:
+    if sound is not None and peak <= sound + ABOVE * abs(sound):
         early = False  # lower rates were tried before, and nothing worse has come since
     late = trace.broken is None and trace.done >= 0.5 and ratio > LATE_RATIO
     late = late and recent > HIGH * first and not used_up
