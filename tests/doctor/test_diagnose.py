@@ -14,7 +14,7 @@ from gipi.doctor.copies import duplicate, restore, save
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
 from gipi.doctor.play import play
-from gipi.doctor.rules import plateau, underfit
+from gipi.doctor.rules import lr_too_high, plateau, underfit
 from gipi.doctor.trace import Trace
 
 
@@ -122,3 +122,16 @@ def test_a_net_that_learns_late_is_not_called_too_small(lr) -> None:
     rule = replace(underfit.RULE, during=half_way, confirm=None)
     found = diagnose(experiment(lr), rules=(rule,)).findings
     assert [f.code for f in found] == ["underfit"] * (lr < 0.1)
+
+
+@pytest.mark.parametrize(("promised", "stays"), [(1.2, False), (1e-4, True)])
+def test_a_rate_that_brought_the_run_as_far_as_a_lower_one_is_not_too_high(promised, stays) -> None:
+    def early(_: Facts, trace: Trace) -> Iterator[Finding]:
+        if trace.done < 1:
+            evidence = {"went_on": True, "loss_at": {"lr x 0.1": promised},
+                        "first_loss": trace.scale, "update_ratio": 0.03}  # fmt: skip
+            yield Finding("lr_too_high", "jumps", "lower", evidence=evidence, confirmed=True)
+
+    rule = replace(lr_too_high.RULE, during=early, confirm=None)
+    found = diagnose(experiment(), rules=(rule,)).findings
+    assert [f.code for f in found] == ["lr_too_high"] * stays

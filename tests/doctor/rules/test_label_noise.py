@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from tests.doctor.patients import blobs, experiment, findings, halves, mlp, seen, shapes
+from tests.doctor.patients import blobs, cnn, experiment, findings, halves, mlp, seen, shapes
 from torch import nn
 
 from gipi.doctor.facts import Facts
@@ -51,6 +51,14 @@ def test_wrong_labels_of_images_that_pixels_do_not_tell_are_named() -> None:
         net = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
                             nn.Linear(16, 4))  # fmt: skip
         exp = experiment(net, (wrong(train, share), wrong(val, share, seed=1)), epochs=12)
+        assert findings(exp, RULE, train=True) == found
+
+
+def test_a_net_that_knows_wrong_labels_by_heart_still_speaks_against_new_ones() -> None:
+    train, val = shapes(1000, 12, share=0.7)
+    for share, found in ((0.3, [RULE.code]), (0.0, [])):
+        torch.manual_seed(0)  # convolutions that end in a table of places learn rows by heart
+        exp = experiment(cnn(), (wrong(train, share), wrong(val, share, seed=1)), epochs=8, lr=3e-3)
         assert findings(exp, RULE, train=True) == found
 
 

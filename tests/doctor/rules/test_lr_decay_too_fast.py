@@ -152,3 +152,25 @@ def test_a_schedule_that_a_longer_one_beat_by_too_little_is_asked_about_again(
     later = replace(finding, phase="epoch", evidence={**finding.evidence, "tried": 30})
     assert (cost(facts, later) == 0) is again
     assert cost(facts, finding) > 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_low_loss_that_a_longer_schedule_had_sooner_is_named_at_the_end(noise: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(600, 4, generator=g)
+    y = X.sum(1, keepdim=True) / 2 + noise * torch.randn(600, 1, generator=g)
+    torch.manual_seed(0)
+    exp = experiment(mlp(4, 1), halves(X, y), epochs=60)
+    exp.scheduler = lr_scheduler.StepLR(exp.optimizer, 4, 0.2)
+    diagnosis = seen(exp, RULE, train=True)
+    if noise:  # a longer schedule learns no more
+        assert diagnosis.findings == []
+        return
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity, first.phase) == ("lr_decay_too_fast", "problem", "epoch")
+    assert 0 < first.evidence["loss_of_the_end"] < 0.01
+    assert first.evidence["loss_stretched"] < 0.7 * first.evidence["loss_of_the_end"]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
+    assert treatment.undo() is exp

@@ -134,3 +134,14 @@ def test_lower_rates_are_tried_for_as_long_as_it_takes_to_come_to_the_worst(monk
         with pytest.raises(LookupError):
             lr_too_high._from_start(facts, found)
     assert asked == [80, 80, 125, 133]  # as far as can be paid, with two lower rates and itself
+
+
+def test_where_lower_rates_did_not_win_a_loss_below_zero_is_not_asked_about_again() -> None:
+    exp = experiment(mlp(), blobs())
+    losses = [-0.4, -0.3, -0.3, *[-2.0, -0.5] * 60]
+    trace = Trace(246, 20, losses=losses, rates=[0.01] * len(losses))
+    notes = {lr_too_high.SOUND: max(trace.smooth(10))}
+    assert list(during(Facts(exp), trace))
+    assert list(during(Facts(exp, notes=notes), trace)) == []
+    trace.losses[-10:] = [0.5] * 10  # worse has come since
+    assert list(during(Facts(exp, notes=notes), trace))

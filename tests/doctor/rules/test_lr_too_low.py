@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, halves, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, mlp, problems, regression, seen
 from torch import nn
 
 from gipi.doctor.rules.lr_too_low import RULE
@@ -86,3 +86,14 @@ def test_pace_is_of_all_matrices_where_all_began_at_zero() -> None:
     for begun, pace in ((first, 0.0505), (mixed, 0.001), (now, 0.0505)):
         trace = Trace(10, 10, looks=[Look(1, begun, {}), Look(5, now, {})])
         assert trace.pace(trace.looks[-1]) == pytest.approx(pace)
+
+
+@pytest.mark.parametrize(("lr", "found"), [(5e-4, ["lr_too_low"]), (0.01, [])])
+def test_the_way_of_added_squares_grows_with_the_root_of_the_steps(
+    lr: float, found: list[str]
+) -> None:
+    torch.manual_seed(0)
+    # A stand-in for all steps that goes as many times further as there are steps would go too far.
+    exp = experiment(mlp(), blobs(apart=1.0), lr=lr, epochs=60)
+    exp.optimizer = torch.optim.Adagrad(exp.model.parameters(), lr)
+    assert problems(exp, RULE, train=True) == found

@@ -14,11 +14,13 @@ from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.mistaken import FLOOR, Wrong, wrong_of_two
 from gipi.doctor.one_sided import LIKE, one_sided, probabilities
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import MOST_ROWS, classes_of, linear_answer, origin, sheet
+from gipi.doctor.sides import margin, speaks_against
 from gipi.doctor.told import told_of_train, told_of_val
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ MANY = 400
 """Rows below which long tails are too seldom told from wrong labels for more than a hint."""
 FIRM = 0.25
 """Share of the rows that are placed most firmly."""
-FLOOR = 0.05
 FLAT, FLATTER = 0.6, 0.75
 """Errors among firm rows, as a share of all errors: natural errors dwell near the border.
 The second where over two fifths of what guessing costs is wrong."""
@@ -43,35 +44,16 @@ EXCESS = 0.06
 """Training rows must be told worse than validation rows by this where only they are noisy."""
 SEEN = 0.2
 """Share of the run from which on the net is asked."""
+SURE = 9.0
+"""Twice the gain in log-likelihood that a learner and the net must show together: the sum is above
+9 by chance in one of a thousand."""
 EVEN = 0.35
 """Share of the rarer of two classes from which on the border lies where both are as likely."""
-HEARD, SURE = 2.0, 9.0
-"""Twice the gain in log-likelihood by wrong labels that the learner and the net must each show, and
-that both together must: each is above 2 by chance in one of thirteen, the sum above 9 in a
-thousand."""
-BORDERS = (-0.4, -0.15, 0.0, 0.15, 0.4)
-"""Where the border may lie, in standard deviations of the margin: a learner need not know it."""
 GROWS = 2.5
 """Standard errors from which on errors grow with the size of rows: even ones do by chance in one of
 160; those of t distributions with two degrees of freedom by 5 to 7."""
 MUCH = 0.15
 """Share of wrong labels that two classes with long tails are seldom taken for."""
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """The share of wrong labels of two classes that explains answers best.
-
-    gain  twice the log-likelihood that it gains over no wrong labels
-    """
-
-    share: float
-    gain: float
-
-    @property
-    def heard(self) -> bool:
-        """Whether there is something to be looked into."""
-        return self.share >= FLOOR and self.gain >= HEARD
 
 
 @dataclass(frozen=True)
@@ -94,27 +76,6 @@ class Errors:
         return self.firm - 2 * se > FLOOR / 2 and self.firm >= FLAT * self.every > 0
 
 
-def wrong_of_two(said_n2: Tensor, label_n: Tensor) -> Wrong:
-    """Return the share of wrong labels by which answers for two classes are explained best.
-
-    P(second class | s) = e + (1 - 2e) σ(a (s - b)), s the difference of both answers: where two
-    Gaussian clouds meet e is 0, however close they are; a share e of wrong labels stays where |s|
-    is large. Heavy tails look alike, for far out both classes are as likely: see `_even`.
-    """
-    s = (said_n2[:, 1] - said_n2[:, 0]).double()
-    s = s / s.abs().std().clamp_min(1e-12)
-    slope = torch.logspace(-1.5, 1.5, 25, dtype=torch.float64)[:, None, None]
-    border = torch.tensor(BORDERS, dtype=torch.float64)[:, None]
-    sign = 2.0 * label_n.double() - 1
-    fits = torch.sigmoid(slope * (s - border) * sign)
-    shares = torch.arange(0.0, 0.46, 0.03, dtype=torch.float64)
-    found = [
-        float((e + (1 - 2 * e) * fits).clamp_min(1e-9).log().sum(-1).max()) for e in shares.tolist()
-    ]
-    best = max(range(len(found)), key=lambda i: found[i])
-    return Wrong(float(shares[best]), 2 * (found[best] - found[0]))
-
-
 def _even(told_nk: Tensor, train: Sheet) -> bool:
     """Whether errors among firm rows are no more frequent far out than near by.
 
@@ -122,7 +83,7 @@ def _even(told_nk: Tensor, train: Sheet) -> bool:
     one as of the other, while answers there are firmest: errors grow with the size of a row.
     """
     wrong = (told_nk.argmax(1) != train.Y.argmax(1)).double()
-    sure = _margin(told_nk)
+    sure = margin(told_nk)
     firm = sure >= sure.quantile(1 - 2 * FIRM)
     return _rank_z(wrong[firm], train.straight.norm(dim=1)[firm]) < GROWS
 
@@ -183,6 +144,7 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     number = train.Y.shape[1]
     heard = _of_learners(facts)
+    learners = [told for _, told in heard]
     if trace.done >= 1:
         heard = [*heard, *_of_patches(facts, min(h[0].every for h in heard))]
     # One learner's sure answers are enough; of two such the better one.
@@ -204,11 +166,14 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     seen = facts.notes.setdefault("errors of the net", [])
     seen.append(net_val)
     there, linear = errors(told_of_val(facts), val.Y), heard[0][0]
-    # A net that is worse than a shallow learner has not learned enough to be asked.
-    # At the end it is asked at its best: later it may have learned wrong labels by heart.
+    # A net that is worse than a shallow learner has not learned enough to be asked, unless it takes
+    # the learner's side. At the end it is asked at its best: later it may have learned wrong labels
+    # by heart.
     fair = min(seen, key=lambda e: e.every)
     both = fair.firm >= 0.5 * best.firm and fair.every >= 0.5 * best.every
-    both = both and trace.done >= 1 and fair.every <= 1.3 * best.every + 0.03
+    both = both and trace.done >= 1
+    worse = fair.every > 1.3 * best.every + 0.03
+    both = both and (not worse or speaks_against(facts, told, learners))
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)
@@ -228,7 +193,7 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
             return
         least = 1.0
     given = train.Y.argmax(1)
-    sure = _margin(told)
+    sure = margin(told)
     wrong = (told.argmax(1) != given) & (sure >= sure.quantile(1 - 2 * FIRM))
     rows = train.rows[wrong][sure[wrong].argsort(descending=True)]
     pairs = torch.zeros(number, number, dtype=torch.int64)
@@ -304,7 +269,7 @@ def _of_patches(facts: Facts, every: float) -> list[tuple[Errors, Tensor]]:
 def errors(told_nk: Tensor, Y_nk: Tensor) -> Errors:
     """Return the errors of answers, over all rows and over the firmest."""
     wrong = (told_nk.argmax(1) != Y_nk.argmax(1)).double()
-    firm = _margin(told_nk).argsort(descending=True)[: max(1, round(FIRM * len(wrong)))]
+    firm = margin(told_nk).argsort(descending=True)[: max(1, round(FIRM * len(wrong)))]
     two = wrong_of_two(told_nk, Y_nk.argmax(1)) if told_nk.shape[1] == 2 else None
     return Errors(float(wrong.mean()), float(wrong[firm].mean()), len(wrong), two)
 
@@ -333,19 +298,12 @@ def leave_out(exp: Experiment) -> str:
         message = "the rows are too many, or come from a stream"
         raise CannotRepair(message)
     told = linear_answer(facts).told_nk
-    sure = _margin(told)
+    sure = margin(told)
     wrong = (told.argmax(1) != train.Y.argmax(1)) & (sure >= sure.quantile(1 - 2 * FIRM))
     keep = torch.ones(len(pair[0]), dtype=torch.bool)
     keep[train.rows[wrong]] = False
     exp.train = kept(exp.train, keep)
     return f"left out {int(wrong.sum())} training rows whose label contradicts their neighbours"
-
-
-def _margin(told: Tensor) -> Tensor:
-    if told.shape[1] < 2:
-        return (told[:, 0] - 0.5).abs()
-    two = told.topk(2, 1).values
-    return two[:, 0] - two[:, 1]
 
 
 def _net(facts: Facts, data: tuple[Any, Any] | None) -> Errors | None:
@@ -367,7 +325,7 @@ def _net(facts: Facts, data: tuple[Any, Any] | None) -> Errors | None:
     if said.ndim != 2 or int(label.max()) >= said.shape[1] or not bool(good.any()):
         return None
     wrong = (said.argmax(1) != label)[good].cpu().double()
-    firm = _margin(said)[good].cpu().argsort(descending=True)
+    firm = margin(said)[good].cpu().argsort(descending=True)
     firm = firm[: max(1, round(FIRM * len(wrong)))]
     two = None
     if said.shape[1] == 2:

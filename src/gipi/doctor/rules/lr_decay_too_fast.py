@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.probes import Trial
     from gipi.doctor.trace import Trace
 
 AREA = 0.2
@@ -37,7 +38,11 @@ LONGER = 1.5
 """Times as long as the one before that another counter-experiment must be."""
 MOST = 160
 """Steps of a counter-experiment."""
+LOWER = 0.1
+"""Of numbers: share by which a loss is lower in earnest; no loss of theirs is so low that its half
+is nothing."""
 NAMED, TRIED = "the schedule was named", "a rate was given back"
+STRETCHED = "short trainings with the schedule and a stretched one"
 OPEN = "a stretched schedule won at the beginning, but not by enough"
 ONCE = "call scheduler.step() once an epoch, not after every batch"
 LASTS = f"{ONCE}: stepped so, the schedule lasts the whole run"
@@ -95,6 +100,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return  # as on paper: a fall at 30 % and another at 60 % is a usual schedule
     if gone >= IDLE * total or max(trace.rates[gone:], default=0.0) > BACK * top:
         return
+    if known and trace.done >= 1:
+        yield from _overtaken(start, trace)
     if not trace.recent > MISSED_IDLE * abs(trace.scale):
         return  # nobody can gain as much
     steps = horizon(facts.exp, 0.3, low=30, high=MOST)
@@ -121,6 +128,29 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             Repair("no schedule", constant(top), edit=f"lr={top:.3g} and no scheduler"),
         ),
     )  # fmt: skip
+
+
+def _overtaken(start: Facts, trace: Trace) -> Iterator[Finding]:
+    """Suspect what ends at a higher loss than a stretched schedule had after its first steps."""
+    trial: Trial | None = start.notes.get(STRETCHED)
+    if trial is None:
+        return
+    sooner = trial.end("stretched")
+    worth = MISSED_IDLE * abs(trace.scale)
+    if start.kind in ("numbers", "reconstruct"):
+        worth = min(worth, LOWER * abs(trace.recent))
+    if not trace.recent - sooner > worth:
+        return
+    for finding in before(start):
+        steps = _steps(start, finding)
+        yield replace(
+            finding,
+            message=f"{finding.message}; a schedule that lasts comes to a loss of {sooner:.4g} in "
+            f"{steps} steps, this one to {trace.recent:.4g} in {trace.step}",
+            evidence={**finding.evidence, "loss_of_the_end": trace.recent,
+                      "loss_stretched": sooner, "tried": steps},
+            phase="epoch",
+        )  # fmt: skip
 
 
 def _fits_epochs(exp: Experiment) -> bool:
@@ -152,6 +182,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
 
     Where it was used up in the course of the run, go on from there with and without a rate.
     """
+    if "loss_of_the_end" in finding.evidence:
+        return _ahead(facts, finding)
     if finding.phase != "before":
         return _given_back(facts, finding)
     exp, steps = facts.exp, _steps(facts, finding)
@@ -161,6 +193,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     missed, sure = trial.missed("own", "stretched"), trial.sure("own", "stretched")
     facts.notes[OPEN] = sure and missed >= MISSED_IDLE
     if missed < MISSED or not sure:
+        facts.notes[STRETCHED] = trial  # that was few steps: the run itself will tell of more
         return None
     facts.notes[NAMED] = True
     return finding.but(
@@ -180,9 +213,20 @@ def _steps(facts: Facts, finding: Finding) -> int:
 
 def cost(facts: Facts, finding: Finding) -> int:
     """Return the passes of both trainings; a question that was left open is always asked again."""
+    if "loss_of_the_end" in finding.evidence:
+        return 0
     if finding.phase != "before" and (facts.start or facts).notes.get(OPEN):
         return 0
     return 2 * _steps(facts, finding) + 2
+
+
+def _ahead(facts: Facts, finding: Finding) -> Finding | None:
+    """Compare the end of the run with the first steps of a stretched schedule, on new rows."""
+    trial: Trial = (facts.start or facts).notes[STRETCHED]
+    facts.passes += 2
+    if facts.exp.val is None or not compare(facts.exp, trial.twins["stretched"]).holds("better"):
+        return None
+    return finding.but(confirmed=True)
 
 
 def _given_back(facts: Facts, finding: Finding) -> Finding | None:

@@ -30,6 +30,8 @@ PEAK = 1.5
 """Loss over the first loss from which a rate is suspected."""
 RISEN = 0.25
 """Rise over the lowest loss, as a share of the first, that speaks of steps too large."""
+ABOVE = 0.2
+"""Share of the highest loss that lower rates did not beat above which they are asked again."""
 STUCK = 0.95
 HIGH = 0.3
 """Share of the first loss below which a run late in its plan is not suspected any more."""
@@ -71,7 +73,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.broken is not None:
         early = trace.diverged
     sound = facts.notes.get(SOUND)
-    if sound is not None and peak <= 1.2 * sound:
+    if sound is not None and peak <= sound + ABOVE * abs(sound):
         early = False  # lower rates were tried before, and nothing worse has come since
     late = trace.broken is None and trace.done >= 0.5 and ratio > LATE_RATIO
     late = late and recent > HIGH * first and not used_up
@@ -213,7 +215,21 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
         return None
     if not gains(facts, trial, 0.1, begin=first, share=LATE_MISSED / 2):
         return None
+    finding = finding.but(evidence={**finding.evidence, "went_on": True})
     return _sure(finding, trial, (0.1, 1 / 3, 1 / 30))
+
+
+def outgrown(facts: Facts, trace: Trace, finding: Finding) -> bool:
+    """Whether a run came by itself as far as a lower rate would have brought it at once.
+
+    Every rate leaves noise that a lower one takes away at once; early in a run that is much of what
+    was learned so far. It is asked at the end once more, where it is to be a share of all that was.
+    """
+    if not finding.evidence.get("went_on") or facts.start is None:
+        return False
+    if trace.recent > min(finding.evidence["loss_at"].values()):
+        return False
+    return _from_here(facts, finding) is None
 
 
 def _sure(finding: Finding, trial: Trial, order: tuple[float, ...]) -> Finding:
@@ -257,4 +273,5 @@ RULE = Rule(
     cost=cost,
     causes=("nan_inf", "dead_relu", "oscillating_loss", "exploding_gradient", "plateau",
             "saturated_activation", "underfit"),
+    outgrown=outgrown,
 )  # fmt: skip

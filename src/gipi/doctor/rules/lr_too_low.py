@@ -6,6 +6,8 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
+from torch.optim import Adagrad
+
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.heldback import held_back
@@ -92,9 +94,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Stand in for the whole run by few steps at a rate so much higher; compare with higher ones.
 
-    At low rates weights go as far in n steps at rate r as in n/k steps at rate k r. A run is too
-    slow where a rate higher still gets much lower in the same few steps. Of a loop that is watched
-    it must do so on rows that it did not see: of val, or of batches that are held back.
+    At low rates weights go as far in n steps at rate r as in n/k steps at rate k r; where squared
+    gradients add up (Adagrad), step t goes r/√t and n steps go 2 r √n: as far as n/k steps at √k r.
+    A run is too slow where a rate higher still gets much lower in the same few steps. Of a loop
+    that is watched it must do so on rows that it did not see: of val, or of batches held back.
     """
     exp = (facts.start or facts).exp
     watched = facts.start is not None and facts.start.loop is not None
@@ -186,8 +189,9 @@ def _trainings(facts: Facts, finding: Finding, steps: int) -> int:
 
 def _factors(facts: Facts, finding: Finding, steps: int) -> tuple[float, list[float]]:
     """Return by how much the rate is multiplied to stand for the whole run, and to be higher."""
-    total = (facts.start or facts).exp.total_steps
-    whole_run = max(1.0, finding.evidence.get("further", 1) * total / steps)
+    exp = (facts.start or facts).exp
+    times = finding.evidence.get("further", 1) * exp.total_steps / steps
+    whole_run = max(1.0, math.sqrt(times) if isinstance(exp.optimizer, Adagrad) else times)
     ratio = float(finding.evidence["update_ratio"])
     return whole_run, [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
 
