@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import first_rows
 from gipi.doctor.experiment import rows_of
 from gipi.doctor.order import quantiles
 from gipi.doctor.seeded import seeded
@@ -36,14 +35,6 @@ NEARER, BEYOND = 3.0, 2.0
 picture are; and sampling variances that lie between the means as they are."""
 LOW = 0.6
 """Area under the curve below which nobody asks whether it is chance."""
-
-DISTINCT, CLOCK, FREE = 0.9, 0.1, -0.35
-"""Share of neighbours that differ in a column by which rows are sorted; how far a clock may be off
-an even one, as a share of the whole time; lag correlation of differences of independent numbers
-(-1/2), with room for chance."""
-IRREGULAR = 0.5
-"""Deviation of the steps of a column, in their mean, from which on it hardly is a clock that ticks:
-1 for values that were drawn evenly and sorted, and for events that come at random."""
 
 
 @dataclass(frozen=True)
@@ -298,60 +289,6 @@ def _alike(facts: Facts, n: int, m: int) -> tuple[Tensor, Tensor]:
     if not ones:
         return torch.arange(0), torch.arange(0)
     return torch.cat(ones), torch.cat(others)
-
-
-def in_time_order(facts: Facts) -> bool:
-    """Whether neighbouring training rows are alike: they seem to be stored in order of time."""
-    facts = origin(facts)
-    if facts.exp.declared.get("time_ordered"):
-        return True
-    if divided_by_value(facts) == "unevenly":
-        return False
-    lens, X = the_lens(facts), first_rows(facts.exp.train, 400)
-    if lens is None or not isinstance(X, Tensor) or len(X) < 50:
-        return False
-    flat = lens.straight(cpu(X)).double()
-    flat = flat - flat.mean(0)
-    lag = (flat[1:] * flat[:-1]).sum(0) / flat.square().sum(0).clamp_min(1e-12)
-    return float(lag.topk(min(3, len(lag))).values.mean()) > 0.3
-
-
-def divided_by_value(facts: Facts) -> str:
-    """Return how rows stand in the order of a number of their own and were divided there, if so.
-
-    A column, or the mean of a row, that rises (or falls) through training and lies beyond in
-    validation. A clock does so too, but evenly; and what is measured one after the other is alike
-    in more than its time. Of rows that only were sorted, the differences of neighbours in any other
-    column have a lag correlation of -1/2, as those of independent numbers. "unevenly": it is no
-    clock; "evenly": it may be the time of events that come at random; "": not so.
-    """
-    facts = origin(facts)
-    X, V = facts.X, facts.val[0] if facts.val is not None else None
-    if X is None or not isinstance(V, Tensor) or X.shape[1:] != V.shape[1:]:
-        return ""
-    if not X.is_floating_point() or X.ndim < 2 or min(len(X), len(V)) < LEAST:
-        return ""
-    a, b = (Z.detach().flatten(1).cpu().double() for Z in (X, V))
-    a, b = (torch.cat([Z, Z.mean(1, keepdim=True)], 1) for Z in (a, b))
-    moved = a.diff(dim=0)
-    rises = (moved >= 0).all(0) & (b.amin(0) >= a.amax(0))
-    falls = (moved <= 0).all(0) & (b.amax(0) <= a.amin(0))
-    by = (rises | falls) & ((moved != 0).double().mean(0) > DISTINCT)
-    if not bool(by.any()):
-        return ""
-    at = (a[:, by] - a[0, by]) / (a[-1, by] - a[0, by])
-    even = torch.linspace(0, 1, len(a), dtype=at.dtype)[:, None]
-    rest = moved[:, ~by & (moved != 0).any(0)]
-    if rest.shape[1] == 0:
-        return ""
-    lag = (rest[1:] * rest[:-1]).sum(0) / rest.square().sum(0)
-    if float(lag.topk(min(3, len(lag))).values.mean()) >= FREE:
-        return ""
-    clocks = (at - even).abs().amax(0) < CLOCK
-    if not bool(clocks.any()):
-        return "unevenly"
-    steps = at[:, clocks].diff(dim=0)
-    return "evenly" if bool((steps.std(0) > IRREGULAR * steps.mean(0)).all()) else ""
 
 
 def _scale(flat: Tensor) -> Tensor:

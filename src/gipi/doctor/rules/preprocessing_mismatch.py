@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gipi.doctor.affine import affine_to_training
+from gipi.doctor.arranged import in_time_order
 from gipi.doctor.drift import (
     EVERY,
     TURNS,
-    in_time_order,
     is_repeatable,
     mismatch,
     stats,
