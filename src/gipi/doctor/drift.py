@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gipi.doctor.edits import first_rows
 from gipi.doctor.experiment import rows_of
 from gipi.doctor.order import quantiles
 from gipi.doctor.seeded import seeded
@@ -37,18 +36,6 @@ picture are; and sampling variances that lie between the means as they are."""
 LOW = 0.6
 """Area under the curve below which nobody asks whether it is chance."""
 
-DISTINCT, CLOCK, FREE = 0.9, 0.1, -0.35
-"""Share of neighbours that differ in a column by which rows are sorted; how far a clock may be off
-an even one, as a share of the whole time; lag correlation of differences of independent numbers
-(-1/2), with room for chance."""
-IRREGULAR = 0.5
-"""Deviation of the steps of a column, in their mean, from which on it hardly is a clock that ticks:
-1 for values that were drawn evenly and sorted, and for events that come at random."""
-COMMON = 4
-"""Columns from which on one factor and shift may be told for all of them."""
-BY_CHANCE, MOST_COLUMNS = 5.0, 0.9
-"""Standard errors of a column's mean, or spread, within which this share of them must lie."""
-
 
 @dataclass(frozen=True)
 class Stats:
@@ -76,6 +63,16 @@ def stats(facts: Facts) -> Stats | None:
 
 
 def _stats(facts: Facts) -> Stats | None:
+    both = both_columns(facts)
+    if both is None:
+        return None
+    a, b = both
+    rows = rows_of(facts.val[0]) if facts.val is not None else 0
+    return Stats(a.mean(0), a.std(0), _scale(a), b.mean(0), b.std(0), _scale(b), rows)
+
+
+def both_columns(facts: Facts) -> tuple[Tensor, Tensor] | None:
+    """Return the columns of both splits, as training batches bring them and validation."""
     X, V = facts.X, facts.val[0] if facts.val is not None else None
     if X is None or not isinstance(V, Tensor) or facts.inputs not in KINDS:
         return None
@@ -89,7 +86,7 @@ def _stats(facts: Facts) -> Stats | None:
     a, b = a[a.isfinite().all(1)], b[b.isfinite().all(1)]
     if a.shape[1] != b.shape[1] or len(a) < LEAST or len(b) < LEAST:
         return None
-    return Stats(a.mean(0), a.std(0), _scale(a), b.mean(0), b.std(0), _scale(b), len(V))
+    return a, b
 
 
 def as_trained(facts: Facts, X: Tensor, *, rows: int = 512) -> Tensor | None:
@@ -149,6 +146,7 @@ def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
         ratio = (s.val_scale / s.scale.clamp_min(1e-300)).clamp(1e-12, 1e12)
         factor = torch.maximum(ratio, 1 / ratio)
         factor = torch.where(wide & (s.val_scale > 0), factor, torch.ones_like(factor))
+        factor = torch.where(_confirmed_by_spread(s, ratio), factor, torch.ones_like(factor))
         off = torch.where(wide, (s.val_mean - s.mean).abs() / s.std.clamp_min(1e-300), 0.0)
         lost = wide & (s.val_std <= 1e-9 * (1 + s.val_mean.abs())) & (s.rows >= 50)
         usual = float(factor[wide].median())
@@ -170,6 +168,16 @@ def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
             return "a column is constant in validation", _worst(lost.double(), 0.5), 5.0
     turned = turn(facts)
     return (f"images are {turned}", [], 5.0) if turned else None
+
+
+def _confirmed_by_spread(s: Stats, ratio: Tensor) -> Tensor:
+    """Whether the deviation of a column changes as its percentiles do, by half of it at least.
+
+    Of a column that is mostly one number, as one that marks a class of a tenth of the rows, a few
+    rows more or less decide on which side of a jump the 90th percentile lies.
+    """
+    spread = (s.val_std / s.std.clamp_min(1e-300)).clamp(1e-12, 1e12)
+    return spread.log() * ratio.log().sign() >= 0.5 * ratio.log().abs()
 
 
 def _standard(mean: Tensor, std: Tensor, live: Tensor) -> bool:
@@ -283,60 +291,6 @@ def _alike(facts: Facts, n: int, m: int) -> tuple[Tensor, Tensor]:
     return torch.cat(ones), torch.cat(others)
 
 
-def in_time_order(facts: Facts) -> bool:
-    """Whether neighbouring training rows are alike: they seem to be stored in order of time."""
-    facts = origin(facts)
-    if facts.exp.declared.get("time_ordered"):
-        return True
-    if divided_by_value(facts) == "unevenly":
-        return False
-    lens, X = the_lens(facts), first_rows(facts.exp.train, 400)
-    if lens is None or not isinstance(X, Tensor) or len(X) < 50:
-        return False
-    flat = lens.straight(cpu(X)).double()
-    flat = flat - flat.mean(0)
-    lag = (flat[1:] * flat[:-1]).sum(0) / flat.square().sum(0).clamp_min(1e-12)
-    return float(lag.topk(min(3, len(lag))).values.mean()) > 0.3
-
-
-def divided_by_value(facts: Facts) -> str:
-    """Return how rows stand in the order of a number of their own and were divided there, if so.
-
-    A column, or the mean of a row, that rises (or falls) through training and lies beyond in
-    validation. A clock does so too, but evenly; and what is measured one after the other is alike
-    in more than its time. Of rows that only were sorted, the differences of neighbours in any other
-    column have a lag correlation of -1/2, as those of independent numbers. "unevenly": it is no
-    clock; "evenly": it may be the time of events that come at random; "": not so.
-    """
-    facts = origin(facts)
-    X, V = facts.X, facts.val[0] if facts.val is not None else None
-    if X is None or not isinstance(V, Tensor) or X.shape[1:] != V.shape[1:]:
-        return ""
-    if not X.is_floating_point() or X.ndim < 2 or min(len(X), len(V)) < LEAST:
-        return ""
-    a, b = (Z.detach().flatten(1).cpu().double() for Z in (X, V))
-    a, b = (torch.cat([Z, Z.mean(1, keepdim=True)], 1) for Z in (a, b))
-    moved = a.diff(dim=0)
-    rises = (moved >= 0).all(0) & (b.amin(0) >= a.amax(0))
-    falls = (moved <= 0).all(0) & (b.amax(0) <= a.amin(0))
-    by = (rises | falls) & ((moved != 0).double().mean(0) > DISTINCT)
-    if not bool(by.any()):
-        return ""
-    at = (a[:, by] - a[0, by]) / (a[-1, by] - a[0, by])
-    even = torch.linspace(0, 1, len(a), dtype=at.dtype)[:, None]
-    rest = moved[:, ~by & (moved != 0).any(0)]
-    if rest.shape[1] == 0:
-        return ""
-    lag = (rest[1:] * rest[:-1]).sum(0) / rest.square().sum(0)
-    if float(lag.topk(min(3, len(lag))).values.mean()) >= FREE:
-        return ""
-    clocks = (at - even).abs().amax(0) < CLOCK
-    if not bool(clocks.any()):
-        return "unevenly"
-    steps = at[:, clocks].diff(dim=0)
-    return "evenly" if bool((steps.std(0) > IRREGULAR * steps.mean(0)).all()) else ""
-
-
 def _scale(flat: Tensor) -> Tensor:
     rows = flat[:: max(1, len(flat) // 20_000)]
     at = torch.tensor([0.1, 0.9], dtype=rows.dtype)
@@ -353,44 +307,3 @@ def _like(a: Tensor, b: Tensor) -> float:
     a, b = a - a.mean(), b - b.mean()
     norm = float(a.norm() * b.norm())
     return float((a * b).sum()) / norm if norm > 0 else 1.0
-
-
-def _one_for_all(s: Stats, fits: Tensor) -> tuple[float, float] | None:
-    """Return the factor and shift that bring every column in line, by chance alone; or None."""
-    if int(fits.sum()) < COMMON:
-        return None
-    mean, std, val_mean, val_std = (
-        t[fits].double() for t in (s.mean, s.std, s.val_mean, s.val_std)
-    )
-    factor = float((std.square().mean() / val_std.square().mean()).sqrt())
-    weight = 1 / std.square().clamp_min(1e-6 * float(std.square().max()))
-    shift = float(((mean - factor * val_mean) * weight).sum() / weight.sum())
-    off = (mean - factor * val_mean - shift).abs() / (std / s.rows**0.5)
-    wide = (factor * val_std / std).log().abs()
-    share = torch.cat([off < BY_CHANCE, wide < BY_CHANCE / s.rows**0.5]).double().mean()
-    return (factor, shift) if float(share) > MOST_COLUMNS else None
-
-
-def affine_to_training(facts: Facts) -> Any:
-    """Return the function that brings validation inputs to training's means and spreads.
-
-    One factor and shift for all columns where they explain all: a column of its own few rows, or
-    of hardly any spread, would be bent otherwise.
-    """
-    s = stats(facts)
-    assert s is not None
-    X = origin(facts).X
-    assert X is not None
-    fits = (s.val_std > 0) & (s.std > 0)
-    factor = torch.where(fits, s.std / s.val_std.clamp_min(1e-300), torch.ones_like(s.std))
-    shift = s.mean - s.val_mean * factor
-    found = mismatch(facts)
-    # Where a column alone is named, what holds for the others must not overrule it.
-    one = _one_for_all(s, fits) if found is None or found[0].startswith(EVERY) else None
-    if one is not None:
-        factor, shift = (torch.full_like(s.mean, v) for v in one)
-    second = X.ndim == 4 or (X.ndim == 3 and len(factor) == X.shape[1] and X.shape[1] != X.shape[2])
-    shape = [1] * X.ndim
-    shape[1 if second else -1] = -1
-    factor, shift = factor.view(shape), shift.view(shape)
-    return lambda x: x * factor.to(x.device, x.dtype) + shift.to(x.device, x.dtype)

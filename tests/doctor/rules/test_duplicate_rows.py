@@ -16,7 +16,7 @@ from tests.doctor.patients import (
 from tests.doctor.wired import Attention as Letters
 from tests.doctor.wired import words_loss
 
-from gipi.doctor.rules.duplicate_rows import RULE
+from gipi.doctor.rules.duplicate_rows import RULE, dedupe
 
 
 def repeated(data, different: int, seed: int = 0):
@@ -54,6 +54,22 @@ def test_rare_rows_drawn_again_and_declared_copies_are_left_alone() -> None:
     train, val = blobs()
     known = experiment(mlp(), (repeated(train, 100), val), declared={"duplicates": True})
     assert findings(known, RULE) == []
+
+
+def test_rows_of_a_task_that_is_not_to_be_forgotten_come_again_on_purpose() -> None:
+    (X, y), val = blobs()
+    old, told = blobs(100, seed=1)[0]
+    twice = torch.cat([X, old.repeat(3, 1)]), torch.cat([y, told.repeat(3)])
+    known = {"old_task": (old, told)}
+    exp = experiment(mlp(), (twice, val), declared=known)
+    assert findings(exp, RULE) == []
+    assert findings(experiment(mlp(), (twice, val)), RULE) == [RULE.code]
+    some = torch.cat([torch.arange(len(X)), torch.arange(60).repeat(4)])
+    both = torch.cat([X[some], twice[0][len(X) :]]), torch.cat([y[some], twice[1][len(y) :]])
+    exp = experiment(mlp(), (both, val), declared=known)
+    assert "240 of" in seen(exp, RULE).findings[0].message
+    dedupe(exp)
+    assert len(exp.train[0]) == len(twice[0])
 
 
 def windows(starts):

@@ -143,6 +143,59 @@ def test_a_score_of_zeros_and_ones_that_is_minimised() -> None:
     named(experiment(mlp(out=3), rows, loss=lambda o, y: -certain(o, y)), RULE)
 
 
+class Masks(torch.nn.Module):
+    """Logits, or probabilities, of every place of a picture; all of one sign at first."""
+
+    def __init__(self, end=None, bias: float = -1.0, out: int = 1) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(),
+                                        torch.nn.Conv2d(8, out, 3, padding=1))  # fmt: skip
+        torch.nn.init.constant_(self.body[2].bias, bias)
+        self.end = end
+
+    def forward(self, x):
+        said = self.body(x)
+        return said if self.end is None else self.end(said)
+
+
+def pictures(*, both: bool = False):
+    g = torch.Generator().manual_seed(0)
+    y = (torch.rand(96, 1, 4, 4, generator=g) < 0.3).float().repeat_interleave(2, 2)
+    X = y.repeat_interleave(2, 3) + 0.3 * torch.randn(96, 1, 8, 8, generator=g)
+    y = y.repeat_interleave(2, 3)
+    return halves(X, torch.cat([1 - y, y], 1) if both else y)
+
+
+def one_minus(loss):
+    return lambda o, y: 1 - loss(o, y)
+
+
+def test_an_overlap_is_a_score_whatever_outputs_are_at_first() -> None:
+    def of_chances(p, y):
+        return (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+
+    def of_softmax(o, y):
+        return of_chances(o.softmax(1), y)
+
+    for net, loss, both in (
+        (Masks, overlap, False),
+        (lambda: Masks(bias=1.0), overlap, False),
+        (lambda: Masks(torch.sigmoid), of_chances, False),
+        (lambda: Masks(out=2), of_softmax, True),
+    ):
+        torch.manual_seed(0)
+        named(experiment(net(), pictures(both=both), loss=loss, lr=0.1), RULE)
+        fine = experiment(net(), pictures(both=both), loss=one_minus(loss), lr=0.1)
+        assert findings(fine, RULE) == []
+
+
+def test_distances_that_go_into_a_sigmoid_are_low_where_the_target_is_one() -> None:
+    def alike(d, y):  # the chance that two are apart
+        return F.binary_cross_entropy(d.sigmoid(), 1 - y)
+
+    assert findings(experiment(Masks(torch.square), pictures(), loss=alike), RULE) == []
+
+
 def logarithms(seed: int = 0):
     """Return rows with waiting times, and counts, whose logarithm of the mean is linear."""
     g = torch.Generator().manual_seed(seed)

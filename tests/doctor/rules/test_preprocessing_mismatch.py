@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, seen
 from torch import Tensor, nn
 
-from gipi.doctor.drift import affine_to_training, is_repeatable
+from gipi.doctor.affine import affine_to_training
+from gipi.doctor.drift import domain, is_repeatable, mismatch
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.preprocessing_mismatch import RULE, align
 
@@ -140,3 +142,39 @@ def test_channels_in_another_order_are_named_where_every_channel_has_the_same_pi
     assert "channels in reverse order" in found.message
     align(exp)
     assert torch.equal(exp.val[0], val[0])
+
+
+def of_digits(rows: int = 500) -> tuple[Tensor, Tensor]:
+    """Return pictures of ink on paper, whose edge is always paper, and their classes."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (rows,), generator=g)
+    X = torch.zeros(rows, 1, 8, 8)
+    X[:, :, 2:6, 2:6] = (16 * torch.rand(4, 1, 4, 4, generator=g))[y].round()
+    X[:, :, 2:6, 2:6] += torch.randint(-4, 5, (rows, 1, 4, 4), generator=g)
+    return X.clamp(0, 16), y
+
+
+@pytest.mark.parametrize("wrong", [lambda V: V - 0.3, lambda V: 0.7 - V / 16])
+def test_paper_and_ink_are_brought_in_line_exactly(wrong) -> None:
+    X, y = of_digits()
+    right = X / 16 - 0.3
+    exp = experiment(cnn(), ((right[:360], y[:360]), (wrong(X[360:]), y[360:])))
+    (found,) = seen(exp, RULE).findings
+    found.repairs[0].change(exp)
+    assert torch.allclose(exp.val[0], right[360:], atol=1e-5)
+    told = domain(Facts(exp))
+    assert told is not None
+    assert told[0] < 0.7
+
+
+def test_a_class_of_a_tenth_of_the_rows_has_no_other_scale_by_a_few_rows() -> None:
+    g = torch.Generator().manual_seed(0)
+    X, y = torch.randn(800, 6, generator=g), torch.randint(2, (800,), generator=g)
+    X[:, 5] = 0
+    X[:65, 5] = 1.0  # 13 % of 500, 10 % of 300
+    X[500:530, 5] = 1.0
+    facts = Facts(experiment(mlp(6, 2), ((X[:500], y[:500]), (X[500:], y[500:]))))
+    assert mismatch(facts) is None
+    X[500:560, 5] = 12.0
+    facts = Facts(experiment(mlp(6, 2), ((X[:500], y[:500]), (X[500:], y[500:]))))
+    assert mismatch(facts) is not None

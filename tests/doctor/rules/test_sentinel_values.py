@@ -89,3 +89,24 @@ def test_gaps_within_a_signal_are_no_padding(first: bool) -> None:
         assert [(f.code, f.confirmed) for f in found] == [("sentinel_values", True)]
         assert findings(made(slice(12, None), width), RULE) == []
         assert findings(made(None, width), RULE) == []
+
+
+def squeezed(*, told: float, code: float = 9999.0):
+    """Return rows whose last column matters little but for a code, standardised with the code."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(900, 4, generator=g)
+    y = X[:, :3].sum(1) + told * (2 * X[:, 3]).sin() + 0.1 * torch.randn(900, generator=g)
+    year = 1960 + 20 * X[:, 3]
+    year[torch.rand(900, generator=g) < 0.05] = code
+    X[:, 3] = (year - year.mean()) / year.std()
+    return (X[:700], y[:700, None] / 2), (X[700:], y[700:, None] / 2)
+
+
+def test_a_code_that_was_standardised_is_found_where_its_column_is_read_late() -> None:
+    def findings_of(told: float):
+        torch.manual_seed(0)
+        return seen(experiment(mlp(4, 1), squeezed(told=told), lr=0.01, epochs=40), RULE).findings
+
+    (found,) = findings_of(0.4)
+    assert (found.severity, found.confirmed, found.where) == ("problem", True, ("column 3",))
+    assert findings_of(0.0) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.doctor.patients import (
     Recurrent,
     blobs,
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.target_leak import RULE
-from gipi.doctor.telling import QUANTILE, most_wrong, told_by_labels
+from gipi.doctor.telling import QUANTILE, most_wrong, numbered, told_by_labels
 
 
 def leaking(data, scale: float = 1.0, seed: int = 0):
@@ -223,3 +224,41 @@ def test_a_copy_of_the_target_that_was_bent_on_its_way_is_found() -> None:
     bent = (2 * (t - t.mean()) / t.std()).exp()
     rows = halves(torch.cat([X, bent.log1p()], 1), bent)
     assert seen(experiment(mlp(9, 1), rows), RULE).findings[0].where == ("column 8",)
+
+
+def rows_numbered(rows: int = 700, *, classes: int = 3, sort: bool = True, given: bool = True):
+    """Return overlapping classes with a column: the row of each in a file, or as even a measure."""
+    (X, y), (V, v) = blobs(rows, classes=classes, apart=0.5)
+    X, y = torch.cat([X, V]), torch.cat([y, v])
+    place = torch.empty(rows)
+    order = y.argsort() if sort else torch.arange(rows)
+    place[order] = torch.arange(float(rows))
+    if not given:
+        place = place + torch.rand(rows, generator=torch.Generator().manual_seed(1))
+    X[:, 3] = (place - place.mean()) / place.std()
+    return halves(X, y)
+
+
+def test_the_row_of_a_file_that_was_sorted_by_class_is_found() -> None:
+    for classes in (2, 3):
+        (found,) = seen(experiment(mlp(out=classes), rows_numbered(classes=classes)), RULE).findings
+        assert (found.severity, found.where) == ("problem", ("column 3",))
+        assert "sorted by class" in found.message
+
+
+def test_rows_of_a_file_in_another_order_and_measures_that_part_classes_are_no_leak() -> None:
+    assert findings(experiment(mlp(out=3), rows_numbered(sort=False)), RULE) == []
+    assert findings(experiment(mlp(out=2), rows_numbered(classes=2, given=False)), RULE) == []
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(1200, 1.0), (1200, 0.05), (4000, 0.3)])
+def test_numbers_are_known_as_given_whatever_was_left_out_and_standardised(rows, kept) -> None:
+    g = torch.Generator().manual_seed(0)
+    there = torch.randperm(int(rows / kept), generator=g)[:rows].sort().values.float()
+    y = (there > there.median()).long()
+    x = torch.stack([(there - there.mean()) / there.std(), there + torch.rand(rows, generator=g)])
+    told = numbered(x.T.double(), F.one_hot(y).double(), y)
+    assert told.tolist() == [1.0, 0.0]
+    measured = torch.randint(int(rows / kept), (rows,), generator=g).double()[:, None]
+    label = (measured[:, 0] > measured.median()).long()
+    assert numbered(measured, F.one_hot(label).double(), label).tolist() == [0.0]

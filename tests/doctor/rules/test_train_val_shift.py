@@ -22,6 +22,7 @@ from tests.doctor.wired import WORDS, Attention, words_loss
 from gipi.doctor.drift import domain
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.train_val_shift import AUC, FAR, RULE, confirm
+from gipi.doctor.turns import circles
 
 
 def test_moved_validation_rows_are_named_and_divided_anew_after_a_yes() -> None:
@@ -81,6 +82,40 @@ def test_rows_sorted_by_an_even_column_are_hinted_at_for_it_may_be_the_time() ->
     assert [(f.severity, f.where) for f in found] == [("hint", ("column 0",))]
     ticks = torch.arange(800) / 200 - 2 + 0.001 * torch.rand(800)
     assert findings(experiment(mlp(6, 1), sorted_rows(ticks)), RULE) == []
+
+
+def hours(hour, *, jump: bool = True):
+    """Return rows in the order of an hour that is told as an angle, the latest for validation."""
+    g = torch.Generator().manual_seed(3)
+    hour = hour.sort().values
+    n, at = len(hour), hour / 24 * 2 * torch.pi
+    y = 2 * (at / 2).sin() + (2 * at).sin()
+    X = torch.randn(n, 6, generator=g) if jump else torch.randn(n, 6, generator=g).cumsum(0) / 9
+    X[:, 1], X[:, 3], X[:, 4], X[:, 5] = 2 * at.sin(), at.cos() - 1, (2 * at).sin(), (2 * at).cos()
+    return halves(X, (y + 0.1 * X[:, 0])[:, None], 0.75)
+
+
+def test_rows_sorted_by_an_angle_are_named_and_a_clock_that_ticks_is_left_alone() -> None:
+    g = torch.Generator().manual_seed(1)
+    whole, any_ = torch.randint(23, (800,), generator=g).float(), 23 * torch.rand(800, generator=g)
+    for hour in (whole, any_):
+        (found,) = seen(experiment(mlp(6, 1), hours(hour)), RULE).findings
+        assert (found.severity, found.confirmed) == ("problem", True)
+        assert findings(experiment(mlp(6, 1), hours(hour, jump=False)), RULE) == []
+    for clock in (torch.arange(800) * 23 / 800, (torch.arange(800) // 40).float()):
+        assert findings(experiment(mlp(6, 1), hours(clock)), RULE) == []
+
+
+def test_pairs_of_columns_that_go_round_are_found_however_they_are_scaled() -> None:
+    g = torch.Generator().manual_seed(0)
+    at, x = 6 * torch.rand(300, generator=g), torch.randn(300, generator=g)
+    around = (5 + 3 * at.sin(), x.square(), 0.01 * at.cos() - 2)
+    others = (x, (at > 3).float(), (at < 3).float(), torch.ones(300))
+    X = torch.stack([*around, *others], 1)
+    ((i, j, (centre, width)),) = circles(X)
+    assert (i, j) == (0, 2)
+    assert torch.allclose(centre, torch.tensor([5.0, -2.0]).double(), atol=1e-2)
+    assert torch.allclose(width, torch.tensor([3.0, 0.01]).double(), rtol=1e-2)
 
 
 def text(rows: int, drift: float, *, seed: int = 0, shuffled: bool = False):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from gipi.doctor.edits import at_hand, kept, stored
+from gipi.doctor.experiment import tensors
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, cpu, origin
@@ -14,6 +16,8 @@ from gipi.doctor.twins import Copies, first_of, keys_of, training_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
@@ -29,6 +33,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     if facts.train is None or facts.exp.declared.get("duplicates"):
         return
     found = training_copies(facts)
+    replayed = _of_old_task(facts.exp, found.keys)
+    if bool(replayed.any()):
+        found = replace(found, first=found.first | replayed)
     if int((~found.first).sum()) < LEAST:
         return
     said = float(found.telling.double().mean()) if len(found.telling) else 0.0
@@ -38,7 +45,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     windows = found.windows
     if windows and found.share < SHARE:
         return
-    _, counts = torch.unique(found.keys[found.telling], return_counts=True)
+    _, counts = torch.unique(found.keys[found.telling & ~replayed], return_counts=True)
     yield Finding(
         "duplicate_rows",
         f"{int(again.sum())} of {len(found.keys)} training rows ({found.share:.0%}) repeat an "
@@ -65,6 +72,7 @@ def dedupe(exp: Experiment) -> str:
         message = "rows of a stream cannot be chosen by their number"
         raise CannotRepair(message)
     first = first_of(keys_of([pair[0], pair[1].reshape(len(pair[1]), -1)]))
+    first |= _of_old_task(exp, keys_of(pair[0]))
     exp.train = kept(exp.train, first)
     # As many steps as before: what is compared is the rows, not how long they were trained on.
     exp.epochs = exp.epochs * len(first) / int(first.sum())
@@ -72,6 +80,17 @@ def dedupe(exp: Experiment) -> str:
         f"took {int((~first).sum())} of {len(first)} training rows out that repeat another; "
         f"{exp.epochs:.3g} epochs make as many steps"
     )
+
+
+def _of_old_task(exp: Experiment, keys: Tensor) -> Tensor:
+    """Whether rows are of the task that the model must not forget: they are told again on purpose.
+
+    keys  of the training inputs
+    """
+    old = tensors(exp.declared.get("old_task"))
+    if old is None:
+        return torch.zeros(len(keys), dtype=torch.bool)
+    return torch.isin(keys, keys_of(old[0]))
 
 
 def _drawn(facts: Facts, found: Copies) -> bool:

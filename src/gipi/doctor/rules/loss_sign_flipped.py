@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gipi.doctor.copies import peeking
-from gipi.doctor.ends import class_width
+from gipi.doctor.ends import class_width, last_call
 from gipi.doctor.experiment import call, judged
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.tape import WEIGHTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,9 @@ WORSE, OPPOSED, OPPOSITE = 0.2, 0.3, -0.5
 correlation with the targets, and the correlation below which any fall is enough."""
 SURE, PARTS = 10.0, 4
 """Log-odds of an answer that is sure; columns of outputs that are asked whether they are driven."""
+SQUASHED = frozenset(("sigmoid", "logsigmoid", "softmax", "log_softmax"))
+CERTAIN = 1e-6
+"""Distance of probabilities from 0 and 1 that log-odds are taken of, at the least."""
 WAYS, FAR = 3, (0.1, 1.0, 10.0)
 """Random directions away from the targets, and deviations of the targets gone along each."""
 
@@ -139,6 +144,8 @@ def _driven(facts: Facts) -> Place | None:
         for place in _places(facts.outputs, y):
             if _drives_away(facts, place) or (_odds(facts, place) and _prefers_other(facts, place)):
                 return place
+            if _chances(facts, place) and _prefers_other(facts, place, squashed=True):
+                return place
     except (RuntimeError, ValueError, IndexError, TypeError):
         return None
     return None
@@ -167,24 +174,52 @@ def _drives_away(facts: Facts, place: Place) -> bool:
 def _odds(facts: Facts, place: Place) -> bool:
     """Whether outputs are taken for log-odds of targets that are zeros and ones.
 
-    They are where they go into a sigmoid of the loss as they are: turned around, as energies are,
-    they may rightly be low where the target is one, and so may distances.
+    They are where they go into a sigmoid, or softmax, of the loss as they are: turned around, as
+    energies are, they may rightly be low where the target is one. So may distances, that are never
+    negative; what comes out of weights as it is may be, though it is not so far.
     """
-    y, tape, now = facts.batch[1], facts.loss_tape, place.now
-    if set(torch.unique(y).tolist()) != {0.0, 1.0} or not float(now.min()) < 0 < float(now.max()):
+    tape, now = facts.loss_tape, place.now
+    if not _zeros_and_ones(facts) or not (float(now.min()) < 0 or _is_free(facts)):
         return False
     return tape is not None and any(
         op.inputs and op.inputs[0].shape == now.shape and torch.equal(op.inputs[0], now)
-        for op in tape.of({"sigmoid", "logsigmoid"})
+        for op in tape.of(SQUASHED)
     )
 
 
-def _prefers_other(facts: Facts, place: Place) -> bool:
-    """Whether the loss rises with the log-odds of what is true, wherever outputs are."""
-    push = (2 * facts.batch[1] - 1).reshape(place.now.shape).to(place.now)
+def _zeros_and_ones(facts: Facts) -> bool:
+    return set(torch.unique(facts.batch[1]).tolist()) == {0.0, 1.0}
+
+
+def _is_free(facts: Facts) -> bool:
+    """Whether outputs come out of weights as they are: they may have any sign."""
+    last = last_call(facts)
+    return last is not None and last.kind in WEIGHTED
+
+
+def _chances(facts: Facts, place: Place) -> bool:
+    """Whether outputs are probabilities of targets that are zeros and ones, place by place.
+
+    They are where the net ends in a sigmoid and says something of every place of its rows. One
+    number a row may be a distance as well, which is rightly low for a pair that is alike.
+    """
+    if place.key is not None or place.now.ndim < 3 or not _zeros_and_ones(facts):
+        return False
+    last = last_call(facts)
+    return last is not None and last.kind == "sigmoid"
+
+
+def _prefers_other(facts: Facts, place: Place, *, squashed: bool = False) -> bool:
+    """Whether the loss rises with the log-odds of what is true, wherever outputs are.
+
+    squashed  whether outputs are probabilities, whose log-odds are meant
+    """
+    now = place.now.logit(CERTAIN) if squashed else place.now
+    push = (2 * facts.batch[1] - 1).reshape(now.shape).to(now)
     generator = torch.Generator().manual_seed(0)
-    for start in (place.now, torch.randn(place.now.shape, generator=generator).to(push)):
-        path = [_loss(facts, place.put(start + s * push)) for s in (-SURE, -1, 0, 1, SURE)]
+    for start in (now, torch.randn(now.shape, generator=generator).to(push)):
+        moved = (start + s * push for s in (-SURE, -1, 0, 1, SURE))
+        path = [_loss(facts, place.put(m.sigmoid() if squashed else m)) for m in moved]
         if not all(a < b for a, b in itertools.pairwise(path)):
             return False
     return True
@@ -268,7 +303,8 @@ def _opposed(facts: Facts, finding: Finding) -> Finding | None:
     with torch.no_grad():
         was, now = (_said(exp, xb) for exp in (facts.exp, twin))
         first, after = (_alike(place.of(said), yb) for said in (was, now))
-    if not (after < first - OPPOSED or after < min(first, OPPOSITE)):
+        likely, unlikely = (_nats(facts, place, said) for said in (was, now))
+    if not (after < first - OPPOSED or after < min(first, OPPOSITE) or unlikely > likely + WORSE):
         return None
     if facts.exp.metric is not None and judged(facts.exp, now, yb) > judged(facts.exp, was, yb):
         return None  # whoever says how it is judged says what is right
@@ -280,6 +316,22 @@ def _alike(said: Tensor, y: Tensor) -> float:
     """Return the correlation of outputs with targets, each column apart from its mean."""
     a, b = (v.detach().double().reshape(len(v), -1) for v in (said, y))
     return float(F.cosine_similarity((a - a.mean(0)).flatten(), (b - b.mean(0)).flatten(), 0))
+
+
+def _nats(facts: Facts, place: Place, said: Any) -> float:
+    """Return minus the log-probability of the truth, NaN where outputs are no chances of it.
+
+    Of chances near 0 and 1 a correlation says little: all are nearly alike.
+    """
+    part, y = place.of(said), facts.batch[1].reshape(place.now.shape)
+    if _chances(facts, place):
+        return float(F.binary_cross_entropy(part.nan_to_num(0.5), y.to(part)))
+    if not _odds(facts, place):
+        return math.nan
+    tape = facts.loss_tape
+    if tape is not None and part.ndim > 1 and any(tape.of({"softmax", "log_softmax"})):
+        return float(F.cross_entropy(part, y.to(part)))
+    return float(F.binary_cross_entropy_with_logits(part, y.to(part)))
 
 
 @dataclass(frozen=True)

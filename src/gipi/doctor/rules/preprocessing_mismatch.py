@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.affine import affine_to_training
+from gipi.doctor.arranged import in_time_order
 from gipi.doctor.drift import (
     EVERY,
     TURNS,
-    affine_to_training,
-    in_time_order,
     is_repeatable,
     mismatch,
     stats,
@@ -168,15 +168,11 @@ class Prepare(nn.Module):
 def _fix(facts: Facts) -> Callable[[Tensor], Tensor] | None:
     """Return the function that brings validation inputs in line."""
     turned = turn(facts)
-    s = stats(facts)
-    if s is None:
+    if stats(facts) is None:
         return None
     if turned is None or turned.startswith("light"):
-        fix: Callable[[Tensor], Tensor] = affine_to_training(facts)
-        if turned is None:
-            return fix
-        middle = s.val_mean.view(1, -1, 1, 1)
-        return lambda x: fix(2 * middle.to(x.device, x.dtype) - x)
+        fix: Callable[[Tensor], Tensor] = affine_to_training(facts, negative=turned is not None)
+        return fix
     return TURNS[turned]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from gipi.doctor.order import quantiles
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import channels_first, columns
 from gipi.doctor.tape import WEIGHTED, taped
-from gipi.doctor.trials import lead, trial
+from gipi.doctor.trials import Outcome, lead, trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,9 @@ LENIENT = 0.9
 STEPS = 60
 WINS = 0.03
 """The loss must fall by this share more where the value is filled."""
+LATER, BEGINS, LOWER = 200, 0.05, 0.15
+"""Steps after which it is asked again where the loss begins to be lower, by this share of what it
+is without filling; by which it then must be, of rows that were not trained on as well."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +192,26 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     numbers = {"loss_as_is": plain.train, "loss_filled": filled.train}
     if lead(plain, filled) > WINS:
         return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
+    if _by(plain, filled) > BEGINS:
+        # A column that the value has squeezed is read late, and little of the first loss is left.
+        steps = min(LATER, max(20, facts.exp.total_steps // 2))
+        plain, filled = trial(facts, steps), trial(facts, steps, change=fill)
+        if _by(plain, filled) > LOWER:
+            numbers = {"loss_as_is": plain.train, "loss_filled": filled.train}
+            return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
     # Where the loss says nothing within so few steps, a customary code is still worth a look.
     values = [v["value"] for v in finding.evidence.values() if isinstance(v, dict)]
     if any(v in CUSTOMARY and abs(v) >= 99 for v in values):
         return finding.but(severity="hint", evidence={**finding.evidence, **numbers})
     return None
+
+
+def _by(plain: Outcome, filled: Outcome) -> float:
+    """Return the share by which filling lowers the loss, of training and of validation at least."""
+    pairs = ((plain.train, filled.train), (plain.val, filled.val))
+    if not all(math.isfinite(a) and math.isfinite(b) and a > 0 for a, b in pairs):
+        return 0.0
+    return min(1 - b / a for a, b in pairs)
 
 
 def fill(exp: Experiment) -> str:

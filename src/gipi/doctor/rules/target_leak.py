@@ -24,6 +24,7 @@ from gipi.doctor.telling import (
     filled,
     marks,
     most_wrong,
+    numbered,
     parts,
     told_by_labels,
     told_by_one,
@@ -67,6 +68,11 @@ def before(facts: Facts) -> Iterator[Finding]:
     share = (1.0, 0.0, 0.0) if same or found is None else (found.best, found.following, found.rest)
     where = [_name(names, X, j) for j in (leaks if X.ndim == 2 else leaks[:8])]
     told = _finding(where, leaks if held else [], *share, table=X.ndim == 2, itself=bool(same))
+    if found is not None and found.numbers:
+        told = told.but(message=(
+            f"{', '.join(where)} seems to number the rows of a file that was sorted by class: it "
+            f"alone tells {found.best:.1%} of the classes, all others together explain "
+            f"{found.rest:.1%}"))  # fmt: skip
     if same or found is None or found.best >= SURE:
         yield told
         return
@@ -82,6 +88,7 @@ class _Told:
     wrong   of columns that mark classes: the most rows that they mark wrongly, as a share
     spread  whether they do by stretches of values alone, as what is measured also does where a task
             is easy: a scale that tells coins apart is no leak
+    numbers whether they are numbers of rows, in the order of the classes
     """
 
     leaks: list[int]
@@ -90,6 +97,7 @@ class _Told:
     rest: float
     wrong: float = 0.0
     spread: bool = False
+    numbers: bool = False
 
 
 def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _Told | None:
@@ -104,10 +112,13 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
     marked = marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
-    read, far = x, torch.zeros_like(marked)
+    read, far, counted = x, torch.zeros_like(marked), torch.zeros_like(single)
     if train.label is not None and X.ndim == 2:
         read, single = filled(x, train.Y.double(), single, train.label)
         far = parts(read, train.label, single)
+        if not facts.exp.declared.get("time_ordered"):
+            counted = numbered(x, train.Y.double(), train.label)
+            single = torch.maximum(single, counted)
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
     single[same] = 0.0
@@ -131,7 +142,7 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
     times = TIMES if best >= SURE else TIMES_FLAG
     if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
         return None
-    told = _Told(leaks, best, following, rest)
+    told = _Told(leaks, best, following, rest, numbers=bool((counted[leaks] >= SURE).all()))
     if best >= SURE or train.label is None:
         return told
     wrong = (

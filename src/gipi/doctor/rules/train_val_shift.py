@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.drift import divided_by_value, domain, domain_within, in_time_order, mismatch
+from gipi.doctor.arranged import divided_by_value, in_time_order
+from gipi.doctor.drift import domain, domain_within, mismatch
 from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
