@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment
 from torch import nn
@@ -85,4 +86,21 @@ def test_rows_are_counted_whatever_inputs_are() -> None:
             yield {"a": X, "b": X}, {"target": y}
 
     whole(stream(), 24, torch.device("cpu"))
-    assert len(asked) == 3
+    assert len(asked) == 1  # of mappings no more than the first batch comes back
+    pairs = (((X, X), y) for _ in range(10) if not asked.append(1))
+    first = whole(pairs, 24, torch.device("cpu"))
+    assert len(asked) == 1 + 3
+    assert [len(x) for x in first[0]] == [24, 24]
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_buffers_are_put_back(layout) -> None:
+    exp = made()
+    dense = torch.eye(4) * 3
+    sparse = dense.to_sparse() if layout is torch.sparse_coo else dense.to_sparse_csr()
+    exp.model.register_buffer("adjacency", sparse)
+    for aside in (left_alone, peeking, untouched):
+        with aside(exp):
+            exp.model.adjacency.values().mul_(2.0) if layout is torch.sparse_csr else None
+        assert torch.equal(exp.model.adjacency.to_dense(), dense)

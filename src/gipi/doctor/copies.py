@@ -138,7 +138,7 @@ def put_back(kept: Iterable[tuple[Tensor, Tensor]]) -> None:
     """
     with torch.no_grad():
         for tensor, old in kept:
-            if 0 in tensor.stride():
+            if tensor.layout is torch.strided and 0 in tensor.stride():
                 once = tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())
                 tensor[once].copy_(old[once])
             else:

@@ -14,7 +14,7 @@ from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.hushed import hushed
 from gipi.doctor.late import settled
-from gipi.doctor.look import LEAST_PASSES, look_before, look_during, still_true
+from gipi.doctor.look import LEAST_PASSES, look_before, look_during, outgrown
 from gipi.doctor.play import play
 from gipi.doctor.rules import RULES
 from gipi.doctor.sound import sound
@@ -143,13 +143,15 @@ def _diagnosed(exp: Experiment, rules: tuple[Rule, ...], *, train: bool | None) 
 
         def check(trace: Trace) -> bool:
             watched.notes[WATCHED] = trace.losses
+            for code in outgrown(watched, rules, trace, result, found=known.values()):
+                del known[code]  # its rule is asked once more: the end may stand still as well
             for finding in look_during(watched, rules, trace, result, known=known, allowed=allowed):
                 known[finding.code] = finding
             return False
 
         result.trace = play(twin, check=check)
         result.trained = twin
-        found += still_true(watched, rules, result.trace, result, found=known.values())
+        found += known.values()
         facts.passes += watched.passes
         found = settled(facts, twin, result.trace, found)
     result.findings = ranked(found, rules)

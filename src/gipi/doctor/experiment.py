@@ -290,8 +290,9 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     for xb, yb in data:
         xs.append(moved(xb, device))
         ys.append(moved(yb, device))
-        seen += rows_of(yb) or rows_of(xb) or 1
-        if seen >= rows:
+        seen += rows_of(ys[-1])
+        joined = isinstance(ys[0], Tensor) and isinstance(xs[0], (Tensor, tuple))
+        if seen >= rows or not joined:
             break
     if not xs:
         return None

@@ -82,23 +82,22 @@ def look_during(
                 break
 
 
-def still_true(
+def outgrown(
     facts: Facts, rules: tuple[Rule, ...], trace: Trace, notes: Notes, *, found: Iterable[Finding]
-) -> list[Finding]:
-    """Return what was found in the course of a run, but for what its end refutes."""
+) -> list[str]:
+    """Return the codes of what was found in the course of a run and is refuted by its end."""
     if trace.done < 1 or trace.broken is not None:
-        return list(found)
+        return []
     asked = {rule.code: (rule, rule.outgrown) for rule in rules if rule.outgrown is not None}
 
-    def stands(finding: Finding) -> bool:
+    def gone(finding: Finding) -> bool:
         if finding.code not in asked or finding.step is None or finding.step >= trace.step:
-            return True
-        rule, gone = asked[finding.code]
-        return not _tried(
-            rule, lambda: [finding] if gone(facts, trace, finding) else [], notes=notes
-        )
+            return False
+        rule, look = asked[finding.code]
+        seen = _tried(rule, lambda: [finding] if look(facts, trace, finding) else [], notes=notes)
+        return bool(seen)
 
-    return [finding for finding in found if stands(finding)]
+    return [finding.code for finding in found if gone(finding)]
 
 
 def _confirmed(
