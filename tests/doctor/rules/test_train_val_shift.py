@@ -89,10 +89,9 @@ def hours(hour, *, jump: bool = True):
     g = torch.Generator().manual_seed(3)
     hour = hour.sort().values
     n, at = len(hour), hour / 24 * 2 * torch.pi
-    y = 2 * (-((hour - 8) / 2).square()).exp() + 3 * (-((hour - 19) / 3).square()).exp()
     X = torch.randn(n, 6, generator=g) if jump else torch.randn(n, 6, generator=g).cumsum(0) / 9
     X[:, 1], X[:, 3], X[:, 4], X[:, 5] = 2 * at.sin(), at.cos() - 1, (2 * at).sin(), (2 * at).cos()
-    return halves(X, (y + 0.1 * X[:, 0])[:, None], 0.75)
+    return halves(X, (X[:, 0] + (hour - 16).clamp_min(0))[:, None], 0.75)
 
 
 def test_rows_sorted_by_an_angle_are_named_and_a_clock_that_ticks_is_left_alone() -> None:
