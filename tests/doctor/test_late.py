@@ -14,7 +14,7 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
-from gipi.doctor.late import leave_open, settled
+from gipi.doctor.late import Question, leave_open, settled
 from gipi.doctor.look import LEAST_PASSES
 from gipi.doctor.play import play
 from gipi.doctor.rates import times_lr
@@ -32,7 +32,7 @@ def ended(lr: float, change=FASTER, **asked) -> tuple[Facts, Experiment, Trace]:
     torch.manual_seed(0)
     exp = experiment(mlp(), blobs(), lr=lr, epochs=4)
     start, twin = Facts(exp), duplicate(exp)
-    leave_open(start, ASKED, change, **asked)
+    leave_open(start, Question(ASKED, change, **asked))
     return start, twin, play(twin, quiet=True)
 
 
@@ -110,7 +110,7 @@ def by_heart(change, epochs: int = 30) -> tuple[Facts, Experiment, Trace]:
     y = torch.where(torch.rand(len(y)) < 0.2, torch.randint(4, y.shape), y)
     exp = experiment(mlp(hidden=64), ((X, y), val), lr=0.01, epochs=epochs, batch_size=20)
     start, twin = Facts(exp), duplicate(exp)
-    leave_open(start, ASKED, change)
+    leave_open(start, Question(ASKED, change))
     return start, twin, play(twin, quiet=True)
 
 

@@ -57,19 +57,9 @@ class Question:
     late: bool = False
 
 
-def leave_open(
-    facts: Facts,
-    finding: Finding,
-    change: Callable[[Experiment], object],
-    *,
-    share: float = MATTERS,
-    lacks: float = LEARNED,
-    late: bool = False,
-) -> None:
+def leave_open(facts: Facts, question: Question) -> None:
     """Keep a question until the end of the run."""
-    (facts.start or facts).notes.setdefault(KEY, []).append(
-        Question(finding, change, share, lacks, late)
-    )
+    (facts.start or facts).notes.setdefault(KEY, []).append(question)
 
 
 def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding]) -> list[Finding]:

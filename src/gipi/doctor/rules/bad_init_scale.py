@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.late import MOST, leave_open
+from gipi.doctor.late import MOST, Question, leave_open
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
@@ -134,14 +134,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     if "together" in finding.evidence:
         if seen.wins() or not seen.begun:  # a run may make up for it: its end decides
-            leave_open(facts, finding, change)
+            leave_open(facts, Question(finding, change))
         return None
     if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
         # Large weights learn fast, and by heart: rows never seen pay for it at the end of the run.
         # Only as many steps tell that from having trained for longer.
         loud = max(finding.evidence["gain"].values()) > HIGH
         if not seen.begun or (loud and facts.exp.total_steps <= MOST):
-            leave_open(facts, finding, change)
+            leave_open(facts, Question(finding, change))
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gipi.doctor.contest import BEGUN, contest
 from gipi.doctor.deadlock import held_at_zero
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.late import leave_open
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.seeded import seeded
 from gipi.doctor.spoken import counted
@@ -110,7 +110,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     late = apart and (seen.plain.held < BEGUN * facts.yardstick or len(finding.where) < MANY)
     if not seen.wins() or late:
         if apart and not seen.lost:
-            leave_open(facts, finding, repair.change)
+            leave_open(facts, Question(finding, repair.change))
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 

@@ -11,7 +11,7 @@ from gipi.doctor.experiment import call, whole
 from gipi.doctor.eye import UNIT_ROWS
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units
-from gipi.doctor.late import leave_open
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.probes import compared, horizon
 from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import LAYERS
@@ -107,7 +107,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         facts.notes[CLEARED] = facts.notes.get("seen", {})
         return None
     if finding.phase == "before" and not closed:
-        leave_open(facts, finding, revive)
+        leave_open(facts, Question(finding, revive))
         return None
     return finding.but(
         confirmed=True,

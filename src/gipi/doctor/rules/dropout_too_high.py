@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
-from gipi.doctor.late import leave_open
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.rule import Rule
 from gipi.doctor.spoken import place_of
@@ -82,7 +82,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         in_part = missed >= SOME and exp.total_steps > 2 * steps
         if not in_part:
             return None
-        leave_open(facts, finding.but(evidence=evidence), usual, share=MISSED)
+        leave_open(facts, Question(finding.but(evidence=evidence), usual, share=MISSED))
         return finding.but(severity="hint", evidence=evidence)
     return finding.but(confirmed=True, evidence=evidence)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import CannotRepair, Finding, Repair
-from gipi.doctor.late import leave_open
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.rewire import replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import at_every_place, by_place, has_attention, padding_of, sequence_of
@@ -82,7 +82,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     change, begun = finding.repairs[0].change, False
     assert change is not None
     if "grid" in finding.evidence:
-        leave_open(facts, finding, change, lacks=LACKS, late=True)
+        leave_open(facts, Question(finding, change, lacks=LACKS, late=True))
         return None
     for adam in (False, True):
         seen = contest(facts, change, adam=adam, steps=STEPS if adam else None)
@@ -91,7 +91,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         begun = begun or seen is None or seen.begun
     words = not (isinstance(facts.few, Tensor) and facts.few.is_floating_point())
     if words or not begun:
-        leave_open(facts, finding, change)
+        leave_open(facts, Question(finding, change))
     return finding.but(severity="hint") if words else None
 
 

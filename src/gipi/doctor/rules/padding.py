@@ -11,7 +11,7 @@ from torch import Tensor
 from gipi.doctor.contest import contest
 from gipi.doctor.experiment import tensors
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
-from gipi.doctor.late import leave_open
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.sequences import (
     Padding,
@@ -136,7 +136,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         begun = begun or seen is None or seen.begun
     told = bool(facts.exp.declared.get("tokens"))
     if told or not begun:
-        leave_open(facts, finding, change)
+        leave_open(facts, Question(finding, change))
     return finding.but(severity="hint") if told else None
 
 

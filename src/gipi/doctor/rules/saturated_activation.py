@@ -9,7 +9,7 @@ from gipi.doctor.cells import first_cells
 from gipi.doctor.contest import BEGUN
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import first_units, renewed
-from gipi.doctor.late import leave_open
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.reinit import rectified, renew
 from gipi.doctor.rule import Rule
 
@@ -71,7 +71,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     if not trial.sure("own", "renewed") or trial.missed("own", "renewed") < MISSED:
         if finding.phase == "before" and min(own, new) > BEGUN * facts.yardstick:
-            leave_open(facts, finding, renew, share=MISSED)
+            leave_open(facts, Question(finding, renew, share=MISSED))
         return None
     return finding.but(
         confirmed=True, evidence={**finding.evidence, "loss_as_is": own, "loss_renewed": new}
