@@ -13,7 +13,6 @@ from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import Finding
 from gipi.doctor.play import play
-from gipi.doctor.probes import Trial
 from gipi.doctor.rates import best_rate, paper_rates
 from gipi.doctor.rules import lr_too_high
 from gipi.doctor.rules.lr_too_high import RULE, during, from_range
@@ -146,24 +145,3 @@ def test_where_lower_rates_did_not_win_a_loss_below_zero_is_not_asked_about_agai
     assert list(during(Facts(exp, notes=notes), trace)) == []
     trace.losses[-10:] = [0.5] * 10  # worse has come since
     assert list(during(Facts(exp, notes=notes), trace))
-
-
-@pytest.mark.parametrize("lost", [True, False])
-def test_a_lower_rate_that_was_tried_too_shortly_is_tried_for_longer(lost: bool) -> None:
-    torch.manual_seed(0)
-    exp = experiment(mlp(), blobs(), lr=0.1, epochs=20)
-    twin = duplicate(exp)
-    trace = play(twin)
-    if lost:  # what steps far too long do to what was learned
-        with torch.no_grad():
-            for p in twin.model.parameters():
-                p.copy_(p[torch.randperm(len(p), generator=torch.Generator().manual_seed(1))])
-        trace.losses[:] = [1.0, 1.1, 0.9] * (trace.step // 3)
-        trace.losses[-trace.step // 5 :] = [1.1] * (trace.step // 5)
-    facts = Facts(twin, start=Facts(exp))
-    few = Trial(1.4, {0.1: [1.2] * 9}, {0.1: 1.4}, {})
-    for tried in ({}, {lr_too_high.TRIED: few}):
-        facts.notes.update(tried)
-        found = [RULE.confirm(facts, f) for f in during(facts, trace)]
-        sure = [f.code for f in found if f is not None]
-        assert sure == ["lr_too_high"] * (lost and bool(tried))

@@ -10,7 +10,6 @@ from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.probes import FLOOR, TAIL, compared, loss_on
 from gipi.doctor.rates import best_rate, gains, lr_trial, paper_rates, soon, times_lr
-from gipi.doctor.reference import bar, reached
 from gipi.doctor.rule import Rule
 from gipi.doctor.rules.oscillating_loss import HEAVY, momentum_of
 from gipi.doctor.schedules import other_rate
@@ -44,9 +43,6 @@ GONE = 0.02
 EARLY, EARLY_MISSED = 0.2, 0.5
 """Share of the run that counts as its beginning, and what must be missing there."""
 FIRST = (0.1, 0.01)
-LAGS, CLOSED = 0.2, 1 / 3
-"""What simple learners must reach beyond the net at its end, as a share of all, and the share of it
-that a lower rate must bring in the few steps of a trial."""
 LONG = 80
 """Steps of a trial of lower rates, at most."""
 SOUND = "highest loss at a rate that lower ones do not beat"
@@ -82,8 +78,6 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     late = trace.broken is None and trace.done >= 0.5 and ratio > LATE_RATIO
     late = late and recent > HIGH * first and not used_up
     behind = ended and not used_up and (risen or _is_behind(facts, trace.recent))
-    lags = _lags(facts, trace) if ended and not used_up else {}
-    behind = behind or bool(lags)
     if not early and not late and not behind:
         return
     lr = max(rates, default=math.nan) if early else trace.rates[-1]  # a schedule ends low
@@ -100,7 +94,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
                   "highest_loss": peak, "highest_at": smooth.index(peak) if rose else 0,
                   "steps": trace.step, "late": not early,
                   "end_only": not early and not late,
-                  **({"loss_of_the_end": trace.recent, "risen": risen, **lags} if ended else {})},
+                  **({"loss_of_the_end": trace.recent, "risen": risen} if ended else {})},
         phase="steps",
         strength=max(ratio / RATIO if math.isfinite(ratio) else 0.0,
                      recent / max(abs(first), 1e-12) if math.isfinite(recent) else 10.0),
@@ -112,7 +106,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train from the start at the rate and at lower ones; late in a run, go on from where it is."""
     facts.notes.pop(OPEN, None)
     sure = None if finding.evidence["late"] else _from_start(facts, finding)
-    sure = sure or _behind(facts, finding) or _learns(facts, finding)
+    sure = sure or _behind(facts, finding)
     if sure is not None:
         return sure
     here = facts.start is not None and math.isfinite(finding.evidence["loss"])
@@ -203,41 +197,6 @@ def _behind(facts: Facts, finding: Finding) -> Finding | None:
     facts.passes += 2
     now, low = loss_on(facts.exp, *rows), loss_on(trial.twins[_lower(trial)], *rows)
     if not _lacks(trial, now) > MISSED / 2 or not now > low:
-        return None
-    return _sure(finding, trial, (0.1, 1 / 3, 1 / 30))
-
-
-def _lags(facts: Facts, trace: Trace) -> dict[str, float]:
-    """Return what the net and simple learners reach at its end, where they are far apart.
-
-    Asked where the rate was suspected at the beginning, and the loss is above one that it had
-    before: the few steps that were tried at lower rates may have been too few for those to win.
-    """
-    if facts.start is None or TRIED not in facts.notes or trace.open:
-        return {}
-    fifth = max(5, trace.step // 5)
-    before = [trace.mean_loss(i, i + fifth) for i in range(0, trace.step - 2 * fifth, fifth)]
-    if facts.exp.declared.get("frozen") or not trace.recent > min(before, default=math.inf):
-        return {}
-    found = bar(facts.start)
-    now = reached(facts.exp, facts.start)
-    if found is None or not found.best - now > max(LAGS, 3 * found.se):
-        return {}
-    return {"net": now, "simple": found.best}
-
-
-def _learns(facts: Facts, finding: Finding) -> Finding | None:
-    """Train at a tenth of the rate for some steps: it brings what the whole run did not."""
-    if facts.start is None or "simple" not in finding.evidence:
-        return None
-    steps = min(2 * LONG, int(finding.evidence["steps"]))
-    trial = compared(facts.start.exp, {FIRST[0]: times_lr(FIRST[0])}, steps=steps)
-    facts.passes += steps + 2
-    twin, now = trial.twins[FIRST[0]], float(finding.evidence["net"])
-    missing = float(finding.evidence["simple"]) - now
-    if not reached(twin, facts.start) - now > CLOSED * missing:
-        return None
-    if not finding.evidence["loss_of_the_end"] > trial.end(FIRST[0]):
         return None
     return _sure(finding, trial, (0.1, 1 / 3, 1 / 30))
 
