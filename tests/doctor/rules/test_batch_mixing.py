@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import Recurrent, blobs, cnn, experiment, findings, images, mlp, waves
+from tests.doctor.patients import (
+    Recurrent,
+    blobs,
+    cnn,
+    experiment,
+    findings,
+    images,
+    mlp,
+    seen,
+    waves,
+)
 from tests.doctor.wired import Attention, cured, named, next_words, words_loss
 from torch import nn
 
@@ -147,3 +157,22 @@ def test_a_stream_whose_first_dimension_is_time_is_silent() -> None:
     exp = experiment(TimeFirst(), (stream, None), loss=words_loss)
     assert findings(exp, RULE) == []
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_codes_in_a_table_of_numbers_stay_codes(mixes: bool) -> None:
+    class Coded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.codes, self.head = nn.Embedding(5, 4), mlp(12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            said = self.head(torch.cat([x, self.codes(x[:, 0].long())], 1))
+            return said - said.mean(0) if mixes else said
+
+    (X, y), _ = blobs()
+    X = X.clone()
+    X[:, 0] = torch.randint(5, (len(X),), generator=torch.Generator().manual_seed(0))
+    diagnosis = seen(experiment(Coded(), ((X, y), (X, y))), RULE)
+    assert [f.code for f in diagnosis.findings] == ["batch_mixing"] * mixes
+    assert not diagnosis.broken

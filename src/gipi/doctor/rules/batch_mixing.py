@@ -96,7 +96,11 @@ def with_other_row(xb: Any, row: int = 0) -> Any:
         if not len(apart):
             return None
         changed = xb.clone()
-        changed[row] = xb[int(apart[0])] * (4 if xb.is_floating_point() else 1)
+        changed[row] = xb[int(apart[0])]
+        if (
+            xb.is_floating_point()
+        ):  # whole numbers may be codes, of which none is four times as much
+            changed[row] *= torch.where((xb == xb.round()).all(0), 1, 4)
         return changed
     keys = list(xb) if isinstance(xb, dict) else range(len(xb))
     parts = {k: with_other_row(xb[k], row) if isinstance(xb[k], Tensor) else None for k in keys}
