@@ -99,7 +99,7 @@ def with_other_row(xb: Any, row: int = 0) -> Any:
         changed[row] = xb[int(apart[0])]
         if (
             xb.is_floating_point()
-        ):  # whole numbers may be codes, of which none is four times as much
+        ):  # but codes, of which none is four times as much
             changed[row] *= torch.where((xb == xb.round()).all(0), 1, 4)
         return changed
     keys = list(xb) if isinstance(xb, dict) else range(len(xb))
