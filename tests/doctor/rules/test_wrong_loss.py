@@ -32,6 +32,13 @@ def test_counts_fitted_by_square_are_numbers() -> None:
     assert findings(experiment(mlp(out=1), data), RULE) == []
 
 
+def test_levels_that_lie_far_from_zero_are_numbers() -> None:
+    g = torch.Generator().manual_seed(1)
+    X = torch.randn(1000, 6, generator=g)
+    y = (1.5 * X[:, :2].sum(1, keepdim=True) + 5).round().clamp(0, 10)
+    assert findings(experiment(mlp(6, out=1), halves(X, y)), RULE) == []
+
+
 def rain(said: torch.Tensor) -> torch.Tensor:
     """Return whole millimetres: often none at all, and many where more is said."""
     g = torch.Generator().manual_seed(0)
