@@ -39,6 +39,15 @@ def test_levels_that_lie_far_from_zero_are_numbers() -> None:
     assert findings(experiment(mlp(6, out=1), halves(X, y)), RULE) == []
 
 
+def test_levels_with_two_peaks_are_numbers() -> None:
+    for seed in range(3):
+        g = torch.Generator().manual_seed(seed)
+        X = torch.randn(1000, 6, generator=g)
+        peak = torch.where(torch.rand(1000, 1, generator=g) < 0.5, 2.0, 7.0)
+        y = (peak + 0.7 * X[:, :2].sum(1, keepdim=True)).round().clamp(0, 9)
+        assert findings(experiment(mlp(6, out=1), halves(X, y)), RULE) == []
+
+
 def rain(said: torch.Tensor) -> torch.Tensor:
     """Return whole millimetres: often none at all, and many where more is said."""
     g = torch.Generator().manual_seed(0)
