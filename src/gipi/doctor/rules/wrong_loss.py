@@ -197,7 +197,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not all(float(gain.mean()) >= POINTS for gain in (gained, rest)):
         return None
     # Between two peaks of a count nothing is hit, yet a bet on one of them is no nearer.
-    if float((named - y).abs().double().mean()) >= float((number - y).abs().double().mean()):
+    if not float((named - y).abs().double().mean()) < float((number - y).abs().double().mean()):
         return None
     seen = {"right_as_numbers": float(before.mean()), "right_as_classes": float(after.mean())}
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
