@@ -49,7 +49,7 @@ def spared(
     if pair is None:
         return None
     X, y = pair
-    out = chosen(len(X), part, kinds)
+    out = chosen(len(X), part, kinds=kinds)
     twin = duplicate(exp)
     rest: Any = take(X, out.nonzero().flatten())
     twin.val, twin.keep_best = (rest, y[out]), False
@@ -98,7 +98,7 @@ def price(facts: Facts, *, longer: bool = False) -> int:
     return steps + 2 * (1 + judged)
 
 
-def chosen(rows: int, part: int, kinds: Tensor | None = None) -> Tensor:
+def chosen(rows: int, part: int, *, kinds: Tensor | None = None) -> Tensor:
     """Return which rows are left out: a third at random, of every class where there are some."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
     if kinds is not None:
