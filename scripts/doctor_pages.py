@@ -120,9 +120,10 @@ def looks(rule: Rule) -> str:
     if rule.during is not None:
         lines.append(f"- During the run: {summary(rule.during)}")
     if rule.confirm is not None:
+        weak = "; a suspicion too weak to be said alone is dropped" if rule.weak is not None else ""
         lines.append(
             f"- Counter-experiment (about {rule.passes} passes): {summary(rule.confirm)} "
-            "Where none can be afforded, a problem is called a hint."
+            f"Where none can be afforded, a problem is called a hint{weak}."
         )
     else:
         lines.append("- No counter-experiment: the look itself decides.")

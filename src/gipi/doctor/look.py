@@ -103,16 +103,20 @@ def outgrown(
 def _confirmed(
     rule: Rule, facts: Facts, finding: Finding, allowed: float, notes: Notes
 ) -> Finding | None:
-    """Return the finding after its counter-experiment; a hint where none could be afforded."""
+    """Return the finding after its counter-experiment; a hint where none could be afforded.
+
+    What was too weak to be said without one is dropped there.
+    """
     if rule.confirm is None or finding.confirmed or finding.severity == "hint":
         return finding
     cost = rule.passes if rule.cost is None else rule.cost(facts, finding)
+    alone = rule.weak is None or not rule.weak(finding)
     if cost and facts.passes + cost > allowed:
-        return finding.but(severity="hint")
+        return finding.but(severity="hint") if alone else None
     look, facts.allowed = rule.confirm, allowed
     tried = _tried(rule, lambda f, g: [look(f, g)], facts, finding, notes=notes)
     if rule.code in notes.broken:
-        return finding.but(severity="hint")
+        return finding.but(severity="hint") if alone else None
     return tried[0] if tried else None
 
 

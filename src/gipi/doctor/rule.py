@@ -17,6 +17,7 @@ Before = Callable[["Facts"], Iterator["Finding"]]
 During = Callable[["Facts", "Trace"], Iterator["Finding"]]
 Confirm = Callable[["Facts", "Finding"], "Finding | None"]
 Cost = Callable[["Facts", "Finding"], int]
+Weak = Callable[["Finding"], bool]
 Outgrown = Callable[["Facts", "Trace", "Finding"], bool]
 
 EXACT = 100.0
@@ -45,6 +46,8 @@ class Rule:
     passes   forward and backward passes that `confirm` costs, about: the most of any run
     cost     the same for one run, where that is known before; default: `passes`
     causes   codes of the problems that this one brings about
+    weak     whether a suspicion says nothing by itself: where its counter-experiment cannot be
+             made it is dropped, not turned into a hint; default: none is
     outgrown whether the end of a run refutes what was found in its course: it went on, and did
              what it was said not to do
     """
@@ -61,6 +64,7 @@ class Rule:
     passes: int = 0
     cost: Cost | None = None
     causes: tuple[str, ...] = ()
+    weak: Weak | None = None
     outgrown: Outgrown | None = None
 
     @property

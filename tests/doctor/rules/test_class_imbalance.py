@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
 from gipi.doctor.hits import Hits, at_most, raised
+from gipi.doctor.look import LEAST_PASSES
 from gipi.doctor.proof import compare
 from gipi.doctor.rules import class_imbalance
-from gipi.doctor.rules.class_imbalance import RULE, Told, recalls, weigh
+from gipi.doctor.rules.class_imbalance import RECALL, RULE, Told, recalls, weigh
 
 RARE = {"classes": 2, "weights": [0.97, 0.03]}
 
@@ -129,18 +132,40 @@ def test_few_hits_have_the_probability_of_coins() -> None:
     assert 0 < at_most(4000, 10_000, 0.5) < 1e-9
 
 
-def one_rare_row_of_validation(apart: float, epochs: float) -> Experiment:
+def one_rare_row_of_validation(apart: float, *, seed: int = 3, batch_size: int = 64) -> Experiment:
     torch.manual_seed(0)
-    train, (V, v) = blobs(1500, apart=apart, seed=3, **RARE)
+    train, (V, v) = blobs(1500, apart=apart, seed=seed, **RARE)
     keep = (v == 0) | ((v == 1).cumsum(0) <= 1)
-    return experiment(mlp(out=2), (train, (V[keep], v[keep])), epochs=epochs)
+    splits = train, (V[keep], v[keep])
+    return experiment(mlp(out=2), splits, epochs=12, batch_size=batch_size)
 
 
 def test_where_validation_holds_no_rare_rows_a_copy_is_asked_about_rows_left_out() -> None:
-    exp = one_rare_row_of_validation(1.0, 30)
-    first = seen(exp, RULE, train=True).findings[0]
+    diagnosis = seen(one_rare_row_of_validation(1.5), RULE, train=True)
+    first = diagnosis.findings[0]
     assert (first.code, first.severity, first.confirmed) == ("class_imbalance", "problem", True)
-    assert first.evidence["recall_rare"] < 0.5 * first.evidence["recall_others"]
+    assert first.evidence["recall_rare"] < RECALL * first.evidence["recall_others"]
     assert "a copy never saw" in first.message
-    easy = one_rare_row_of_validation(2.0, 15)
-    assert seen(easy, RULE, train=True).findings == []
+    assert diagnosis.passes < LEAST_PASSES
+
+
+@pytest.mark.parametrize("cycle", [False, True])
+def test_a_rare_class_that_a_copy_tells_is_not_given_up(*, cycle: bool) -> None:
+    easy = one_rare_row_of_validation(2.0, seed=4)
+    if cycle:
+        easy.scheduler = OneCycleLR(easy.optimizer, 0.03, total_steps=easy.total_steps)
+        easy.scheduler_every = "step"
+    diagnosis = seen(easy, RULE, train=True)
+    assert diagnosis.findings == []
+    assert diagnosis.passes > easy.total_steps  # the copy was asked
+
+
+def test_what_no_copy_can_be_asked_about_is_not_said() -> None:
+    long = one_rare_row_of_validation(1.5, batch_size=16)
+    diagnosis = seen(long, RULE, train=True)
+    assert (diagnosis.findings, long.total_steps) == ([], 684)
+    assert diagnosis.passes < 100
+    by_epoch = one_rare_row_of_validation(1.5)
+    by_epoch.scheduler = CosineAnnealingLR(by_epoch.optimizer, 12)
+    diagnosis = seen(by_epoch, RULE, train=True)
+    assert (diagnosis.findings, diagnosis.passes < 100) == ([], True)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, mlp, regression, seen
+from tests.doctor.patients import Split, blobs, experiment, mlp, regression, seen
 from torch import nn
 
+from gipi.doctor.copies import duplicate
+from gipi.doctor.diagnose import diagnose
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts
+from gipi.doctor.play import play
+from gipi.doctor.rule import Rule
 from gipi.doctor.rules.overfit import RULE, SURE, during
 from gipi.doctor.trace import Trace
 
@@ -24,13 +32,64 @@ def test_rows_learned_by_heart_are_named_and_the_best_weights_kept() -> None:
     assert treatment.undo() is exp
 
 
-def test_where_validation_is_too_small_a_copy_is_asked_about_rows_left_out() -> None:
+def few_of_validation(**more: Any) -> Experiment:
     torch.manual_seed(0)
     train, (V, v) = regression(160, noise=1.0, seed=3)
-    exp = experiment(mlp(out=1, hidden=96), (train, (V[:24], v[:24])), lr=0.01, epochs=100)
+    exp = experiment(mlp(out=1, hidden=96), (train, (V[:24], v[:24])), lr=0.01, **more)
+    exp.epochs = 100
+    return exp
+
+
+def test_where_validation_is_too_small_a_copy_is_asked_about_rows_left_out() -> None:
+    exp = few_of_validation()
     first = seen(exp, RULE, train=True).findings[0]
     assert (first.code, first.severity, first.confirmed) == ("overfit", "problem", True)
-    assert first.evidence["standard_errors"] < SURE < first.evidence["standard_errors_of_both"]
+    assert first.evidence["standard_errors"] < SURE < first.evidence["standard_errors_left_out"]
+
+
+def by_chance(seed: int, rows: int, val: int) -> tuple[Experiment, Split]:
+    """Return a run whose few validation rows got worse by chance, and rows that show it."""
+    train, (V, v) = regression(4000, noise=0.3, seed=seed)
+    torch.manual_seed(seed)
+    splits = (train[0][:rows], train[1][:rows]), (V[:val], v[:val])
+    exp = experiment(mlp(out=1, hidden=32), splits, lr=0.01, epochs=60, batch_size=16)
+    return exp, (V[val:], v[val:])
+
+
+@pytest.mark.parametrize(("seed", "rows", "val", "best"), [(22, 60, 24, 2), (48, 120, 40, 1)])
+def test_a_copy_speaks_for_a_run_whose_few_rows_rose_by_chance(
+    seed: int, rows: int, val: int, best: int
+) -> None:
+    exp, others = by_chance(seed, rows, val)
+    if seed == 22:
+        exp.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(exp.optimizer, 60)
+    diagnosis = seen(exp, RULE, train=True)
+    assert diagnosis.findings == []
+    assert diagnosis.passes > 0.5 * exp.total_steps  # the copy was asked
+    twin = duplicate(exp)
+    twin.val = others
+    losses = {round(r["epoch"]): r["val"] for r in play(twin, quiet=True).epochs}
+    assert losses[60] < 1.05 * losses[best]
+
+
+def test_a_rise_that_few_rows_show_is_not_said_where_no_copy_can_be_asked() -> None:
+    def told(exp: Experiment, rule: Rule = RULE) -> tuple[list[str], bool]:
+        diagnosis = diagnose(exp, train=True, rules=(rule,))
+        return [f.severity for f in diagnosis.findings], diagnosis.passes > 100
+
+    exp = few_of_validation()
+    exp.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        exp.optimizer, 0.02, total_steps=exp.total_steps
+    )
+    exp.scheduler_every = "step"
+    assert told(exp) == ([], False)
+    dear = replace(RULE, cost=lambda *_: 1000)
+    assert told(few_of_validation(), dear) == ([], False)
+
+    def fails(*_: object) -> None:
+        raise KeyError
+
+    assert told(few_of_validation(), replace(RULE, confirm=fails)) == ([], False)
 
 
 def test_noise_easy_rows_and_dropout_are_healthy() -> None:

@@ -17,7 +17,7 @@ from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
 from gipi.doctor.hits import Hits, answers_of, at_most, counts_of, hits_of, joined, raised
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of
-from gipi.doctor.spared import MOST, PARTS, may_spare, spared
+from gipi.doctor.spared import PARTS, may_spare, price, spared
 from gipi.doctor.trials import trial
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _untold(facts: Facts, trace: Trace, rare: Tensor, ratio: float) -> Iterator[
     Training rows alone say little: what the net does not know of a class it may know by heart.
     """
     counts, seen = counts_of(facts), hits_of(facts, facts.exp)
-    if trace.open or counts is None or not seen or not may_spare(facts):
+    if trace.open or counts is None or not seen or not may_spare(facts, longer=True):
         return
     ids, number = counts
     of = {h.split: h for h in seen}
@@ -121,7 +121,8 @@ def _untold(facts: Facts, trace: Trace, rare: Tensor, ratio: float) -> Iterator[
 def _of_spared(facts: Facts, finding: Finding) -> Finding | None:
     """Ask copies trained without a third of every class: whether they tell it of that third.
 
-    As many steps as the run took, on fewer rows. A second third is asked where one is too little.
+    As many steps as the run took, on fewer rows. A second third is asked where one is too little,
+    and where another copy can be afforded.
     """
     assert facts.start is not None
     start, counts = facts.start, counts_of(facts)
@@ -133,6 +134,8 @@ def _of_spared(facts: Facts, finding: Finding) -> Finding | None:
     frequent = counts[0][counts[1] * RATIO > counts[1].max()]
     own, fair = list[Hits](), list[Hits]()
     for part in range(2):
+        if part and facts.passes + price(facts, longer=True) > facts.allowed:
+            return None
         found = spared(facts, part=part, kinds=kinds, longer=True)
         if found is None or found[0].broken is not None:
             return None
@@ -168,7 +171,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     By its own outputs with the frequency of the classes taken out (Menon et al. 2021), which costs
     nothing; else by going on from here with class weights and without.
     """
-    if "recall_rare" not in finding.evidence:
+    if not _told(finding):
         return _of_spared(facts, finding)
     facts.passes += 2
     own = hits_of(facts, facts.exp)
@@ -185,6 +188,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if seen is None:  # too few rare rows to show what weights are worth
         return finding.but(severity="hint", repairs=())
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
+
+
+def _told(finding: Finding) -> bool:
+    """Whether rows that the run was judged on tell it: else a copy has to be asked."""
+    return "recall_rare" in finding.evidence
 
 
 @dataclass(frozen=True)
@@ -329,7 +337,7 @@ RULE = Rule(
     source="Japkowicz and Stephen 2002, The class imbalance problem; King and Zeng 2001",
     during=during,
     confirm=confirm,
-    passes=2 * MOST,
-    # Runs done again, of few rows, keep to their own bound.
-    cost=lambda _, finding: 2 * STEPS + 6 if "recall_rare" in finding.evidence else 0,
+    passes=400,
+    cost=lambda facts, finding: 2 * STEPS + 6 if _told(finding) else price(facts, longer=True),
+    weak=lambda finding: not _told(finding),
 )
