@@ -97,9 +97,7 @@ def with_other_row(xb: Any, row: int = 0) -> Any:
             return None
         changed = xb.clone()
         changed[row] = xb[int(apart[0])]
-        if (
-            xb.is_floating_point()
-        ):  # but codes, of which none is four times as much
+        if xb.is_floating_point():  # but codes: none is four times as much
             changed[row] *= torch.where((xb == xb.round()).all(0), 1, 4)
         return changed
     keys = list(xb) if isinstance(xb, dict) else range(len(xb))
