@@ -25,6 +25,14 @@ def _moved_classes(o: Tensor, y: Tensor) -> Tensor:
     return o.reshape(-1, o.shape[-1]) if o.ndim == y.ndim + 1 and o.ndim > 2 else o
 
 
+def _kl(o: Tensor, y: Tensor) -> Tensor:
+    """Return the divergence of (N, ...) targets that are shares from what is said, a row."""
+    if o.shape != y.shape or not y.is_floating_point() or bool((y < 0).any()):
+        message = "no shares"
+        raise ValueError(message)
+    return F.kl_div(o, y.to(o.dtype), reduction="batchmean")
+
+
 KNOWN: dict[str, Known] = {
     "cross_entropy": lambda o, y: F.cross_entropy(_moved_classes(o, y), y.reshape(-1)),
     "nll": lambda o, y: F.nll_loss(_moved_classes(o, y), y.reshape(-1)),
@@ -33,6 +41,7 @@ KNOWN: dict[str, Known] = {
     "mse": lambda o, y: (o - y).square().mean(),
     "mae": lambda o, y: (o - y).abs().mean(),
     "huber": F.huber_loss,
+    "kl": _kl,
 }
 MODULES = {
     nn.CrossEntropyLoss: "cross_entropy", nn.NLLLoss: "nll", nn.BCEWithLogitsLoss: "bce_logits",

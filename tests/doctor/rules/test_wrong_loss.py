@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regression, seen
@@ -103,6 +104,30 @@ def test_scores_and_probabilities_given_to_the_loss_of_log_probabilities() -> No
     cured(experiment(spoken, blobs(), loss=F.nll_loss, epochs=4), RULE)
     right = nn.Sequential(*mlp(), nn.LogSoftmax(-1))
     assert findings(experiment(right, blobs(), loss=nn.NLLLoss()), RULE) == []
+
+
+def shares(data):
+    return data[0], (0.3 * torch.nn.functional.one_hot(data[1], 4) + 0.175)
+
+
+@pytest.mark.parametrize("loss", [nn.KLDivLoss(), nn.KLDivLoss(reduction="batchmean"), F.kl_div])
+def test_scores_and_probabilities_given_to_a_divergence(loss) -> None:
+    splits = tuple(map(shares, blobs()))
+    cured(experiment(mlp(), splits, loss=loss, epochs=4), RULE)
+    spoken = nn.Sequential(*mlp(), nn.Softmax(-1))
+    cured(experiment(spoken, splits, loss=loss, epochs=4), RULE)
+    right = nn.Sequential(*mlp(), nn.LogSoftmax(-1))
+    assert findings(experiment(right, splits, loss=loss), RULE) == []
+    within = experiment(mlp(), splits, loss=lambda o, y: loss(o.log_softmax(-1), y))
+    assert findings(within, RULE) == []
+
+
+def test_a_divergence_of_every_place() -> None:
+    train, val = ((X[:, None].expand(-1, 3, -1), y[:, None].expand(-1, 3, -1))
+                  for X, y in map(shares, blobs()))  # fmt: skip
+    cured(experiment(mlp(), (train, val), loss=nn.KLDivLoss(), epochs=4), RULE)
+    right = nn.Sequential(*mlp(), nn.LogSoftmax(-1))
+    assert findings(experiment(right, (train, val), loss=nn.KLDivLoss()), RULE) == []
 
 
 def test_cross_entropy_over_one_output() -> None:

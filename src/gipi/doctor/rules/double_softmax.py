@@ -57,9 +57,12 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def are_probabilities(facts: Facts) -> bool:
-    """Whether every row of the outputs is a distribution over at least two classes."""
-    said, wide = facts.outputs, class_width(facts)
+def are_probabilities(facts: Facts, wide: tuple[int, int] | None = None) -> bool:
+    """Whether every row of the outputs is a distribution over at least two classes.
+
+    wide  (dimension, number) of the classes, where they are not those of a loss of classes
+    """
+    said, wide = facts.outputs, wide or class_width(facts)
     if wide is None or wide[1] < 2 or not isinstance(said, Tensor):
         return False
     dim = wide[0]

@@ -42,7 +42,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     if name in ("bce", "bce_logits"):
         yield from _yes_or_no(whole)
     elif name == "nll":
-        yield from _log_probabilities(facts)
+        yield from _log_probabilities(facts, class_width(facts))
+    elif name == "kl":
+        yield from _log_probabilities(facts, _shared_out(whole), loss="kl_div")
     elif name == "cross_entropy":
         yield from _one_class(facts, whole)
         if y.is_floating_point() and y.shape == said.shape:
@@ -75,11 +77,21 @@ def _yes_or_no(y: Tensor) -> Iterator[Finding]:
         ).but(severity="hint", confirmed=False)
 
 
-def _log_probabilities(facts: Facts) -> Iterator[Finding]:
-    said, wide = facts.outputs, class_width(facts)
+def _shared_out(y: Tensor) -> tuple[int, int] | None:
+    """Return (dimension, number) of what shares in targets sum to one over; None for none."""
+    for dim in (y.ndim - 1, 1):
+        if 0 < dim < y.ndim and y.shape[dim] > 1 and bool(((y.sum(dim) - 1).abs() < 1e-3).all()):
+            return dim, y.shape[dim]
+    return None
+
+
+def _log_probabilities(
+    facts: Facts, wide: tuple[int, int] | None, *, loss: str = "nll_loss"
+) -> Iterator[Finding]:
+    said = facts.outputs
     if wide is None or float(said.logsumexp(wide[0]).abs().max()) < 1e-3:
         return
-    if are_probabilities(facts):
+    if are_probabilities(facts, wide):
         end: nn.Module = Log()
         what, edit = "probabilities", "log_softmax in place of softmax"
     else:
@@ -87,7 +99,7 @@ def _log_probabilities(facts: Facts) -> Iterator[Finding]:
         what, edit = "raw scores", "loss = nn.CrossEntropyLoss()"
     said_first = [round(v, 3) for v in said.movedim(wide[0], -1).reshape(-1, wide[1])[0].tolist()]
     yield _finding(
-        f"nll_loss wants log-probabilities and gets {what} (first row: {said_first[:6]}): it "
+        f"{loss} wants log-probabilities and gets {what} (first row: {said_first[:6]}): it "
         "falls without end as outputs grow",
         "use cross-entropy with scores, or log_softmax at the end of the net",
         change=ended(end, said="the outputs become log-probabilities before the loss"),
