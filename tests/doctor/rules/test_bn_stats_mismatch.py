@@ -99,3 +99,13 @@ def test_statistics_that_are_frozen_on_purpose_are_healthy() -> None:
     net = normed(1e-5)
     net[1].requires_grad_(requires_grad=False)
     assert seen(experiment(net, blobs(), lr=0.01), RULE).findings == []
+
+
+@pytest.mark.parametrize(("momentum", "found"), [(1e-3, ["bn_stats_mismatch"]), (5e-3, [])])
+def test_statistics_that_lag_are_asked_about_at_the_end_of_the_run(momentum, found) -> None:
+    """What a short trial leaves in doubt; 30 % of a first value may do no harm that counts."""
+    diagnosis = seen(
+        experiment(deep(momentum), blobs(apart=1.2), lr=0.01, epochs=20), RULE, train=True
+    )
+    assert [f.code for f in diagnosis.problems] == found
+    assert all(f.phase == "epoch" for f in diagnosis.findings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sized
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from gipi.doctor.experiment import batches, call, tensors, whole
 from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.probes import after_steps, compared, first_batches, horizon, loss_on
+from gipi.doctor.proof import compare
 from gipi.doctor.rule import Rule
 from gipi.doctor.seeded import seeded
+from gipi.doctor.sheet import origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +35,11 @@ FAST = 0.8
 """Momentum at which a running mean is hardly more than the last batch."""
 USUAL = 0.1
 TIMES = 1.5
-MISSED, LATE_MISSED = 0.3, 0.3
+MISSED, LATE_MISSED = 0.3, 0.05
+"""Share of all progress that statistics must cost: in a short trial, whose own end is not yet that
+of the run; and at the end of one that a short trial has left in doubt, where the same weights tell
+validation rows better, beyond noise, with statistics of now."""
+LAGS = "running statistics that lag"
 RENEWED = 16
 """Batches from which statistics are taken anew."""
 LUCK, LEAST_LUCK, BY_LUCK, SURE = 24, 8, 0.02, 2.4
@@ -70,6 +77,11 @@ def before(facts: Facts) -> Iterator[Finding]:
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where training rows are judged much worse in evaluation than in training mode."""
     found = norms(facts.exp.model)
+    doubt: Finding | None = origin(facts).notes.get(LAGS)
+    if doubt is not None and trace.done >= 1 and trace.broken is None:
+        told = {**doubt.evidence, "first_loss": trace.scale}
+        yield replace(doubt, phase="epoch", evidence=told)
+        return
     rows = [r for r in trace.epochs if math.isfinite(r.get("train_eval", math.nan))][-2:]
     if not found or len(rows) < 2 or trace.done < 0.2 or trace.broken is not None:
         return
@@ -136,7 +148,12 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not math.isfinite(other):
         return None
     missed = (own - other) / max(begin - other, 0.2 * abs(begin), 1e-12)
-    if not missed > MISSED:
+    late = finding.phase != "before" and "old" in finding.evidence
+    if not missed > (LATE_MISSED if late else MISSED):
+        if finding.phase == "before":
+            facts.notes[LAGS] = finding
+        return None
+    if late and not compare(exp, renewed_statistics(exp)).holds("better"):
         return None
     return finding.but(
         confirmed=True,
