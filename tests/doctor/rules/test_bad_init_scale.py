@@ -215,3 +215,23 @@ def test_own_matrices_that_make_waves_are_silent() -> None:
     assert list(before(Facts(experiment(Waves(), regression())))) == []
     far = [(X, y + 200) for X, y in regression()]
     assert list(before(Facts(experiment(Waves(), far)))) == []
+
+
+def test_own_layers_that_divide_what_they_said_are_silent() -> None:
+    """Unit weights and a division within forward are a way of their own (Jacot et al. 2018)."""
+
+    class Divided(nn.Module):
+        def __init__(self, i: int, o: int) -> None:
+            super().__init__()
+            self.W, self.size = nn.Parameter(torch.randn(i, o)), i**-0.5
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.W * self.size
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Divided(8, 64), nn.ReLU(), Divided(64, 64), nn.ReLU(), Divided(64, 4))
+    assert findings(experiment(net, blobs()), RULE) == []
+    torch.manual_seed(0)
+    net = nn.Sequential(Divided(8, 64), nn.Tanh(), Divided(64, 1))
+    far = [(X, y + 200) for X, y in regression()]
+    assert list(before(Facts(experiment(net, far)))) == []
