@@ -163,3 +163,75 @@ def test_large_weights_that_learn_fast_and_by_heart_are_left_to_the_end() -> Non
     assert left_open(1.2, 20) == ["bad_init_scale"]
     assert left_open(1.2, 200) == []  # its steps are more than the other side would be given
     assert left_open(None, 20) == []
+
+
+class Own(nn.Module):
+    """A layer of the user's own, whose matrix stands as it is multiplied, or turned."""
+
+    def __init__(self, i: int, o: int, size: float, how: str) -> None:
+        super().__init__()
+        w = torch.randn(i, o) * size
+        self.W, self.b = nn.Parameter(w if how == "@" else w.T.contiguous()), nn.Parameter(w[0] * 0)
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "linear":
+            return nn.functional.linear(x, self.W, self.b)
+        return x @ (self.W if self.how == "@" else self.W.T) + self.b
+
+
+def own(size: float | None, how: str = "@", out: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    parts = [(8, 64), (64, 64), (64, out)]
+    made = [Own(i, o, size or (2 / i) ** 0.5, how) for i, o in parts]
+    return nn.Sequential(made[0], nn.ReLU(), made[1], nn.ReLU(), made[2])
+
+
+@pytest.mark.parametrize("how", ["@", "@ T", "linear"])
+def test_own_layers_drawn_too_large(how) -> None:
+    treatment = cured(experiment(own(1.0, how), blobs(), epochs=6), RULE)
+    assert treatment.proof.gain > 0
+
+
+@pytest.mark.parametrize("how", ["@", "linear"])
+def test_own_layers_of_a_usual_size_are_silent(how) -> None:
+    assert list(before(Facts(experiment(own(None, how), blobs())))) == []
+    far = [(X, y + 200) for X, y in regression()]  # a far target, not the weights
+    assert list(before(Facts(experiment(own(None, how, out=1), far)))) == []
+
+
+def test_own_matrices_that_make_waves_are_silent() -> None:
+    """Frequencies may be as large as they like: a sine says no more for it."""
+
+    class Waves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.B, self.head = nn.Parameter(10 * torch.randn(8, 64)), nn.Linear(64, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head((x @ self.B).sin())
+
+    assert list(before(Facts(experiment(Waves(), regression())))) == []
+    far = [(X, y + 200) for X, y in regression()]
+    assert list(before(Facts(experiment(Waves(), far)))) == []
+
+
+def test_own_layers_that_divide_what_they_said_are_silent() -> None:
+    """Unit weights and a division within forward are a way of their own (Jacot et al. 2018)."""
+
+    class Divided(nn.Module):
+        def __init__(self, i: int, o: int) -> None:
+            super().__init__()
+            self.W, self.size = nn.Parameter(torch.randn(i, o)), i**-0.5
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.W * self.size
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Divided(8, 64), nn.ReLU(), Divided(64, 64), nn.ReLU(), Divided(64, 4))
+    assert findings(experiment(net, blobs()), RULE) == []
+    torch.manual_seed(0)
+    net = nn.Sequential(Divided(8, 64), nn.Tanh(), Divided(64, 1))
+    far = [(X, y + 200) for X, y in regression()]
+    assert list(before(Facts(experiment(net, far)))) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from gipi.doctor.contest import contest
@@ -19,7 +20,9 @@ from gipi.doctor.tape import NORMS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.tape import Op
 
 LOW, HIGH = 0.05, 2.5
 """RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
@@ -59,6 +62,8 @@ def before(facts: Facts) -> Iterator[Finding]:
             continue
         if gain > 0 and not low <= gain <= HIGH and not _keeps_size(spread.get(_module(name))):
             gains[name] = gain
+    own = {n: g for n, g in _own(facts).items() if n not in gains and n not in equal}
+    gains |= own
     if not gains:
         yield from _together(facts, low)
         return
@@ -70,12 +75,80 @@ def before(facts: Facts) -> Iterator[Finding]:
         f"the usual size: '{worst}' "
         f"{'multiplies' if gains[worst] > 1 else 'shrinks'} what comes in by about "
         f"{gains[worst]:.3g}; the loss before the first step is {facts.first_loss:.4g}",
-        "draw weights with a spread of about 1 / sqrt(inputs): layer.reset_parameters()",
+        "draw weights with a spread of about 1 / sqrt(inputs): "
+        + ("torch.randn(inputs, outputs) / inputs**0.5" if own else "layer.reset_parameters()"),
         where=names,
-        evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss},
+        evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss}
+        | ({"own": len(own)} if own else {}),
         strength=EXACT / 2,
-        repairs=_repairs(names),
+        repairs=(_sized(own, names),) if own else _repairs(names),
     )
+
+
+def _own(facts: Facts) -> dict[str, float]:
+    """Return the gains of large matrices that modules of the user's own multiply by.
+
+    Nobody knows what such a parameter is for: it is looked at only where the tape shows that inputs
+    are multiplied by it, and where the first outputs are far larger than what they should say.
+    """
+    if not facts.first_loss > WORSE * facts.blind_loss > 0 or not _shouts(facts):
+        return {}
+    held = {p.data_ptr(): n for n, p in facts.exp.model.named_parameters()
+            if p.ndim == 2 and p.requires_grad and _is_own(facts.owners.get(n))}  # fmt: skip
+    tied = _shared(facts)
+    gains: dict[str, float] = {}
+    for op in facts.tape.of({"matmul", "linear"}) if held else ():
+        for name, weight, inputs in _multiplied(op, held):
+            gain = float(weight.detach().float().square().mean().sqrt()) * math.sqrt(inputs)
+            p = facts.exp.model.get_parameter(name)
+            whole = p.numel() == weight.numel() and id(p) not in tied
+            if whole and gain > HIGH and not _keeps_size(op.output):
+                gains[name] = gain
+    return gains
+
+
+def _multiplied(op: Op, held: Mapping[int, str]) -> Iterator[tuple[str, Tensor, int]]:
+    """Find the held matrices of a call, and how many inputs each of their units has."""
+    if len(op.args) < 2 or not all(isinstance(a, Tensor) for a in op.args[:2]):
+        return  # an einsum, whose letters say what is summed
+    for at, value in enumerate(op.args[:2]):
+        name = held.get(value.data_ptr())
+        if name is not None and value.ndim == 2:
+            first = at == 0 or op.kind == "linear"
+            yield name, value, value.shape[-1 if first else -2]
+
+
+def _is_own(owner: nn.Module | None) -> bool:
+    """Whether a module is none of torch's, which have their own rules of drawing."""
+    lists = (nn.ParameterList, nn.ParameterDict)
+    return isinstance(owner, lists) or not type(owner).__module__.startswith("torch.")
+
+
+def _shouts(facts: Facts) -> bool:
+    """Whether the first outputs spread far more than the targets, or than scores of classes do."""
+    said, y = facts.outputs, facts.batch[1]
+    if not isinstance(said, Tensor) or not isinstance(y, Tensor) or said.numel() < 2:
+        return False
+    usual = float(y.double().std()) if y.is_floating_point() and y.numel() > 1 else 1.0
+    return float(said.detach().double().std()) > HIGH * max(usual, 1e-12)
+
+
+def _sized(own: Mapping[str, float], names: tuple[str, ...]) -> Repair:
+    """Return the repair that divides matrices by their gain, and draws torch's own layers anew."""
+    others = tuple(n for n in names if n not in own)
+
+    def change(exp: Experiment) -> str:
+        if others:
+            drawn(others)(exp)
+        held = dict(exp.model.named_parameters())
+        with torch.no_grad():
+            for name, gain in own.items():
+                held[name].div_(gain)
+        return f"the weights of {counted(len(names), 'layer')} have the usual size"
+
+    return Repair("give the weights the usual size", change, setting="model.init",
+                  edit="nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5) for every matrix "
+                  "that inputs are multiplied by")  # fmt: skip
 
 
 def _repairs(names: tuple[str, ...]) -> tuple[Repair, Repair]:
@@ -136,6 +209,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         if seen.wins() or not seen.begun:  # a run may make up for it: its end decides
             leave_open(facts, Question(finding, change))
         return None
+    if "own" in finding.evidence and not seen.wins():
+        return None  # what such a matrix is for is not known: only winning shows it
     if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
         # Large weights learn fast, and by heart: rows never seen pay for it at the end of the run.
         # Only as many steps tell that from having trained for longer.
