@@ -224,6 +224,68 @@ def test_outputs_that_are_large_where_targets_are_small_are_learned_rightly(lr) 
         assert findings(experiment(mlp(out=1), rows, loss=loss, lr=lr), RULE) == []
 
 
+def ends(o, y):
+    """Minus the log-likelihood of waiting times, some of which are cut; o: logarithms of rates."""
+    return (o.clamp(max=10).exp() * y[:, :1] - y[:, 1:] * o).mean()
+
+
+def ranks(o, y):
+    """Minus the partial log-likelihood of who is the next to end."""
+    rates = o[y[:, 0].argsort(descending=True), 0]
+    told = y[y[:, 0].argsort(descending=True), 1]
+    return -((rates - rates.logcumsumexp(0)) * told).sum() / told.sum().clamp_min(1)
+
+
+def weighted(o, y):
+    return (y[:, 1:] * (o - y[:, :1]).square()).mean()
+
+
+def flat(o, y):  # concave but at the target
+    return (y[:, 1:] * ((o - y[:, :1]).abs() + 1e-3).sqrt()).mean()
+
+
+def cut_waits(far: float = 0):
+    def cut(rows):
+        X, wait = rows
+        told = (wait < 1.5).to(wait)
+        return X, torch.cat([wait.clamp(max=1.5) + far, told], 1)
+
+    train, val = logarithms()[0]
+    return cut(train), cut(val)
+
+
+@pytest.mark.parametrize("loss", [ends, ranks, weighted])
+def test_a_turned_likelihood_whose_targets_have_more_columns_than_outputs(loss) -> None:
+    torch.manual_seed(0)
+    exp = experiment(mlp(out=1), cut_waits(), loss=lambda o, y: -loss(o, y), lr=0.01)
+    assert named(exp, RULE).findings[0].confirmed
+
+
+@pytest.mark.parametrize("far", [0, 1000])
+def test_losses_of_more_targets_than_outputs_are_silent(far) -> None:
+    def actions(o, y):  # what was done and how good it was, against the mean
+        done = 2 * (y[:, :1] > y[:, :1].median()).to(o) - 1
+        return -((y[:, :1] - y[:, :1].mean()) * F.logsigmoid(done * o)).mean()
+
+    def bad(o, y):  # all that was done was bad, more or less
+        done = 2 * (y[:, :1] > y[:, :1].median()).to(o) - 1
+        return (y[:, :1] * F.logsigmoid(done * o)).mean()
+
+    def critic(o, y):
+        return (o * (1 - 2 * y[:, 1:])).mean()
+
+    def log_error(o, y):
+        return (o - y[:, :1]).abs().log1p().mean()
+
+    def gain(o, y):  # what a share of all there is brings, of which too much brings less
+        return -(o.sigmoid() * y[:, :1] - o.sigmoid().square()).mean()
+
+    for loss in (ends, ranks, weighted, flat, log_error, actions, bad, critic, gain):
+        torch.manual_seed(0)
+        exp = experiment(mlp(out=1), cut_waits(far), loss=loss, lr=0.01)
+        assert findings(exp, RULE) == [], loss.__name__
+
+
 def test_looking_leaves_the_loss_and_the_generator_as_they_are() -> None:
     class Counting(torch.nn.Module):
         def __init__(self) -> None:

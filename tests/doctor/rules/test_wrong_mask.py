@@ -168,6 +168,47 @@ def test_a_mean_over_padding_alone_is_named(counted) -> None:
     named(experiment(Bag(), padded()), RULE)
 
 
+class Words(nn.Module):
+    """Convolutions over words, of which padding, all words or the last word are kept."""
+
+    def __init__(self, keep: str, *, layers: int = 1, wide: int = 3) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(40, 16, padding_idx=0), nn.Linear(16, 2)
+        self.layers = nn.ModuleList(nn.Conv1d(16, 16, wide, padding="same") for _ in range(layers))
+        self.keep = keep
+
+    def forward(self, x):
+        h = self.embed(x).transpose(1, 2)
+        for layer in self.layers:
+            h = torch.relu(layer(h))
+        h, real = h.transpose(1, 2), x != 0
+        if self.keep == "last":
+            return self.head(h[torch.arange(len(x)), real.sum(1) - 1])
+        weight = (real if self.keep == "words" else ~real)[..., None].float()
+        return self.head((h * weight).sum(1) / weight.sum(1).clamp_min(1))
+
+
+def long_rows():
+    return [(nn.functional.pad(X, (0, 2)), y) for X, y in token_rows(400, 20)]
+
+
+@pytest.mark.parametrize("shape", [{}, {"layers": 2}, {"wide": 5}])
+def test_a_mean_over_padding_that_convolutions_carry_words_into_is_named_and_turned(shape) -> None:
+    torch.manual_seed(0)
+    diagnosis = named(experiment(Words("padding", **shape), long_rows()), RULE)
+    assert "beside the padding" in diagnosis.findings[0].message
+    exp = experiment(Words("padding", **shape), long_rows())
+    diagnosis.findings[0].repair.change(exp)
+    assert findings(exp, RULE) == []
+
+
+@pytest.mark.parametrize("keep", ["words", "last"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_convolutions_of_which_words_or_the_last_one_are_kept_are_silent(keep, layers) -> None:
+    torch.manual_seed(0)
+    assert findings(experiment(Words(keep, layers=layers), long_rows()), RULE) == []
+
+
 def test_a_net_that_says_the_same_of_everything_is_no_mask() -> None:
     class Deaf(nn.Module):
         def __init__(self) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gipi.doctor.bottomless import bottomless
 from gipi.doctor.copies import peeking
 from gipi.doctor.ends import class_width, last_call
 from gipi.doctor.experiment import call, judged
@@ -58,6 +59,8 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield _finding("the loss falls where the true class becomes less likely", confirmed=False)
     elif _driven(facts) is not None:
         yield _finding("the loss falls where outputs leave what they shall be", confirmed=False)
+    elif bottomless(facts):
+        yield _finding("the loss falls without end wherever outputs go", confirmed=False)
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -295,13 +298,15 @@ def _opposed(facts: Facts, finding: Finding) -> Finding | None:
     A loss of logarithms, as of counts, may rise on the way to the target, and is learned rightly.
     """
     place = _driven(facts)
-    if place is None:
+    if place is None and not bottomless(facts):
         return None
     xb, yb = facts.batch
     losses, twin = after_steps(facts.exp, STEPS)
     facts.passes += STEPS + 2
     with torch.no_grad():
         was, now = (_said(exp, xb) for exp in (facts.exp, twin))
+        if place is None:
+            return _fallen(facts, finding, was, now)
         first, after = (_alike(place.of(said), yb) for said in (was, now))
         likely, unlikely = (_nats(facts, place, said) for said in (was, now))
     if not (after < first - OPPOSED or after < min(first, OPPOSITE) or unlikely > likely + WORSE):
@@ -310,6 +315,18 @@ def _opposed(facts: Facts, finding: Finding) -> Finding | None:
         return None  # whoever says how it is judged says what is right
     return finding.but(confirmed=True, evidence={
         "correlation_before": first, "correlation_after": after, "loss": losses[-1]})  # fmt: skip
+
+
+def _fallen(facts: Facts, finding: Finding, was: Any, now: Any) -> Finding | None:
+    """Return the finding where steps go down a loss without a bottom, and no metric is better."""
+    first, after = _loss(facts, was), _loss(facts, now)
+    if not after < first:
+        return None
+    if facts.exp.metric is not None:
+        yb = facts.batch[1]
+        if judged(facts.exp, now, yb) > judged(facts.exp, was, yb):
+            return None
+    return finding.but(confirmed=True, evidence={"loss_before": first, "loss_after": after})
 
 
 def _alike(said: Tensor, y: Tensor) -> float:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SOME = 0.05
 NOTHING = 1e-3
+BESIDE, ROWS = 4, 4
+"""Tokens beside padding that convolutions carry into it; padded rows that hold more than those."""
 SENSE = (
     "check what True means: it hides in nn.MultiheadAttention and masked_fill, and shows in "
     "scaled_dot_product_attention"
@@ -63,7 +65,10 @@ def before(facts: Facts) -> Iterator[Finding]:
         )
         return
     if padding is not None and facts.base is not None:
-        yield from _no_token_matters(facts, padding)
+        for found in _no_token_matters(facts, padding):
+            yield found
+            return
+        yield from _only_beside_padding(facts, padding)
 
 
 def _keys(one: Seen, padding: Padding) -> Finding | None:
@@ -145,6 +150,48 @@ def _no_token_matters(facts: Facts, padding: Padding) -> Iterator[Finding]:
     yield _finding(
         "", "no real token of a padded row changes its output: what is pooled or kept is padding",
         pad=padding.pad,
+        advice="weight places by 1 where they are real and by 0 where they are padding",
+    )  # fmt: skip
+
+
+def _only_beside_padding(facts: Facts, padding: Padding) -> Iterator[Finding]:
+    """Change what is far from padding at the end: nothing moves, but does with more padding.
+
+    Convolutions carry the last tokens into the padding behind them, so that some real tokens matter
+    though padding alone is pooled. A net that keeps the last token rightly says the same however
+    much padding follows.
+    """
+    x, base, pad = facts.few, facts.base, padding.pad
+    if not isinstance(x, Tensor) or sequence_of(x) is not x or x.is_floating_point():
+        return
+    if pad is None or padding.front or not padding.known or facts.tape.of({"lstm", "gru", "rnn"}):
+        return
+    assert base is not None
+    where = padding.where[: len(x)]
+    far = torch.zeros_like(where)
+    far[:, :-BESIDE] = ~where[:, BESIDE:]  # padding is a run at the end
+    rows = where[:, -1] & far.any(1)
+    if int(rows.sum()) < ROWS or base.shape[0] != len(x):
+        return
+    real = x[~where]
+    changed = x.clone()
+    generator = torch.Generator().manual_seed(0)
+    changed[far] = real[torch.randint(len(real), (int(far.sum()),), generator=generator)]
+    try:
+        said = facts.shown(changed)
+        if said.shape != base.shape or facts.differ(said[rows], base[rows]) > NOTHING:
+            return
+        more = torch.full_like(x[:, :BESIDE], pad)
+        # the first padding takes the end of the row, which convolutions see, away from all tokens
+        one, two = (facts.shown(torch.cat([x, *[more] * n], 1)) for n in (1, 2))
+    except Exception:  # noqa: BLE001  ids of columns, or rows of one length
+        return
+    if not one.shape == two.shape == base.shape or facts.differ(one[rows], two[rows]) <= NOTHING:
+        return
+    yield _finding(
+        "", "no real token of a padded row changes its output but those beside the padding, and "
+        "more padding does: what is pooled or kept is padding",
+        pad=pad,
         advice="weight places by 1 where they are real and by 0 where they are padding",
     )  # fmt: skip
 
