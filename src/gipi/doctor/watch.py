@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from gipi.core.errors import ConfigError, RequestError
+from gipi.core.memory import keep_freed_pages
 from gipi.doctor.causes import ranked
 from gipi.doctor.copies import duplicate, on_cpu
 from gipi.doctor.diagnose import Diagnosis
@@ -122,6 +123,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         self._start = duplicate(self._plain)
+        keep_freed_pages()  # what is kept here would shape the heap, and steps fault on fresh pages
         self._handles = [
             self.optimizer.register_step_pre_hook(self._about_to_step),
             self.optimizer.register_step_post_hook(self._stepped),
