@@ -61,7 +61,8 @@ class Ear(TorchFunctionMode):
         self.model, self.heard, self.deaf = model, heard, False
         self.loss = loss if light and isinstance(loss, nn.Module) else None
         modules = [model, loss] if isinstance(loss, nn.Module) else [model]
-        self.weights = {id(p) for m in modules for p in (*m.parameters(), *m.buffers())}
+        heard_of = modules if self.loss is None else []  # at a loss's door nobody asks for weights
+        self.weights = {id(p) for m in heard_of for p in (*m.parameters(), *m.buffers())}
         self.said = False
         self.made: dict[int, Tensor] = {}
         self._handles: list[Any] = []

@@ -70,6 +70,7 @@ def test_few_rare_rows_of_validation_are_joined_by_those_of_training() -> None:
 
 
 def test_weights_are_judged_by_all_classes_alike() -> None:
+    torch.manual_seed(0)
     exp = experiment(mlp(out=2), blobs(1500, apart=0.5, **RARE), epochs=5)
     diagnosis = seen(exp, RULE, train=True)
     treatment = diagnosis.repair()

@@ -147,26 +147,25 @@ def test_asking_whether_a_loss_knows_classes_leaves_it_and_the_generator_as_they
     assert torch.equal(state, torch.get_rng_state())
 
 
+def told_standing_and_falling(exp, began: float) -> list[list[str]]:
+    """Return what is said of a net that knows little, where its loss stands and where it falls."""
+    facts = Facts(exp, start=Facts(exp))
+    ends = [1.0] * 24, [1.2] * 12 + [1.0] * 12
+    traces = (Trace(100, 10, losses=[began] * 26 + end) for end in ends)
+    return [[f.code for f in during(facts, trace)] for trace in traces]
+
+
 def test_how_high_a_loss_began_says_nothing_of_how_it_falls_now() -> None:
     torch.manual_seed(0)
     exp = experiment(mlp(2, 2, hidden=2), rings())
-    facts = Facts(exp, start=Facts(exp))
-    still = Trace(100, 10, losses=[20.0] * 26 + [1.0] * 24)
-    assert [f.code for f in during(facts, still)] == ["underfit"]
-    falls = Trace(100, 10, losses=[20.0] * 26 + [1.2] * 12 + [1.0] * 12)
-    assert list(during(facts, falls)) == []
+    assert told_standing_and_falling(exp, 20.0) == [["underfit"], []]
 
 
 def test_a_loss_that_falls_by_a_share_of_the_variance_falls_whatever_the_mean_is() -> None:
     torch.manual_seed(0)
     X, V = torch.randn(2, 300, 6, generator=torch.Generator().manual_seed(0))
-    splits = (X, X[:, :1] + 5.0), (V, V[:, :1] + 5.0)
-    exp = experiment(mlp(6, 1), splits)
-    facts = Facts(exp, start=Facts(exp))
-    still = Trace(100, 10, losses=[26.0] * 26 + [1.0] * 24)
-    assert [f.code for f in during(facts, still)] == ["underfit"]
-    falls = Trace(100, 10, losses=[26.0] * 26 + [1.2] * 12 + [1.0] * 12)
-    assert list(during(facts, falls)) == []
+    exp = experiment(mlp(6, 1), ((X, X[:, :1] + 5.0), (V, V[:, :1] + 5.0)))
+    assert told_standing_and_falling(exp, 26.0) == [["underfit"], []]
 
 
 def test_a_net_that_lost_again_what_it_had_learned_is_not_too_small() -> None:
