@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gipi.core.errors import ConfigError, RequestError
 from gipi.core.memory import keep_freed_pages
 from gipi.doctor.causes import ranked
+from gipi.doctor.closures import with_closure
 from gipi.doctor.copies import duplicate, on_cpu
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.ear import Ear, Heard
@@ -125,7 +126,7 @@ class Watch:
         self._start = duplicate(self._plain)
         keep_freed_pages()  # what is kept here would shape the heap, and steps fault on fresh pages
         self._handles = [
-            self.optimizer.register_step_pre_hook(self._about_to_step),
+            self.optimizer.register_step_pre_hook(self._called_to_step),
             self.optimizer.register_step_post_hook(self._stepped),
         ]
         original, losses = self._backward, self
@@ -177,7 +178,14 @@ class Watch:
                 self._light &= self._ear.loss is None  # what is heard so is not enough here
             self._ear = None
 
-    def _about_to_step(self, *_: Any) -> None:
+    def _called_to_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Note the step before it is taken: where it asks for the loss, once it has been told."""
+        wrapped = with_closure(args, kwargs, self._about_to_step)
+        if wrapped is None:
+            self._about_to_step()
+        return wrapped
+
+    def _about_to_step(self) -> None:
         self.rates.append(float(self.optimizer.param_groups[0]["lr"]))
         self.losses.append(math.nan if self._loss_now is None else self._loss_now)
         self.evaluating = 0 if self.model.training else self.evaluating + 1
