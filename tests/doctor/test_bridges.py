@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from tests.doctor.patients import blobs
 from torch import nn
 
 from gipi.core.errors import MissingExtra, RequestError
@@ -66,10 +67,77 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_net_within_a_lightning_module() -> None:
     both = nn.ModuleDict({"net": nn.Linear(2, 1), "loss": nn.MSELoss()})
-    assert bridges._only_child(both) is both["net"]
+    assert bridges._net_of(both) is both["net"]
     both["other"] = nn.Linear(1, 1)
     with pytest.raises(RequestError, match=r"2 children with weights \(net, other\)"):
-        bridges._only_child(both)
+        bridges._net_of(both)
+
+
+class Both(nn.ModuleDict):
+    """Two layers that are called as one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        said: torch.Tensor = self["b"](self["a"](x).relu())
+        return said
+
+
+def test_a_lightning_module_that_is_called_itself() -> None:
+    both = Both({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1)})
+    assert bridges._net_of(both) is both
+
+
+@pytest.mark.parametrize(
+    ("bug", "code"),
+    [("", None), ("softmax", "double_softmax"), ("frozen", "frozen_layer"),
+     ("sign", "loss_sign_flipped"), ("part", "params_not_in_optimizer")],
+)  # fmt: skip
+@pytest.mark.parametrize("within", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_run_of_lightning_does_wrong_is_named(
+    bug: str, code: str | None, within: bool
+) -> None:
+    """Its optimizers are given a closure that calls the net."""
+    lightning: Any = pytest.importorskip("pytorch_lightning")
+
+    class Lit(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            one, two = nn.Linear(10, 32), nn.Linear(32, 4)
+            one.requires_grad_(bug != "frozen")
+            if within:
+                self.net = nn.Sequential(one, nn.ReLU(), two)
+            else:
+                self.one, self.two = one, two
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            said = self.net(x) if within else self.two(self.one(x).relu())
+            turned: torch.Tensor = said.softmax(1) if bug == "softmax" and not within else said
+            return turned
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            cost = nn.functional.cross_entropy(self(batch[0]), batch[1])
+            return -cost if bug == "sign" else cost
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            last = self.net[2] if within else self.two
+            return torch.optim.Adam((last if bug == "part" else self).parameters(), 3e-3)
+
+    x, y = blobs(400, width=10, apart=1.2)[0]
+    model = Lit()
+    if bug == "softmax" and within:
+        model.net.append(nn.Softmax(1))
+    seen = bridges.for_lightning(nn.functional.cross_entropy)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), 24, shuffle=True)
+    lightning.Trainer(
+        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[seen],
+    ).fit(model, loader)  # fmt: skip
+    assert seen.watch.step == 3 * len(loader)
+    assert "nothing was judged" not in str(seen.watch)
+    assert [f.code for f in seen.findings if f.severity == "problem"][:1] == (
+        [code] if code else []
+    )
 
 
 def test_lightning_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,19 +78,15 @@ def test_steps_between_looks_are_heard_whatever_way_the_loss_is_asked(way: str) 
 
 def test_what_was_not_seen_is_not_called_sound() -> None:
     model = net()
-    optimizer = torch.optim.LBFGS(model.parameters())
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(X), Y)
-        loss.backward()
-        return loss
-
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
         for _ in range(3):
-            optimizer.step(closure)
+            optimizer.zero_grad()
+            F.cross_entropy(model.forward(X), Y).backward()
+            optimizer.step()
     assert doctor.findings == []
     assert str(doctor).startswith("nothing was judged: of 3 steps none was seen whole")
+    assert "where it is called, not by model.forward(...)" in str(doctor)
     assert "nothing was judged" in repr(doctor)
     doctor.diagnosis.broken["plateau"] = "ValueError: so it went"
     assert "could not be looked for, by an error: plateau (ValueError: so it went)" in str(doctor)

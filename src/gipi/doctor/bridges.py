@@ -5,6 +5,7 @@ Both packages are imported when a callback is asked for, and only then.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,8 @@ def for_lightning(
     """Return a `lightning.pytorch.Callback` that watches; `.findings` is known at the end.
 
     loss    the function or module that `training_step` calls with (outputs, target)
-    module  the name of the net within the LightningModule; None: its only child with weights
+    module  the name of the net within the LightningModule; None: its only child with weights, or
+            of several the LightningModule itself, if it has a `forward` of its own
 
     Raises `MissingExtra` where neither lightning nor pytorch_lightning is installed.
     """
@@ -71,7 +73,7 @@ def for_lightning(
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             """Watch the net and the first optimizer."""
-            net = pl_module.get_submodule(module) if module else _only_child(pl_module)
+            net = pl_module.get_submodule(module) if module else _net_of(pl_module)
             self.watch = watch(net, trainer.optimizers[0], loss, declared=declared)
             self.watch.__enter__()
 
@@ -89,7 +91,7 @@ def for_lightning(
 
 
 def _package(*names: str) -> Any:
-    for name in names:
+    for name in sorted(names, key=lambda n: n not in sys.modules):  # what the trainer is of
         try:
             return import_module(name)
         except ImportError:
@@ -102,16 +104,18 @@ def _package(*names: str) -> Any:
     )
 
 
-def _only_child(module: nn.Module) -> nn.Module:
+def _net_of(module: nn.Module) -> nn.Module:
     found = [(n, m) for n, m in module.named_children() if next(m.parameters(), None) is not None]
-    if len(found) != 1:
-        names = ", ".join(n for n, _ in found) or "none"
-        raise RequestError(
-            f"{type(module).__name__} has {len(found)} children with weights ({names})",
-            "the one that training_step calls with the inputs",
-            "name it: for_lightning(loss, module=...)",
-        )
-    return found[0][1]
+    if len(found) == 1:
+        return found[0][1]
+    if not module.forward.__module__.startswith(("torch.", "lightning.", "pytorch_lightning.")):
+        return module  # its training_step calls self(x)
+    names = ", ".join(n for n, _ in found) or "none"
+    raise RequestError(
+        f"{type(module).__name__} has {len(found)} children with weights ({names})",
+        "the one that training_step calls with the inputs",
+        "name it: for_lightning(loss, module=...)",
+    )
 
 
 def _findings(seen: Watch | None) -> list[Finding]:

@@ -56,3 +56,27 @@ def minimised(optimizer: Any, loss: Callable[[], Tensor]) -> Tensor:
 
     optimizer.step(closure)
     return seen[0]
+
+
+def with_closure(
+    args: tuple[Any, ...], kwargs: dict[str, Any], then: Callable[[], None]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return the arguments of a step whose closure calls ``then`` after its first loss.
+
+    None where the step was given no closure: its gradient is there already.
+    """
+    own, *given = args  # the optimizer itself, as a hook of its steps is told
+    closure = given[0] if given else kwargs.get("closure")
+    if closure is None:
+        return None
+    told = False
+
+    def first(*a: Any, **k: Any) -> Any:
+        nonlocal told
+        loss = closure(*a, **k)
+        if not told:
+            told = True
+            then()
+        return loss
+
+    return ((own, first, *given[1:]), kwargs) if given else (args, {**kwargs, "closure": first})

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gipi.doctor.compared import Call, Compared, Made, Path, compared, tensors_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+TRUTHS = frozenset(("labels", "label", "targets", "target", "y"))
+"""Names by which a model that makes its loss itself is given the truth."""
 
 
 @dataclass
@@ -25,8 +31,16 @@ class Heard:
     named: dict[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
     """Shape of the outputs."""
+    part: Path = ()
+    """Where among the outputs stands what the loss compared: keys, places, names."""
+    carried: Path | None = None
+    """Where among the outputs the loss itself stands, of a model that makes it within."""
+    compared: Compared | None = None
+    """The loss of `torch.nn` that was called, if it was one."""
     target: Tensor | None = None
     loss: Tensor | float | None = None
+    more: list[Heard] = field(default_factory=list)
+    """Further batches whose gradients were gathered for the same step."""
     rng: Tensor | None = None
     """State of the CPU's generator before the model was called: its dropout can be drawn again."""
     training: bool = True
@@ -38,7 +52,12 @@ class Heard:
     @property
     def whole(self) -> bool:
         """Whether inputs and target are known."""
-        return bool(self.inputs or self.named) and self.target is not None
+        return self.called and self.target is not None
+
+    @property
+    def called(self) -> bool:
+        """Whether the model was given anything."""
+        return bool(self.inputs or self.named)
 
 
 class Ear(TorchFunctionMode):
@@ -64,9 +83,10 @@ class Ear(TorchFunctionMode):
         heard_of = modules if self.loss is None else []  # at a loss's door nobody asks for weights
         self.weights = {id(p) for m in heard_of for p in (*m.parameters(), *m.buffers())}
         self.said = False
-        self.made: dict[int, Tensor] = {}
+        self.made: dict[int, Made] = {}
         self._handles: list[Any] = []
-        self.within = False
+        self._around: list[TorchFunctionMode] = []
+        self._entered = False
 
     def open(self) -> None:
         """Begin to listen."""
@@ -74,9 +94,8 @@ class Ear(TorchFunctionMode):
             self.model.register_forward_pre_hook(self._given, with_kwargs=True),
             self.model.register_forward_hook(self._said),
         ]
-        if self.loss is None:
-            self.__enter__()
-        else:
+        self._around = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
+        if self.loss is not None:
             self._handles.append(self.loss.register_forward_pre_hook(self._compared))
 
     def close(self) -> None:
@@ -85,12 +104,28 @@ class Ear(TorchFunctionMode):
         self.made.clear()  # nothing of the graph is held
         for handle in self._handles:
             handle.remove()
+        self.leave()
+
+    def _come(self) -> None:
+        """Hear torch's functions, from the outputs on, where nothing else was begun meanwhile.
+
+        Not within the model: one that is compiled would be compiled anew for every ear.
+        """
+        stack = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
+        if self.loss is None and not self.deaf and stack == self._around:
+            self.__enter__()
+            self._entered = True
+
+    def leave(self) -> bool:
+        """Hear torch's functions no more; False where that must wait, since others hear later."""
         stack = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
         if stack and stack[-1] is self:
             self.__exit__(None, None, None)
+            self._entered = False
+        return not self._entered
 
     def _given(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.within = True
+        self.leave()
         if not torch.is_grad_enabled():
             return
         heard = self.heard
@@ -98,21 +133,27 @@ class Ear(TorchFunctionMode):
         if judged or (not heard.inputs and not heard.named):
             heard.inputs, heard.named = _kept(args), _kept(kwargs)
             heard.target, heard.shape, heard.flat, heard.further = None, (), False, False
+            heard.part, heard.carried, heard.compared = (), None, None
             self.said = False
             heard.rng, heard.training = torch.get_rng_state(), self.model.training
             self.made.clear()
 
     def _said(self, _: nn.Module, __: Any, said: Any) -> None:
-        self.within = False
-        if not self.said and torch.is_grad_enabled():
-            self.said = True
-            labels = self.heard.named.get("labels")
-            if isinstance(labels, Tensor) and isinstance(getattr(said, "loss", None), Tensor):
-                self.heard.target = labels
-            first = said[0] if isinstance(said, tuple) else getattr(said, "logits", said)
-            if isinstance(first, Tensor):
-                self.made[id(first)] = first
-                self.heard.shape = tuple(first.shape)
+        if not torch.is_grad_enabled():
+            return
+        if self.said:
+            self._come()
+            return
+        self.said = True
+        made = dict(tensors_of(said))
+        self.made = {id(t): Made(t, path, ()) for path, t in made.items()}
+        lost = [path for path, t in made.items() if t.numel() == 1 and t.requires_grad
+                and (not t.ndim or path[-1:] == ("loss",))]  # fmt: skip
+        if lost and (target := _truth(self.heard)) is not None:
+            named = [path for path in lost if path[-1:] == ("loss",)]
+            self.heard.target, self.heard.carried = target, (named or lost)[0]
+        if self.heard.target is None:
+            self._come()
 
     def _compared(self, _: nn.Module, args: tuple[Any, ...]) -> None:
         if len(args) > 1 and id(args[0]) in self.made and self.heard.target is None:
@@ -124,6 +165,9 @@ class Ear(TorchFunctionMode):
         if not others or not outputs.ndim or len(others[0]) != len(outputs):
             return False
         target = others[0].detach()
+        self.heard.part = self.made[id(outputs)].path
+        self.heard.shape = next(tuple(m.tensor.shape) for m in self.made.values()
+                                if m.path == self.heard.part)  # as the model said it  # fmt: skip
         rows = by_rows(target, self.heard.shape)
         self.heard.target, self.heard.flat = target if rows is None else rows, rows is not None
         return True
@@ -132,7 +176,7 @@ class Ear(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self.deaf or self.within or not self.made or self.heard.target is not None:
+        if self.deaf or not self.made or self.heard.target is not None:
             return result
         given = [a for a in (*args, *(kwargs or {}).values()) if isinstance(a, Tensor)]
         passed = next((a for a in given if id(a) in self.made), None)
@@ -140,9 +184,25 @@ class Ear(TorchFunctionMode):
             return result
         others = [a for a in given if id(a) not in self.made and id(a) not in self.weights]
         self.heard.further |= any(a.requires_grad and a.is_leaf for a in others)
-        if not self._take(passed, others) and isinstance(result, Tensor):
-            self.made[id(result)] = result
+        made = self.made[id(passed)]
+        if self._take(passed, others):
+            self.heard.compared = compared(func, args, kwargs or {}, made)
+        elif isinstance(result, Tensor):
+            way = (
+                None
+                if made.way is None or len(given) > 1
+                else (*made.way, Call.of(func, args, kwargs or {}, passed))
+            )
+            self.made[id(result)] = Made(result, made.path, way)
         return result
+
+
+def _truth(heard: Heard) -> Tensor | None:
+    """Return the target among what a model that makes its loss itself was given."""
+    named = [v for k, v in heard.named.items() if k in TRUTHS]
+    given = [*heard.inputs, *heard.named.values()]
+    rows = [v for v in (named or given) if isinstance(v, Tensor) and v.ndim]
+    return rows[-1] if rows else None
 
 
 def _kept(value: Any) -> Any:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from gipi.doctor.copies import peeking
+from gipi.doctor.compared import carried, part_of, returned
+from gipi.doctor.copies import duplicate, peeking
 from gipi.doctor.experiment import Experiment, call
 from gipi.doctor.hushed import hushed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gipi.doctor.compared import Path
     from gipi.doctor.ear import Heard
     from gipi.doctor.experiment import LossFunction
 
@@ -39,10 +42,38 @@ class Flat(nn.Module):
         return self.loss(said.flatten(0, -2), y.reshape(-1, *y.shape[said.ndim - 1 :]))
 
 
-def carried(said: Any, _: Any) -> Tensor:
-    """Return the loss that a model's outputs carry, as those of `transformers` do."""
-    loss: Tensor = said.loss
-    return loss
+@dataclass(frozen=True)
+class Part:
+    """A hook after a model: what the loop compared of its outputs, or the loss among them."""
+
+    path: Path
+    loss: bool = False
+
+    def __call__(self, _: nn.Module, __: Any, said: Any) -> Any:
+        """Return the part."""
+        part = part_of(said, self.path)
+        return SimpleNamespace(loss=part.reshape(())) if self.loss else part
+
+
+def as_heard(plain: Experiment, heard: list[Heard]) -> tuple[Experiment, list[Heard]]:
+    """Return an experiment that compares what the loop did, and what was heard that it takes.
+
+    Of outputs of several parts only the one that was compared is said by its model; a model that
+    makes the loss itself says that.
+    """
+    start, told = duplicate(plain), [h for h in heard if h.whole]
+    first = told[0] if told else None
+    if first is None or any(map(is_lazy, start.model.parameters())):
+        return start, []
+    if first.carried is not None:
+        start.loss = carried if first.carried[-1:] == ("loss",) else returned
+        start.model.register_forward_hook(Part(first.carried, loss=True))
+    elif first.part:
+        start.model.register_forward_hook(Part(first.part))
+    if start.loss is carried and first.compared is not None:
+        start.loss = first.compared
+    alike = [h for h in told if (h.part, h.carried) == (first.part, first.carried)]
+    return start, followed(start, alike)
 
 
 def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
@@ -51,11 +82,11 @@ def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
     Not what another net made of the outputs, as the one that a generator is trained against.
     Targets get the shape in which the given loss says of them what the loop's own did.
     """
-    if not heard or any(map(is_lazy, start.model.parameters())):
-        return []
     own = [h for h in heard if not h.further and h.flat == heard[0].flat]
     if not own:
         return []
+    if start.loss in (carried, returned):
+        return own
     # A loop may drop the one column of outputs, or a loss add one to classes, before it compares.
     target, shape = own[0].target, own[0].shape
     assert target is not None
@@ -87,11 +118,12 @@ def why_not(start: Experiment, heard: list[Heard], steps: int, backwards: int) -
     """Return why nothing can be said of a loop of which so much was heard."""
     if any(map(is_lazy, start.model.parameters())):
         return "some layers had no weights yet: call the model once before the watch begins"
-    if heard:
+    if any(h.whole for h in heard):
         return "this loss is not followed: what the loop compared, the given one cannot"
     if steps or backwards:
+        way = "" if heard else "; a model is heard where it is called, not by model.forward(...)"
         return (f"of {steps} steps none was seen whole: what the model was given, and what a loss "
-                "compared its outputs with")  # fmt: skip
+                f"compared its outputs with{way}")  # fmt: skip
     return "no step was seen"
 
 

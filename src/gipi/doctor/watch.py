@@ -5,7 +5,7 @@
             ...
     doctor.findings
 
-Two hooks on the optimizer and one on `Tensor.backward` see every step; nothing waits for the
+Two hooks on the optimizer, and torch's two ways backward, see every step; nothing waits for the
 device. At few steps, close together at first, what the model was given and what the loss compared
 is kept as well, by listening to torch's own functions. From that an `Experiment` is made, and the
 same rules judge it as any other.
@@ -24,12 +24,14 @@ from torch import Tensor, nn
 from gipi.core.errors import ConfigError, RequestError
 from gipi.core.memory import keep_freed_pages
 from gipi.doctor.causes import ranked
+from gipi.doctor.closures import with_closure
+from gipi.doctor.compared import carried
 from gipi.doctor.copies import duplicate, on_cpu
 from gipi.doctor.diagnose import Diagnosis
 from gipi.doctor.ear import Ear, Heard
 from gipi.doctor.experiment import Experiment
 from gipi.doctor.facts import Facts, Moved
-from gipi.doctor.followed import carried, experiment_of, followed, why_not
+from gipi.doctor.followed import as_heard, experiment_of, why_not
 from gipi.doctor.gradients import norm_of, norms_of, whole_of
 from gipi.doctor.heldback import once
 from gipi.doctor.hushed import hushed
@@ -52,6 +54,8 @@ GROWTH = 1.5
 """Each later look comes after this many times the steps of the one before."""
 SHARE = 0.01
 """Later looks wait until all of them have taken less than this share of the time."""
+GATHERED = 7
+"""Further batches of one early step whose gradients are gathered, at most."""
 BATCHES = 32
 """Batches that are kept for counter-experiments, at most."""
 BETWEEN, ENOUGH = 8, 512
@@ -104,11 +108,14 @@ class Watch:
         self.next_look = 0
         self.names = {id(p): n for n, p in model.named_parameters()}
         self._ear: Ear | None = None
+        self._ears: list[Ear] = []
+        self.called: list[Heard] = []
         self._handles: list[Any] = []
         self._loss_now: Tensor | float | None = None
         self._before: dict[str, Tensor] = {}
         self._grads: dict[str, Tensor | None] = {}
-        self._backward = torch.Tensor.backward
+        self._ways = torch.Tensor.backward, torch.autograd.backward
+        self._within = False
         self._start: Experiment | None = None
         self._look_began = 0.0
         self._end: dict[str, Tensor] = {}
@@ -125,32 +132,16 @@ class Watch:
         self._start = duplicate(self._plain)
         keep_freed_pages()  # what is kept here would shape the heap, and steps fault on fresh pages
         self._handles = [
-            self.optimizer.register_step_pre_hook(self._about_to_step),
+            self.optimizer.register_step_pre_hook(self._called_to_step),
             self.optimizer.register_step_post_hook(self._stepped),
         ]
-        original, losses = self._backward, self
-
-        def backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            losses._loss_now = _noted(loss)
-            if losses.reached:
-                losses.cleared += cleared(losses.model)
-            losses.backwards += 1
-            if losses._ear is not None and losses._ear.heard.whole:
-                losses._ear.close()  # where no step follows, nothing must listen on
-            original(loss, *args, **kwargs)
-            losses.reached = (
-                not losses.step
-                and losses.backwards < EARLY
-                and any(p.grad is not None for p in losses.model.parameters())
-            )
-
-        torch.Tensor.backward = backward  # type: ignore[method-assign,assignment]
+        torch.Tensor.backward, torch.autograd.backward = map(self._heard_way, self._ways)  # type: ignore[method-assign]
         self._listen()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._deafen()
-        torch.Tensor.backward = self._backward  # type: ignore[method-assign]
+        torch.Tensor.backward, torch.autograd.backward = self._ways  # type: ignore[method-assign]
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -161,23 +152,80 @@ class Watch:
             except Exception:  # noqa: BLE001  what they are when the findings are asked must do
                 self._end, self._end_of_optimizer = {}, {}
 
+    def _heard_way(self, original: Any) -> Any:
+        """Return a way backward that is noted; within another it is none of the loop's own."""
+
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
+            if self._within:
+                original(tensors, *args, **kwargs)
+                return
+            self._about_to_go_back(tensors)
+            self._within = True
+            try:
+                original(tensors, *args, **kwargs)
+            finally:
+                self._within = False
+            self.reached = (
+                not self.step
+                and self.backwards < EARLY
+                and any(p.grad is not None for p in self.model.parameters())
+            )
+
+        return backward
+
+    def _about_to_go_back(self, tensors: Any) -> None:
+        self._loss_now = _noted(tensors)
+        if self.reached:
+            self.cleared += cleared(self.model)
+        self.backwards += 1
+        if self._ear is not None:
+            self._close_ear(self._ear)
+
+    def _close_ear(self, ear: Ear) -> None:
+        """Where no step follows, nothing must listen on; but early, gradients may be gathered."""
+        heard = ear.heard
+        if not heard.whole:
+            return
+        if heard.loss is None:
+            heard.loss = self._loss_now
+        ear.close()
+        first = self.heard[self.step]
+        if self.step < EARLY and len(first.more) < GATHERED:
+            first.more.append(more := Heard())
+            self._open(Ear(self.model, more, self.loss))
+
     def _listen(self, *, light: bool = False) -> None:
         self.heard[self.step] = heard = Heard()
-        self._ear = Ear(self.model, heard, self.loss, light=light)
-        self._ear.open()
+        self._open(Ear(self.model, heard, self.loss, light=light))
+
+    def _open(self, ear: Ear) -> None:
+        self._ear = ear
+        self._ears.append(ear)
+        ear.open()
 
     def _deafen(self) -> None:
-        if self._ear is not None:
-            self._ear.close()
-            target = self._ear.heard.target
-            if self._ear.heard.whole and target is not None:
-                self.rows += len(target)
-            else:
-                self.heard = {k: h for k, h in self.heard.items() if h is not self._ear.heard}
-                self._light &= self._ear.loss is None  # what is heard so is not enough here
-            self._ear = None
+        if self._ear is None:
+            return
+        self._ear.close()
+        self._ears = [ear for ear in reversed(self._ears) if not ear.leave()][::-1]
+        heard = self.heard[self.step]
+        heard.more = [h for h in heard.more if h.whole]
+        if heard.whole and heard.target is not None:
+            self.rows += len(heard.target)
+        else:
+            self.called += [heard][: heard.called and not self.called]
+            del self.heard[self.step]
+            self._light &= self._ear.loss is None  # what is heard so is not enough here
+        self._ear = None
 
-    def _about_to_step(self, *_: Any) -> None:
+    def _called_to_step(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Note the step before it is taken: where it asks for the loss, once it has been told."""
+        wrapped = with_closure(args, kwargs, self._about_to_step)
+        if wrapped is None:
+            self._about_to_step()
+        return wrapped
+
+    def _about_to_step(self) -> None:
         self.rates.append(float(self.optimizer.param_groups[0]["lr"]))
         self.losses.append(math.nan if self._loss_now is None else self._loss_now)
         self.evaluating = 0 if self.model.training else self.evaluating + 1
@@ -191,8 +239,8 @@ class Watch:
                 self.between.append(norm)
             return
         self._look_began = time.perf_counter()
-        heard = self._ear.heard
-        heard.loss = self._loss_now
+        heard = self.heard[self.step]
+        heard.loss = self._loss_now if heard.loss is None else heard.loss
         self._deafen()
         if (norm := self._norm()) is not None:
             self.norms[self.step] = norm
@@ -247,34 +295,41 @@ class Watch:
             moved = dict(zip(names, most, strict=True))
             self.early.append((heard, self._before, self._grads, moved))
 
-    def _moves(self) -> list[Moved]:
+    def _moves(self, start: Experiment) -> list[Moved]:
         """Return the first steps, each beside what a fresh gradient of its rows would have been."""
         found = []
         for heard, before, grads, moved in self.early:
-            fresh = self._fresh(heard, before)
+            fresh = self._fresh(start, heard, before)
             if fresh is not None:
                 loss = math.nan if heard.loss is None else float(heard.loss)
                 found.append(Moved(loss, grads, fresh, {n: float(v) for n, v in moved.items()}))
         return found
 
-    def _fresh(self, heard: Heard, before: dict[str, Tensor]) -> dict[str, Tensor | None] | None:
+    def _fresh(
+        self, start: Experiment, heard: Heard, before: dict[str, Tensor]
+    ) -> dict[str, Tensor | None] | None:
         """Return the gradient of the step's own rows from zero, at the weights it was taken at.
 
         None where the model cannot be called again in that way: the loop must go on.
         """
-        assert self._start is not None
-        twin = duplicate(self._start)
+        twin = duplicate(start)
         with torch.no_grad():
             for name, p in twin.model.named_parameters():
                 p.copy_(before[name])
-        exp = experiment_of(twin, [heard], self.val, self.declared)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                if heard.rng is not None:
-                    torch.set_rng_state(heard.rng)  # dropout drops what it dropped then
-                return dict(Facts(exp).gradients)
-        except Exception:  # noqa: BLE001  a doctor must not kill the patient
-            return None
+        total: dict[str, Tensor | None] = {}
+        for part in (heard, *heard.more):
+            exp = experiment_of(twin, [part], self.val, self.declared)
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    if part.rng is not None:
+                        torch.set_rng_state(part.rng)  # dropout drops what it dropped then
+                    fresh = Facts(exp).gradients
+            except Exception:  # noqa: BLE001  a doctor must not kill the patient
+                return None
+            for name, g in fresh.items():
+                old = total.get(name)
+                total[name] = old if g is None else g if old is None else old + g
+        return total
 
     # ------------------------------------------------------------------ what it comes to
 
@@ -310,15 +365,15 @@ class Watch:
                 "the loop within the watch",
                 "with gipi.watch(model, optimizer, loss) as doctor: and the loop indented below",
             )
-        taken = followed(self._start, whole := [h for h in self.heard.values() if h.whole])
+        start, taken = as_heard(self._start, [*self.heard.values()])
         if not taken:
-            why = why_not(self._start, whole, self.step, self.backwards)
+            why = why_not(start, [*self.heard.values(), *self.called], self.step, self.backwards)
             return Diagnosis(self._start, [], why_not=why, unseen=why)
-        exp = experiment_of(self._start, taken, self.val, self.declared)
+        exp = experiment_of(start, taken, self.val, self.declared)
         exp.train = once(exp.train)
         exp.epochs = max(1.0, self.step / len(exp.train))
         facts, result = Facts(exp, loop=self.counted), Diagnosis(exp, [])
-        moves = self._moves()
+        moves = self._moves(start)
         if moves:
             facts.__dict__["moves"] = moves  # as the loop did them, not as we would
             clip = tight(moves)
@@ -385,23 +440,25 @@ class Watch:
         return trace
 
 
-def _noted(loss: Tensor) -> Tensor | float:
+def _noted(tensors: Any) -> Tensor | float:
     """Return a loss to be read later; a number at once where nothing has to be waited for."""
+    parts = [tensors] if isinstance(tensors, Tensor) else [*tensors]
+    loss = parts[0] if len(parts) == 1 else torch.stack([p.detach().sum() for p in parts]).sum()
     return loss.item() if loss.is_cpu and loss.numel() == 1 else loss.detach()
 
 
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Any,
+    loss: Any = None,
     *,
     val: Any = None,
     declared: Mapping[str, Any] | None = None,
 ) -> Watch:
     """Return a context in which a training loop of your own is watched.
 
-    loss      the function or module that the loop calls with (outputs, target); None where the
-              model is called with `labels` and its outputs carry the loss
+    loss      the function or module that the loop calls with (outputs, target); None where it is
+              one of `torch.nn`, or where the model makes it itself
     val       (X, y) that the findings may be judged by
     declared  what you know and the doctor cannot see, see `Experiment`
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gipi.doctor.bottomless import bottomless
+from gipi.doctor.compared import carried
 from gipi.doctor.copies import peeking
 from gipi.doctor.ends import class_width, last_call
 from gipi.doctor.experiment import call, judged
@@ -48,7 +49,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         turned.append(f"the loss function is minus {facts.loss.name}")
     if all(g.get("maximize") for g in facts.exp.optimizer.param_groups):
         turned.append("the optimizer was made with maximize=True")
-    if facts.loss.name != "other" or turned:
+    if facts.loss.name != "other" or turned or facts.exp.loss is carried:
         if _step_turns(facts):
             turned.append("the step goes against the gradient of the loss")
         if len(turned) % 2:
