@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gipi.doctor.compared import Call, Compared, Made, Path, compared, tensors_of
+from gipi.doctor.compared import Call, Compared, Made, Path, carried, compared, tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +78,7 @@ class Ear(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.model, self.heard, self.deaf = model, heard, False
+        self.unknown = loss is carried
         self.loss = loss if light and isinstance(loss, nn.Module) else None
         modules = [model, loss] if isinstance(loss, nn.Module) else [model]
         heard_of = modules if self.loss is None else []  # at a loss's door nobody asks for weights
@@ -97,6 +98,12 @@ class Ear(TorchFunctionMode):
         self._around = torch.overrides._get_current_function_mode_stack()  # noqa: SLF001
         if self.loss is not None:
             self._handles.append(self.loss.register_forward_pre_hook(self._compared))
+
+    def hear(self, heard: Heard) -> None:
+        """Hear the next call of the model for the same step."""
+        self.leave()
+        self.heard, self.said = heard, False
+        self.made.clear()
 
     def close(self) -> None:
         """Stop; where another mode was entered since and is still on, only stop to hear."""
@@ -186,7 +193,8 @@ class Ear(TorchFunctionMode):
         self.heard.further |= any(a.requires_grad and a.is_leaf for a in others)
         made = self.made[id(passed)]
         if self._take(passed, others):
-            self.heard.compared = compared(func, args, kwargs or {}, made)
+            if self.unknown:
+                self.heard.compared = compared(func, args, kwargs or {}, made)
         elif isinstance(result, Tensor):
             way = (
                 None

@@ -108,7 +108,7 @@ class Watch:
         self.next_look = 0
         self.names = {id(p): n for n, p in model.named_parameters()}
         self._ear: Ear | None = None
-        self._ears: list[Ear] = []
+        self._left: list[Ear] = []
         self.called: list[Heard] = []
         self._handles: list[Any] = []
         self._loss_now: Tensor | float | None = None
@@ -165,11 +165,10 @@ class Watch:
                 original(tensors, *args, **kwargs)
             finally:
                 self._within = False
-            self.reached = (
-                not self.step
-                and self.backwards < EARLY
-                and any(p.grad is not None for p in self.model.parameters())
-            )
+            if not self.step:
+                self.reached = self.backwards < EARLY and any(
+                    p.grad is not None for p in self.model.parameters()
+                )
 
         return backward
 
@@ -188,26 +187,24 @@ class Watch:
             return
         if heard.loss is None:
             heard.loss = self._loss_now
-        ear.close()
         first = self.heard[self.step]
         if self.step < EARLY and len(first.more) < GATHERED:
             first.more.append(more := Heard())
-            self._open(Ear(self.model, more, self.loss))
+            ear.hear(more)
+        else:
+            ear.close()
 
     def _listen(self, *, light: bool = False) -> None:
         self.heard[self.step] = heard = Heard()
-        self._open(Ear(self.model, heard, self.loss, light=light))
-
-    def _open(self, ear: Ear) -> None:
-        self._ear = ear
-        self._ears.append(ear)
-        ear.open()
+        self._ear = Ear(self.model, heard, self.loss, light=light)
+        self._ear.open()
 
     def _deafen(self) -> None:
         if self._ear is None:
             return
         self._ear.close()
-        self._ears = [ear for ear in reversed(self._ears) if not ear.leave()][::-1]
+        if self._left or not self._ear.leave():
+            self._left = [ear for ear in (self._ear, *self._left) if not ear.leave()]
         heard = self.heard[self.step]
         heard.more = [h for h in heard.more if h.whole]
         if heard.whole and heard.target is not None:
@@ -220,7 +217,9 @@ class Watch:
 
     def _called_to_step(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Note the step before it is taken: where it asks for the loss, once it has been told."""
-        wrapped = with_closure(args, kwargs, self._about_to_step)
+        wrapped = None
+        if len(args) > 1 or kwargs:
+            wrapped = with_closure(args, kwargs, self._about_to_step)
         if wrapped is None:
             self._about_to_step()
         return wrapped
@@ -260,7 +259,7 @@ class Watch:
             self._look()
             self._before, self._grads = {}, {}
         self.step += 1
-        self._loss_now = None
+        self._loss_now, self.reached = None, False
         if self._look_began:
             self.looking_s += time.perf_counter() - self._look_began
             self._look_began = 0.0
