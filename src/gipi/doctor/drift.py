@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EVERY = "every column"
 """How what is said of all columns begins."""
+REFUTED = "validation is prepared as training is"
+"""Where it is noted that rows told no better when they were brought in line: they lie elsewhere."""
 KINDS = ("table", "sequence", "image")
 LEAST = 30
 HALF = 600

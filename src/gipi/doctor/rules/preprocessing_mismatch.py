@@ -12,6 +12,7 @@ from gipi.doctor.affine import affine_to_training
 from gipi.doctor.arranged import in_time_order
 from gipi.doctor.drift import (
     EVERY,
+    REFUTED,
     TURNS,
     is_repeatable,
     mismatch,
@@ -24,6 +25,7 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
+from gipi.doctor.sheet import origin
 from gipi.doctor.trials import some, trial
 
 if TYPE_CHECKING:
@@ -92,12 +94,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     evidence = {**finding.evidence, "loss_as_is": seen.val, "loss_in_line": better}
     worse = seen.val - better if math.isfinite(seen.val) else math.inf
     if not math.isfinite(better):
+        origin(facts).notes[REFUTED] = True
         return None
     # A net of rectifiers may answer rightly on any scale: then the outputs' scale tells.
     sure = finding.strength >= SURE or "standardised" in finding.message
     told = sure and finding.message.startswith(EVERY)
     told = told and _moves(as_is, in_line)
     if worse < WORSE * max(abs(seen.train), 0.1 * abs(seen.first)) and not told:
+        origin(facts).notes[REFUTED] = True
         return None
     if in_time_order(facts):
         return finding.but(severity="hint", evidence=evidence)
