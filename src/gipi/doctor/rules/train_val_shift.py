@@ -14,6 +14,7 @@ from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.named import called
+from gipi.doctor.regain import regained
 from gipi.doctor.rule import Rule
 from gipi.doctor.sequences import is_asked_for_next
 from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
@@ -43,9 +44,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     exp = facts.exp
     if facts.val is None or facts.train is None or exp.declared.get("time_ordered"):
         return
-    other = _classes_apart(facts)
-    if other is not None:
-        what, classes, share = other
+    apart = _classes_apart(facts)
+    if apart is not None:
+        what, classes, share = apart
         yield Finding(
             "train_val_shift",
             what,
@@ -57,7 +58,8 @@ def before(facts: Facts) -> Iterator[Finding]:
             repairs=(RESPLIT,),
         )
         return
-    if mismatch(facts) is not None and REFUTED not in origin(facts).notes:
+    other = mismatch(facts) is not None or regained(facts) is not None
+    if other and REFUTED not in origin(facts).notes:
         return
     told = domain(facts)
     if told is None or told[0] < AUC or not told[1]:
