@@ -139,9 +139,11 @@ def _goes_evenly(flat: Tensor) -> bool:
 def _are_free(moved: Tensor) -> bool:
     """Whether differences of neighbours are those of independent numbers; some must be left.
 
-    Columns that stand still for long, as the names of groups in order, say nothing.
+    Columns that stand still for long, as the names of groups in order, say nothing, and none
+    that only rises or falls: it may be what the rows are sorted by.
     """
-    rest = moved[:, (moved != 0).double().mean(0) > STANDS]
+    one_way = (moved >= 0).all(0) | (moved <= 0).all(0)
+    rest = moved[:, ~one_way & ((moved != 0).double().mean(0) > STANDS)]
     if rest.shape[1] == 0:
         return False
     lag = (rest[1:] * rest[:-1]).sum(0) / rest.square().sum(0)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
     from gipi.doctor.sheet import Sheet
 
-TOLD, LOST, BACK = 0.1, 0.5, 0.75
+TOLD, LOST, BACK, GAIN = 0.1, 0.6, 0.75, 0.25
 """Share of targets that training rows must tell; of that, the share up to which validation tells
-little, and the one from which on a change gives it back."""
+little, the one from which on a change gives it back, and what that must gain on the same rows."""
 COLUMNS = 40
 BEYOND, FEW = 5.0, 0.5
 """Standard errors from which on a column is on another scale; share of the columns that are."""
@@ -74,14 +74,17 @@ def _regained(facts: Facts) -> Change | None:
     if best.score < TOLD or before > LOST * best.score:
         return None
     own, other = cpu(X)[train.rows], cpu(V)[val.rows]
+    judged = slice(1, None, 2)
+    as_is = _explains(told_of_val(facts), train, val, judged)
+    least = max(BACK * best.score, as_is + GAIN * best.score)
     found = None
     for what, columns, undo in _changes(facts, (own, train.Y), (other[::2], val.Y[::2])):
         if found is not None and found.what.startswith("columns"):
             break
         F = val.lens(undo(other))
         told = predict(train.ridge, train.Y, F, penalty=best.penalty)
-        back = _explains(told, train, val, slice(1, None, 2))
-        if back > (BACK * best.score if found is None else found.back):
+        back = _explains(told, train, val, judged)
+        if back > (least if found is None else found.back):
             found = Change(what, columns, undo, before, back)
     return found
 

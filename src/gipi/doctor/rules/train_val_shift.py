@@ -114,8 +114,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if hurt and known and not ordered:
         return finding.but(confirmed=True, evidence=evidence)
     # Neighbours are alike, and no clock is among the columns: nobody can say whether it is the
-    # time, but that validation costs more than rows that are left out is worth to be known.
-    if ordered and (not hurt or by_a_clock(facts)):
+    # time, but that validation lies beyond is worth to be known.
+    if ordered and by_a_clock(facts):
         return None
     return finding.but(severity="hint", evidence=evidence) if hurt or apart else None
 
