@@ -2,8 +2,8 @@
 
 Where a shallow learner of the training rows says nothing of validation, validation may lie
 elsewhere, its targets may be those of other rows, or its columns other ones. Only the last is
-mended by columns in another order: rows of another place tell no more under any. The change is
-found on every second row of validation and judged on the others.
+mended by columns in another order, and then rows are like those of training. The change is found on
+every second row of validation and judged on the others.
 
 Shapes: n rows, t places, d columns, k columns of targets.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.drift import LEAST, TURNS, stats
+from gipi.doctor.drift import LEAST, TURNS, stats, told_apart
 from gipi.doctor.shallow import predict
 from gipi.doctor.sheet import channels_first, cpu, linear_answer, origin, sheet
 from gipi.doctor.told import told_of_val
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 TOLD, LOST, BACK, GAIN = 0.1, 0.6, 0.75, 0.25
 """Share of targets that training rows must tell; of that, the share up to which validation tells
 little, the one from which on a change gives it back, and what that must gain on the same rows."""
-COLUMNS = 40
+COLUMNS, APART = 40, 0.7
+"""Columns that are matched at most; area under the curve of who tells the two splits apart."""
 BEYOND, FEW = 5.0, 0.5
 """Standard errors from which on a column is on another scale; share of the columns that are."""
 AT = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -84,7 +85,7 @@ def _regained(facts: Facts) -> Change | None:
         F = val.lens(undo(other))
         told = predict(train.ridge, train.Y, F, penalty=best.penalty)
         back = _explains(told, train, val, judged)
-        if back > (least if found is None else found.back):
+        if back > (least if found is None else found.back) and _like_training(train, F):
             found = Change(what, columns, undo, before, back)
     return found
 
@@ -93,6 +94,14 @@ def _explains(told: Tensor, train: Sheet, val: Sheet, rows: slice) -> float:
     Y, base = val.Y.double()[rows], train.Y.double().mean(0)
     left = (Y - told.double()[rows]).square().sum()
     return float(1 - left / (Y - base).square().sum().clamp_min(1e-12))
+
+
+def _like_training(train: Sheet, F_mp: Tensor) -> bool:
+    """Whether rows are told from those of training no longer: else they lie elsewhere."""
+    k = min(len(train.F), len(F_mp))
+    ours, theirs = (Z[torch.arange(k) * len(Z) // k] for Z in (train.F, F_mp))
+    area, found = told_apart(ours, theirs)
+    return area < APART or not found
 
 
 def _changes(
