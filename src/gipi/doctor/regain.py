@@ -35,6 +35,8 @@ COLUMNS, APART = 40, 0.7
 """Columns that are matched at most; area under the curve of who tells the two splits apart."""
 BEYOND, FEW = 5.0, 0.5
 """Standard errors from which on a column is on another scale; share of the columns that are."""
+STAY = 10.0
+"""What must speak for a column being another one, in squared standard errors."""
 AT = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -171,6 +173,7 @@ class _Profile:
     tells_kd: Tensor
     spread_kd: Tensor
     each_dd: Tensor
+    rows: int
 
 
 def _profile(Z: Tensor, Y_nk: Tensor) -> _Profile:
@@ -181,9 +184,8 @@ def _profile(Z: Tensor, Y_nk: Tensor) -> _Profile:
     at = torch.quantile(flat, torch.tensor(AT, dtype=flat.dtype), dim=0)
     wide = rows.std(1) if rows.shape[1] > 1 else (rows[:, 0] - mean).abs()
     Y = Y_nk.double()
-    return _Profile(
-        mean, std, at, _related(rows.mean(1), Y), _related(wide, Y), _related(flat, flat).T
-    )
+    told, spread, each = _related(rows.mean(1), Y), _related(wide, Y), _related(flat, flat).T
+    return _Profile(mean, std, at, told, spread, each, len(Z))
 
 
 def _related(A_nd: Tensor, B_nk: Tensor) -> Tensor:
@@ -207,7 +209,7 @@ def _matched(a: _Profile, b: _Profile) -> tuple[Tensor, Tensor]:
         + (a.spread_kd[:, :, None] - b.spread_kd[:, None]).square().sum(0)
         for sign, at in ((1, b.at_qd), (-1, -b.at_qd.flip(0)))
     ])  # fmt: skip
-    far[0].diagonal().sub_(1e-6)  # as they are, where nothing speaks against it
+    far[0].diagonal().sub_(STAY / b.rows)  # unless more than chance speaks
     left, turned = far.min(0)
     number = torch.zeros(d, dtype=torch.int64)
     left = left.clone()
