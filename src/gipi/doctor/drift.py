@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EVERY = "every column"
 """How what is said of all columns begins."""
+REFUTED = "validation is prepared as training is"
+"""Where it is noted that rows told no better when they were brought in line: they lie elsewhere."""
 KINDS = ("table", "sequence", "image")
 LEAST = 30
 HALF = 600
@@ -236,7 +238,7 @@ def _domain(facts: Facts) -> tuple[float, bool] | None:
     chosen = _alike(facts, n, m)
     if min(len(c) for c in chosen) < LEAST:
         return None
-    return _told_apart(*(lens(take(Z, c)) for Z, c in zip((X, V), chosen, strict=True)))
+    return told_apart(*(lens(take(Z, c)) for Z, c in zip((X, V), chosen, strict=True)))
 
 
 def domain_within(facts: Facts) -> tuple[float, bool] | None:
@@ -255,10 +257,14 @@ def domain_within(facts: Facts) -> tuple[float, bool] | None:
         return None
     k = min(half, HALF)
     chosen = torch.arange(k) * half // k
-    return _told_apart(*(lens(take(X, chosen + begin)) for begin in (0, half)))
+    return told_apart(*(lens(take(X, chosen + begin)) for begin in (0, half)))
 
 
-def _told_apart(one: Tensor, other: Tensor) -> tuple[float, bool]:
+def told_apart(one: Tensor, other: Tensor) -> tuple[float, bool]:
+    """Return the area under the curve of who tells features of two sets of rows apart.
+
+    And whether it is beyond chance, asked where it is not far below.
+    """
     side = torch.cat([torch.zeros(len(one)), torch.ones(len(other))])
     factors = ridge(torch.cat([one, other]))
     area = auc(told(factors, side[:, None])[:, 0], side > 0.5)

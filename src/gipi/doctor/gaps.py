@@ -18,7 +18,8 @@ NEAR = 1e-5
 class Fill(nn.Module):
     """x where it is a number, the column's fill where it is none or the column's code for none.
 
-    fill, code      (columns,): what is put in; the code that stands for a gap, NaN where none does
+    fill, code      (columns,): what is put in; the code that stands for a gap, NaN where none does,
+                    of several codes (codes, columns)
     channels_first  columns are dimension 1, else the last one
     marked          columns (m,) whose gaps are told by a further column each: (N, D) -> (N, D + m)
     mean, std       what is subtracted and divided by afterwards, where given
@@ -53,8 +54,10 @@ class Fill(nn.Module):
             return x
         shape = [1] * x.ndim
         shape[1 if self.channels_first else -1] = -1
-        code, fill = self.code.view(shape), self.fill.view(shape).to(x.dtype)
-        gap = ~x.isfinite() | ((x - code).abs() <= NEAR * (1 + code.abs()))
+        fill, gap = self.fill.view(shape).to(x.dtype), ~x.isfinite()
+        for one in self.code.reshape(-1, self.fill.numel()):
+            code = one.view(shape)
+            gap = gap | ((x - code).abs() <= NEAR * (1 + code.abs()))
         x = torch.where(gap, fill, x)
         if self.mean is not None and self.std is not None:
             x = (x - self.mean.view(shape).to(x.dtype)) / self.std.view(shape).to(x.dtype)

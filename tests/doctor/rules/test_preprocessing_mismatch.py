@@ -179,3 +179,60 @@ def test_a_class_of_a_tenth_of_the_rows_has_no_other_scale_by_a_few_rows() -> No
     X[500:560, 5] = 12.0
     facts = Facts(experiment(mlp(6, 2), ((X[:500], y[:500]), (X[500:], y[500:]))))
     assert mismatch(facts) is not None
+
+
+def told_by_each(seed: int = 0) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return standardised columns of equal marginals, each of which says something else."""
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(900, 5, generator=g)
+    y = X @ torch.tensor([2.0, 1.0, 0.5, -1.5, 0.0]) + 0.3 * torch.randn(900, generator=g)
+    return (X[:600], y[:600, None] / 3), (X[600:], y[600:, None] / 3)
+
+
+def exchanged(x: Tensor) -> Tensor:
+    return x[:, [1, 3, 2, 0, 4]]
+
+
+def turned(x: Tensor) -> Tensor:
+    return x * torch.tensor([-1.0, 1, 1, -1, 1])
+
+
+def another_unit(x: Tensor) -> Tensor:
+    return torch.cat([1.8 * x[:, :1] + 2, x[:, 1:]], 1)
+
+
+@pytest.mark.parametrize("wrong", [exchanged, turned, another_unit])
+def test_columns_in_another_order_sign_or_unit_are_told_by_what_they_say(wrong) -> None:
+    train, (V, v) = told_by_each()
+    torch.manual_seed(0)
+    exp = experiment(mlp(5, 1), (train, (wrong(V), v)), epochs=20)
+    (found,) = seen(exp, RULE).findings
+    assert (found.severity, found.confirmed) == ("problem", True)
+    assert found.evidence["explained_as_is"] < 0.5
+    assert found.evidence["explained_in_line"] > 0.9
+    align(exp)
+    assert isinstance(exp.val, tuple)
+    assert float((exp.val[0] - V).abs().mean()) < 0.15
+    assert findings(exp, RULE) == findings(experiment(mlp(5, 1), told_by_each()), RULE) == []
+
+
+def test_rows_that_lie_elsewhere_are_no_other_columns() -> None:
+    train, (V, v) = told_by_each()
+    beyond = V.sum(1) > 1
+    exp = experiment(mlp(5, 1), (train, (V[beyond] + 1.5, v[beyond])), epochs=20)
+    assert findings(exp, RULE) == []
+
+
+def test_series_that_run_backwards_in_validation_are_named() -> None:
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(2, (500,), generator=g)
+    at = torch.where(y == 0, 4.0, 11.0)[:, None] + torch.randn(500, 1, generator=g)
+    X = (-((torch.arange(16) - at) ** 2) / 4).exp() + 0.2 * torch.randn(500, 16, generator=g)
+    X = torch.stack([X, torch.randn(500, 16, generator=g)], 2)
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Flatten(), nn.Linear(32, 2))
+    exp = experiment(made, ((X[:300], y[:300]), (X[300:].flip(1), y[300:])))
+    (found,) = seen(exp, RULE).findings
+    assert found.message.startswith("series run backwards")
+    align(exp)
+    assert torch.equal(exp.val[0], X[300:])

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen, waves
+from tests.doctor.patients import (
+    blobs,
+    cnn,
+    experiment,
+    findings,
+    images,
+    mlp,
+    regression,
+    seen,
+    waves,
+)
 from torch import Tensor, nn
 
-from gipi.doctor.rules.sentinel_values import RULE, drop, sentinel, sentinels
+from gipi.doctor.gaps import Fill
+from gipi.doctor.rules.sentinel_values import RULE, drop, fill, sentinel, sentinels
 
 
 def coded(data: tuple[Tensor, Tensor], code: float) -> tuple[Tensor, Tensor]:
@@ -110,3 +121,46 @@ def test_a_code_that_was_standardised_is_found_where_its_column_is_read_late() -
     (found,) = findings_of(0.4)
     assert (found.severity, found.confirmed, found.where) == ("problem", True, ("column 3",))
     assert findings_of(0.0) == []
+
+
+def test_several_codes_of_one_column_and_one_beside_grades_are_found_and_filled() -> None:
+    g = torch.Generator().manual_seed(0)
+    X = torch.cat([12 + 3 * torch.randn(900, 1, generator=g).clamp(-2, 2),
+                   torch.randint(1, 6, (900, 2), generator=g)], 1)  # fmt: skip
+    y = (X - X.mean(0)) @ torch.tensor([0.3, 0.7, -0.6]) + 0.1 * torch.randn(900, generator=g)
+    for i, code in enumerate((77.0, 88.0, 99.0)):
+        X[i::25, 0] = code
+        X[3 + i :: 50, 1] = 99.0
+    torch.manual_seed(0)
+    X = (X - X.mean(0)) / X.std(0)
+    exp = experiment(mlp(3, 1), ((X[:700], y[:700, None]), (X[700:], y[700:, None])), epochs=30)
+    (found,) = seen(exp, RULE).findings
+    assert (found.confirmed, found.where) == (True, ("column 0", "column 1"))
+    assert abs(found.evidence["column 0"]["share"] - 0.12) < 0.01
+    fill(exp)
+    assert (
+        float(next(m for m in exp.model.modules() if isinstance(m, Fill))(X)[:, :2].abs().max()) < 3
+    )
+
+
+def test_whole_numbers_that_end_in_steps_have_no_codes() -> None:
+    g = torch.Generator().manual_seed(0)
+    counts = torch.poisson(torch.full((900,), 2.0), generator=g)
+    grades = torch.randint(1, 6, (900,), generator=g).float()
+    skewed = (2 * torch.randn(900, generator=g)).exp().round()
+    assert sentinels(torch.stack([counts, grades, skewed, grades.square()], 1).double()) == []
+
+
+def test_masked_pixels_of_images_are_named() -> None:
+    train, val = images()
+
+    def masked(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        X = data[0].clone()
+        X[::2, :, 3:6, 4:7] = -20.0
+        return X, data[1]
+
+    torch.manual_seed(0)
+    exp = experiment(cnn(), (masked(train), masked(val)), epochs=12)
+    (found,) = seen(exp, RULE).findings
+    assert (found.severity, found.confirmed) == ("problem", True)
+    assert findings(experiment(cnn(), (train, val)), RULE) == []

@@ -195,3 +195,22 @@ def test_frequencies_that_have_nothing_to_do_with_each_other_are_other_numbers()
     own = torch.rand(val.shape, generator=g) < 0.33
     some = seen(tagged(torch.where(own, 50 + val // 2, val)), RULE).findings
     assert [f.severity for f in some] in ([], ["hint"])
+
+
+def opinions(rows: int, seed: int):
+    """Return rows of equally frequent words, each of which one of two kinds prefers."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (rows,), generator=g)
+    other = torch.rand(rows, 12, generator=g) < 0.3
+    return 2 + 2 * torch.randint(19, (rows, 12), generator=g) + (y[:, None] ^ other.long()), y
+
+
+def test_numbers_that_leave_words_as_frequent_are_told_by_what_they_say() -> None:
+    train, (V, v) = opinions(600, 0), opinions(300, 1)
+    other = torch.cat([torch.tensor([0, 1]), 2 + torch.randperm(38)])
+    (found,) = seen(experiment(Reader(), (train, (other[V], v))), RULE).findings
+    assert (found.severity, found.confirmed) == ("problem", True)
+    assert found.evidence["explained_val"] < 0.2
+    assert found.evidence["by_itself"] > 0.4
+    for other_targets in (v, 1 - v, v[torch.randperm(300)]):
+        assert findings(experiment(Reader(), (train, (V, other_targets))), RULE) == []

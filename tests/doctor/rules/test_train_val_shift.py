@@ -19,8 +19,11 @@ from tests.doctor.patients import (
 )
 from tests.doctor.wired import WORDS, Attention, words_loss
 
-from gipi.doctor.drift import domain
+from gipi.doctor.arranged import by_a_clock
+from gipi.doctor.diagnose import diagnose
+from gipi.doctor.drift import domain, mismatch
 from gipi.doctor.facts import Facts
+from gipi.doctor.rules.preprocessing_mismatch import RULE as PREPARATION
 from gipi.doctor.rules.train_val_shift import AUC, FAR, RULE, confirm
 from gipi.doctor.turns import circles
 
@@ -187,3 +190,36 @@ def test_a_split_in_order_of_time_is_left_alone() -> None:
     y = X[:, 1:].sum(1, keepdim=True).sin() + 0.1 * time[:, None]
     X[:, 0] = time + 0.05 * X[:, 0]
     assert findings(experiment(mlp(6, 1), halves(X, y), epochs=8), RULE) == []
+
+
+def test_a_range_beyond_is_a_shift_where_another_preparation_is_refuted() -> None:
+    X = 10 * torch.rand(900, 1, generator=torch.Generator().manual_seed(0)) - 5
+    X = X[X[:, 0].argsort()]
+    y = (1.3 * X).sin()
+    order = torch.randperm(700, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    exp = experiment(mlp(1, 1), ((X[order], y[order]), (X[700:], y[700:])), epochs=40)
+    assert mismatch(Facts(exp)) is not None
+    (found,) = diagnose(exp, train=False, rules=(PREPARATION, RULE)).findings
+    assert (found.code, found.severity) == ("train_val_shift", "problem")
+
+
+def test_rows_in_the_order_of_a_number_with_ties_are_hinted_at() -> None:
+    values = (torch.randn(800, generator=torch.Generator().manual_seed(1)) * 12).round() / 12
+    X, y = sorted_rows(values)[0]
+    V, v = sorted_rows(values)[1]
+    torch.manual_seed(0)
+    found = seen(experiment(mlp(6, 1), ((X, y), (V, v))), RULE).findings
+    assert [f.severity for f in found] == ["hint"]
+
+
+def test_signals_in_the_order_of_their_loudness_are_no_order_of_time() -> None:
+    (X, y), (V, v) = waves(rows=600)
+    X, y = torch.cat([X, V]), torch.cat([y, v])
+    loud = 0.3 + torch.rand(600, generator=torch.Generator().manual_seed(0)).square()
+    X = X * loud[:, None, None]
+    order = X.abs().mean((1, 2)).argsort()
+    facts = Facts(experiment(Recurrent(2, 1), halves(X[order], loud[order, None], 0.75)))
+    assert not by_a_clock(facts)
+    drifting = X + torch.linspace(0, 4, 600)[:, None, None]
+    assert by_a_clock(Facts(experiment(Recurrent(2, 1), halves(drifting, loud[:, None], 0.75))))

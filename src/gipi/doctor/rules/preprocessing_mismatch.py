@@ -12,6 +12,7 @@ from gipi.doctor.affine import affine_to_training
 from gipi.doctor.arranged import in_time_order
 from gipi.doctor.drift import (
     EVERY,
+    REFUTED,
     TURNS,
     is_repeatable,
     mismatch,
@@ -23,7 +24,9 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.named import called
+from gipi.doctor.regain import regained
 from gipi.doctor.rule import Rule
+from gipi.doctor.sheet import origin
 from gipi.doctor.trials import some, trial
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     """Suspect columns on another scale, or mean images that are turned against each other."""
     found = mismatch(facts)
     if found is None:
+        yield from _exchanged(facts)
         return
     what, worst, strength = found
     s = stats(facts)
@@ -66,12 +70,30 @@ def before(facts: Facts) -> Iterator[Finding]:
         where=tuple(where),
         evidence=evidence,
         strength=min(strength, 1e3),
-        repairs=(
-            Repair("the same preparation", align, proof="exact",
-                   edit="X_val = prepare(X_val): the function, mean and spread of the training "
-                   "rows"),
-        ),
+        repairs=(ONE_PREPARATION,),
     )  # fmt: skip
+
+
+def _exchanged(facts: Facts) -> Iterator[Finding]:
+    """Yield the finding where columns in another order, sign or unit tell again what they told."""
+    change = regained(facts)
+    if change is None:
+        return
+    X = origin(facts).X
+    width = 0 if X is None else X.shape[1 if X.ndim == 4 else -1]
+    names = called(facts.exp, width)
+    where = [names[i] if i < width else f"column {i}" for i in change.columns[:8]]
+    yield Finding(
+        "preprocessing_mismatch",
+        f"{change.what} in validation{': ' if where else ''}{', '.join(where[:4])}: what training "
+        f"rows tell explains {max(change.told, 0.0):.0%} of its targets, and {change.back:.0%} "
+        "where that is undone",
+        "prepare validation inputs by the same function, with the numbers of the training rows",
+        where=tuple(where),
+        evidence={"explained_as_is": change.told, "explained_in_line": change.back},
+        strength=5.0,
+        repairs=(ONE_PREPARATION,),
+    )
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -92,12 +114,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     evidence = {**finding.evidence, "loss_as_is": seen.val, "loss_in_line": better}
     worse = seen.val - better if math.isfinite(seen.val) else math.inf
     if not math.isfinite(better):
+        origin(facts).notes[REFUTED] = True
         return None
     # A net of rectifiers may answer rightly on any scale: then the outputs' scale tells.
     sure = finding.strength >= SURE or "standardised" in finding.message
     told = sure and finding.message.startswith(EVERY)
     told = told and _moves(as_is, in_line)
     if worse < WORSE * max(abs(seen.train), 0.1 * abs(seen.first)) and not told:
+        origin(facts).notes[REFUTED] = True
         return None
     if in_time_order(facts):
         return finding.but(severity="hint", evidence=evidence)
@@ -118,7 +142,7 @@ def align(exp: Experiment) -> str:
     """
     facts = Facts(exp)
     X = facts.X
-    if mismatch(facts) is None:
+    if mismatch(facts) is None and regained(facts) is None:
         message = "no difference was found again"
         raise CannotRepair(message)
     transform = exp.transform
@@ -137,6 +161,9 @@ def align(exp: Experiment) -> str:
         exp.val = mapped(exp.val, of_x=fix, of_y=fix)
     else:
         exp.val = mapped(exp.val, of_x=fix)
+    change = regained(facts) if mismatch(facts) is None else None
+    if change is not None:
+        return f"{change.what} in validation: that is undone"
     turned = turn(facts)
     if turned in TURNS:
         return f"validation images are turned back ({turned})"
@@ -167,6 +194,9 @@ class Prepare(nn.Module):
 
 def _fix(facts: Facts) -> Callable[[Tensor], Tensor] | None:
     """Return the function that brings validation inputs in line."""
+    change = regained(facts) if mismatch(facts) is None else None
+    if change is not None:
+        return change.undo
     turned = turn(facts)
     if stats(facts) is None:
         return None
@@ -175,6 +205,11 @@ def _fix(facts: Facts) -> Callable[[Tensor], Tensor] | None:
         return fix
     return TURNS[turned]
 
+
+ONE_PREPARATION = Repair(
+    "the same preparation", align, proof="exact",
+    edit="X_val = prepare(X_val): the function, mean and spread of the training rows",
+)  # fmt: skip
 
 RULE = Rule(
     code="preprocessing_mismatch",

@@ -29,7 +29,11 @@ MASS = 0.01
 LEAST_ROWS = 5
 GAP = 5.0
 """Distance to the nearest other value, in interquartile ranges of the others."""
-DISTINCT = 10
+DISTINCT, FEWEST, GRADES = 10, 3, 5.0
+"""Different other values from which on they count as numbers; of fewer, grades or counts, there
+must be so many, and the gap must be this many times as wide as they reach."""
+CODES = 4
+"""Codes that a column may have for different reasons of not knowing."""
 CUSTOMARY = frozenset(
     (0.0, -1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0,
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10)
@@ -45,7 +49,10 @@ is without filling; by which it then must be, of rows that were not trained on a
 
 @dataclass(frozen=True)
 class Sentinel:
-    """One value of one column, far from all others. mean, std: of the others."""
+    """One value of one column, far from all others. mean, std: of the others.
+
+    value  the furthest where there are several, as 77, 88 and 99; codes: all of them
+    """
 
     column: int
     value: float
@@ -54,12 +61,17 @@ class Sentinel:
     median: float
     mean: float
     std: float
+    codes: tuple[float, ...] = ()
+
+    def within(self, column: Tensor) -> Tensor:
+        """Return where a column holds one of the codes."""
+        return torch.isin(column.detach().cpu().double(), torch.tensor(self.codes).double())
 
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Suspect a frequent value that is far from everything else in its column."""
     X = facts.X
-    if X is not None and facts.inputs in ("table", "sequence") and len(X) >= 20:
+    if X is not None and facts.inputs in ("table", "sequence", "image") and len(X) >= 20:
         flat = columns(facts, X)
         found = sentinels(flat)
         if X.ndim == 3:
@@ -99,7 +111,7 @@ def _of_inputs(names: list[str], found: list[Sentinel]) -> Finding:
 
 def _of_targets(found: list[Sentinel], y: Tensor) -> Finding:
     worst = max(found, key=lambda s: s.share)
-    coded = y.reshape(len(y), -1)[:, worst.column].cpu().double() == worst.value
+    coded = worst.within(y.reshape(len(y), -1)[:, worst.column])
     rows = coded.nonzero().flatten()
     return Finding(
         "sentinel_values",
@@ -126,7 +138,7 @@ def sentinels(flat: Tensor) -> list[Sentinel]:
 
 
 def _with_a_value_apart(flat: Tensor) -> list[int]:
-    """Return the columns whose lowest or highest value is frequent and not close to the others.
+    """Return the columns with frequent lowest or highest values that are not close to the others.
 
     All columns at once, and a little more leniently than `sentinel` looks at one.
     """
@@ -135,53 +147,69 @@ def _with_a_value_apart(flat: Tensor) -> list[int]:
     apart = torch.zeros_like(n, dtype=torch.bool)
     for sign in (1.0, -1.0):
         x = torch.where(finite, sign * flat, torch.inf)
-        value = x.amin(0)
-        there = x == value
-        count = there.sum(0)
-        often = (n >= 20) & (count >= (MASS * n).clamp_min(LEAST_ROWS)) & (count <= 0.9 * n)
-        columns_ = often.nonzero().flatten()
-        if not len(columns_):
-            continue
-        others = torch.where(there | ~finite, torch.nan, x).T[columns_].contiguous()
-        at = torch.tensor([0.005, 0.25, 0.75, 0.995], dtype=x.dtype)
-        low, q1, q3, high = quantiles(others, at)
-        gap = torch.where(others.isnan(), torch.inf, others).amin(1) - value[columns_]
-        wide = (gap >= LENIENT * 0.5 * (high - low)) & (gap >= LENIENT * 0.6 * GAP * (q3 - q1))
-        apart[columns_[wide]] = True
+        there = torch.zeros_like(finite)
+        open_ = n >= 20
+        for _ in range(CODES):
+            value = torch.where(there, torch.inf, x).amin(0)
+            more = x == value
+            count = (there | more).sum(0)
+            often = more.sum(0) >= (MASS * n).clamp_min(LEAST_ROWS)
+            open_ &= often & (count <= 0.9 * n) & value.isfinite()
+            columns_ = open_.nonzero().flatten()
+            if not len(columns_):
+                break
+            there = there | more
+            others = torch.where(there | ~finite, torch.nan, x).T[columns_].contiguous()
+            at = torch.tensor([0.005, 0.25, 0.75, 0.995], dtype=x.dtype)
+            low, q1, q3, high = quantiles(others, at)
+            gap = torch.where(others.isnan(), torch.inf, others).amin(1) - value[columns_]
+            spread = torch.minimum(q3 - q1, (high - low) / 3)
+            wide = (gap >= LENIENT * 0.5 * (high - low)) & (gap >= LENIENT * 0.6 * GAP * spread)
+            apart[columns_[wide]] = True
     return [int(j) for j in apart.nonzero().flatten()]
 
 
 def sentinel(column: Tensor, number: int) -> Sentinel | None:
     """Return the value of a column that seems to stand for "unknown", None where there is none."""
     column = column[column.isfinite()]
-    n = len(column)
-    if n < 20:
+    if len(column) < 20:
         return None
-    best = None
-    for value in (float(column.min()), float(column.max())):
-        there = column == value
-        count = int(there.sum())
-        if count < max(LEAST_ROWS, MASS * n) or count > 0.9 * n:
-            continue
-        others = column[~there]
-        if len(torch.unique(others)) < DISTINCT:
-            continue
+    found = [_at_an_end(column, number, highest=highest) for highest in (False, True)]
+    return max((s for s in found if s is not None), key=lambda s: s.gap, default=None)
+
+
+def _at_an_end(column: Tensor, number: int, *, highest: bool) -> Sentinel | None:
+    """Return the code, or the few codes, at an end of a column, with a gap to all others."""
+    n, codes = len(column), list[float]()
+    others = column
+    while len(codes) < CODES:
+        value = float(others.max() if highest else others.min())
+        rest = others[others != value]
+        if len(others) - len(rest) < max(LEAST_ROWS, MASS * n) or n - len(rest) > 0.9 * n:
+            return None
+        codes, others = [*codes, value], rest
+        values = torch.unique(others[:100_000])
+        if len(values) < FEWEST:
+            return None
         low, q1, mid, q3, high = torch.quantile(
             others[:100_000], torch.tensor([0.005, 0.25, 0.5, 0.75, 0.995], dtype=torch.float64)
             ).tolist()  # fmt: skip
-        spread, reach = q3 - q1, high - low
+        reach = high - low
+        spread = min(q3 - q1, reach / 3)  # half of a flat range lies between its quartiles
         if spread <= 0:
             continue
         gap = float((others - value).abs().min())
-        wanted = 0.5 if value in CUSTOMARY else 1.5
-        if gap < GAP * spread * (0.6 if value in CUSTOMARY else 1.0) or gap < wanted * reach:
+        known = value in CUSTOMARY
+        wanted = 0.5 if known else 1.5
+        if len(values) < DISTINCT:  # of a few grades the next one may be left out
+            wanted = GRADES
+        if gap < GAP * spread * (0.6 if known else 1.0) or gap < wanted * reach:
             continue
-        if value == 0 and count > 0.4 * n:  # where most are zero it is the rest that is special
+        if value == 0 and n - len(others) > 0.4 * n:  # most are zero: the rest is special
             continue
-        if best is None or gap / spread > best.gap:
-            best = Sentinel(number, value, count / n, gap / spread, mid, float(others.mean()),
-                            float(others.std()))  # fmt: skip
-    return best
+        return Sentinel(number, codes[0], 1 - len(others) / n, gap / spread, mid,
+                        float(others.mean()), float(others.std()), tuple(codes))  # fmt: skip
+    return None
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -218,8 +246,8 @@ def fill(exp: Experiment) -> str:
     """Fill the values in front of the model; columns that had one are standardised by the rest."""
     facts = Facts(exp)
     X = facts.X
-    if X is None or not X.is_floating_point() or X.ndim not in (2, 3):
-        message = "the input is not a table or a sequence of numbers"
+    if X is None or not X.is_floating_point() or X.ndim not in (2, 3, 4):
+        message = "the input is not a table, a sequence or an image of numbers"
         raise CannotRepair(message)
     flat = columns(facts, X)
     found = sentinels(flat)
@@ -227,12 +255,13 @@ def fill(exp: Experiment) -> str:
         message = "no such value was found again"
         raise CannotRepair(message)
     width = flat.shape[1]
-    median, code = torch.zeros(width), torch.full((width,), torch.nan)
+    median, code = torch.zeros(width), torch.full((CODES, width), torch.nan)
     mean, std = torch.zeros(width), torch.ones(width)
     for s in found:
-        median[s.column], code[s.column] = s.median, s.value
+        median[s.column] = s.median
+        code[: len(s.codes), s.column] = torch.tensor(s.codes)
         mean[s.column], std[s.column] = s.mean, s.std or 1.0
-    first = X.ndim == 3 and width == X.shape[1] != X.shape[2]
+    first = X.ndim == 4 or (X.ndim == 3 and width == X.shape[1] != X.shape[2])
     filled = Fill(median.to(X.dtype), code.to(X.dtype), channels_first=first,
                   mean=mean.to(X.dtype), std=std.to(X.dtype))  # fmt: skip
     marks = torch.tensor([s.column for s in found])
@@ -257,7 +286,7 @@ def drop(exp: Experiment) -> str:
         rows = targets.reshape(len(targets), -1).cpu().double()
         bad = torch.zeros(len(rows), dtype=torch.bool)
         for s in found:
-            bad |= rows[:, s.column] == s.value
+            bad |= s.within(rows[:, s.column])
         taken += int(bad.sum())
         setattr(exp, name, kept(data, ~bad))
     return f"took out {taken} rows without a known target"
@@ -270,9 +299,9 @@ def _not_padding(X_BTC: Tensor, flat: Tensor, found: list[Sentinel]) -> list[Sen
     """
     left = []
     for s in found:
-        there = flat[flat[:, s.column] == s.value]
+        there = flat[s.within(flat[:, s.column])]
         apart = float((there == s.value).all(1).double().mean()) < 0.5 and flat.shape[1] > 1
-        if apart or _inside(X_BTC[..., s.column].cpu().double() == s.value):
+        if apart or _inside(s.within(X_BTC[..., s.column])):
             left.append(s)
     return left
 
@@ -286,8 +315,9 @@ def _inside(there_BT: Tensor) -> bool:
 
 
 def _places(facts: Facts, X: Tensor) -> Tensor:
-    """Return rows of a table or a sequence with their columns last."""
-    return X.transpose(1, 2) if X.ndim == 3 and channels_first(facts) else X
+    """Return rows of a table, a sequence or images with their columns last."""
+    second = X.ndim == 4 or (X.ndim == 3 and channels_first(facts))
+    return X.movedim(1, -1) if second else X
 
 
 def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
@@ -311,7 +341,7 @@ def _arrives(facts: Facts, X: Tensor, s: Sentinel) -> bool:
     fed = seen.get(s.column)
     if fed is None or fed.ndim < 2:
         return True
-    if X.ndim == 3 and fed.ndim == 2:  # all places side by side
+    if X.ndim > 2 and fed.ndim == 2:  # all places side by side
         if fed[0].numel() < X[0].numel():
             return True
     else:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gipi.doctor.bags import says_other
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
-from gipi.doctor.sheet import cpu, is_tokens, linear_answer, sheet
-from gipi.doctor.told import told_of_val
+from gipi.doctor.sheet import cpu, is_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 APART, LIKELY, LEAST_APART = 0.3, 0.2, 0.08
 """Jensen-Shannon divergence of token frequencies, in bits, from which on a problem, a hint,
-and a problem where what is learned from training rows is worth nothing in validation."""
+and a problem where the frequencies have nothing to do with each other."""
 LEAST = 400
 FEWEST = 6
 """Tokens from which other shares of a few letters are hardly taken for other numbers."""
@@ -81,11 +81,11 @@ def before(facts: Facts) -> Iterator[Finding]:
         return
     apart = divergence(a, b)
     chance = _chance(X, pads, len(V), size) if apart >= LEAST_APART else math.inf
-    sure = apart >= 4 * chance and (apart >= APART or _unrelated(X, V, pads) or _useless(facts))
+    sure = apart >= 4 * chance and (apart >= APART or _unrelated(X, V, pads))
     if not sure:
-        renumbered = _renumbered(X, V, pads)
-        if renumbered is not None:
-            yield renumbered
+        other = _renumbered(X, V, pads) or _saying_other(facts, pads)
+        if other is not None:
+            yield other
             return
     if not sure and (apart < LIKELY or apart < 3 * chance):
         return
@@ -109,6 +109,21 @@ ONE_TOKENIZER = Repair(
     "one tokenizer", None, mode="ask",
     edit="X_val = tokenizer(texts_val), the tokenizer of X_train",
 )  # fmt: skip
+
+
+def _saying_other(facts: Facts, pads: set[int]) -> Finding | None:
+    said = says_other(facts, pads)
+    return None if said is None else Finding(
+        "tokenizer_mismatch",
+        f"by what single tokens say in training they explain {said.train:.0%} of its targets and "
+        f"{max(said.val, 0.0):.0%} of those of validation, whose own rows explain {said.own:.0%}: "
+        "they mean something else there",
+        "encode both splits by the same tokenizer with the same vocabulary",
+        evidence={"explained": said.train, "explained_val": said.val, "by_itself": said.own},
+        confirmed=True,
+        strength=1.0,
+        repairs=(ONE_TOKENIZER,),
+    )  # fmt: skip
 
 
 def _renumbered(X: Tensor, V: Tensor, pads: set[int]) -> Finding | None:
@@ -242,17 +257,6 @@ def _ranks(counts: Tensor) -> Tensor:
     _, place, many = torch.unique(counts, return_inverse=True, return_counts=True)
     ranks: Tensor = (many.cumsum(0) - (many - 1) / 2).double()[place]
     return ranks
-
-
-def _useless(facts: Facts) -> bool:
-    """Whether what a shallow learner finds in training rows is worth nothing in validation."""
-    train, val = sheet(facts), sheet(facts, "val")
-    if train is None or val is None:
-        return False
-    own = linear_answer(facts).score
-    told, Y = told_of_val(facts), val.Y.double()
-    base = (Y - train.Y.double().mean(0)).square().sum().clamp_min(1e-12)
-    return own > 0.1 and float(1 - (Y - told).square().sum() / base) < 0.3 * own
 
 
 def divergence(a: Tensor, b: Tensor) -> float:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gipi.doctor.arranged import divided_by_value, in_time_order
-from gipi.doctor.drift import domain, domain_within, mismatch
+from gipi.doctor.arranged import by_a_clock, in_time_order
+from gipi.doctor.drift import REFUTED, domain, domain_within, mismatch
 from gipi.doctor.edits import at_hand, replaced, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.named import called
+from gipi.doctor.regain import regained
 from gipi.doctor.rule import Rule
 from gipi.doctor.sequences import is_asked_for_next
 from gipi.doctor.sheet import classes_of, columns, cpu, linear_answer, origin, sheet
@@ -43,9 +44,9 @@ def before(facts: Facts) -> Iterator[Finding]:
     exp = facts.exp
     if facts.val is None or facts.train is None or exp.declared.get("time_ordered"):
         return
-    other = _classes_apart(facts)
-    if other is not None:
-        what, classes, share = other
+    apart = _classes_apart(facts)
+    if apart is not None:
+        what, classes, share = apart
         yield Finding(
             "train_val_shift",
             what,
@@ -57,7 +58,8 @@ def before(facts: Facts) -> Iterator[Finding]:
             repairs=(RESPLIT,),
         )
         return
-    if mismatch(facts) is not None:
+    other = mismatch(facts) is not None or regained(facts) is not None
+    if other and REFUTED not in origin(facts).notes:
         return
     told = domain(facts)
     if told is None or told[0] < AUC or not told[1]:
@@ -111,8 +113,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     ordered = (hurt or apart) and in_time_order(facts)
     if hurt and known and not ordered:
         return finding.but(confirmed=True, evidence=evidence)
-    # Sorted by a number that is as even as a clock: nobody can say whether it is the time.
-    if ordered and not (hurt and divided_by_value(facts) == "evenly"):
+    # Neighbours are alike, and no clock is among the columns: nobody can say whether it is the
+    # time, but that validation lies beyond is worth to be known.
+    if ordered and by_a_clock(facts):
         return None
     return finding.but(severity="hint", evidence=evidence) if hurt or apart else None
 
