@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gipi.doctor.asked import blind_to_classes, labels_of, never_up, parts_of, pulls_of, unasked
 from gipi.doctor.copies import renewed_optimizer
 from gipi.doctor.ends import class_width, ended, last_call
 from gipi.doctor.experiment import outputs
@@ -18,6 +19,7 @@ from gipi.doctor.rewire import Log, replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.double_softmax import are_probabilities
 from gipi.doctor.spoken import place_of
+from gipi.doctor.tape import same_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +35,12 @@ of those without the commonest number, which classes win of any skewed count."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
+    """Hold loss, targets and outputs against what belongs together, and ask what the loss asks."""
+    found = list(_table(facts)) or list(_given_within(facts))
+    yield from found or _not_asked(facts)
+
+
+def _table(facts: Facts) -> Iterator[Finding]:
     """Hold loss, targets and outputs against the table of what belongs together."""
     y, said = facts.batch[1], facts.outputs
     if not isinstance(y, Tensor) or not isinstance(said, Tensor) or not y.numel():
@@ -89,7 +97,7 @@ def _log_probabilities(
     facts: Facts, wide: tuple[int, int] | None, *, loss: str = "nll_loss"
 ) -> Iterator[Finding]:
     said = facts.outputs
-    if wide is None or float(said.logsumexp(wide[0]).abs().max()) < 1e-3:
+    if wide is None or float(said.logsumexp(wide[0]).max()) < 1e-3:  # means of them are less
         return
     if are_probabilities(facts, wide):
         end: nn.Module = Log()
@@ -106,6 +114,74 @@ def _log_probabilities(
         mode="auto",
         edit=edit,
     )
+
+
+def _given_within(facts: Facts) -> Iterator[Finding]:
+    """Find a loss of log-probabilities that a loss function hands something else of its making."""
+    tape = facts.loss_tape
+    for op in tape.of({"nll", "kl"}) if tape is not None else ():
+        said, y = op.inputs[0], op.inputs[1] if len(op.inputs) > 1 else None
+        if y is None or said.ndim < 2 or same_numbers(said, facts.outputs):
+            continue
+        over = (1, said.shape[1]) if op.kind == "nll" else _shared_out(y)
+        if over is None or over[1] < 2 or float(said.logsumexp(over[0]).max()) < 1e-3:
+            continue
+        made = tape.source_of(said) if tape is not None else None
+        what = f"what comes out of {made.kind}" if made is not None else "something else"
+        if made is not None and made.kind == "log_softmax":
+            what = "log_softmax over another dimension than that of the classes"
+        yield _finding(
+            f"{op.kind}_{'loss' if op.kind == 'nll' else 'div'} wants log-probabilities that share "
+            f"out 1 among {over[1]} classes, and the loss function gives it {what}",
+            "give it log_softmax of the scores, over the classes",
+            mode="advise",
+            edit=f"F.log_softmax(outputs, {over[0]}) within the loss",
+        )
+        return
+
+
+def _not_asked(facts: Facts) -> Iterator[Finding]:
+    """Find classes, or answers, that a loss does not ask for, whatever it is called."""
+    y = facts.batch[1]
+    if not isinstance(y, Tensor) or not y.ndim or parts_of(facts.outputs) is None:
+        return
+    if blind_to_classes(facts):
+        yield _finding(
+            "the loss does not see what is added to the score of a class in all rows: it is shared "
+            "out among rows, not among classes",
+            "take softmax and log_softmax over the dimension of the classes, dim=1",
+            mode="advise",
+            edit="log_softmax(outputs, 1)",
+        )
+        return
+    if labels_of(facts, y) is None and not bool(((y == 0) | (y == 1)).all()):
+        return
+    pulls = pulls_of(facts)
+    if pulls is None:
+        return
+    none = unasked(facts, pulls)
+    if none is not None:
+        yield _finding(
+            f"the loss asks nothing at the rows of class {none[0]:g}, {none[1]:.0%} of all, "
+            "whatever the net says of them: they are never learned",
+            "targets -1 and 1 for losses of margins, 0 and 1 for cross-entropy; outputs before "
+            "targets; no weight of 0, and no ignore_index that is a class",
+            evidence={"class": none[0], "share": none[1]},
+            mode="advise",
+            edit="loss = nn.CrossEntropyLoss(), or 2 * y - 1 for a loss of margins",
+        )
+        return
+    columns = never_up(pulls)
+    if columns:
+        yield _finding(
+            f"of the answers that may be yes the loss never asks for {len(columns)} "
+            f"(columns {str(columns[:8])[1:-1]}), though the targets do",
+            "use BCEWithLogitsLoss; MultiLabelMarginLoss wants the numbers of the classes that are "
+            "true, then -1",
+            evidence={"columns": columns[:8]},
+            mode="advise",
+            edit="loss = nn.BCEWithLogitsLoss(), y.float()",
+        )
 
 
 def _one_class(facts: Facts, y: Tensor) -> Iterator[Finding]:
