@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gipi.doctor.copies import peeking
@@ -171,19 +170,6 @@ def never_up(pulls: Pulls) -> list[int]:
     return columns
 
 
-def turned(pulls: Pulls) -> bool:
-    """Whether the higher of two targets is pulled down and the lower up, wherever outputs are."""
-    values, found = torch.unique(pulls.y), pulls.alone
-    if found is None or len(values) != 2 or pulls.y.numel() != len(pulls.y):
-        return False
-    sign = (2 * (pulls.y.reshape(-1, 1) == values[1]).double() - 1).to(found[0])
-    along = torch.cat([sign * p for p in found], 1)
-    if not all(int((sign == s).sum()) >= LEAST for s in (-1, 1)):
-        return False
-    against = [bool((along[sign[:, 0] == s] < 0).any()) for s in (-1, 1)]
-    return bool((along <= 0).all()) and all(against)
-
-
 def by_likeness(facts: Facts) -> bool:
     """Whether a loss asks of labels only which rows have the same one: names may be exchanged."""
     said, y = facts.outputs, facts.batch[1]
@@ -243,9 +229,3 @@ def _equal(one: float | None, other: float | None) -> bool:
 
 def _is_one(sums: Tensor) -> bool:
     return float((sums - 1).abs().max()) < 1e-3
-
-
-def prototypes(y: Tensor, wide: int, generator: torch.Generator) -> Tensor:
-    """Return an output for each row that is the same within a class, and of length 1: (n, wide)."""
-    values, place = torch.unique(y, return_inverse=True)
-    return F.normalize(torch.randn(len(values), wide, generator=generator), dim=1)[place.cpu()]
