@@ -9,16 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gipi.doctor.asked import blind_to_classes, labels_of, never_up, parts_of, pulls_of, unasked
-from gipi.doctor.copies import renewed_optimizer
-from gipi.doctor.ends import class_width, ended, last_call
+from gipi.doctor.ends import class_width, ended
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.levels import as_classes, in_order, levels_of, score_of
 from gipi.doctor.probes import after_steps
-from gipi.doctor.rewire import Log, replace_module
+from gipi.doctor.rewire import Log
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.double_softmax import are_probabilities
-from gipi.doctor.spoken import place_of
 from gipi.doctor.tape import same_numbers
 
 if TYPE_CHECKING:
@@ -27,11 +26,12 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
-MOST_CLASSES = 50
 STEPS = 80
 POINTS = 0.1
 """Share of held rows that must be right in addition, for numbers to be called classes: of all, and
 of those without the commonest number, which classes win of any skewed count."""
+ORDERED = 0.05
+"""Share of ways to number classes that have those taken for each other as near: so few of names."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -48,7 +48,8 @@ def _table(facts: Facts) -> Iterator[Finding]:
     whole = facts.y if facts.y is not None else y
     name = facts.loss.name
     if name in ("bce", "bce_logits"):
-        yield from _yes_or_no(whole)
+        found = list(_yes_or_no(whole))
+        yield from found or _classes_as_numbers(facts, whole)
     elif name == "nll":
         yield from _log_probabilities(facts, class_width(facts))
     elif name == "kl":
@@ -217,7 +218,7 @@ def _no_distribution(facts: Facts, y: Tensor) -> Iterator[Finding]:
 
 
 def _classes_as_numbers(facts: Facts, y: Tensor) -> Iterator[Finding]:
-    """Suspect whole numbers 0..C-1 that one output is fitted to, where there is one a row.
+    """Suspect C numbers at even distances that one output is fitted to, where there is one a row.
 
     Of maps nothing is said: counts of things, rain and levels are whole numbers of places as well,
     and what a net makes of them (many places of 0, two peaks, edges between far levels) cannot be
@@ -225,23 +226,17 @@ def _classes_as_numbers(facts: Facts, y: Tensor) -> Iterator[Finding]:
     """
     if facts.exp.task is not None and facts.exp.task != "classes":
         return
-    op = last_call(facts)
-    if y.numel() != len(y) or facts.outputs.numel() != len(facts.batch[1]) or op is None:
+    if y.numel() != len(y) or facts.outputs.numel() != len(facts.batch[1]):
         return
-    if op.kind != "linear" or not bool((y == y.round()).all()):
-        return
-    values = torch.unique(y)
-    count = len(values)
-    if not 3 <= count <= MOST_CLASSES or not torch.equal(
-        values.double().cpu(), torch.arange(count).double()
-    ):
+    levels, op = levels_of(y), score_of(facts)
+    if levels is None or op is None:
         return
     yield _finding(
-        f"targets are the numbers of {count} classes, fitted as if class 2 lay between 1 and 3",
-        f"give the net {count} outputs and use cross-entropy",
-        evidence={"classes": count},
-        change=as_classes(op.module, count),
-        edit=f"nn.Linear(..., {count}) at the end, loss = nn.CrossEntropyLoss(), y.long()",
+        f"targets are the numbers of {levels.count} classes, fitted as if one lay between others",
+        f"give the net {levels.count} outputs and use cross-entropy",
+        evidence={"classes": levels.count},
+        change=as_classes(facts, op, levels),
+        edit=f"nn.Linear(..., {levels.count}) at the end, loss = nn.CrossEntropyLoss(), y.long()",
     ).but(confirmed=False)
 
 
@@ -252,7 +247,12 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if repair is None or repair.change is None or rows is None:
         return None
     X, y = first_rows(rows[0], 1024), first_rows(rows[1], 1024).flatten()
+    levels = levels_of(facts.y if facts.y is not None else facts.batch[1])
+    assert levels is not None
+    name = facts.loss.name
     middle, wide = float(y.double().mean()), float(y.double().std()) or 1.0
+    if name in ("bce", "bce_logits"):
+        middle, wide = 0.0, 1.0
 
     def faster(twin: Experiment) -> None:
         twin.optimizer = torch.optim.Adam(
@@ -274,11 +274,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     try:
         _, plain = after_steps(facts.exp, STEPS, change=numbered, own_step=False)
         _, classes = after_steps(facts.exp, STEPS, change=changed, own_step=False)
-        number = outputs(plain, X).flatten() * wide + middle
-        named = outputs(classes, X).reshape(len(y), -1).argmax(1)
+        said = outputs(plain, X).flatten()
+        number = levels.at(said.sigmoid() if name == "bce_logits" else said * wide + middle)
+        told = outputs(classes, X).reshape(len(y), -1)
+        named = told.argmax(1)
     except (RuntimeError, ValueError, IndexError, CannotRepair):
         return None  # whole numbers alone are no evidence: counts and levels are as well
     facts.passes += 2 * STEPS
+    y = levels.at(y).round()
     before, after = (number.round() == y).double(), (named == y).double()
     gained = after - before
     rest = gained[y != y.mode().values]
@@ -286,6 +289,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     # Between two peaks of a count nothing is hit, yet a bet on one of them is no nearer.
     if not float((named - y).abs().double().mean()) < float((number - y).abs().double().mean()):
+        return None
+    if in_order(told.softmax(1), y) <= ORDERED:
         return None
     seen = {"right_as_numbers": float(before.mean()), "right_as_classes": float(after.mean())}
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
@@ -328,25 +333,6 @@ def _bce_logits(said: Tensor, y: Tensor) -> Tensor:
 
 def _mse(said: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(said.reshape(y.shape), y.to(said.dtype))
-
-
-def as_classes(module: str, count: int) -> Change:
-    """Return the change to an output for each class and cross-entropy."""
-
-    def change(exp: Experiment) -> str:
-        old = exp.model.get_submodule(module) if module else None
-        if not isinstance(old, nn.Linear) or old.out_features != 1:
-            message = "the net does not end in a linear layer with one output"
-            raise CannotRepair(message)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(exp.seed)
-            new = nn.Linear(old.in_features, count, bias=old.bias is not None)
-        replace_module(exp.model, module, by=new.to(old.weight))
-        renewed_optimizer(exp)
-        exp.loss = _cross_entropy
-        return f"{place_of(module)} has {count} outputs, and the loss is cross-entropy"
-
-    return change
 
 
 RULE = Rule(
