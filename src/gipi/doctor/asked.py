@@ -20,8 +20,12 @@ from gipi.doctor.hushed import hushed
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
-ROWS, TRIALS = 512, 4
-"""Rows that are asked, and how often outputs are drawn for them."""
+ROWS = 512
+"""Rows that are asked."""
+TRIALS = ((1.0, False), (0.1, False), (1.0, True), (0.1, True))
+"""How outputs are drawn for them: their spread, and whether parts of a row are nearly alike. What
+is far from its margin here is within it there."""
+ALIKE = 0.1
 LEAST, MOST = 8, 50
 """Rows of a class of which something can be said; values that may be classes."""
 WIDE = 4096
@@ -73,9 +77,13 @@ def put_together(said: Any, parts: list[Tensor]) -> Any:
     return type(said)(parts) if type(said) in (tuple, list) else parts[0]
 
 
-def drawn(part: Tensor, rows: int, generator: torch.Generator) -> Tensor:
-    """Return random rows of the kind that outputs are: probabilities, their logarithms, numbers."""
-    at = torch.randn(rows, *part.shape[1:], generator=generator).to(part)
+def drawn(part: Tensor, rows: int, generator: torch.Generator, at: Tensor | None = None) -> Tensor:
+    """Return random rows of the kind that outputs are: probabilities, their logarithms, numbers.
+
+    at  the scores that they are made of; default: normal ones
+    """
+    if at is None:
+        at = torch.randn(rows, *part.shape[1:], generator=generator).to(part)
     some = part[:ROWS]
     if some.ndim > 1 and some.shape[-1] > 1 and _is_one(some.sum(-1)) and bool((some >= 0).all()):
         return at.softmax(-1)
@@ -109,8 +117,10 @@ def _asked(facts: Facts, parts: list[Tensor], y: Tensor) -> Pulls | None:
     found = []
     try:
         with hushed(), peeking(facts.exp, seed=True), torch.enable_grad():
-            for _ in range(TRIALS):
-                at = [drawn(p.detach(), len(y), generator).requires_grad_() for p in parts]
+            for spread, alike in TRIALS:
+                scores = _scores(parts, len(y), generator, alike=alike)
+                at = [drawn(p.detach(), len(y), generator, spread * s).requires_grad_()
+                      for p, s in zip(parts, scores, strict=True)]  # fmt: skip
                 loss = facts.exp.loss(put_together(facts.outputs, at), y)
                 slopes = torch.autograd.grad(loss.sum(), at, allow_unused=True)
                 pulls = [torch.zeros_like(a) if s is None else -s
@@ -120,6 +130,15 @@ def _asked(facts: Facts, parts: list[Tensor], y: Tensor) -> Pulls | None:
         return None
     good = all(bool(p.isfinite().all()) for trial in found for p in trial)
     return Pulls(y, found) if good else None
+
+
+def _scores(
+    parts: list[Tensor], rows: int, generator: torch.Generator, *, alike: bool
+) -> list[Tensor]:
+    found = [torch.randn(rows, *p.shape[1:], generator=generator).to(p) for p in parts]
+    if not alike:
+        return found
+    return [found[0] + ALIKE * s if s.shape == found[0].shape else s for s in found]
 
 
 def labels_of(facts: Facts, y: Tensor) -> Tensor | None:
@@ -141,7 +160,7 @@ def unasked(facts: Facts, pulls: Pulls) -> tuple[float, float] | None:
     One class alone, which validation rows have as well: what has no label is not judged.
     """
     label = labels_of(facts, pulls.y)
-    if label is None:
+    if label is None or by_likeness(facts):
         return None
     size, dead = pulls.size_n, list[float]()
     for value in torch.unique(label).tolist():
@@ -154,6 +173,19 @@ def unasked(facts: Facts, pulls: Pulls) -> tuple[float, float] | None:
     if not isinstance(judged, Tensor) or not bool((judged == dead[0]).any()):
         return None
     return dead[0], float((label == dead[0]).double().mean())
+
+
+def ignored(pulls: Pulls) -> float | None:
+    """Return the value, 0 or 1, at which answers of several columns are never pulled at."""
+    y, found = pulls.y.reshape(len(pulls.y), -1), pulls.alone
+    if found is None or y.shape[1] < 2 or not bool(((y == 0) | (y == 1)).all()):
+        return None
+    size = torch.stack([p.abs() for p in found]).amax(0)
+    for value in (0.0, 1.0):
+        own = y == value
+        if int(own.sum()) >= LEAST and float(size[own].max()) <= NONE * float(size.max()):
+            return value if float(size.max()) > 0 else None
+    return None
 
 
 def never_up(pulls: Pulls) -> list[int]:

@@ -239,6 +239,16 @@ def test_losses_that_ask_for_every_class_are_silent() -> None:
     for loss in (margin, nn.SoftMarginLoss()):
         assert findings(experiment(mlp(out=1), yes(low=-1.0), loss=loss), RULE) == []
     assert findings(experiment(Pair(), yes(), loss=together(-1.0)), RULE) == []
+
+    def near(o, y):  # pairs that are alike, others up to a margin that few are within
+        d = (o[0] - o[1]).square().sum(1, keepdim=True).clamp_min(1e-6).sqrt()
+        return (y * d.square() + (1 - y) * (0.5 - d).clamp_min(0).square()).mean()
+
+    def wide(o, y):
+        return F.cosine_embedding_loss(*o, 2 * y[:, 0] - 1, margin=0.95)
+
+    for loss in (near, wide):
+        assert findings(experiment(Pair(), yes(), loss=loss), RULE) == []
     for loss in (paired, F.multi_margin_loss, nn.CrossEntropyLoss(ignore_index=-1)):
         assert findings(experiment(mlp(), blobs(), loss=loss), RULE) == []
     # rows without a label are not judged either
@@ -253,3 +263,6 @@ def test_answers_that_a_loss_never_asks_for() -> None:
     assert named(exp, RULE).findings[0].evidence["columns"] == [2, 3]
     soft = experiment(mlp(), several, loss=lambda o, y: F.multilabel_soft_margin_loss(o, y.float()))
     assert findings(soft, RULE) == []
+    ones = [(X, y.float()) for X, y in several]
+    assert named(experiment(mlp(), ones, loss=margin), RULE).findings[0].evidence["value"] == 0
+    assert findings(experiment(mlp(), ones, loss=lambda o, y: margin(o, 2 * y - 1)), RULE) == []

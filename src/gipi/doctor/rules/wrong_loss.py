@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gipi.doctor.asked import blind_to_classes, labels_of, never_up, parts_of, pulls_of, unasked
+from gipi.doctor.asked import (
+    blind_to_classes,
+    ignored,
+    labels_of,
+    never_up,
+    parts_of,
+    pulls_of,
+    unasked,
+)
 from gipi.doctor.ends import class_width, ended
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import first_rows
@@ -30,8 +38,9 @@ STEPS = 80
 POINTS = 0.1
 """Share of held rows that must be right in addition, for numbers to be called classes: of all, and
 of those without the commonest number, which classes win of any skewed count."""
-ORDERED = 0.05
-"""Share of ways to number classes that have those taken for each other as near: so few of names."""
+ORDERED, MISTAKEN = 0.05, 20
+"""Share of ways to number classes that have those taken for each other as near: so few of names;
+and rows that are taken for others of which that may be asked."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -172,6 +181,18 @@ def _not_asked(facts: Facts) -> Iterator[Finding]:
             edit="loss = nn.CrossEntropyLoss(), or 2 * y - 1 for a loss of margins",
         )
         return
+    value = ignored(pulls)
+    if value is not None:
+        yield _finding(
+            f"the loss asks nothing of the answers whose target is {value:g}, whatever the net "
+            "says: it learns to say the other of everything",
+            "targets -1 and 1 for losses of margins, 0 and 1 for cross-entropy; outputs before "
+            "targets",
+            evidence={"value": value},
+            mode="advise",
+            edit="loss = nn.BCEWithLogitsLoss(), or 2 * y - 1 for a loss of margins",
+        )
+        return
     columns = never_up(pulls)
     if columns:
         yield _finding(
@@ -232,7 +253,8 @@ def _classes_as_numbers(facts: Facts, y: Tensor) -> Iterator[Finding]:
     if levels is None or op is None:
         return
     yield _finding(
-        f"targets are the numbers of {levels.count} classes, fitted as if one lay between others",
+        f"targets are the numbers of {levels.count} classes, fitted as if class 2 lay between 1 "
+        "and 3",
         f"give the net {levels.count} outputs and use cross-entropy",
         evidence={"classes": levels.count},
         change=as_classes(facts, op, levels),
@@ -288,9 +310,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not all(float(gain.mean()) >= POINTS for gain in (gained, rest)):
         return None
     # Between two peaks of a count nothing is hit, yet a bet on one of them is no nearer.
-    if not float((named - y).abs().double().mean()) < float((number - y).abs().double().mean()):
+    closer = ((number - y).abs() - (named - y).abs()).double()
+    if not float(closer.mean()) > 2 * float(closer.std()) / len(closer) ** 0.5:
         return None
-    if in_order(told.softmax(1), y) <= ORDERED:
+    if float((1 - after).sum()) >= MISTAKEN and in_order(told.softmax(1), y) <= ORDERED:
         return None
     seen = {"right_as_numbers": float(before.mean()), "right_as_classes": float(after.mean())}
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
