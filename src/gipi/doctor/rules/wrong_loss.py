@@ -38,6 +38,8 @@ STEPS = 80
 POINTS = 0.1
 """Share of held rows that must be right in addition, for numbers to be called classes: of all, and
 of those without the commonest number, which classes win of any skewed count."""
+MOSTLY = 0.5
+"""Share of held rows that must be right as classes: of a net that tells little nothing is said."""
 ORDERED, MISTAKEN = 0.05, 20
 """Share of ways to number classes that have those taken for each other as near: so few of names;
 and rows that are taken for others of which that may be asked."""
@@ -308,6 +310,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     gained = after - before
     rest = gained[y != y.mode().values]
     if not all(float(gain.mean()) >= POINTS for gain in (gained, rest)):
+        return None
+    if not float(after.mean()) > MOSTLY:
         return None
     # Between two peaks of a count nothing is hit, yet a bet on one of them is no nearer.
     closer = ((number - y).abs() - (named - y).abs()).double()
