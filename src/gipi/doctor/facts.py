@@ -49,12 +49,14 @@ class Moved:
     grads   the gradient that the optimizer saw (a copy), by parameter name; None where there was
             none; fresh: what one backward pass from zero gives for the same rows and weights
     moved   largest absolute change of each parameter
+    up      cosine of the change of all parameters with the fresh gradient; 0 where there is none
     """
 
     loss: float
     grads: dict[str, Tensor | None]
     fresh: dict[str, Tensor | None]
     moved: dict[str, float]
+    up: float = 0.0
 
 
 @dataclass
@@ -290,7 +292,22 @@ class Facts:
         moved = {n: float((p.detach() - before[n]).abs().max()) if p.numel() else 0.0
                  for n, p in exp.model.named_parameters()}  # fmt: skip
         return Moved(float(loss.detach()) if isinstance(loss, Tensor) else float(loss),
-                     grads, fresh, moved)  # fmt: skip
+                     grads, fresh, moved, self._up(before, fresh))  # fmt: skip
+
+    def _up(self, before: dict[str, Tensor], fresh: dict[str, Tensor | None]) -> float:
+        """Return the cosine of what weights moved by with a gradient."""
+        found = []
+        for n, p in self.exp.model.named_parameters():
+            g = fresh[n]
+            if g is not None and not g.is_complex() and p.is_floating_point():
+                by = (p.detach() - before[n]).flatten()
+                flat = g.flatten().to(by)
+                found.append(torch.stack([by @ flat, by @ by, flat @ flat]).double())
+        if not found:
+            return 0.0
+        along, way, steep = torch.stack(found).sum(0).tolist()
+        size = math.sqrt(way * steep)
+        return along / size if math.isfinite(size) and size > 0 else 0.0
 
     # ------------------------------------------------------------------ structure
 

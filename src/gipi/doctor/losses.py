@@ -143,9 +143,21 @@ def _by_call(loss: Any, said: Tensor, y: Tensor) -> LossKind:
             slope = torch.autograd.grad(tape.outputs, op.output, allow_unused=True)[0]
     except (RuntimeError, ValueError, IndexError, TypeError):
         return LossKind()
-    sign = -1 if slope is not None and float(slope.sum()) < 0 else 1
+    sign = -1 if slope is not None and _all_against(slope, said, y) else 1
     wide = len(op.inputs) > 1 and op.inputs[0].shape != op.inputs[1].shape
     return LossKind(name, sign, wide and name in ("mse", "mae", "huber"))
+
+
+def _all_against(slope: Tensor, said: Tensor, y: Tensor) -> bool:
+    """Whether the value of every row is weighed by less than 0, and by what is not its reward.
+
+    Actions that turned out badly are rightly made less likely: what they brought stands in targets
+    beside what was done. Rows are then weighed differently.
+    """
+    if not bool((slope <= 0).all()) or not bool((slope < 0).any()):
+        return False
+    beside = y.ndim > 1 and y.numel() > len(y) and y.shape != said.shape
+    return not beside or float(slope.max() - slope.min()) <= CLOSE * float(slope.abs().max())
 
 
 def _trials(said: Tensor) -> list[Tensor]:

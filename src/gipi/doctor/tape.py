@@ -38,8 +38,8 @@ NAMES = {"softmax": "softmax", "log_softmax": "log_softmax", "sigmoid": "sigmoid
          "masked_fill": "mask", "masked_fill_": "mask", "squeeze": "view", "unsqueeze": "view",
          "transpose": "view", "permute": "view", "contiguous": "view", "einsum": "matmul",
          "conv_transpose1d": "conv", "conv_transpose3d": "conv", "sub": "add", "__sub__": "add",
-         "nll_loss": "nll", "mse_loss": "mse", "l1_loss": "mae", "smooth_l1_loss": "huber",
-         "huber_loss": "huber", "binary_cross_entropy": "bce",
+         "nll_loss": "nll", "kl_div": "kl", "mse_loss": "mse", "l1_loss": "mae",
+         "smooth_l1_loss": "huber", "huber_loss": "huber", "binary_cross_entropy": "bce",
          "binary_cross_entropy_with_logits": "bce_logits"}  # fmt: skip
 """What a torch function is called here."""
 

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regression
 from tests.doctor.wired import cured, named
 
+from gipi.doctor.against import driven
 from gipi.doctor.experiment import call
 from gipi.doctor.facts import Facts
-from gipi.doctor.rules.loss_sign_flipped import RULE, _driven, _finding, confirm
+from gipi.doctor.rules.loss_sign_flipped import RULE, _finding, confirm
 
 
 def focal(o, y):
@@ -67,7 +68,7 @@ def test_usual_and_unusual_losses_are_silent() -> None:
     assert findings(likeness, RULE) == []
 
 
-def test_numbers_that_are_driven_away_are_named() -> None:
+def test_numbers_that_aredriven_away_are_named() -> None:
     torch.manual_seed(0)
     rows = [(X, X) for X, _ in blobs()]
     away = experiment(mlp(out=8), rows, loss=lambda o, y: F.cosine_similarity(o, y).mean(), lr=3e-3)
@@ -79,7 +80,7 @@ def test_numbers_that_are_driven_away_are_named() -> None:
 
     named(experiment(mlp(out=1), regression(), loss=explained), RULE)
     for away in (lambda o, y: -F.smooth_l1_loss(o, y), lambda o, y: torch.exp(-F.mse_loss(o, y))):
-        assert _driven(Facts(experiment(mlp(out=1), regression(), loss=away)))
+        assert driven(Facts(experiment(mlp(out=1), regression(), loss=away)))
 
 
 def gaussian(o, y):
@@ -302,7 +303,7 @@ def test_looking_leaves_the_loss_and_the_generator_as_they_are() -> None:
     assert facts.kind == "numbers"
     calls, state = facts.exp.loss.calls.clone(), torch.get_rng_state()
     finding = _finding("it", confirmed=False)
-    assert _driven(facts)
+    assert driven(facts)
     assert confirm(facts, finding) is not None
     assert torch.equal(state, torch.get_rng_state())
     assert torch.equal(calls, facts.exp.loss.calls)

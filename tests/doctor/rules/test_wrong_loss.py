@@ -167,3 +167,102 @@ def test_losses_that_fit_are_silent() -> None:
                        loss=nn.PoissonNLLLoss())  # fmt: skip
     assert findings(rated, RULE) == []
     assert findings(experiment(mlp(), blobs(), loss=F.multi_margin_loss), RULE) == []
+
+
+def within(how):
+    return lambda o, y: F.nll_loss(how(o), y)
+
+
+def test_what_a_loss_function_gives_the_loss_of_log_probabilities() -> None:
+    def shared(o, y):
+        return F.kl_div(o.softmax(1), F.one_hot(y, 4) * 0.9 + 0.025, reduction="batchmean")
+
+    for loss in (within(lambda o: o.softmax(1)), within(lambda o: o.log_softmax(0)),
+                 within(torch.sigmoid), shared):  # fmt: skip
+        named(experiment(mlp(), blobs(), loss=loss), RULE)
+    looks = torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(0))
+    for loss in (within(lambda o: o.log_softmax(1)),
+                 within(lambda o: (o * (1 + looks)).log_softmax(-1).mean(0))):  # fmt: skip
+        assert findings(experiment(mlp(), blobs(), loss=loss), RULE) == []
+
+
+def test_a_softmax_over_rows_by_hand() -> None:
+    def spoken(dim):
+        return lambda o, y: -o.log_softmax(dim).gather(1, y[:, None]).mean()
+
+    named(experiment(mlp(), blobs(), loss=spoken(0)), RULE)
+    assert findings(experiment(mlp(), blobs(), loss=spoken(1)), RULE) == []
+
+
+def paired(o, y):
+    """Distances of rows of one class, and of others up to a margin: names do not matter."""
+    d = (o[:, None] - o).square().sum(-1).clamp_min(1e-6).sqrt()
+    same = (y[:, None] == y).float()
+    return (same * d.square() + (1 - same) * (2 - d).clamp_min(0).square()).mean()
+
+
+def yes(classes=2, low=0.0):
+    return [(X, low + (1 - low) * (y == 0).float()[:, None]) for X, y in blobs(classes=classes)]
+
+
+def margin(o, y):
+    return (1 - y * o).clamp_min(0).mean()
+
+
+class Pair(nn.Module):
+    """Two parts of a row, seen by one net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(width=4)
+
+    def forward(self, x):
+        return self.body(x[:, :4]), self.body(x[:, 4:])
+
+
+def together(low):
+    return lambda o, y: F.cosine_embedding_loss(*o, y[:, 0] * (1 - low) + low)
+
+
+def test_classes_of_which_a_loss_asks_nothing() -> None:
+    swapped = yes(), lambda o, y: F.binary_cross_entropy_with_logits(y, o)
+    for data, loss in ((yes(), margin), (yes(), nn.SoftMarginLoss()), swapped):
+        found = named(experiment(mlp(out=1), data, loss=loss), RULE).findings[0]
+        assert found.evidence["class"] == 0
+    for loss in (nn.CrossEntropyLoss(ignore_index=2),
+                 nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1, 0, 1]))):  # fmt: skip
+        assert named(experiment(mlp(), blobs(), loss=loss), RULE).findings[0].evidence["class"] == 2
+    named(experiment(Pair(), yes(), loss=together(0.0)), RULE)
+
+
+def test_losses_that_ask_for_every_class_are_silent() -> None:
+    for loss in (margin, nn.SoftMarginLoss()):
+        assert findings(experiment(mlp(out=1), yes(low=-1.0), loss=loss), RULE) == []
+    assert findings(experiment(Pair(), yes(), loss=together(-1.0)), RULE) == []
+
+    def near(o, y):  # pairs that are alike, others up to a margin that few are within
+        d = (o[0] - o[1]).square().sum(1, keepdim=True).clamp_min(1e-6).sqrt()
+        return (y * d.square() + (1 - y) * (0.5 - d).clamp_min(0).square()).mean()
+
+    def wide(o, y):
+        return F.cosine_embedding_loss(*o, 2 * y[:, 0] - 1, margin=0.95)
+
+    for loss in (near, wide):
+        assert findings(experiment(Pair(), yes(), loss=loss), RULE) == []
+    for loss in (paired, F.multi_margin_loss, nn.CrossEntropyLoss(ignore_index=-1)):
+        assert findings(experiment(mlp(), blobs(), loss=loss), RULE) == []
+    # rows without a label are not judged either
+    (X, y), (V, v) = blobs()
+    known = [(X, y), (V[v != 2], v[v != 2])]
+    assert findings(experiment(mlp(), known, loss=nn.CrossEntropyLoss(ignore_index=2)), RULE) == []
+
+
+def test_answers_that_a_loss_never_asks_for() -> None:
+    several = [(X, (X[:, :4] > 0).long()) for X, _ in blobs()]
+    exp = experiment(mlp(), several, loss=nn.MultiLabelMarginLoss())
+    assert named(exp, RULE).findings[0].evidence["columns"] == [2, 3]
+    soft = experiment(mlp(), several, loss=lambda o, y: F.multilabel_soft_margin_loss(o, y.float()))
+    assert findings(soft, RULE) == []
+    ones = [(X, y.float()) for X, y in several]
+    assert named(experiment(mlp(), ones, loss=margin), RULE).findings[0].evidence["value"] == 0
+    assert findings(experiment(mlp(), ones, loss=lambda o, y: margin(o, 2 * y - 1)), RULE) == []

@@ -8,16 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gipi.doctor.copies import renewed_optimizer
-from gipi.doctor.ends import class_width, ended, last_call
+from gipi.doctor.asked import (
+    blind_to_classes,
+    ignored,
+    labels_of,
+    never_up,
+    parts_of,
+    pulls_of,
+    unasked,
+)
+from gipi.doctor.ends import class_width, ended
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.levels import as_classes, in_order, levels_of, score_of
 from gipi.doctor.probes import after_steps
-from gipi.doctor.rewire import Log, replace_module
+from gipi.doctor.rewire import Log
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.double_softmax import are_probabilities
-from gipi.doctor.spoken import place_of
+from gipi.doctor.tape import same_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,14 +34,24 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
-MOST_CLASSES = 50
 STEPS = 80
 POINTS = 0.1
 """Share of held rows that must be right in addition, for numbers to be called classes: of all, and
 of those without the commonest number, which classes win of any skewed count."""
+MOSTLY = 0.5
+"""Share of held rows that must be right as classes: of a net that tells little nothing is said."""
+ORDERED, MISTAKEN = 0.05, 20
+"""Share of ways to number classes that have those taken for each other as near: so few of names;
+and rows that are taken for others of which that may be asked."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
+    """Hold loss, targets and outputs against what belongs together, and ask what the loss asks."""
+    found = list(_table(facts)) or list(_given_within(facts))
+    yield from found or _not_asked(facts)
+
+
+def _table(facts: Facts) -> Iterator[Finding]:
     """Hold loss, targets and outputs against the table of what belongs together."""
     y, said = facts.batch[1], facts.outputs
     if not isinstance(y, Tensor) or not isinstance(said, Tensor) or not y.numel():
@@ -40,7 +59,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     whole = facts.y if facts.y is not None else y
     name = facts.loss.name
     if name in ("bce", "bce_logits"):
-        yield from _yes_or_no(whole)
+        found = list(_yes_or_no(whole))
+        yield from found or _classes_as_numbers(facts, whole)
     elif name == "nll":
         yield from _log_probabilities(facts, class_width(facts))
     elif name == "kl":
@@ -89,7 +109,7 @@ def _log_probabilities(
     facts: Facts, wide: tuple[int, int] | None, *, loss: str = "nll_loss"
 ) -> Iterator[Finding]:
     said = facts.outputs
-    if wide is None or float(said.logsumexp(wide[0]).abs().max()) < 1e-3:
+    if wide is None or float(said.logsumexp(wide[0]).max()) < 1e-3:  # means of them are less
         return
     if are_probabilities(facts, wide):
         end: nn.Module = Log()
@@ -106,6 +126,86 @@ def _log_probabilities(
         mode="auto",
         edit=edit,
     )
+
+
+def _given_within(facts: Facts) -> Iterator[Finding]:
+    """Find a loss of log-probabilities that a loss function hands something else of its making."""
+    tape = facts.loss_tape
+    for op in tape.of({"nll", "kl"}) if tape is not None else ():
+        said, y = op.inputs[0], op.inputs[1] if len(op.inputs) > 1 else None
+        if y is None or said.ndim < 2 or same_numbers(said, facts.outputs):
+            continue
+        over = (1, said.shape[1]) if op.kind == "nll" else _shared_out(y)
+        if over is None or over[1] < 2 or float(said.logsumexp(over[0]).max()) < 1e-3:
+            continue
+        made = tape.source_of(said) if tape is not None else None
+        what = f"what comes out of {made.kind}" if made is not None else "something else"
+        if made is not None and made.kind == "log_softmax":
+            what = "log_softmax over another dimension than that of the classes"
+        yield _finding(
+            f"{op.kind}_{'loss' if op.kind == 'nll' else 'div'} wants log-probabilities that share "
+            f"out 1 among {over[1]} classes, and the loss function gives it {what}",
+            "give it log_softmax of the scores, over the classes",
+            mode="advise",
+            edit=f"F.log_softmax(outputs, {over[0]}) within the loss",
+        )
+        return
+
+
+def _not_asked(facts: Facts) -> Iterator[Finding]:
+    """Find classes, or answers, that a loss does not ask for, whatever it is called."""
+    y = facts.batch[1]
+    if not isinstance(y, Tensor) or not y.ndim or parts_of(facts.outputs) is None:
+        return
+    if blind_to_classes(facts):
+        yield _finding(
+            "the loss does not see what is added to the score of a class in all rows: it is shared "
+            "out among rows, not among classes",
+            "take softmax and log_softmax over the dimension of the classes, dim=1",
+            mode="advise",
+            edit="log_softmax(outputs, 1)",
+        )
+        return
+    if labels_of(facts, y) is None and not bool(((y == 0) | (y == 1)).all()):
+        return
+    pulls = pulls_of(facts)
+    if pulls is None:
+        return
+    none = unasked(facts, pulls)
+    if none is not None:
+        yield _finding(
+            f"the loss asks nothing at the rows of class {none[0]:g}, {none[1]:.0%} of all, "
+            "whatever the net says of them: they are never learned",
+            "targets -1 and 1 for losses of margins, 0 and 1 for cross-entropy; outputs before "
+            "targets; no weight of 0, and no ignore_index that is a class",
+            evidence={"class": none[0], "share": none[1]},
+            mode="advise",
+            edit="loss = nn.CrossEntropyLoss(), or 2 * y - 1 for a loss of margins",
+        )
+        return
+    value = ignored(pulls)
+    if value is not None:
+        yield _finding(
+            f"the loss asks nothing of the answers whose target is {value:g}, whatever the net "
+            "says: it learns to say the other of everything",
+            "targets -1 and 1 for losses of margins, 0 and 1 for cross-entropy; outputs before "
+            "targets",
+            evidence={"value": value},
+            mode="advise",
+            edit="loss = nn.BCEWithLogitsLoss(), or 2 * y - 1 for a loss of margins",
+        )
+        return
+    columns = never_up(pulls)
+    if columns:
+        yield _finding(
+            f"of the answers that may be yes the loss never asks for {len(columns)} "
+            f"(columns {str(columns[:8])[1:-1]}), though the targets do",
+            "use BCEWithLogitsLoss; MultiLabelMarginLoss wants the numbers of the classes that are "
+            "true, then -1",
+            evidence={"columns": columns[:8]},
+            mode="advise",
+            edit="loss = nn.BCEWithLogitsLoss(), y.float()",
+        )
 
 
 def _one_class(facts: Facts, y: Tensor) -> Iterator[Finding]:
@@ -141,7 +241,7 @@ def _no_distribution(facts: Facts, y: Tensor) -> Iterator[Finding]:
 
 
 def _classes_as_numbers(facts: Facts, y: Tensor) -> Iterator[Finding]:
-    """Suspect whole numbers 0..C-1 that one output is fitted to, where there is one a row.
+    """Suspect C numbers at even distances that one output is fitted to, where there is one a row.
 
     Of maps nothing is said: counts of things, rain and levels are whole numbers of places as well,
     and what a net makes of them (many places of 0, two peaks, edges between far levels) cannot be
@@ -149,23 +249,18 @@ def _classes_as_numbers(facts: Facts, y: Tensor) -> Iterator[Finding]:
     """
     if facts.exp.task is not None and facts.exp.task != "classes":
         return
-    op = last_call(facts)
-    if y.numel() != len(y) or facts.outputs.numel() != len(facts.batch[1]) or op is None:
+    if y.numel() != len(y) or facts.outputs.numel() != len(facts.batch[1]):
         return
-    if op.kind != "linear" or not bool((y == y.round()).all()):
-        return
-    values = torch.unique(y)
-    count = len(values)
-    if not 3 <= count <= MOST_CLASSES or not torch.equal(
-        values.double().cpu(), torch.arange(count).double()
-    ):
+    levels, op = levels_of(y), score_of(facts)
+    if levels is None or op is None:
         return
     yield _finding(
-        f"targets are the numbers of {count} classes, fitted as if class 2 lay between 1 and 3",
-        f"give the net {count} outputs and use cross-entropy",
-        evidence={"classes": count},
-        change=as_classes(op.module, count),
-        edit=f"nn.Linear(..., {count}) at the end, loss = nn.CrossEntropyLoss(), y.long()",
+        f"targets are the numbers of {levels.count} classes, fitted as if class 2 lay between 1 "
+        "and 3",
+        f"give the net {levels.count} outputs and use cross-entropy",
+        evidence={"classes": levels.count},
+        change=as_classes(facts, op, levels),
+        edit=f"nn.Linear(..., {levels.count}) at the end, loss = nn.CrossEntropyLoss(), y.long()",
     ).but(confirmed=False)
 
 
@@ -176,7 +271,12 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if repair is None or repair.change is None or rows is None:
         return None
     X, y = first_rows(rows[0], 1024), first_rows(rows[1], 1024).flatten()
+    levels = levels_of(facts.y if facts.y is not None else facts.batch[1])
+    assert levels is not None
+    name = facts.loss.name
     middle, wide = float(y.double().mean()), float(y.double().std()) or 1.0
+    if name in ("bce", "bce_logits"):
+        middle, wide = 0.0, 1.0
 
     def faster(twin: Experiment) -> None:
         twin.optimizer = torch.optim.Adam(
@@ -198,18 +298,26 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     try:
         _, plain = after_steps(facts.exp, STEPS, change=numbered, own_step=False)
         _, classes = after_steps(facts.exp, STEPS, change=changed, own_step=False)
-        number = outputs(plain, X).flatten() * wide + middle
-        named = outputs(classes, X).reshape(len(y), -1).argmax(1)
+        said = outputs(plain, X).flatten()
+        number = levels.at(said.sigmoid() if name == "bce_logits" else said * wide + middle)
+        told = outputs(classes, X).reshape(len(y), -1)
+        named = told.argmax(1)
     except (RuntimeError, ValueError, IndexError, CannotRepair):
         return None  # whole numbers alone are no evidence: counts and levels are as well
     facts.passes += 2 * STEPS
+    y = levels.at(y).round()
     before, after = (number.round() == y).double(), (named == y).double()
     gained = after - before
     rest = gained[y != y.mode().values]
     if not all(float(gain.mean()) >= POINTS for gain in (gained, rest)):
         return None
+    if not float(after.mean()) > MOSTLY:
+        return None
     # Between two peaks of a count nothing is hit, yet a bet on one of them is no nearer.
-    if not float((named - y).abs().double().mean()) < float((number - y).abs().double().mean()):
+    closer = ((number - y).abs() - (named - y).abs()).double()
+    if not float(closer.mean()) > 2 * float(closer.std()) / len(closer) ** 0.5:
+        return None
+    if float((1 - after).sum()) >= MISTAKEN and in_order(told.softmax(1), y) <= ORDERED:
         return None
     seen = {"right_as_numbers": float(before.mean()), "right_as_classes": float(after.mean())}
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
@@ -252,25 +360,6 @@ def _bce_logits(said: Tensor, y: Tensor) -> Tensor:
 
 def _mse(said: Tensor, y: Tensor) -> Tensor:
     return F.mse_loss(said.reshape(y.shape), y.to(said.dtype))
-
-
-def as_classes(module: str, count: int) -> Change:
-    """Return the change to an output for each class and cross-entropy."""
-
-    def change(exp: Experiment) -> str:
-        old = exp.model.get_submodule(module) if module else None
-        if not isinstance(old, nn.Linear) or old.out_features != 1:
-            message = "the net does not end in a linear layer with one output"
-            raise CannotRepair(message)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(exp.seed)
-            new = nn.Linear(old.in_features, count, bias=old.bias is not None)
-        replace_module(exp.model, module, by=new.to(old.weight))
-        renewed_optimizer(exp)
-        exp.loss = _cross_entropy
-        return f"{place_of(module)} has {count} outputs, and the loss is cross-entropy"
-
-    return change
 
 
 RULE = Rule(
