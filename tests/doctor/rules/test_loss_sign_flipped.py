@@ -143,6 +143,29 @@ def test_a_score_of_zeros_and_ones_that_is_minimised() -> None:
     named(experiment(mlp(out=3), rows, loss=lambda o, y: -certain(o, y)), RULE)
 
 
+def test_what_choices_cost_is_rightly_minimised() -> None:
+    def costs(rows, classes):
+        return [(X, torch.stack([y != k for k in range(classes)], 1).float()) for X, y in rows]
+
+    def expected(p, y):
+        return (p * y).sum(1).mean()
+
+    def of_scores(o, y):
+        return expected(o.softmax(1), y)
+
+    many, two = costs(blobs(classes=3), 3), costs(blobs(classes=2), 2)
+    for net, rows, loss in (
+        (mlp(out=3), many, of_scores),
+        (torch.nn.Sequential(mlp(out=3), torch.nn.Softmax(1)), many, expected),
+        (torch.nn.Sequential(mlp(out=2), torch.nn.Softmax(1)), two, expected),
+    ):
+        assert findings(experiment(net, rows, loss=loss), RULE) == []
+    shares = [(X, 1 - y) for X, y in many]
+    turned = experiment(torch.nn.Sequential(mlp(out=3), torch.nn.LogSoftmax(1)), shares,
+                        loss=lambda o, y: -F.kl_div(o, y, reduction="batchmean"))  # fmt: skip
+    assert findings(turned, RULE) == [RULE.code]
+
+
 class Masks(torch.nn.Module):
     """Logits, or probabilities, of every place of a picture; all of one sign at first."""
 

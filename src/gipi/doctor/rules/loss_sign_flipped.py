@@ -16,8 +16,10 @@ from gipi.doctor.copies import peeking
 from gipi.doctor.ends import class_width, last_call
 from gipi.doctor.experiment import call, judged
 from gipi.doctor.finding import Finding, Repair
+from gipi.doctor.losses import shared_out
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.rules.double_softmax import are_probabilities
 from gipi.doctor.tape import WEIGHTED
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ WAYS, FAR = 3, (0.1, 1.0, 10.0)
 def before(facts: Facts) -> Iterator[Finding]:
     """Yield the finding where an odd number of signs is turned."""
     turned = []
-    if facts.loss.sign < 0:
+    if facts.loss.sign < 0 and not _is_expected_cost(facts):
         turned.append(f"the loss function is minus {facts.loss.name}")
     if all(g.get("maximize") for g in facts.exp.optimizer.param_groups):
         turned.append("the optimizer was made with maximize=True")
@@ -96,6 +98,15 @@ def _finding(what: str, *, confirmed: bool) -> Finding:
                    edit="loss = -loss, or maximize=False in the optimizer"),
         ),
     )  # fmt: skip
+
+
+def _is_expected_cost(facts: Facts) -> bool:
+    """Whether a loss is linear in probabilities: the cost of two choices may be their targets.
+
+    Minus a divergence of logarithms looks alike, but falls without end.
+    """
+    y = facts.batch[1]
+    return facts.loss.name == "kl" and are_probabilities(facts, shared_out(y))
 
 
 def _step_turns(facts: Facts) -> bool:
@@ -179,14 +190,16 @@ def _odds(facts: Facts, place: Place) -> bool:
 
     They are where they go into a sigmoid, or softmax, of the loss as they are: turned around, as
     energies are, they may rightly be low where the target is one. So may distances, that are never
-    negative; what comes out of weights as it is may be, though it is not so far.
+    negative; what comes out of weights as it is may be, though it is not so far. A softmax that is
+    weighed by zeros and ones which are no shares is what choices cost.
     """
     tape, now = facts.loss_tape, place.now
+    kinds = SQUASHED if shared_out(facts.batch[1]) else SQUASHED - {"softmax"}
     if not _zeros_and_ones(facts) or not (float(now.min()) < 0 or _is_free(facts)):
         return False
     return tape is not None and any(
         op.inputs and op.inputs[0].shape == now.shape and torch.equal(op.inputs[0], now)
-        for op in tape.of(SQUASHED)
+        for op in tape.of(kinds)
     )
 
 

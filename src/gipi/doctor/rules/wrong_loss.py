@@ -13,6 +13,7 @@ from gipi.doctor.ends import class_width, ended, last_call
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.losses import shared_out
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rewire import Log, replace_module
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
@@ -44,7 +45,7 @@ def before(facts: Facts) -> Iterator[Finding]:
     elif name == "nll":
         yield from _log_probabilities(facts, class_width(facts))
     elif name == "kl":
-        yield from _log_probabilities(facts, _shared_out(whole), loss="kl_div")
+        yield from _log_probabilities(facts, shared_out(whole), loss="kl_div")
     elif name == "cross_entropy":
         yield from _one_class(facts, whole)
         if y.is_floating_point() and y.shape == said.shape:
@@ -75,14 +76,6 @@ def _yes_or_no(y: Tensor) -> Iterator[Finding]:
             "use CrossEntropyLoss: its softmax knows that classes exclude each other",
             edit="loss = nn.CrossEntropyLoss(), y.argmax(-1)",
         ).but(severity="hint", confirmed=False)
-
-
-def _shared_out(y: Tensor) -> tuple[int, int] | None:
-    """Return (dimension, number) of what shares in targets sum to one over; None for none."""
-    for dim in (y.ndim - 1, 1):
-        if 0 < dim < y.ndim and y.shape[dim] > 1 and bool(((y.sum(dim) - 1).abs() < 1e-3).all()):
-            return dim, y.shape[dim]
-    return None
 
 
 def _log_probabilities(
