@@ -122,6 +122,20 @@ def test_scores_and_probabilities_given_to_a_divergence(loss) -> None:
     assert findings(within, RULE) == []
 
 
+def test_the_chance_of_the_truth_is_a_loss_that_is_learned_rightly() -> None:
+    def missed(p, y):
+        return -(p * y).sum(-1).mean()
+
+    splits = tuple((X, F.one_hot(y).float()) for X, y in blobs())
+    spoken = nn.Sequential(*mlp(), nn.Softmax(-1))
+    exp = experiment(spoken, splits, loss=missed, epochs=4)
+    diagnosis = seen(exp, RULE, train=True)
+    assert diagnosis.findings == []
+    assert diagnosis.trace.epochs[-1]["val"] < -0.9
+    named(experiment(mlp(), splits, loss=missed), RULE)
+    named(experiment(spoken, splits, loss=nn.KLDivLoss()), RULE)
+
+
 def test_a_divergence_of_every_place() -> None:
     train, val = ((X[:, None].expand(-1, 3, -1), y[:, None].expand(-1, 3, -1))
                   for X, y in map(shares, blobs()))  # fmt: skip

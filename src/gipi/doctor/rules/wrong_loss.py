@@ -44,7 +44,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield from _yes_or_no(whole)
     elif name == "nll":
         yield from _log_probabilities(facts, class_width(facts))
-    elif name == "kl":
+    elif name == "kl" and not _is_chance_of_truth(facts):
         yield from _log_probabilities(facts, shared_out(whole), loss="kl_div")
     elif name == "cross_entropy":
         yield from _one_class(facts, whole)
@@ -76,6 +76,17 @@ def _yes_or_no(y: Tensor) -> Iterator[Finding]:
             "use CrossEntropyLoss: its softmax knows that classes exclude each other",
             edit="loss = nn.CrossEntropyLoss(), y.argmax(-1)",
         ).but(severity="hint", confirmed=False)
+
+
+def _is_chance_of_truth(facts: Facts) -> bool:
+    """Whether a loss is minus the probability of the true class, which has a bottom and is learned.
+
+    A divergence of probabilities from zeros and ones has the same values; it is told by its call.
+    """
+    y, tape = facts.batch[1], facts.loss_tape
+    called = tape is None or any(call.function == "kl_div" for call in tape.unnamed)
+    sure = bool(((y == 0) | (y == 1)).all())
+    return sure and not called and are_probabilities(facts, shared_out(y))
 
 
 def _log_probabilities(
