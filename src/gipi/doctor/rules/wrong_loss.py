@@ -31,6 +31,8 @@ STEPS = 80
 POINTS = 0.1
 """Share of held rows that must be right in addition, for numbers to be called classes: of all, and
 of those without the commonest number, which classes win of any skewed count."""
+SURE = 3.0
+"""Standard errors of that share, row by row: of few held rows as many are right by chance."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -210,13 +212,21 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     before, after = (number.round() == y).double(), (named == y).double()
     gained = after - before
     rest = gained[y != y.mode().values]
-    if not all(float(gain.mean()) >= POINTS for gain in (gained, rest)):
+    if not all(_is_sure(gain) for gain in (gained, rest)):
         return None
     # Between two peaks of a count nothing is hit, yet a bet on one of them is no nearer.
     if not float((named - y).abs().double().mean()) < float((number - y).abs().double().mean()):
         return None
     seen = {"right_as_numbers": float(before.mean()), "right_as_classes": float(after.mean())}
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
+
+
+def _is_sure(gained: Tensor) -> bool:
+    """Whether more rows come out right, in earnest and beyond chance."""
+    if len(gained) < 2:
+        return False
+    mean, error = float(gained.mean()), float(gained.std()) / len(gained) ** 0.5
+    return mean >= POINTS and mean > SURE * error
 
 
 def _finding(
