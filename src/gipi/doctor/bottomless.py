@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.copies import peeking
+from gipi.doctor.experiment import call
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
@@ -26,6 +27,9 @@ that flattens is concave before its target too, and rises behind it."""
 ROWS, OUT = 8, 6
 """Rows that are asked one by one, and how far out their curve must still be there: actions that
 turned out badly are rightly made less likely, by a logarithm that is straight out there."""
+SHAKEN, TIMES, WIDER = 0.1, 10.0, 5.0
+"""Deviation of what is added to weights, times that they are then as large, and times that outputs
+must spread as widely: weights that have a norm, and outputs that are standardised, hold them."""
 CURVED = 1e-5
 """Second difference of the loss by its size that is more than rounding."""
 
@@ -54,7 +58,7 @@ def bottomless(facts: Facts) -> bool:
             for s in FAR:
                 if any(not _loss(facts, now + sign * s * wide * way) < begun for sign in (-1, 1)):
                     return False
-        return _each_row(facts, now)
+        return _each_row(facts, now) and _are_free(facts, now)
     except (RuntimeError, ValueError, IndexError, TypeError):
         return False
 
@@ -76,6 +80,21 @@ def _each_row(facts: Facts, now: Tensor) -> bool:
             curves.append(curve)
         near, out = near + curves[0], out + min(curves[1:])
     return out < 0.5 * near < 0
+
+
+def _are_free(facts: Facts, now: Tensor) -> bool:
+    """Whether outputs grow with weights that learn: what is bounded may rightly be maximised."""
+    exp, slopes = facts.exp, facts.gradients
+    moved = [(p, g != 0) for n, p in exp.model.named_parameters()
+             if p.is_floating_point() and (g := slopes[n]) is not None]  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    with peeking(exp, weights=[p for p, _ in moved], seed=True), torch.no_grad():
+        for p, learns in moved:
+            shaken = p + SHAKEN * torch.randn(p.shape, generator=generator).to(p)
+            p.copy_(torch.where(learns, TIMES * shaken, p))
+        exp.model.train()
+        said = call(exp.model, facts.batch[0])
+    return not float(said.std()) <= WIDER * float(now.std())
 
 
 def _concave(path: list[float]) -> bool:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regression
 from tests.doctor.wired import cured, named
 
+from gipi.doctor.bottomless import bottomless
 from gipi.doctor.experiment import call
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.loss_sign_flipped import RULE, _driven, _finding, confirm
@@ -307,6 +308,27 @@ def test_losses_of_more_targets_than_outputs_are_silent(far) -> None:
         torch.manual_seed(0)
         exp = experiment(mlp(out=1), cut_waits(far), loss=loss, lr=0.01)
         assert findings(exp, RULE) == [], loss.__name__
+
+
+def test_what_is_maximised_under_a_bound_is_no_turned_loss() -> None:
+    def spread(o, _):
+        return -o.var()
+
+    def held(net):
+        return torch.nn.utils.parametrizations.orthogonal(net)
+
+    def exp(net, loss=spread):
+        return experiment(net, cut_waits(), loss=loss)
+
+    torch.manual_seed(0)
+    assert not bottomless(Facts(exp(held(torch.nn.Linear(8, 1, bias=False)))))
+    standard = torch.nn.BatchNorm1d(1, affine=False)
+    assert not bottomless(Facts(exp(torch.nn.Sequential(*mlp(out=1), standard))))
+    assert bottomless(Facts(exp(mlp(out=1))))
+    blank = torch.nn.Linear(8, 1)
+    torch.nn.init.zeros_(blank.weight)
+    assert bottomless(Facts(exp(blank, lambda o, y: -ends(o, y))))
+    assert not bool(blank.weight.any())
 
 
 def test_looking_leaves_the_loss_and_the_generator_as_they_are() -> None:
