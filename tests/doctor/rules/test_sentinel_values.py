@@ -7,7 +7,8 @@ import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, regression, seen, waves
 from torch import Tensor, nn
 
-from gipi.doctor.rules.sentinel_values import RULE, drop, sentinel, sentinels
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.sentinel_values import RULE, STEPS, confirm, drop, sentinel, sentinels
 
 
 def coded(data: tuple[Tensor, Tensor], code: float) -> tuple[Tensor, Tensor]:
@@ -110,3 +111,11 @@ def test_a_code_that_was_standardised_is_found_where_its_column_is_read_late() -
     (found,) = findings_of(0.4)
     assert (found.severity, found.confirmed, found.where) == ("problem", True, ("column 3",))
     assert findings_of(0.0) == []
+
+
+def test_asking_again_keeps_to_what_can_be_afforded() -> None:
+    torch.manual_seed(0)
+    facts = Facts(experiment(mlp(4, 1), squeezed(told=0.4), lr=0.01, epochs=40), allowed=400)
+    (finding,) = RULE.before(facts)
+    confirm(facts, finding)
+    assert 2 * STEPS + 8 < facts.passes <= 400
