@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gipi.doctor.copies import peeking
 from gipi.doctor.ends import class_width, last_call
+from gipi.doctor.losses import shared_out
 from gipi.doctor.tape import WEIGHTED
 
 if TYPE_CHECKING:
@@ -93,16 +94,18 @@ def _odds(facts: Facts, place: Place) -> bool:
 
     They are where they go into a sigmoid, or softmax, of the loss as they are: turned around, as
     energies are, they may rightly be low where the target is one. So may distances, that are never
-    negative; what comes out of weights as it is may be, though it is not so far.
+    negative; what comes out of weights as it is may be, though it is not so far. A softmax that is
+    weighed by zeros and ones which are no shares is what choices cost.
     """
     tape, now = facts.loss_tape, place.now
+    kinds = SQUASHED if shared_out(facts.batch[1]) else SQUASHED - {"softmax"}
     if not (_zeros_and_ones(facts) or _shares(facts)):
         return False
     if not (float(now.min()) < 0 or is_free(facts)):
         return False
     return tape is not None and any(
         op.inputs and op.inputs[0].shape == now.shape and torch.equal(op.inputs[0], now)
-        for op in tape.of(SQUASHED)
+        for op in tape.of(kinds)
     )
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from gipi.doctor.against import loss_of
 from gipi.doctor.asked import FAILS, parts_of, put_together
+from gipi.doctor.copies import peeking
+from gipi.doctor.experiment import call
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
@@ -32,6 +34,9 @@ the second way, twice as long as the first: what is straight out there falls twi
 ROWS, OUT = 8, 6
 """Rows that are asked one by one, and how far out their curve must still be there: actions that
 turned out badly are rightly made less likely, by a logarithm that is straight out there."""
+SHAKEN, TIMES, WIDER = 0.1, 10.0, 5.0
+"""Deviation of what is added to weights, times that they are then as large, and times that outputs
+must spread as widely: weights that have a norm, and outputs that are standardised, hold them."""
 CURVED = 1e-5
 """Second difference of the loss by its size that is more than rounding."""
 MOST = 2**16
@@ -58,7 +63,8 @@ def bottomless(facts: Facts) -> bool:
     chosen = [tuple(range(len(now)))]
     chosen += [(n,) for n in range(len(now)) if len(now) > 1]
     try:
-        return any(_without(Ways(facts, now, which), wide) for which in chosen)
+        every = (Ways(facts, now, which) for which in chosen)
+        return any(_without(ways, wide) and _are_free(ways) for ways in every)
     except FAILS:
         return False
 
@@ -146,6 +152,23 @@ def _each_row(ways: Ways, way: dict[int, Tensor]) -> bool:
             curves.append(curve)
         near, out = near + curves[0], out + min(curves[1:])
     return out < 0.5 * near < 0
+
+
+def _are_free(ways: Ways) -> bool:
+    """Whether outputs grow with weights that learn: what is bounded may rightly be maximised."""
+    exp, slopes = ways.facts.exp, ways.facts.gradients
+    moved = [(p, g != 0) for n, p in exp.model.named_parameters()
+             if p.is_floating_point() and (g := slopes[n]) is not None]  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    with peeking(exp, weights=[p for p, _ in moved], seed=True), torch.no_grad():
+        for p, learns in moved:
+            shaken = p + SHAKEN * torch.randn(p.shape, generator=generator).to(p)
+            p.copy_(torch.where(learns, TIMES * shaken, p))
+        exp.model.train()
+        said = parts_of(call(exp.model, ways.facts.batch[0]))
+    return said is None or not any(
+        float(said[n].std()) <= WIDER * float(ways.now[n].std()) for n in ways.which
+    )
 
 
 def _concave(path: list[float]) -> bool:

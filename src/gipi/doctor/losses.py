@@ -25,9 +25,21 @@ def _moved_classes(o: Tensor, y: Tensor) -> Tensor:
     return o.reshape(-1, o.shape[-1]) if o.ndim == y.ndim + 1 and o.ndim > 2 else o
 
 
+def shared_out(y: Tensor) -> tuple[int, int] | None:
+    """Return (dimension, number) of what shares in targets sum to one over; None for none."""
+    for dim in (y.ndim - 1, 1):
+        if 0 < dim < y.ndim and y.shape[dim] > 1 and bool(((y.sum(dim) - 1).abs() < 1e-3).all()):
+            return dim, y.shape[dim]
+    return None
+
+
 def _kl(o: Tensor, y: Tensor) -> Tensor:
-    """Return the divergence of (N, ...) targets that are shares from what is said, a row."""
-    if o.shape != y.shape or not y.is_floating_point() or bool((y < 0).any()):
+    """Return the divergence of (N, ...) targets that are shares from what is said, a row.
+
+    Zeros and ones that are no shares may be costs: what a choice is expected to cost is linear too.
+    """
+    shares = y.is_floating_point() and not bool((y < 0).any()) and shared_out(y) is not None
+    if o.shape != y.shape or not shares:
         message = "no shares"
         raise ValueError(message)
     return F.kl_div(o, y.to(o.dtype), reduction="batchmean")

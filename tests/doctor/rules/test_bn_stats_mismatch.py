@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, seen
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from gipi.doctor.rules.bn_stats_mismatch import LUCK, RULE, _last_batches
+from gipi.doctor.facts import Facts
+from gipi.doctor.rules.bn_stats_mismatch import LUCK, RULE, _last_batches, confirm
 
 
 def normed(momentum: float | None, shift: float = 0.0) -> nn.Module:
@@ -109,3 +112,18 @@ def test_statistics_that_lag_are_asked_about_at_the_end_of_the_run(momentum, fou
     )
     assert [f.code for f in diagnosis.problems] == found
     assert all(f.phase == "epoch" for f in diagnosis.findings)
+
+
+def test_what_was_in_doubt_costs_little_to_ask_and_is_not_said_unasked() -> None:
+    def exp():
+        return experiment(deep(5e-3), blobs(apart=1.2), lr=0.01, epochs=20)
+
+    facts = Facts(exp())
+    (early,) = RULE.before(facts)
+    assert confirm(facts, early) is None
+    late = replace(early, phase="epoch", evidence={**early.evidence, "first_loss": 1.0})
+    begun = facts.passes
+    assert confirm(facts, late) is None
+    assert facts.passes - begun <= RULE.cost(facts, late) < RULE.cost(facts, early) / 4
+    dear = replace(RULE, cost=lambda _, finding: 0 if finding.phase == "before" else 10_000)
+    assert seen(exp(), dear, train=True).findings == []

@@ -9,6 +9,7 @@ from tests.doctor.patients import blobs, experiment, findings, halves, mlp, regr
 from tests.doctor.wired import cured, named
 
 from gipi.doctor.against import driven
+from gipi.doctor.bottomless import bottomless
 from gipi.doctor.experiment import call
 from gipi.doctor.facts import Facts
 from gipi.doctor.rules.loss_sign_flipped import RULE, _finding, confirm
@@ -142,6 +143,29 @@ def test_a_score_of_zeros_and_ones_that_is_minimised() -> None:
 
     assert findings(experiment(mlp(out=3), rows, loss=others, metric=low), RULE) == []
     named(experiment(mlp(out=3), rows, loss=lambda o, y: -certain(o, y)), RULE)
+
+
+def test_what_choices_cost_is_rightly_minimised() -> None:
+    def costs(rows, classes):
+        return [(X, torch.stack([y != k for k in range(classes)], 1).float()) for X, y in rows]
+
+    def expected(p, y):
+        return (p * y).sum(1).mean()
+
+    def of_scores(o, y):
+        return expected(o.softmax(1), y)
+
+    many, two = costs(blobs(classes=3), 3), costs(blobs(classes=2), 2)
+    for net, rows, loss in (
+        (mlp(out=3), many, of_scores),
+        (torch.nn.Sequential(mlp(out=3), torch.nn.Softmax(1)), many, expected),
+        (torch.nn.Sequential(mlp(out=2), torch.nn.Softmax(1)), two, expected),
+    ):
+        assert findings(experiment(net, rows, loss=loss), RULE) == []
+    shares = [(X, 1 - y) for X, y in many]
+    turned = experiment(torch.nn.Sequential(mlp(out=3), torch.nn.LogSoftmax(1)), shares,
+                        loss=lambda o, y: -F.kl_div(o, y, reduction="batchmean"))  # fmt: skip
+    assert findings(turned, RULE) == [RULE.code]
 
 
 class Masks(torch.nn.Module):
@@ -285,6 +309,27 @@ def test_losses_of_more_targets_than_outputs_are_silent(far) -> None:
         torch.manual_seed(0)
         exp = experiment(mlp(out=1), cut_waits(far), loss=loss, lr=0.01)
         assert findings(exp, RULE) == [], loss.__name__
+
+
+def test_what_is_maximised_under_a_bound_is_no_turned_loss() -> None:
+    def spread(o, _):
+        return -o.var()
+
+    def held(net):
+        return torch.nn.utils.parametrizations.orthogonal(net)
+
+    def exp(net, loss=spread):
+        return experiment(net, cut_waits(), loss=loss)
+
+    torch.manual_seed(0)
+    assert not bottomless(Facts(exp(held(torch.nn.Linear(8, 1, bias=False)))))
+    standard = torch.nn.BatchNorm1d(1, affine=False)
+    assert not bottomless(Facts(exp(torch.nn.Sequential(*mlp(out=1), standard))))
+    assert bottomless(Facts(exp(mlp(out=1))))
+    blank = torch.nn.Linear(8, 1)
+    torch.nn.init.zeros_(blank.weight)
+    assert bottomless(Facts(exp(blank, lambda o, y: -ends(o, y))))
+    assert not bool(blank.weight.any())
 
 
 def test_looking_leaves_the_loss_and_the_generator_as_they_are() -> None:

@@ -13,7 +13,15 @@ from gipi.doctor.facts import Facts
 from gipi.doctor.probes import Trial
 from gipi.doctor.rates import paper_rates
 from gipi.doctor.rules import lr_decay_too_fast as rule
-from gipi.doctor.rules.lr_decay_too_fast import RULE, TRIED, before, confirm, cost, during
+from gipi.doctor.rules.lr_decay_too_fast import (
+    RULE,
+    STRETCHED,
+    TRIED,
+    before,
+    confirm,
+    cost,
+    during,
+)
 from gipi.doctor.schedules import constant
 from gipi.doctor.trace import Trace
 
@@ -174,3 +182,19 @@ def test_a_low_loss_that_a_longer_schedule_had_sooner_is_named_at_the_end(noise:
     assert treatment is not None
     assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
     assert treatment.undo() is exp
+
+
+def test_a_short_training_that_is_kept_holds_one_net_where_somebody_will_ask_it() -> None:
+    for held in (True, False):
+        g = torch.Generator().manual_seed(0)
+        X = torch.randn(600, 4, generator=g)
+        y = X.sum(1, keepdim=True) / 2 + torch.randn(600, 1, generator=g)
+        torch.manual_seed(0)
+        train, val = halves(X, y)
+        exp = experiment(mlp(4, 1), (train, val if held else None), epochs=60)
+        exp.scheduler = lr_scheduler.StepLR(exp.optimizer, 4, 0.2)
+        facts = Facts(exp)
+        (finding,) = RULE.before(facts)
+        assert confirm(facts, finding) is None
+        kept = facts.notes.get(STRETCHED)
+        assert (list(kept.twins) if kept is not None else []) == ["stretched"] * held

@@ -17,8 +17,17 @@ from tests.doctor.patients import (
 )
 from torch import Tensor, nn
 
+from gipi.doctor.facts import Facts
 from gipi.doctor.gaps import Fill
-from gipi.doctor.rules.sentinel_values import RULE, drop, fill, sentinel, sentinels
+from gipi.doctor.rules.sentinel_values import (
+    RULE,
+    STEPS,
+    confirm,
+    drop,
+    fill,
+    sentinel,
+    sentinels,
+)
 
 
 def coded(data: tuple[Tensor, Tensor], code: float) -> tuple[Tensor, Tensor]:
@@ -164,3 +173,11 @@ def test_masked_pixels_of_images_are_named() -> None:
     (found,) = seen(exp, RULE).findings
     assert (found.severity, found.confirmed) == ("problem", True)
     assert findings(experiment(cnn(), (train, val)), RULE) == []
+
+
+def test_asking_again_keeps_to_what_can_be_afforded() -> None:
+    torch.manual_seed(0)
+    facts = Facts(experiment(mlp(4, 1), squeezed(told=0.4), lr=0.01, epochs=40), allowed=400)
+    (finding,) = RULE.before(facts)
+    confirm(facts, finding)
+    assert 2 * STEPS + 8 < facts.passes <= 400

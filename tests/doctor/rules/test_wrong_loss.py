@@ -49,6 +49,17 @@ def test_levels_with_two_peaks_are_numbers() -> None:
         assert findings(experiment(mlp(6, out=1), halves(X, y)), RULE) == []
 
 
+@pytest.mark.parametrize(("seed", "held"), [(15, 12), (17, 20)])
+def test_of_few_held_rows_counts_are_not_called_classes_by_chance(seed, held) -> None:
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(500 + held, 6, generator=g)
+    y = torch.poisson((0.6 + 0.5 * X[:, :1]).exp().clamp(max=6), generator=g).clamp(max=8)
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
+    exp = experiment(net, ((X[:500], y[:500]), (X[500:], y[500:])), lr=3e-3)
+    assert findings(exp, RULE) == []
+
+
 def rain(said: torch.Tensor) -> torch.Tensor:
     """Return whole millimetres: often none at all, and many where more is said."""
     g = torch.Generator().manual_seed(0)
@@ -120,6 +131,21 @@ def test_scores_and_probabilities_given_to_a_divergence(loss) -> None:
     assert findings(experiment(right, splits, loss=loss), RULE) == []
     within = experiment(mlp(), splits, loss=lambda o, y: loss(o.log_softmax(-1), y))
     assert findings(within, RULE) == []
+
+
+def test_the_chance_of_the_truth_is_a_loss_that_is_learned_rightly() -> None:
+    def missed(p, y):
+        return -(p * y).sum(-1).mean()
+
+    splits = tuple((X, F.one_hot(y).float()) for X, y in blobs())
+    torch.manual_seed(0)
+    spoken = nn.Sequential(*mlp(), nn.Softmax(-1))
+    exp = experiment(spoken, splits, loss=missed, epochs=4, lr=0.02)
+    diagnosis = seen(exp, RULE, train=True)
+    assert diagnosis.findings == []
+    assert diagnosis.trace.epochs[-1]["val"] < -0.9
+    named(experiment(mlp(), splits, loss=missed), RULE)
+    named(experiment(spoken, splits, loss=nn.KLDivLoss()), RULE)
 
 
 def test_a_divergence_of_every_place() -> None:

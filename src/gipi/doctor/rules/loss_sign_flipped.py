@@ -18,9 +18,11 @@ from gipi.doctor.ends import class_width
 from gipi.doctor.experiment import call, judged
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.likeness import nearer, parts_alike
+from gipi.doctor.losses import shared_out
 from gipi.doctor.oriented import decided, ordered
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
+from gipi.doctor.rules.double_softmax import are_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,7 @@ correlation with the targets, and the correlation below which any fall is enough
 def before(facts: Facts) -> Iterator[Finding]:
     """Yield the finding where an odd number of signs is turned."""
     turned = []
-    if facts.loss.sign < 0:
+    if facts.loss.sign < 0 and not _is_expected_cost(facts):
         turned.append(f"the loss function is minus {facts.loss.name}")
     if all(g.get("maximize") for g in facts.exp.optimizer.param_groups):
         turned.append("the optimizer was made with maximize=True")
@@ -60,8 +62,8 @@ def before(facts: Facts) -> Iterator[Finding]:
             yield _finding("the loss falls where rows of one class part", confirmed=False)
     elif bottomless(facts):
         yield _finding("the loss falls without end wherever outputs go", confirmed=False)
-    elif _steps_against(facts):
-        yield _finding(_steps_against(facts)[0], confirmed=True)
+    elif against := _steps_against(facts):
+        yield _finding(against[0], confirmed=facts.exp.step is None)
     else:
         yield from _turned_or_not(facts)
 
@@ -116,6 +118,15 @@ def _steps_against(facts: Facts) -> list[str]:
     if len(up) > 1 and min(up) > UPWARD and not found and not most:
         found.append("weights go up the gradient of the loss, not down: it is added to them")
     return found
+
+
+def _is_expected_cost(facts: Facts) -> bool:
+    """Whether a loss is linear in probabilities: the cost of two choices may be their targets.
+
+    Minus a divergence of logarithms looks alike, but falls without end.
+    """
+    y = facts.batch[1]
+    return facts.loss.name == "kl" and are_probabilities(facts, shared_out(y))
 
 
 def _step_turns(facts: Facts) -> bool:

@@ -193,7 +193,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     missed, sure = trial.missed("own", "stretched"), trial.sure("own", "stretched")
     facts.notes[OPEN] = sure and missed >= MISSED_IDLE
     if missed < MISSED or not sure:
-        facts.notes[STRETCHED] = trial  # that was few steps: the run itself will tell of more
+        if exp.val is not None:  # that was few steps: the run itself will tell of more
+            trial.twins.pop("own", None)  # a net that nobody asks is not held
+            facts.notes[STRETCHED] = trial
         return None
     facts.notes[NAMED] = True
     return finding.but(
@@ -224,7 +226,7 @@ def _ahead(facts: Facts, finding: Finding) -> Finding | None:
     """Compare the end of the run with the first steps of a stretched schedule, on new rows."""
     trial: Trial = (facts.start or facts).notes[STRETCHED]
     facts.passes += 2
-    if facts.exp.val is None or not compare(facts.exp, trial.twins["stretched"]).holds("better"):
+    if not compare(facts.exp, trial.twins["stretched"]).holds("better"):
         return None
     return finding.but(confirmed=True)
 

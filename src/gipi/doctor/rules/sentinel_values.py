@@ -43,8 +43,9 @@ STEPS = 60
 WINS = 0.03
 """The loss must fall by this share more where the value is filled."""
 LATER, BEGINS, LOWER = 200, 0.05, 0.15
-"""Steps after which it is asked again where the loss begins to be lower, by this share of what it
-is without filling; by which it then must be, of rows that were not trained on as well."""
+"""Steps after which, or fewer that can be afforded, it is asked again where the loss begins to be
+lower, by this share of what it is without filling; by which it then must be, of rows that were not
+trained on as well."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     numbers = {"loss_as_is": plain.train, "loss_filled": filled.train}
     if lead(plain, filled) > WINS:
         return finding.but(confirmed=True, evidence={**finding.evidence, **numbers})
-    if _by(plain, filled) > BEGINS:
+    left = (facts.allowed - facts.passes) / 2 - 2
+    later = int(min(LATER, max(20, facts.exp.total_steps // 2), left))
+    if _by(plain, filled) > BEGINS and later >= steps:
         # A column that the value has squeezed is read late, and little of the first loss is left.
-        steps = min(LATER, max(20, facts.exp.total_steps // 2))
+        steps = later
         plain, filled = trial(facts, steps), trial(facts, steps, change=fill)
         if _by(plain, filled) > LOWER:
             numbers = {"loss_as_is": plain.train, "loss_filled": filled.train}

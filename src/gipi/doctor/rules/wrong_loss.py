@@ -22,6 +22,7 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import first_rows
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
 from gipi.doctor.levels import as_classes, in_order, levels_of, score_of
+from gipi.doctor.losses import shared_out
 from gipi.doctor.probes import after_steps
 from gipi.doctor.rewire import Log
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
@@ -43,6 +44,8 @@ MOSTLY = 0.5
 ORDERED, MISTAKEN = 0.05, 20
 """Share of ways to number classes that have those taken for each other as near: so few of names;
 and rows that are taken for others of which that may be asked."""
+SURE = 3.0
+"""Standard errors of that share, row by row: of few held rows as many are right by chance."""
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -63,8 +66,8 @@ def _table(facts: Facts) -> Iterator[Finding]:
         yield from found or _classes_as_numbers(facts, whole)
     elif name == "nll":
         yield from _log_probabilities(facts, class_width(facts))
-    elif name == "kl":
-        yield from _log_probabilities(facts, _shared_out(whole), loss="kl_div")
+    elif name == "kl" and not _is_chance_of_truth(facts):
+        yield from _log_probabilities(facts, shared_out(whole), loss="kl_div")
     elif name == "cross_entropy":
         yield from _one_class(facts, whole)
         if y.is_floating_point() and y.shape == said.shape:
@@ -97,12 +100,15 @@ def _yes_or_no(y: Tensor) -> Iterator[Finding]:
         ).but(severity="hint", confirmed=False)
 
 
-def _shared_out(y: Tensor) -> tuple[int, int] | None:
-    """Return (dimension, number) of what shares in targets sum to one over; None for none."""
-    for dim in (y.ndim - 1, 1):
-        if 0 < dim < y.ndim and y.shape[dim] > 1 and bool(((y.sum(dim) - 1).abs() < 1e-3).all()):
-            return dim, y.shape[dim]
-    return None
+def _is_chance_of_truth(facts: Facts) -> bool:
+    """Whether a loss is minus the probability of the true class, which has a bottom and is learned.
+
+    A divergence of probabilities from zeros and ones has the same values; it is told by its call.
+    """
+    y, tape = facts.batch[1], facts.loss_tape
+    called = tape is None or any(call.function == "kl_div" for call in tape.unnamed)
+    sure = bool(((y == 0) | (y == 1)).all())
+    return sure and not called and are_probabilities(facts, shared_out(y))
 
 
 def _log_probabilities(
@@ -135,7 +141,7 @@ def _given_within(facts: Facts) -> Iterator[Finding]:
         said, y = op.inputs[0], op.inputs[1] if len(op.inputs) > 1 else None
         if y is None or said.ndim < 2 or same_numbers(said, facts.outputs):
             continue
-        over = (1, said.shape[1]) if op.kind == "nll" else _shared_out(y)
+        over = (1, said.shape[1]) if op.kind == "nll" else shared_out(y)
         if over is None or over[1] < 2 or float(said.logsumexp(over[0]).max()) < 1e-3:
             continue
         made = tape.source_of(said) if tape is not None else None
@@ -184,7 +190,7 @@ def _not_asked(facts: Facts) -> Iterator[Finding]:
         )
         return
     value = ignored(pulls)
-    if value is not None:
+    if value is not None and not are_probabilities(facts, shared_out(y)):  # one more is others less
         yield _finding(
             f"the loss asks nothing of the answers whose target is {value:g}, whatever the net "
             "says: it learns to say the other of everything",
@@ -309,7 +315,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     before, after = (number.round() == y).double(), (named == y).double()
     gained = after - before
     rest = gained[y != y.mode().values]
-    if not all(float(gain.mean()) >= POINTS for gain in (gained, rest)):
+    if not all(_is_sure(gain) for gain in (gained, rest)):
         return None
     if not float(after.mean()) > MOSTLY:
         return None
@@ -321,6 +327,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         return None
     seen = {"right_as_numbers": float(before.mean()), "right_as_classes": float(after.mean())}
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
+
+
+def _is_sure(gained: Tensor) -> bool:
+    """Whether more rows come out right, in earnest and beyond chance."""
+    if len(gained) < 2:
+        return False
+    mean, error = float(gained.mean()), float(gained.std()) / len(gained) ** 0.5
+    return mean >= POINTS and mean > SURE * error
 
 
 def _finding(
