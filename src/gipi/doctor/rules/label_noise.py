@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.agreed import KNOWS, agreed
 from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
@@ -156,6 +157,10 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     better = min(h[0].every for h in heard)
     firm = best.every <= min(0.65 * chance, 1.5 * better) and best.flat and best.firm >= FLOOR
     firm = firm and (best.every <= 0.4 * chance or best.firm >= FLATTER * best.every)
+    likely = not firm and trace.done >= 1 and best.flat and best.firm >= FLOOR
+    if likely and best.every <= min(KNOWS * chance, 1.5 * better):
+        both_say = agreed(facts)  # much is wrong: one learner by itself cannot say what
+        firm = likely = both_say is not None and both_say.flat(chance)
     finer = min(heard, key=lambda h: h[0].every)
     two = finer[0].two if chance >= EVEN else None
     if not firm and not (two is not None and two.heard):
@@ -177,7 +182,7 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)
-    share, least = best.firm, FLOOR + 0.02
+    share, least = best.firm, 1.0 if likely else FLOOR + 0.02
     if not firm or net_val.every > 0.75 * chance or not (both or alone):
         if two is None or trace.done < 1 or not _explained(two, seen, alone=alone):
             return
