@@ -23,6 +23,7 @@ from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import MOST_ROWS, classes_of, linear_answer, origin, sheet
 from gipi.doctor.sides import margin, speaks_against
 from gipi.doctor.told import told_of_train, told_of_val
+from gipi.doctor.wrong_numbers import TURNED, wrong_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
     Where one kind of rows was given another label no answer about them is firm: that is hinted at.
     """
+    if facts.kind == "numbers":
+        yield from _of_numbers(facts, trace)
+        return
     found = list(_anywhere(facts, trace))
     yield from found or _of_one_kind(facts, trace)
 
@@ -136,6 +140,38 @@ def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
         phase="epoch",
         strength=found.share / FLOOR,
     )
+
+
+def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where some numbers follow another line than the others."""
+    found = wrong_numbers(facts) if trace.done >= 1 else None
+    if found is None:
+        return
+    line = found.line
+    if line.one:
+        how, do = "are one number", "it may stand for a number that is missing"
+    elif line.slope > 1:
+        how = f"follow it {line.slope:.2g} times as steeply"
+        do = "they may be in other units, or have a digit too many"
+    elif line.slope <= TURNED:
+        how, do = "follow it backwards", "their sign may be turned"
+    else:
+        how, do = "do not follow it", "they may belong to other rows"
+    yield Finding(
+        "label_noise",
+        f"about {line.share:.0%} of the {'targets' if found.both else 'training targets'} {how}, "
+        "where a regression on the other rows tells the rest well; wide scatter would follow",
+        f"look at the rows listed: {do}; correct them or leave them out, or take a loss that heeds "
+        "far ones less (nn.HuberLoss)",
+        severity="problem" if found.sure else "hint",
+        rows=found.rows,
+        evidence={"share": line.share, "slope": line.slope, "gain": line.gain},
+        confirmed=found.sure,
+        phase="epoch",
+        strength=line.share / FLOOR,
+        repairs=(Repair("a loss that heeds far targets less", None, mode="advise",
+                        edit="loss=nn.HuberLoss()"),),
+    )  # fmt: skip
 
 
 def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
