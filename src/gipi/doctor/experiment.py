@@ -273,8 +273,8 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     """Return up to `rows` rows of a split as one (X, y), in the order of the data; None for none.
 
     Of more rows, those at even distances: the first ones of sorted data are of one kind. Inputs
-    that are tuples or lists of tensors come back as one. Batches of a loader that are of another kind,
-    or differ in shape, come back as their first batch.
+    that are tuples or lists of tensors come back as one. Batches of a loader that are of another
+    kind, or differ in shape, come back as their first batch.
     """
     if data is None:
         return None

@@ -66,7 +66,7 @@ def two_lines(said_n: Tensor, given_n: Tensor) -> TwoLines | None:
     if not math.isfinite(own[0]) or not math.isfinite(best[0]):
         return None
     gain = 2 * (best[0] - own[0])
-    p, (a1, b1, s1), (a2, b2, s2), r = best[1:]
+    p, (_, b1, s1), (_, b2, s2), r = best[1:]
     core = r < 0.5
     if not SHARE[0] <= p <= SHARE[1] or int((~core).sum()) < 8 or b1 <= 0 or s2 < 0.2 * s1:
         constant = SHARE[0] <= p <= SHARE[1] and s2 < 0.2 * s1

@@ -149,18 +149,18 @@ def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     line = found.line
     if line.one:
-        how, do = "are one number", "it may stand for a number that is missing"
+        how, do = "are one number, whatever", "it may stand for a number that is missing"
     elif line.slope > 1:
-        how = f"follow it {line.slope:.2g} times as steeply"
+        how = f"rise {line.slope:.2g} times as steeply as the others with"
         do = "they may be in other units, or have a digit too many"
     elif line.slope <= TURNED:
-        how, do = "follow it backwards", "their sign may be turned"
+        how, do = "fall with", "their sign may be turned"
     else:
-        how, do = "do not follow it", "they may belong to other rows"
+        how, do = "do not follow", "they may belong to other rows"
     yield Finding(
         "label_noise",
-        f"about {line.share:.0%} of the {'targets' if found.both else 'training targets'} {how}, "
-        "where a regression on the other rows tells the rest well; wide scatter would follow",
+        f"about {line.share:.0%} of the {'targets' if found.both else 'training targets'} {how} "
+        "what a regression on other rows says, which tells the rest well: wide scatter follows it",
         f"look at the rows listed: {do}; correct them or leave them out, or take a loss that heeds "
         "far ones less (nn.HuberLoss)",
         severity="problem" if found.sure else "hint",
