@@ -22,14 +22,19 @@ if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
 LEAST, FOLDS, ROUNDS = 250, 3, 4
-SURE, ENOUGH = 30.0, 25.0
-"""Twice the gain in log-likelihood from which on a turned line is one; from which on another is
-asked about. Natural data in which a learner errs reach 19."""
+ENOUGH = 25.0
+"""Twice the gain in log-likelihood from which on another line is asked about. Natural data in which
+a learner errs reach 19."""
 ALONE = 60.0
 """The same where validation rows do not say so."""
 FOLLOWS = 0.45
 """Slope up to which answers do not follow: that of natural data in which a learner errs is 0.5."""
 TURNED = -0.2
+KINDS = 50
+"""Different whole numbers up to which targets are counts: they scatter the more, the more they are,
+and are often nothing."""
+LOSSES = ("mse", "mae", "huber")
+"""Losses that ask for one answer: who asks for several knows of two lines."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,11 @@ class WrongNumbers:
 
     line     the other line
     both     whether validation targets are so too
-    sure     whether nothing natural is
     rows     numbers of the training rows that are farthest from what is said of them
     """
 
     line: TwoLines
     both: bool
-    sure: bool
     rows: tuple[int, ...]
 
 
@@ -53,7 +56,7 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
     train, val, start = sheet(facts), sheet(facts, "val"), origin(facts)
     if train is None or train.label is not None or facts.kind != "numbers":
         return None
-    if train.Y.shape[1] != 1 or len(train.F) < LEAST:
+    if train.Y.shape[1] != 1 or len(train.F) < LEAST or facts.loss.name not in LOSSES:
         return None
     y = train.Y[:, 0].double()
     penalty = linear_answer(facts).penalty or 1.0
@@ -65,18 +68,23 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
     here = two_lines(said, y)
     if here is None or here.gain < ENOUGH or FOLLOWS < here.slope < 1:
         return None
+    if (here.one or here.slope > 1) and _are_counts(start.y):
+        return None
     there: list[TwoLines] = []
     if val is not None:
         yv = val.Y[:, 0].double()
         new = [_unheeding(F, y, val.F.double(), penalty), _of_net(facts, start.val, val.rows)]
         found = [two_lines(s, yv) for s in new if s is not None]
         there = [v for v in found if v is not None and v.alike(here)]
-    turned = here.slope <= TURNED and not here.one
     if not there and here.gain < ALONE:
         return None
-    sure = turned and here.gain >= SURE
     far = (y - said).abs().argsort(descending=True)[: round(here.share * len(y))]
-    return WrongNumbers(here, bool(there), sure, tuple(train.rows[far][:50].tolist()))
+    return WrongNumbers(here, bool(there), tuple(train.rows[far][:50].tolist()))
+
+
+def _are_counts(y: Tensor | None) -> bool:
+    kinds = torch.unique(y.detach().cpu()) if y is not None else torch.zeros(0)
+    return len(kinds) <= KINDS and bool((kinds == kinds.round()).all())
 
 
 def _unheeding(F_np: Tensor, y_n: Tensor, new_mp: Tensor, penalty: float) -> Tensor:

@@ -163,10 +163,9 @@ def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
         "what a regression on other rows says, which tells the rest well: wide scatter follows it",
         f"look at the rows listed: {do}; correct them or leave them out, or take a loss that heeds "
         "far ones less (nn.HuberLoss)",
-        severity="problem" if found.sure else "hint",
+        severity="hint",
         rows=found.rows,
         evidence={"share": line.share, "slope": line.slope, "gain": line.gain},
-        confirmed=found.sure,
         phase="epoch",
         strength=line.share / FLOOR,
         repairs=(Repair("a loss that heeds far targets less", None, mode="advise",
