@@ -51,11 +51,12 @@ def share_of_near(facts: Facts) -> float:
     train, X = sheet(facts), origin(facts).X
     if train is None or X is None or len(train.F) < LEAST or facts.inputs not in ("table", "image"):
         return 0.0
-    x = torch.nan_to_num(cpu(X)[train.rows].float()).flatten(1)
+    x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     x = _measured(x)
     if x.shape[1] < FEW:
         return 0.0
-    x = (x - x.mean(0)) / x.std(0).clamp_min(1e-9)
+    if facts.inputs == "table":  # of pictures a place that says nothing counts as little as it says
+        x = (x - x.mean(0)) / x.std(0).clamp_min(1e-9)
     far = torch.cdist(x, x)
     far.fill_diagonal_(torch.inf)
     nearest = ascending(far.min(1).values[None])[0]

@@ -15,6 +15,8 @@ from torch import Tensor
 
 MOST, WIDE = 3, 400
 """Columns that are parts of one number at the most; columns among which they are looked for."""
+NEEDED, RIDGE = 0.05, 1e-9
+"""Share that is not told without a column that is needed; what keeps equal columns apart."""
 ALONE = 0.9
 """What one part may explain: more is a matter of that column alone."""
 
@@ -31,8 +33,7 @@ class Together:
 def together(x_nd: Tensor, y_n: Tensor, *, sure: float) -> Together | None:
     """Return two or three columns by which a number is told, as a sum or as a product; or None.
 
-    Columns are taken one after another, the one that explains most of what is left first
-    (orthogonal least squares). Products are sums of logarithms.
+    They are the columns that a regression on all cannot do without. Products are sums of logarithms.
     """
     if not 2 < x_nd.shape[1] <= WIDE:
         return None
@@ -41,30 +42,29 @@ def together(x_nd: Tensor, y_n: Tensor, *, sure: float) -> Together | None:
         positive = (x_nd > 0).all(0)
         logs = torch.where(positive, x_nd.clamp_min(1e-30).log(), x_nd)
         versions += [(x_nd, y_n.log())] + [(logs, y_n.log())] * bool(positive.any())
-    found = [_greedy(x, y, sure) for x, y in versions]
+    found = (_parts(x, y, sure) for x, y in versions)
     return next((f for f in found if f is not None), None)
 
 
-def _greedy(x_nd: Tensor, y_n: Tensor, sure: float) -> Together | None:
+def _parts(x_nd: Tensor, y_n: Tensor, sure: float) -> Together | None:
+    """Return the columns without which a regression on all tells less, if they tell all.
+
+    Without column j the explained share falls by βⱼ² / (G⁻¹)ⱼⱼ, G the columns' correlations.
+    """
     x, y = (v - v.mean(0) for v in (x_nd.double(), y_n.double()))
-    total = x.square().sum(0)
-    x = x / total.sqrt().clamp_min(1e-12)
+    x = x / x.norm(dim=0).clamp_min(1e-12)
     y = y / y.norm().clamp_min(1e-12)
-    alone = (x.T @ y).square()
-    for first in alone.argsort(descending=True)[:2].tolist():
-        taken = [int(first)]
-        left, rest = x.clone(), y.clone()
-        while True:
-            way = left[:, taken[-1]] / left[:, taken[-1]].norm().clamp_min(1e-12)
-            left, rest = left - way[:, None] * (way @ left), rest - way * (way @ rest)
-            share = 1 - float(rest.square().sum())
-            if share >= sure or len(taken) == MOST:
-                break
-            size = left.square().sum(0)
-            gain = (left.T @ rest).square() / size.clamp_min(1e-9)
-            gain[(size < 1e-6) | (total == 0)] = 0.0
-            taken.append(int(gain.argmax()))
-        most = float(alone[taken].max())
-        if share >= sure and len(taken) > 1 and most <= ALONE:
-            return Together(tuple(taken), share, most)
-    return None
+    inverse = torch.linalg.inv(x.T @ x + RIDGE * torch.eye(x.shape[1], dtype=x.dtype))
+    beta = inverse @ (x.T @ y)
+    if 1 - float((y - x @ beta).square().sum()) < sure:
+        return None
+    needed = (beta.square() / inverse.diagonal() > NEEDED).nonzero().flatten().tolist()
+    if not 2 <= len(needed) <= MOST:
+        return None
+    few = x[:, needed]
+    off = y - few @ torch.linalg.lstsq(few, y[:, None]).solution[:, 0]
+    share = 1 - float(off.square().sum())
+    most = float((few.T @ y).square().max())
+    if share < sure or most > ALONE:
+        return None
+    return Together(tuple(needed), share, most)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-STEPS, STARTS = 50, (0.0, -1.0, 3.0, 10.0)
+STEPS, STARTS = 50, (0.0, -1.0, 3.0, 10.0, 60.0)
 """Steps of the fit, and slopes that the other line may begin with."""
 LEAST = 80
 SHARE = 0.04, 0.45
@@ -59,7 +59,8 @@ def two_lines(said_n: Tensor, given_n: Tensor) -> TwoLines | None:
     f, y = (v.double().reshape(-1) for v in (said_n, given_n))
     if len(f) < LEAST or float(f.std()) < 1e-9 or float(y.std()) < 1e-9:
         return None
-    f, y = (f - f.median()) / f.std(), (y - y.median()) / y.std()
+    f, y = (f - f.median()) / f.std(), y - y.median()
+    y = y / (_mad(y / y.std()) * y.std())  # by what most do: few may be far away
     own = _fitted(f, y, start=None)
     starts = [_fitted(f, y, start=c) for c in STARTS]
     best = max(starts, key=lambda s: s[0])

@@ -25,8 +25,9 @@ LEAST, FOLDS, ROUNDS = 250, 3, 4
 ENOUGH = 25.0
 """Twice the gain in log-likelihood from which on another line is asked about. Natural data in which
 a learner errs reach 19."""
-ALONE = 60.0
-"""The same where validation rows do not say so."""
+FEW = 10.0
+"""The gain that validation rows would have, were they like the training rows, from which on it says
+something that they have none."""
 FOLLOWS = 0.45
 """Slope up to which answers do not follow: that of natural data in which a learner errs is 0.5."""
 TURNED = -0.2
@@ -70,16 +71,22 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
         return None
     if (here.one or here.slope > 1) and _are_counts(start.y):
         return None
-    there: list[TwoLines] = []
+    by_line = by_net = None
+    expected = 0.0
     if val is not None:
         yv = val.Y[:, 0].double()
-        new = [_unheeding(F, y, val.F.double(), penalty), _of_net(facts, start.val, val.rows)]
-        found = [two_lines(s, yv) for s in new if s is not None]
-        there = [v for v in found if v is not None and v.alike(here)]
-    if not there and here.gain < ALONE:
+        by_line = two_lines(_unheeding(F, y, val.F.double(), penalty), yv)
+        net = _of_net(facts, start.val, val.rows)
+        by_net = two_lines(net, yv) if net is not None else None
+        expected = here.gain * len(yv) / len(y)
+    # A learner that bends too little errs alike in both splits: then the net must say it as well,
+    # unless the line is steeper, which no bend is.
+    asked = by_line if here.slope > 1 else by_net
+    both = asked is not None and asked.alike(here)
+    if not both and (by_line is not None or expected < FEW):
         return None
     far = (y - said).abs().argsort(descending=True)[: round(here.share * len(y))]
-    return WrongNumbers(here, bool(there), tuple(train.rows[far][:50].tolist()))
+    return WrongNumbers(here, both, tuple(train.rows[far][:50].tolist()))
 
 
 def _are_counts(y: Tensor | None) -> bool:

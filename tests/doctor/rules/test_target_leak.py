@@ -262,10 +262,10 @@ def test_a_stamp_on_one_class_of_several_is_asked_about() -> None:
 
 def test_a_word_that_names_the_class_is_found_and_words_that_make_it_are_not() -> None:
     g = torch.Generator().manual_seed(0)
-    words = torch.randint(1, 40, (400, 12), generator=g)
+    words = torch.randint(1, 40, (700, 12), generator=g)
     y = ((words < 14).sum(1) > (words > 26).sum(1)).long()
     named = words.clone()
-    named[torch.arange(400), torch.randint(0, 12, (400,), generator=g)] = 40 + y
+    named[torch.arange(700), torch.randint(0, 12, (700,), generator=g)] = 40 + y
 
     class Bag(nn.Module):
         def __init__(self) -> None:
