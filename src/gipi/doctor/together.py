@@ -33,7 +33,8 @@ class Together:
 def together(x_nd: Tensor, y_n: Tensor, *, sure: float) -> Together | None:
     """Return two or three columns by which a number is told, as a sum or as a product; or None.
 
-    They are the columns that a regression on all cannot do without. Products are sums of logarithms.
+    They are the columns that a regression on all cannot do without. A product is a sum of
+    logarithms.
     """
     if not 2 < x_nd.shape[1] <= WIDE:
         return None

@@ -24,8 +24,8 @@ KNOWN = 0.5
 """Share of the variance within the first line that what is said must explain."""
 OTHER = 0.6
 """Slope, of that of the first line, up to which the other is another one."""
-STEEP, TIGHT = 1.5, 0.7
-"""From which on it is, where it is followed as nearly: deviation about it over its own spread."""
+STEEP, TIGHT = 2.2, 0.7
+"""From which on it is (scatter in proportion reaches 2.1), where it is followed as nearly: deviation about it over its own spread."""
 ONE = 0.1
 """Deviation about the other line, of that about the first, below which it is one number."""
 

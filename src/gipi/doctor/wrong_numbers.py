@@ -25,9 +25,9 @@ LEAST, FOLDS, ROUNDS = 250, 3, 4
 ENOUGH = 25.0
 """Twice the gain in log-likelihood from which on another line is asked about. Natural data in which
 a learner errs reach 19."""
-FEW = 10.0
-"""The gain that validation rows would have, were they like the training rows, from which on it says
-something that they have none."""
+SOME = 4.0
+"""The same of validation rows, which are fewer; what they would have, were they like the training
+rows, must be `ENOUGH` where they have none."""
 FOLLOWS = 0.45
 """Slope up to which answers do not follow: that of natural data in which a learner errs is 0.5."""
 TURNED = -0.2
@@ -82,8 +82,8 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
     # A learner that bends too little errs alike in both splits: then the net must say it as well,
     # unless the line is steeper, which no bend is.
     asked = by_line if here.slope > 1 else by_net
-    both = asked is not None and asked.alike(here)
-    if not both and (by_line is not None or expected < FEW):
+    both = asked is not None and asked.alike(here) and asked.gain >= SOME
+    if not both and (by_line is not None or by_net is not None or expected < ENOUGH):
         return None
     far = (y - said).abs().argsort(descending=True)[: round(here.share * len(y))]
     return WrongNumbers(here, both, tuple(train.rows[far][:50].tolist()))

@@ -149,7 +149,7 @@ def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     line = found.line
     if line.one:
-        how, do = "are one number, whatever", "it may stand for a number that is missing"
+        how, do = "are one number and do not heed", "it may stand for a number that is missing"
     elif line.slope > 1:
         how = f"rise {line.slope:.2g} times as steeply as the others with"
         do = "they may be in other units, or have a digit too many"
