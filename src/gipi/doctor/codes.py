@@ -29,16 +29,17 @@ MOST_PAIRS = 28
 def table_of(facts: Facts) -> tuple[Tensor, tuple[int, ...]] | None:
     """Return numbers and codes of a table side by side, (n, p) on the CPU, and the coded columns.
 
-    None for inputs that are no tuple of (n, p) and (n, q), and where the codes may be places of a
-    sequence.
+    Pictures and series beside them are so many numbers more. None for inputs of one part, and where
+    the codes may be places of a sequence.
     """
     parts = facts.train[0] if facts.train is not None else None
-    if not isinstance(parts, (tuple, list)) or not all(_flat(p) for p in parts):
+    if not isinstance(parts, (tuple, list)) or not all(_flat(p) or _wide(p) for p in parts):
         return None
     if not is_table(facts, parts):
         return None
-    coded = [_coded(p) for p in parts for _ in range(p.shape[1])]
-    whole = torch.cat([p.detach().cpu().double() for p in parts], 1)  # not every device has float64
+    flat = [p.detach().cpu().flatten(1) for p in parts]
+    coded = [_coded(p) for p in flat for _ in range(p.shape[1])]
+    whole = torch.cat([p.double() for p in flat], 1)  # not every device has float64
     return whole, tuple(j for j, code in enumerate(coded) if code)
 
 
@@ -108,6 +109,11 @@ def _numbered(code_n: Tensor) -> Tensor:
 
 def _flat(part: Any) -> bool:
     return isinstance(part, Tensor) and part.ndim == 2
+
+
+def _wide(part: Any) -> bool:
+    """Whether a part is of pictures or series of numbers."""
+    return isinstance(part, Tensor) and part.ndim > 2 and part.is_floating_point()
 
 
 def _coded(part: Tensor) -> bool:

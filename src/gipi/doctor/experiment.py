@@ -273,8 +273,8 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
     """Return up to `rows` rows of a split as one (X, y), in the order of the data; None for none.
 
     Of more rows, those at even distances: the first ones of sorted data are of one kind. Inputs
-    that are tuples of tensors come back as one tuple. Batches of a loader that are of another kind,
-    or differ in shape, come back as their first batch.
+    that are tuples or lists of tensors come back as one. Batches of a loader that are of another
+    kind, or differ in shape, come back as their first batch.
     """
     if data is None:
         return None
@@ -291,15 +291,16 @@ def whole(data: Any, rows: int, device: torch.device) -> tuple[Any, Any] | None:
         xs.append(moved(xb, device))
         ys.append(moved(yb, device))
         seen += rows_of(ys[-1])
-        joined = isinstance(ys[0], Tensor) and isinstance(xs[0], (Tensor, tuple))
+        joined = isinstance(ys[0], Tensor) and isinstance(xs[0], (Tensor, tuple, list))
         if seen >= rows or not joined:
             break
     if not xs:
         return None
-    if all(isinstance(x, tuple) and len(x) == len(xs[0]) for x in xs):
+    if all(type(x) in (tuple, list) and len(x) == len(xs[0]) for x in xs):
         columns = list(zip(*xs, strict=True))
         if all(_alike(column) for column in (*columns, ys)):
-            return tuple(torch.cat(column)[:rows] for column in columns), torch.cat(ys)[:rows]
+            parts = type(xs[0])(torch.cat(column)[:rows] for column in columns)
+            return parts, torch.cat(ys)[:rows]
     if not _alike(xs) or not _alike(ys):
         return xs[0], ys[0]
     return torch.cat(xs)[:rows], torch.cat(ys)[:rows]

@@ -93,3 +93,23 @@ def test_windows_that_begin_at_one_place_by_chance_are_left_alone() -> None:
     stored_twice = torch.arange(0, 1400).repeat_interleave(2)
     (found,) = seen(experiment(net(), windows(stored_twice), loss=words_loss), RULE).findings
     assert found.severity == "problem"
+
+
+def test_copies_with_a_number_of_their_own_are_found_and_dropped() -> None:
+    X, y = blobs(rows=700)[0]
+    X, y = repeated((X, y), 150)
+    X = torch.cat([X, torch.arange(len(X))[:, None] / 100.0], 1)
+    exp = experiment(mlp(X.shape[1]), halves(X, y))
+    (found,) = seen(exp, RULE).findings
+    assert (found.code, found.severity) == ("duplicate_rows", "problem")
+    dedupe(exp)
+    assert len(exp.train[0]) <= 150
+
+
+def test_rows_that_repeat_another_but_for_a_little_are_asked_about() -> None:
+    X, y = blobs(rows=700)[0]
+    again, label = repeated((X, y), 150)
+    noise = torch.randn(again.shape, generator=torch.Generator().manual_seed(1))
+    assert findings(experiment(mlp(), halves(X + 0.001 * noise, y)), RULE) == []
+    found = seen(experiment(mlp(), halves(again + 0.001 * noise, label)), RULE).findings
+    assert [(f.code, f.severity) for f in found] == [("duplicate_rows", "hint")]

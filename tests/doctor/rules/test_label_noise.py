@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from tests.doctor.patients import blobs, cnn, experiment, findings, halves, mlp, seen, shapes
+from tests.doctor.patients import (
+    blobs,
+    cnn,
+    experiment,
+    findings,
+    halves,
+    mlp,
+    seen,
+    shapes,
+)
 from torch import nn
 
 from gipi.doctor.facts import Facts
@@ -163,3 +173,65 @@ def test_classes_that_meet_and_classes_that_are_the_same_are_no_labels_of_one_ki
             )
             torch.manual_seed(seed)
             assert findings(experiment(mlp(), splits, epochs=6), RULE, train=True) == []
+
+
+def rising(rows: int = 1500):
+    """Return numbers that rise with a table, nearly along a line."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(rows, 6, generator=g)
+    y = X[:, :1] + 0.7 * X[:, 1:2] + 0.3 * (2 * X[:, 2:3]).sin()
+    return halves(X, y + 0.2 * torch.randn(y.shape, generator=g))
+
+
+def changed(data, share: float, change, seed: int = 0):
+    """Return numbers of which a share was changed."""
+    X, y = data
+    hit = torch.rand(len(y), 1, generator=torch.Generator().manual_seed(seed)) < share
+    return X, torch.where(hit, change(y), y)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: -y,
+        lambda y: 2.5 * y,
+        lambda y: y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))],
+        lambda y: 0 * y - 1,
+    ],
+)
+def test_numbers_that_follow_another_line_are_asked_about(change) -> None:
+    torch.manual_seed(0)
+    splits = tuple((X, y + 2) for X, y in rising())
+    noisy = tuple(changed(d, 0.2, change, i) for i, d in enumerate(splits))
+    found = seen(experiment(mlp(6, 1), noisy, epochs=8), RULE, train=True).findings
+    assert [(f.code, f.severity) for f in found] == [("label_noise", "hint")]
+
+
+@pytest.mark.parametrize("kind", ["none", "tails", "uneven", "jump", "count"])
+def test_numbers_that_scatter_widely_follow_the_same_line(kind) -> None:
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(2)
+
+    def scattered(data):
+        X, y = data
+        e = torch.randn(y.shape, generator=g)
+        tails = e / (torch.randn(y.shape, generator=g).square() + 0.02).sqrt()
+        return X, {
+            "none": y,
+            "tails": y + 0.3 * tails,
+            "uneven": y + 0.8 * e * X[:, :1].square(),
+            "jump": y + 2.5 * (e > 0.8),
+            "count": torch.poisson(y.exp(), generator=g),
+        }[kind]
+
+    exp = experiment(mlp(6, 1), tuple(map(scattered, rising())), epochs=8)
+    assert findings(exp, RULE, train=True) == []
+
+
+def test_much_that_is_wrong_is_asked_about_and_classes_that_meet_are_not() -> None:
+    torch.manual_seed(0)
+    splits = blobs(2000, 6, apart=0.9)
+    noisy = tuple(wrong(d, 0.42, 6, seed=i) for i, d in enumerate(splits))
+    assert findings(experiment(mlp(out=6), noisy, epochs=6), RULE, train=True) == [RULE.code]
+    meeting = blobs(2000, 6, apart=0.5)
+    assert findings(experiment(mlp(out=6), meeting, epochs=6), RULE, train=True) == []

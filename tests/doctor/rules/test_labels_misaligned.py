@@ -109,3 +109,33 @@ def test_what_only_the_net_finds_is_left_alone() -> None:
     )
     exp = experiment(model, halves(ids, parity), epochs=12)
     assert findings(exp, RULE, train=True) == []
+
+
+def test_classes_that_are_numbered_otherwise_in_one_split_are_named() -> None:
+    train, (V, v) = blobs(1000, apart=1.0)
+    for to in ([1, 2, 3, 0], [0, 3, 2, 1]):
+        exp = experiment(mlp(), (train, (V, torch.tensor(to)[v])))
+        (found,) = seen(exp, RULE).findings
+        assert (found.severity, found.confirmed) == ("problem", True)
+        assert found.message.count(" is ") == sum(i != k for i, k in enumerate(to))
+    assert findings(experiment(mlp(), (train, (V, v))), RULE) == []
+    overlapping = blobs(1000, apart=0.3)
+    assert findings(experiment(mlp(), overlapping), RULE) == []
+
+
+def test_pictures_beside_masks_of_others_are_asked_about() -> None:
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(0)
+    at = torch.rand(500, 2, 1, 1, generator=g) * 8
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    masks = (((y - at[:, 0] - 2) ** 2 + (x - at[:, 1] - 2) ** 2) < 6).float()[:, None]
+    pictures = masks + 0.5 * torch.randn(masks.shape, generator=g)
+
+    def told(masks):
+        model = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 1, 1))
+        exp = experiment(model, halves(pictures, masks), epochs=3)
+        exp.loss = nn.BCEWithLogitsLoss()
+        return [(f.code, f.severity) for f in seen(exp, RULE, train=True).findings]
+
+    assert told(masks) == []
+    assert told(masks[torch.randperm(500, generator=g)]) == [("labels_misaligned", "hint")]

@@ -213,6 +213,103 @@ def test_columns_that_tell_each_other_do_not_hide_each_other() -> None:
     assert finding.repairs[0].change(exp) == "t, r are held at the mean within the model"
 
 
+def beside(width: int, exact: bool = True):
+    """Return rows of numbers, and a column of chance that may be taken off the target."""
+    X, t = regression(rows=600, noise=1.0)[0]
+    t = (t - t.mean()) / t.std()
+    part = 2 * torch.randn(t.shape, generator=torch.Generator().manual_seed(width))
+    return X, t, part, t - part if exact else torch.randn_like(t)
+
+
+def test_columns_that_make_the_target_together_are_named_and_columns_beside_them_are_not() -> None:
+    X, t, part, left = beside(0)
+    found = seen(experiment(mlp(10, 1), halves(torch.cat([X, part, left], 1), t)), RULE).findings
+    assert [(f.severity, set(f.where)) for f in found] == [("problem", {"column 8", "column 9"})]
+    price = halves(torch.cat([X, part.exp(), left.exp()], 1), t.exp())
+    found = seen(experiment(mlp(10, 1), price), RULE).findings
+    assert [set(f.where) for f in found] == [{"column 8", "column 9"}]
+    noise = torch.randn(t.shape, generator=torch.Generator().manual_seed(5))
+    rows = halves(torch.cat([X, part, noise], 1), t)
+    assert findings(experiment(mlp(10, 1), rows), RULE) == []
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_means_of_few_targets_are_found_where_the_own_one_is_among_them(two) -> None:
+    X, t = regression(rows=900, noise=1.0)[0]
+    t = (t - t.mean()) / t.std()
+    y = (t > 0).float() if two else t
+    group = torch.randint(0, len(t) // 2, (len(t),), generator=torch.Generator().manual_seed(1))
+    for own in (True, False):
+        told = y[:, 0] if own else y[torch.randperm(len(y), generator=torch.Generator()), 0]
+        count = torch.bincount(group, minlength=len(t))
+        mean = torch.zeros(len(t)).index_add_(0, group, told) / count.clamp_min(1)
+        columns = torch.cat([X, mean[group][:, None]], 1)
+        target = y[:, 0].long() if two else y
+        exp = experiment(mlp(9, 2 if two else 1), halves(columns, target))
+        assert findings(exp, RULE) == (["target_leak"] if own else [])
+
+
+def test_a_stamp_on_one_class_of_several_is_asked_about() -> None:
+    stamped = []
+    g = torch.Generator().manual_seed(0)
+    for X, y in images(rows=900):
+        marked = X + torch.randn(X.shape, generator=g)
+        marked[y == 1, :, -2:, -2:] = 4.0
+        stamped.append((marked, y))
+    (found,) = seen(experiment(cnn(), tuple(stamped)), RULE).findings
+    assert (found.severity, len(found.where)) == ("hint", 4)
+
+
+def test_a_word_that_names_the_class_is_found_and_words_that_make_it_are_not() -> None:
+    g = torch.Generator().manual_seed(0)
+    words = torch.randint(1, 40, (700, 12), generator=g)
+    y = ((words < 14).sum(1) > (words > 26).sum(1)).long()
+    named = words.clone()
+    named[torch.arange(700), torch.randint(0, 12, (700,), generator=g)] = 40 + y
+
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.of, self.out = nn.Embedding(42, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            said: Tensor = self.out(self.of(x).mean(1))
+            return said
+
+    (found,) = seen(experiment(Bag(), halves(named, y)), RULE).findings
+    assert (found.severity, set(found.where)) == ("problem", {"word 40", "word 41"})
+    holds = (words == 7).any(1).long()  # one word is the question
+    for x, t in ((words, y), (words, holds)):
+        assert findings(experiment(Bag(), halves(x, t)), RULE) == []
+
+
+def test_a_column_beside_pictures_of_a_loader_is_found() -> None:
+    pictures, y = images()[0]
+    beside = torch.randn(len(y), 3, generator=torch.Generator().manual_seed(0))
+    beside[:, 1] = y.float()
+
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(y)
+
+        def __getitem__(self, i: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            return (pictures[i], beside[i]), y[i]
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(pictures[0].numel() + 3, 4)
+
+        def forward(self, picture: Tensor, numbers: Tensor) -> Tensor:
+            said: Tensor = self.out(torch.cat([picture.flatten(1), numbers], 1))
+            return said
+
+    exp = experiment(Both(), images())
+    exp.train = exp.val = torch.utils.data.DataLoader(Rows(), 20)
+    place = pictures[0].numel() + 1
+    assert [f.where for f in seen(exp, RULE).findings] == [(f"column {place}",)]
+
+
 def test_names_of_another_number_are_not_those_of_these_columns() -> None:
     exp = experiment(mlp(), tuple(map(leaking, blobs(apart=0.7))))
     exp.declared = {"columns": ["id", *"abcdefgh"]}  # one more than the net is given

@@ -10,6 +10,7 @@ import torch
 from gipi.doctor.edits import at_hand, kept, stored
 from gipi.doctor.experiment import tensors
 from gipi.doctor.finding import CannotRepair, Finding, Repair
+from gipi.doctor.nearly import share_of_near, unnumbered, without_numbers
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of, cpu, origin
 from gipi.doctor.twins import Copies, first_of, keys_of, training_copies
@@ -37,7 +38,11 @@ def before(facts: Facts) -> Iterator[Finding]:
     if bool(replayed.any()):
         found = replace(found, first=found.first | replayed)
     if int((~found.first).sum()) < LEAST:
-        return
+        other = without_numbers(facts)
+        if other is None or int((~other.first).sum()) < LEAST:
+            yield from _nearly(facts)
+            return
+        found = other
     said = float(found.telling.double().mean()) if len(found.telling) else 0.0
     again = found.telling & ~found.first
     if said < 0.5 or int(again.sum()) < LEAST or found.share < HINT or _drawn(facts, found):
@@ -65,13 +70,33 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _nearly(facts: Facts) -> Iterator[Finding]:
+    """Yield the hint at rows that repeat another but for a little."""
+    share = share_of_near(facts)
+    if not share:
+        return
+    yield Finding(
+        "duplicate_rows",
+        f"{share:.0%} of the training rows lie far nearer to another one than any of the rest "
+        "does: they may be copies with some noise, pictures that were saved again, or one thing "
+        "measured several times",
+        "keep one of each, or divide such rows into splits together: copies weigh more than other "
+        "rows, and are no test",
+        severity="hint",
+        evidence={"share": share},
+        strength=share / SHARE,
+        repairs=(Repair("keep one of each", None, mode="advise",
+                        edit="declared={'groups': ...}"),),
+    )  # fmt: skip
+
+
 def dedupe(exp: Experiment) -> str:
     """Keep the first of equal training rows: equal in inputs and target."""
     pair = stored(exp.train)
     if pair is None:
         message = "rows of a stream cannot be chosen by their number"
         raise CannotRepair(message)
-    first = first_of(keys_of([pair[0], pair[1].reshape(len(pair[1]), -1)]))
+    first = first_of(keys_of([unnumbered(pair[0]), pair[1].reshape(len(pair[1]), -1)]))
     first |= _of_old_task(exp, keys_of(pair[0]))
     exp.train = kept(exp.train, first)
     # As many steps as before: what is compared is the rows, not how long they were trained on.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gipi.doctor.agreed import KNOWS, agreed
 from gipi.doctor.edits import kept, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
@@ -22,6 +23,7 @@ from gipi.doctor.shallow import ask_ridge, ridge
 from gipi.doctor.sheet import MOST_ROWS, classes_of, linear_answer, origin, sheet
 from gipi.doctor.sides import margin, speaks_against
 from gipi.doctor.told import told_of_train, told_of_val
+from gipi.doctor.wrong_numbers import TURNED, wrong_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +107,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
     Where one kind of rows was given another label no answer about them is firm: that is hinted at.
     """
+    if facts.kind == "numbers":
+        yield from _of_numbers(facts, trace)
+        return
     found = list(_anywhere(facts, trace))
     yield from found or _of_one_kind(facts, trace)
 
@@ -137,6 +142,37 @@ def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
     )
 
 
+def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where some numbers follow another line than the others."""
+    found = wrong_numbers(facts) if trace.done >= 1 else None
+    if found is None:
+        return
+    line = found.line
+    if line.one:
+        how, do = "are one number and do not heed", "it may stand for a number that is missing"
+    elif line.slope > 1:
+        how = f"rise {line.slope:.2g} times as steeply as the others with"
+        do = "they may be in other units, or have a digit too many"
+    elif line.slope <= TURNED:
+        how, do = "fall with", "their sign may be turned"
+    else:
+        how, do = "do not follow", "they may belong to other rows"
+    yield Finding(
+        "label_noise",
+        f"about {line.share:.0%} of the {'targets' if found.both else 'training targets'} {how} "
+        "what a regression on other rows says, which tells the rest well: wide scatter follows it",
+        f"look at the rows listed: {do}; correct them or leave them out, or take a loss that heeds "
+        "far ones less (nn.HuberLoss)",
+        severity="hint",
+        rows=found.rows,
+        evidence={"share": line.share, "slope": line.slope, "gain": line.gain},
+        phase="epoch",
+        strength=line.share / FLOOR,
+        repairs=(Repair("a loss that heeds far targets less", None, mode="advise",
+                        edit="loss=nn.HuberLoss()"),),
+    )  # fmt: skip
+
+
 def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Yield the finding where labels of any rows contradict firm answers."""
     train, start = sheet(facts), origin(facts)
@@ -156,6 +192,10 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     better = min(h[0].every for h in heard)
     firm = best.every <= min(0.65 * chance, 1.5 * better) and best.flat and best.firm >= FLOOR
     firm = firm and (best.every <= 0.4 * chance or best.firm >= FLATTER * best.every)
+    likely = not firm and trace.done >= 1 and best.flat and best.firm >= FLOOR
+    if likely and best.every <= min(KNOWS * chance, 1.5 * better):
+        both_say = agreed(facts)  # much is wrong: one learner by itself cannot say what
+        firm = likely = both_say is not None and both_say.flat(chance)
     finer = min(heard, key=lambda h: h[0].every)
     two = finer[0].two if chance >= EVEN else None
     if not firm and not (two is not None and two.heard):
@@ -177,7 +217,7 @@ def _anywhere(facts: Facts, trace: Trace) -> Iterator[Finding]:
     excess = min(net_train.every - net_val.every, linear.every - there.every)
     se = math.sqrt(max(there.every * (1 - there.every), 1e-3) / there.rows)
     alone = excess > max(EXCESS, 3 * se)
-    share, least = best.firm, FLOOR + 0.02
+    share, least = best.firm, 1.0 if likely else FLOOR + 0.02
     if not firm or net_val.every > 0.75 * chance or not (both or alone):
         if two is None or trace.done < 1 or not _explained(two, seen, alone=alone):
             return

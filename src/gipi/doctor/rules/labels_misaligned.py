@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gipi.doctor.dense import told_nothing
 from gipi.doctor.edits import replaced, splits_of, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.patches import patches, standard
+from gipi.doctor.renumbered import Renumbered, renumbered
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import Answer, ask_ridge, ridge
 from gipi.doctor.sheet import Sheet, answers, in_file_order, linear_answer, origin, sheet, silent
@@ -36,6 +38,8 @@ CLEAR = 0.15
 ORDERS = 40
 LATE = 0.5
 TOGETHER = 1.5
+CLEARLY, UNCLEAR = 2.0, 3.0
+"""Signs of classes together, up to which there are none; up to which few are left by chance."""
 NET = 3.0
 """Standard deviations above chance from which on the net has found something."""
 
@@ -63,6 +67,10 @@ def before(facts: Facts) -> Iterator[Finding]:
     if val is None or len(val.F) < LEAST_VAL:
         return
     told, here = told_of_val(facts), linear_answer(facts).score
+    other = renumbered(told, val.Y) if val.label is not None else None
+    if other is not None and here > CLEAR and not _shifted(train, val):
+        yield _otherwise(other, train)
+        return
     doubtful = here > CLEAR and _shared(told, val.Y) < 0.25 * here and _agreement(told, val.Y) < 2
     if doubtful and silent(facts, "val") and not _shifted(train, val):
         yield _one_split("validation", answers(facts), answers(facts, "val"))
@@ -73,6 +81,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < LATE:
         return
     start = origin(facts)
+    if trace.done >= 1 and told_nothing(start, NET):
+        yield from _at_places(facts)
+        return
     train = sheet(facts)
     if train is None or len(train.F) < LEAST or not silent(facts):
         return
@@ -98,7 +109,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if val is not None:
         seen.append(_agreement(told_of_val(facts), val.Y))
     # Weak signs of one direction add up: what is drowned in noise is not misaligned.
-    if sum(seen) / len(seen) ** 0.5 > (TOGETHER if facts.kind == "numbers" else 2.0):
+    together = sum(seen) / len(seen) ** 0.5
+    if together > (TOGETHER if facts.kind == "numbers" else UNCLEAR):
         return
     z = max(a.z for a in here)
     told = (
@@ -109,7 +121,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     )
     evidence = {"linear": here[0].score, "neighbours": here[1].score, "net_z": on_val, "z": z,
                 "net_z_train": on_train}  # fmt: skip
-    if len(train.F) < ENOUGH:
+    if len(train.F) < ENOUGH or together > CLEARLY:
         yield unlearnt(told, evidence)
         return
     yield Finding(
@@ -122,6 +134,43 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         phase="epoch",
         strength=5.0,
         repairs=(Repair("join again", None, mode="advise", edit=JOIN),),
+    )
+
+
+def _otherwise(other: Renumbered, train: Sheet) -> Finding:
+    """Return the finding of classes that bear other numbers in the other split."""
+    assert train.label is not None
+    named = {c: int(train.label[train.Y.argmax(1) == c][0]) for c in other.to}
+    pairs = ", ".join(f"{named[t]} is {named[u]}" for t, u in sorted(other.to.items()))
+    return Finding(
+        "labels_misaligned",
+        "classes are numbered otherwise in one split: a learner of the training rows agrees with "
+        f"{other.before:.0%} of the validation labels, and with {other.share:.0%} where class "
+        f"{pairs} (z = {other.z:.0f})",
+        "make the numbers of classes once, from one list of their names, and use them for both "
+        "splits",
+        evidence={"z": other.z, "share": other.share, "before": other.before},
+        confirmed=True,
+        strength=other.z / BEYOND,
+        repairs=(Repair("number classes alike", None, mode="advise",
+                        edit="val.class_to_idx = train.class_to_idx"),),
+    )  # fmt: skip
+
+
+def _at_places(facts: Facts) -> Iterator[Finding]:
+    """Yield the hint where no place tells its target, nor does the net."""
+    start = origin(facts)
+    if start.val is None or facts.rows < LEAST:
+        return
+    on_val = net_above_chance(facts, start.val)
+    if on_val is None or on_val > NET:
+        return
+    z = start.notes["targets at places"]
+    yield unlearnt(
+        "what stands at a place, and beside it, tells no more of the target there than of those of "
+        f"other rows (z = {z:.1f}), and the net tells validation rows no better than those of "
+        f"others (z = {on_val:.1f})",
+        {"z": z, "net_z": on_val},
     )
 
 

@@ -13,6 +13,7 @@ from gipi.doctor.edits import put_in_front
 from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Change, Finding, Repair
+from gipi.doctor.leaks import SOMETHING, Leak, bent, leak_of_several, leak_of_words
 from gipi.doctor.named import called
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
@@ -53,6 +54,8 @@ SAME = 1e-6
 def before(facts: Facts) -> Iterator[Finding]:
     """Yield the finding where a column is the target, or tells it as no other can."""
     y, table = facts.y, _table(facts)
+    if facts.inputs == "tokens" and facts.kind in ("classes", "binary"):
+        yield from _in_words(facts)
     if table is None or y is None or facts.kind not in ("classes", "binary", "numbers"):
         return
     X, coded = table
@@ -64,6 +67,8 @@ def before(facts: Facts) -> Iterator[Finding]:
     found = _told(facts, X, coded, same)
     leaks = same + (found.leaks if found is not None else [])
     if not leaks:
+        if X is facts.X:
+            yield from _of_several(facts, X, names)
         return
     share = (1.0, 0.0, 0.0) if same or found is None else (found.best, found.following, found.rest)
     where = [_name(names, X, j) for j in (leaks if X.ndim == 2 else leaks[:8])]
@@ -79,6 +84,37 @@ def before(facts: Facts) -> Iterator[Finding]:
     sure = found.wrong <= WRONG and not found.spread
     yield told.but(severity="problem" if sure else "hint", confirmed=sure,
                    evidence={**told.evidence, "most_wrong": found.wrong})  # fmt: skip
+
+
+def _of_several(facts: Facts, X: Tensor, names: list[str]) -> Iterator[Finding]:
+    """Yield what no column gives away by itself."""
+    found = leak_of_several(facts, X)
+    late = found is not None and (X.ndim != 3 or all(_is_late(X, j) for j in found.columns))
+    if found is None or not late or not _is_read(facts, list(found.columns)):
+        return
+    yield _leaking(found, [_name(names, X, j) for j in found.columns])
+
+
+def _in_words(facts: Facts) -> Iterator[Finding]:
+    found = leak_of_words(facts)
+    if found is not None and len(facts.batch[0]):
+        yield _leaking(found[0], [f"word {i}" for i in found[1]])
+
+
+def _leaking(found: Leak, where: list[str]) -> Finding:
+    shown = ", ".join([*where[:SHOWN], *["..."] * (len(where) > SHOWN)])
+    return Finding(
+        "target_leak",
+        f"{shown}: {found.how}; it may be made of the target, or known only after it",
+        "ask when and how it comes about; take it out if it is not known in time",
+        severity="problem" if found.sure else "hint",
+        where=tuple(where),
+        evidence={"share": found.share, "rest": found.rest},
+        confirmed=found.sure,
+        strength=10.0,
+        repairs=(Repair("take the target out of its inputs", None, mode="advise",
+                        edit=f"drop {shown} from the inputs"),),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,24 +158,28 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
     single[same] = 0.0
-    leaks = [int(j) for j in (single >= torch.where(marked | far, FLAG, SURE)).nonzero().flatten()]
-    if X.ndim == 3:
-        leaks = [j for j in leaks if _is_late(X, j)]
+    low = marked | far | (X.ndim == 2 and train.label is None)
+    told = (single >= torch.where(low, FLAG, SURE)).nonzero().flatten().tolist()
+    leaks = [j for j in told if X.ndim != 3 or _is_late(X, j)]
     most = max(1, x.shape[1] // 8)
     if not leaks or len(leaks) > MOST_LEAKS * most or _tales(x, leaks) > most:
         return None
     if not _is_read(facts, leaks):
         return None
     others = torch.ones(x.shape[1], dtype=torch.bool)
-    others[leaks + same] = False
+    others[told + same] = False  # what stands at early places as well is no other
     if not others.any():
         return None
     left = x[:, others]
     left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
     best, following = float(single[leaks].max()), float(single[others].max())
-    rest = max(0.0, ask_ridge(ridge(_bent(left)), train.Y)[0].score)
+    rest = max(0.0, ask_ridge(ridge(bent(left)), train.Y)[0].score)
     copied = train.label is not None and best >= COPY
     times = TIMES if best >= SURE else TIMES_FLAG
+    if best < SURE and train.label is None:
+        return _Told(leaks, best, following, rest, spread=True) if (
+            following <= NEXT and SOMETHING < rest <= REST and 1 - rest >= times * (1 - best)
+        ) else None  # fmt: skip
     if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
         return None
     told = _Told(leaks, best, following, rest, numbers=bool((counted[leaks] >= SURE).all()))
@@ -271,14 +311,6 @@ def _same(X: Tensor, y: Tensor) -> list[int]:
         near = (flat - column[:, None]).abs() <= SAME * column.std()
         found += (near.double().mean(0) > 0.99).nonzero().flatten().tolist()
     return sorted({j for j in found if X.ndim == 2 or _is_late(X, j)})
-
-
-def _bent(x: Tensor, width: int = 120) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    x = x.clamp(-5, 5)
-    bend = torch.randn(x.shape[1], width, generator=generator).double() / max(x.shape[1], 1) ** 0.5
-    offset = torch.randn(width, generator=generator).double()
-    return torch.cat([x, (x @ bend + offset).relu()], 1)
 
 
 class Without(nn.Module):

@@ -1,0 +1,97 @@
+"""Whether targets at every place belong to inputs at that place: masks, clean pictures, tags.
+
+A linear look at a place and its neighbours tells something of nearly every such target. The same
+look at the targets of other rows, at the same places, is what chance tells.
+
+Shapes: n rows, p features of a place, k columns of targets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gipi.doctor.shallow import ask_ridge, ridge
+from gipi.doctor.sheet import MOST_CLASSES, cpu, is_tokens, origin
+
+if TYPE_CHECKING:
+    from gipi.doctor.facts import Facts
+
+ROWS, PLACES, ORDERS = 400, 16, 30
+"""Rows and places of each that are looked at, and orders of the rows that are chance."""
+WORDS = 100
+SIDE = 3
+
+
+def z_at_places(facts: Facts) -> float | None:
+    """Return by how many deviations places tell their targets better than those of other rows.
+
+    None where targets are not given place by place.
+    """
+    data = origin(facts).train
+    if data is None or not isinstance(data[0], Tensor) or not isinstance(data[1], Tensor):
+        return None
+    X, y = cpu(data[0])[:ROWS], cpu(data[1])[:ROWS]
+    if len(X) < 2 or facts.kind == "reconstruct":
+        return None
+    if X.ndim == 4 and y.ndim in (3, 4) and y.shape[-2:] == X.shape[-2:]:
+        seen, target = _of_pictures(X), _columns(y if y.ndim == 4 else y[:, None])
+    elif is_tokens(X) and y.shape[:2] == X.shape[:2] and y.ndim == 2:
+        seen, target = _of_words(X), _columns(y[:, None])
+    else:
+        return None
+    return _z(*_some_places(seen, target))
+
+
+def _of_pictures(X: Tensor) -> Tensor:
+    """Return (n, places, p): what stands around every pixel."""
+    X = torch.nan_to_num(X.float())
+    around = F.unfold(X, SIDE, padding=SIDE // 2).transpose(1, 2)
+    mean, std = around.mean((0, 1)), around.std((0, 1)).clamp_min(1e-9)
+    around = ((around - mean) / std).clamp(-5, 5)
+    return torch.cat([around, around.square()], 2)
+
+
+def _of_words(X: Tensor) -> Tensor:
+    ids, counts = torch.unique(X, return_counts=True)
+    often = ids[counts.argsort(descending=True)[:WORDS]]
+    return (X[:, :, None] == often).float()
+
+
+def _columns(y: Tensor) -> Tensor:
+    """Return (n, places, k): numbers, or which class, at every place."""
+    flat = y.flatten(2).transpose(1, 2)
+    if flat.is_floating_point():
+        return torch.nan_to_num(flat[..., :MOST_CLASSES].float())
+    ids, counts = torch.unique(flat[flat >= 0], return_counts=True)
+    known = ids[counts.argsort(descending=True)[:MOST_CLASSES]]
+    return (flat[..., :1] == known).float()
+
+
+def _some_places(seen: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    some = torch.randperm(seen.shape[1], generator=generator)[:PLACES]
+    return seen[:, some], target[:, some]
+
+
+def _z(seen: Tensor, target: Tensor) -> float:
+    generator = torch.Generator().manual_seed(1)
+    n, k = len(target), target.shape[2]
+    orders = [torch.randperm(n, generator=generator) for _ in range(ORDERS)]
+    versions = tuple(target[order].reshape(-1, k) for order in orders)
+    answer, others = ask_ridge(ridge(seen.flatten(0, 1)), target.reshape(-1, k), more=versions)
+    spread = max(float(others.std()), 1e-4)
+    return (answer.score - float(others.mean())) / spread
+
+
+def told_nothing(facts: Facts, least: float) -> bool:
+    """Whether targets are given place by place and no place tells its own."""
+    key = "targets at places"
+    notes: dict[str, Any] = origin(facts).notes
+    if key not in notes:
+        notes[key] = z_at_places(facts)
+    z = notes[key]
+    return z is not None and z < least
