@@ -22,6 +22,9 @@ MOST = 12
 COPIED = 0.5
 """Share of targets at places that are inputs of the row from which on they are no classes of it."""
 
+ALIKE = 0.3
+"""Half the sum of differences of two frequencies below which they are of one kind."""
+
 
 def labels_of(facts: Facts, y: Tensor) -> Tensor | None:
     """Return the class of every row (n,), or of every answer of every row (n, places).
@@ -97,8 +100,19 @@ def _are_classes(start: Facts) -> bool:
         return False
     if X is None or X.is_floating_point() or X.shape != y.shape or X.ndim < 2:
         return True
-    same = [(y == X), (X[:, 1:] == y[:, :-1]), (X[:, :-1] == y[:, 1:])]
-    return max(float(s.double().mean()) for s in same) < COPIED
+    same = [y == X, X[:, 1:] == y[:, :-1], X[:, :-1] == y[:, 1:]]
+    copied = max(float(s.double().mean()) for s in same) >= COPIED
+    return not copied and not _of_one_kind(X, y[y >= 0])
+
+
+def _of_one_kind(X: Tensor, y: Tensor) -> bool:
+    """Whether inputs are mostly ids of classes, as frequent as these: words that were masked."""
+    ids = int(y.max()) + 1
+    known = X[(X >= 0) & (ids > X)]
+    if known.numel() < COPIED * X.numel():
+        return False
+    p, q = (torch.bincount(v.flatten(), minlength=ids).double() / v.numel() for v in (known, y))
+    return float((p - q).abs().sum()) / 2 < ALIKE
 
 
 def answers_of(

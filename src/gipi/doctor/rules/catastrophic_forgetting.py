@@ -36,6 +36,8 @@ GONE = 0.5
 """Share of what was known whose loss is forgetting, however many old rows come again."""
 WON, FEW = 0.5, 8
 """Share of the lost that half of the old rows must win back for the others, and rows in a half."""
+PRICE = 0.5
+"""Share of what is won back that the new task may lose for it: where rows contradict, it is all."""
 LEAST, MOST = 40, 100
 """Steps by which that is asked; between them a quarter of the run."""
 MOST_ROWS = 2048
@@ -123,7 +125,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         price = max(0.0, loss_on(twin, *new) - loss_on(exp, *new)) if new is not None else 0.0
     except (CannotRepair, RuntimeError, ValueError, IndexError, TypeError):
         return finding.but(severity="hint")
-    if not math.isfinite(helped) or not plain - helped - price > WON * (plain - begun):
+    won = plain - helped
+    if not math.isfinite(helped) or not won > WON * (plain - begun) or price > PRICE * won:
         return None
     told = {"old_loss_as_is": plain, "old_loss_with_old_rows": helped, "old_loss_before": begun,
             "new_loss_lost": price}  # fmt: skip

@@ -40,6 +40,8 @@ SEEN = 1.0
 """Only at its end has the net found what it can find."""
 LEARNED = 0.3
 """Recall of the frequent classes below which the net has learned too little to be asked."""
+STILL = 0.01
+"""Fall of the loss between the last two quarters of the steps, as a share of the first one."""
 LEAST_ROWS = 3
 STEPS = 60
 
@@ -67,6 +69,8 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if said.others < LEARNED:
         return
+    if _many(facts) and trace.fall() > STILL * abs(trace.scale):
+        return  # what is frequent at places is learned first: the rest may be under way
     # The class that proves it comes first: it is the one that the message is about.
     kinds = [int(ids[said.kind]),
              *(int(i) for c, i in enumerate(ids) if rare[c] and c != said.kind)]  # fmt: skip

@@ -45,6 +45,7 @@ LITTLE_LEFT = 2 * MATTERS
 """Share of a loss that means nothing is known below which next to nothing is left undone."""
 OF_ALL, OF_ITS_OWN = 0.1, 0.5
 """Share of a loss that means nothing is known that is much, or of the loss at the end."""
+QUARTERS = 4
 MORE, CLOSED = 160, 1 / 3
 """Steps by which such a loop is gone on with, at most as many as it took; and the share of what is
 missing that they must bring where steps were all it lacked."""
@@ -125,6 +126,8 @@ def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
     great = min(OF_ALL * high, max(OF_ITS_OWN * abs(now), MATTERS * high))
     if not found.gain > max(LOWER * min(abs(now), learned), great, SURE * found.se):
         return
+    if QUARTERS * trace.fall() > found.gain:
+        return  # as many steps again, at the pace of the last ones, would bring as much
     yield Finding(
         "underfit",
         f"the net ends at a loss of {found.train:.4g} on training rows and {found.val:.4g} on "
