@@ -234,14 +234,15 @@ def _many(facts: Facts) -> bool:
     return label is not None and label.ndim > 1
 
 
-def recalls(facts: Facts, rare: Tensor, frequent: Tensor) -> Told | None:
+def recalls(facts: Facts, rare: Tensor, frequent: Tensor | None = None) -> Told | None:
     """Return the rare class that is clearly given up, in the first split that tells.
 
     That is where it is recognised less often than the others, beyond chance: the probability of so
     few hits counts times the number of classes and splits that are asked (Bonferroni).
 
-    rare, frequent  which of the training classes are
+    rare, frequent  which of the training classes are; None: all that are not rare
     """
+    frequent = ~rare if frequent is None else frequent
     enough_hits = MISSED if _many(facts) else RECALL
     counts, asked = counts_of(facts), list[tuple[str, Tensor, Tensor, Tensor]]()
     for seen in hits_of(facts, facts.exp):
