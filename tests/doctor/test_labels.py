@@ -50,9 +50,10 @@ def test_small_things_given_up_in_pictures_are_told_and_weighted() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
     loss = nn.BCEWithLogitsLoss()
     torch.manual_seed(0)
-    diagnosis = seen(experiment(net, masks(0.03, 0.7), loss=loss, epochs=30), RULE, train=True)
+    exp = experiment(net, masks(0.03, 0.7), loss=loss, epochs=20, batch_size=8)
+    diagnosis = seen(exp, RULE, train=True)
     assert [f.code for f in diagnosis.problems] == ["class_imbalance"]
-    clear = experiment(net, masks(0.03, 0.05), loss=loss, epochs=30)
+    clear = experiment(net, masks(0.03, 0.05), loss=loss, epochs=20, batch_size=8)
     assert seen(clear, RULE, train=True).findings == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.doctor.patients import blobs, experiment, halves, images, mlp, regression, seen
+from tests.doctor.patients import blobs, experiment, halves, images, mlp, seen
 from torch import nn
 
 from gipi.doctor.copies import duplicate
@@ -36,10 +36,18 @@ def tags(rows: int = 900):
                       @ torch.randn(12, 4, generator=g) > 0).float())  # fmt: skip
 
 
-def spots(rows: int = 150, side: int = 12):
+def bent(rows: int = 700):
+    """Return a function that is symmetric around zero, with little noise."""
+    g = torch.Generator().manual_seed(4)
+    X = torch.randn(rows, 8, generator=g)
+    y = X[:, :1].abs() + X[:, 1:2].abs() - 1.6
+    return halves(X, y + 0.1 * torch.randn(rows, 1, generator=g))
+
+
+def spots(rows: int = 300, side: int = 12):
     """Return noisy pictures and masks of the places around which it is bright."""
     g = torch.Generator().manual_seed(2)
-    y = (F.avg_pool2d(torch.randn(rows, 1, side, side, generator=g), 3, 1, 1) > 0.3).float()
+    y = (F.avg_pool2d(torch.randn(rows, 1, side, side, generator=g), 5, 1, 2) > 0.12).float()
     return halves(y + torch.randn(y.shape, generator=g), y)
 
 
@@ -70,7 +78,7 @@ def pixels(size: int) -> nn.Module:
 
 CASES = {
     "counts": (counts, nn.PoissonNLLLoss(), lambda: nn.Linear(4, 1), lambda: mlp(4, 1, 48)),
-    "spread": (regression, spread, lambda: nn.Linear(8, 2), lambda: mlp(8, 2, 48)),
+    "spread": (bent, spread, lambda: nn.Linear(8, 2), lambda: mlp(8, 2, 48)),
     "tags": (tags, nn.BCEWithLogitsLoss(), lambda: mlp(6, 4, 1), lambda: mlp(6, 4, 48)),
     "masks": (spots, nn.BCEWithLogitsLoss(), lambda: pixels(1), lambda: pixels(3)),
     "tokens": (pairs, by_place, lambda: Tagger(2), lambda: Tagger(32)),
@@ -82,7 +90,7 @@ def test_a_net_too_small_is_told_whatever_its_loss_and_answers(name) -> None:
     data, loss, small, large = CASES[name]
     for net, told in ((small, ["underfit"]), (large, [])):
         torch.manual_seed(0)
-        exp = experiment(net(), data(), loss=loss, lr=0.02, epochs=12)
+        exp = experiment(net(), data(), loss=loss, lr=0.02, epochs=12, batch_size=16)
         assert [f.code for f in seen(exp, RULE, train=True).problems] == told
 
 

@@ -40,7 +40,7 @@ SEEN = 1.0
 """Only at its end has the net found what it can find."""
 LEARNED = 0.3
 """Recall of the frequent classes below which the net has learned too little to be asked."""
-STILL = 0.01
+STILL = 0.03
 """Fall of the loss between the last two quarters of the steps, as a share of the first one."""
 LEAST_ROWS = 3
 STEPS = 60
@@ -54,16 +54,12 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if counts is None or _weighted(facts.exp):
         return
     ids, number = counts
-    # A row has few of many tags: one is rare where others are not.
-    asked = ids % 2 == 1 if tags_of(facts) > 1 else torch.ones_like(ids, dtype=torch.bool)
-    if not bool(asked.any()):
+    most, others = _beside(facts, ids, number)
+    rare = number * RATIO <= most
+    if not bool(rare.any()):
         return
-    most = float(number[asked].max())
-    ratio = most / float(number[asked].min())
-    if ratio < RATIO:
-        return
-    rare = asked & (number * RATIO <= most)
-    said = recalls(facts, rare, asked & ~rare)
+    ratio = float((most / number)[rare].max())
+    said = recalls(facts, rare, others & ~rare)
     if said is None:
         yield from _untold(facts, trace, rare, ratio)
         return
@@ -90,6 +86,26 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         strength=ratio / RATIO,
         repairs=_repairs(facts),
     )  # fmt: skip
+
+
+def _beside(facts: Facts, ids: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the answers that each class is held against, and which may be the frequent ones.
+
+    A row has few of many tags: one is rare where others are not. A tag at places is rare where it
+    is seldom had.
+    """
+    tags, start = tags_of(facts), facts.start or facts
+    every, had = torch.ones_like(ids, dtype=torch.bool), ids % 2 == 1
+    if tags < 2:
+        return number.max().expand_as(number), every
+    most = torch.zeros_like(number)
+    if start.y is not None and start.y.ndim > 2:
+        without = torch.zeros(2 * tags, dtype=number.dtype)
+        without[ids] = number
+        most[had] = without[ids[had] - 1]
+        return most, every
+    most[had] = number[had].max() if bool(had.any()) else 0.0
+    return most, had
 
 
 def _pair(facts: Facts, kind: int) -> list[int]:

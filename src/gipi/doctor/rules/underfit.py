@@ -44,7 +44,8 @@ learned it has lost again."""
 LITTLE_LEFT = 2 * MATTERS
 """Share of a loss that means nothing is known below which next to nothing is left undone."""
 OF_ALL, OF_ITS_OWN = 0.1, 0.5
-"""Share of a loss that means nothing is known that is much, or of the loss at the end."""
+"""Share of a loss that means nothing is known that is much; or, of numbers, of the loss at the end:
+there is none so low that half of it is nothing."""
 QUARTERS = 4
 MORE, CLOSED = 160, 1 / 3
 """Steps by which such a loop is gone on with, at most as many as it took; and the share of what is
@@ -123,7 +124,9 @@ def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     # A loss that may be negative has no size of its own: what was learned of it has.
     now, learned = min(found.train, found.val), max(0.0, found.blind - found.then)
-    great = min(OF_ALL * high, max(OF_ITS_OWN * abs(now), MATTERS * high))
+    great = OF_ALL * high
+    if first.kind == "numbers":
+        great = min(great, max(OF_ITS_OWN * abs(now), MATTERS * high))
     if not found.gain > max(LOWER * min(abs(now), learned), great, SURE * found.se):
         return
     if QUARTERS * trace.fall() > found.gain:
