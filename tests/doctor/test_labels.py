@@ -40,23 +40,6 @@ def test_a_class_given_up_is_told_in_every_form_of_its_targets(form) -> None:
     assert [f.code for f in seen(exp, RULE, train=True).problems] == ["class_imbalance"]
 
 
-def masks(share: float, noise: float, rows: int = 150):
-    g = torch.Generator().manual_seed(0)
-    y = (torch.rand(rows, 1, 10, 10, generator=g) < share).float()
-    return halves(y + noise * torch.randn(y.shape, generator=g), y)
-
-
-def test_small_things_given_up_in_pictures_are_told_and_weighted() -> None:
-    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
-    loss = nn.BCEWithLogitsLoss()
-    torch.manual_seed(0)
-    exp = experiment(net, masks(0.03, 0.7), loss=loss, epochs=20, batch_size=8)
-    diagnosis = seen(exp, RULE, train=True)
-    assert [f.code for f in diagnosis.problems] == ["class_imbalance"]
-    clear = experiment(net, masks(0.03, 0.05), loss=loss, epochs=20, batch_size=8)
-    assert seen(clear, RULE, train=True).findings == []
-
-
 def test_a_tag_is_rare_beside_other_tags() -> None:
     g = torch.Generator().manual_seed(0)
     X = torch.randn(2000, 8, generator=g)
