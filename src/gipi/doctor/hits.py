@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.experiment import outputs
-from gipi.doctor.sheet import classes_of, origin
+from gipi.doctor.labels import answers_of, labels_of, tags_of
+from gipi.doctor.sheet import origin
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
@@ -22,7 +23,11 @@ GAIN = 0.04
 
 @dataclass(frozen=True)
 class Hits:
-    """Rows of a split: the class of each, and whether it was recognised."""
+    """Rows of a split: the class of each, and whether it was recognised.
+
+    Of a row that has a class at every place: a row of its own for every class that it has, and the
+    share of its places that was recognised. Places of a row are no trials of their own.
+    """
 
     split: str
     label: Tensor
@@ -34,24 +39,57 @@ def hits_of(
 ) -> list[Hits]:
     """Return which rows of validation, then of training, are recognised.
 
-    adjusted  the frequency of the classes in training is taken out of the answers
+    adjusted  the frequency of the classes in training is taken out of the answers; where outputs
+              need not be odds, by the place to cut that tells the classes of training rows best
     only      other rows that are asked instead
     """
     counts, found = counts_of(facts), list[Hits]()
+    cut = _cut(facts, exp) if adjusted and counts is not None else None
     for split in ("val", "train") if only is None else ("left out",):
         data = getattr(origin(facts), split) if only is None else only
         if data is None or counts is None or not isinstance(data[1], Tensor):
             continue
         X, y = data
-        label = classes_of(facts, y)
+        label = labels_of(facts, y)
         if label is None:
             return []
         with torch.random.fork_rng(devices=[]):
-            told = answers_of(outputs(exp, X), y, facts, counts if adjusted else None)
+            said = outputs(exp, X)
+            told = answers_of(said, y, facts, counts if adjusted else None, cut=cut)
         if told is None or told.shape != label.shape:
             return []
-        found.append(Hits(split, label.cpu(), (told == label).cpu().double()))
+        found.append(_by_rows(split, label.cpu(), (told == label).cpu().double()))
     return found
+
+
+def _by_rows(split: str, label: Tensor, hit: Tensor) -> Hits:
+    if label.ndim == 1:
+        return Hits(split, label, hit)
+    labels, hits = list[Tensor](), list[Tensor]()
+    for kind in torch.unique(label[label >= 0]):
+        there = (label == kind).double()
+        has = there.sum(1) > 0
+        labels.append(kind.expand(int(has.sum())))
+        hits.append((hit * there).sum(1)[has] / there.sum(1)[has])
+    return Hits(split, torch.cat(labels), torch.cat(hits))
+
+
+def _cut(facts: Facts, exp: Experiment) -> float | None:
+    """Return where to cut a single number that is no odds, so that both classes are told alike."""
+    if facts.loss.name in ("bce", "bce_logits", "mse") or tags_of(facts):
+        return None
+    data = origin(facts).train
+    label = labels_of(facts, data[1]) if data is not None else None
+    if data is None or label is None or label.ndim > 1:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        said = outputs(exp, data[0])
+    if not isinstance(said, Tensor) or said.numel() != len(label):
+        return None
+    said, order = said.reshape(-1).cpu().double().sort()
+    yes = label.cpu()[order].double()
+    told = (1 - yes).cumsum(0) / (1 - yes).sum() - yes.cumsum(0) / yes.sum()
+    return float(said[told.argmax()])
 
 
 def joined(parts: list[Hits]) -> Hits:
@@ -60,8 +98,12 @@ def joined(parts: list[Hits]) -> Hits:
     return Hits(parts[0].split, label, hit)
 
 
-def raised(old: list[Hits], new: list[Hits], facts: Facts) -> dict[str, float] | None:
+def raised(
+    old: list[Hits], new: list[Hits], facts: Facts, *, kinds: tuple[int, ...] = ()
+) -> dict[str, float] | None:
     """Return the mean recalls and their error where the new one is clearly better, else None.
+
+    kinds  classes whose recalls are asked; none: all
 
     The same rows are answered both times: the error is that of the differences. Where validation
     holds too few rare rows to tell, those of training are asked as well.
@@ -73,7 +115,8 @@ def raised(old: list[Hits], new: list[Hits], facts: Facts) -> dict[str, float] |
         label = torch.cat([h.label for h in old[:number]])
         hits = [torch.cat([h.hit for h in some[:number]]) for some in (old, new)]
         means, gain, var = [0.0, 0.0], 0.0, 0.0
-        classes = [c for c in counts[0].tolist() if bool((label == c).any())]
+        asked = kinds or counts[0].tolist()
+        classes = [c for c in asked if bool((label == c).any())]
         for kind in classes:
             rows = label == kind
             change = (hits[1] - hits[0])[rows]
@@ -100,40 +143,12 @@ def at_most(hits: int, rows: int, share: float) -> float:
 
 
 def counts_of(facts: Facts) -> tuple[Tensor, Tensor] | None:
-    """Return the classes of the training rows and how many rows each has."""
+    """Return the classes of the training rows and how many answers each has."""
     y = origin(facts).y
     if y is None:
         return None
-    label = classes_of(facts, y.detach().cpu())
+    label = labels_of(facts, y.detach().cpu())
     if label is None:
         return None
     ids, number = torch.unique(label[label >= 0], return_counts=True)
     return (ids, number.double()) if 2 <= len(ids) <= 1000 else None
-
-
-def answers_of(
-    said: Any, y: Tensor, facts: Facts, counts: tuple[Tensor, Tensor] | None
-) -> Tensor | None:
-    """Return the class that outputs stand for: the largest, or above even odds.
-
-    counts  classes and their rows, whose frequency is taken out; None: the answers as they are
-    """
-    if not isinstance(said, Tensor) or not said.is_floating_point():
-        return None
-    if y.is_floating_point() or (said.ndim == y.ndim and said.shape == y.shape):
-        flat = said.reshape(len(said), -1)
-        if flat.shape[1] != 1:
-            return None
-        middle = 0.5 if facts.loss.of_probabilities else 0.0
-        if counts is not None:
-            share = float(counts[1][-1] / counts[1].sum())
-            middle = share if facts.loss.of_probabilities else math.log(share / (1 - share))
-        return (flat[:, 0] > middle).long()
-    if said.ndim != 2:
-        return None
-    if counts is not None and int(counts[0].max()) < said.shape[1]:
-        shift = torch.full_like(said[0], torch.inf)
-        shift[counts[0].to(said.device)] = counts[1].log().to(said)
-        said = said - shift
-    largest: Tensor = said.argmax(1)
-    return largest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.doctor.patients import blobs, experiment, findings, mlp, seen
+from torch.utils.data import DataLoader, TensorDataset
 
 from gipi.doctor.copies import duplicate
 from gipi.doctor.facts import Facts
@@ -49,6 +50,28 @@ def test_a_kept_task_is_left_alone() -> None:
     exp = experiment(mlp(), splits, declared={"old_task": splits[1]}, epochs=3)
     assert findings(exp, RULE, train=True) == []
     assert findings(experiment(mlp(), splits, epochs=2), RULE, train=True) == []
+
+
+def test_old_rows_may_come_in_a_loader() -> None:
+    model, old = after_an_old_task(0)
+    loader = DataLoader(TensorDataset(*old), 50)
+    exp = experiment(model, blobs(400), declared={"old_task": loader}, epochs=8)
+    (found,) = seen(exp, RULE, train=True).findings
+    assert (found.code, found.severity) == ("catastrophic_forgetting", "problem")
+
+
+def test_a_task_that_both_can_have_is_told_though_its_loss_is_slow_to_come_back() -> None:
+    g = torch.Generator().manual_seed(0)
+    X = torch.cat([torch.randn(800, 6, generator=g), torch.zeros(800, 1)], 1)
+    X[400:, 6] = 3.0
+    y = (X[:, :1] * X[:, 1:2]).where(X[:, 6:] == 0, (2 * X[:, 2:3]).sin() - X[:, 1:2])
+    torch.manual_seed(0)
+    net = mlp(7, 1, 48)
+    play(experiment(net, ((X[:300], y[:300]), None), epochs=30))
+    new = (X[400:700], y[400:700]), (X[700:], y[700:])
+    exp = experiment(net, new, declared={"old_task": (X[300:400], y[300:400])}, epochs=20)
+    (found,) = seen(exp, RULE, train=True).findings
+    assert (found.severity, found.confirmed) == ("problem", True)
 
 
 def halves_of_the_classes():

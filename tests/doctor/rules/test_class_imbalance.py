@@ -123,7 +123,7 @@ def test_one_class_in_many_that_is_given_up_is_told_by_itself(monkeypatch) -> No
 
 def test_what_few_rows_cannot_prove_is_a_hint(monkeypatch) -> None:
     exp = experiment(mlp(out=2), blobs(1500, apart=0.5, **RARE), epochs=3)
-    monkeypatch.setattr(class_imbalance, "raised", lambda *_: None)
+    monkeypatch.setattr(class_imbalance, "raised", lambda *_, **__: None)
     first = seen(exp, RULE, train=True).findings[0]
     assert (first.severity, first.confirmed, first.repairs) == ("hint", False, ())
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, TensorDataset
 
 from gipi.doctor.edits import reloaded
-from gipi.doctor.experiment import moved, outputs, tensors
+from gipi.doctor.experiment import outputs, tensors, whole
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.probes import after_steps, loss_on
 from gipi.doctor.rates import times_lr
@@ -36,8 +36,11 @@ GONE = 0.5
 """Share of what was known whose loss is forgetting, however many old rows come again."""
 WON, FEW = 0.5, 8
 """Share of the lost that half of the old rows must win back for the others, and rows in a half."""
+PRICE = 0.5
+"""Share of what is won back that the new task may lose for it: where rows contradict, it is all."""
 LEAST, MOST = 40, 100
 """Steps by which that is asked; between them a quarter of the run."""
+MOST_ROWS = 2048
 REPLAY, ALIKE = 0.25, 1.0
 """Rows of the old task beside the new ones, as a share of these; where that does not suffice."""
 
@@ -47,10 +50,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     old = facts.exp.declared.get("old_task")
     if old is None or facts.start is None:
         return
-    pair = tensors(old) or (old if isinstance(old, (tuple, list)) and len(old) == 2 else None)
-    if pair is None:
+    rows = whole(old, MOST_ROWS, facts.exp.device)
+    if rows is None:
         return
-    rows = some(moved(tuple(pair), facts.exp.device), 2048)
     then, now = score(facts.start.exp, rows), score(facts.exp, rows)
     if then is None or now is None:
         return
@@ -94,33 +96,40 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train the beginning once more with half of the old rows mixed in, and ask the other half.
+    """Go on from the end with half of the old rows mixed in, and ask the other half.
 
     New rows may hold the old task without holding the declared rows. What is lost beside them is
-    the price of doing both: more old rows win next to nothing back.
+    the price of doing both: more old rows win next to nothing back, or as much is lost of the new.
     """
     assert facts.start is not None
-    first = facts.start.exp
-    X, y = tensors(first.declared["old_task"]) or (None, None)
-    if X is None or y is None or len(y) < 2 * FEW:
+    first, exp = facts.start.exp, facts.exp
+    old = whole(first.declared["old_task"], MOST_ROWS, first.device)
+    if old is None or not all(isinstance(part, Tensor) for part in old) or len(old[1]) < 2 * FEW:
         return finding
+    (X, y), new = old, some(facts.start.val or facts.start.train, MOST_ROWS)
     kept, asked = ((X[i::2], y[i::2]) for i in (0, 1))
-    asked = moved(some(asked, 2048), first.device)
     steps = _asked_steps(facts, finding)
 
     def mixed(twin: Experiment) -> None:
-        twin.declared = {**twin.declared, "old_task": kept}
-        replay(twin)
+        twin.declared, twin.scheduler = {**twin.declared, "old_task": kept}, None
+        for group, begun in zip(
+            twin.optimizer.param_groups, first.optimizer.param_groups, strict=True
+        ):
+            group["lr"] = begun["lr"]  # a schedule may have come to its end
+        replay(twin, share=ALIKE)
 
     try:
-        ends = [after_steps(first, steps, change=change)[1] for change in (None, mixed)]
-        facts.passes += 2 * steps
-        begun, plain, helped = (loss_on(exp, *asked) for exp in (first, *ends))
+        twin = after_steps(exp, steps, change=mixed)[1]
+        facts.passes += steps
+        begun, plain, helped = (loss_on(e, *asked) for e in (first, exp, twin))
+        price = max(0.0, loss_on(twin, *new) - loss_on(exp, *new)) if new is not None else 0.0
     except (CannotRepair, RuntimeError, ValueError, IndexError, TypeError):
         return finding.but(severity="hint")
-    if not math.isfinite(helped) or not plain - helped > WON * (plain - begun):
+    won = plain - helped
+    if not math.isfinite(helped) or not won > WON * (plain - begun) or price > PRICE * won:
         return None
-    told = {"old_loss_as_is": plain, "old_loss_with_old_rows": helped, "old_loss_before": begun}
+    told = {"old_loss_as_is": plain, "old_loss_with_old_rows": helped, "old_loss_before": begun,
+            "new_loss_lost": price}  # fmt: skip
     return finding.but(confirmed=True, evidence={**finding.evidence, **told})
 
 
@@ -163,8 +172,8 @@ def replayed(facts: Facts) -> float:
     first = facts.start or facts
     if "replayed" not in first.notes:
         first.notes["replayed"] = 0.0
-        old = tensors(first.exp.declared.get("old_task"))
-        if old is not None and first.train is not None:
+        old = whole(first.exp.declared.get("old_task"), MOST_ROWS, first.exp.device)
+        if old is not None and isinstance(old[0], Tensor) and first.train is not None:
             new = keys_of(inputs_of(first.exp.train, first.train))
             if len(new):
                 there = torch.isin(new, keys_of(old[0]))
@@ -215,8 +224,8 @@ def slow_replay(exp: Experiment) -> str:
 
 def replay(exp: Experiment, *, share: float = REPLAY) -> str:
     """Mix rows of the old task into the training rows."""
-    old = tensors(exp.declared.get("old_task"))
-    if old is None:
+    old = whole(exp.declared.get("old_task"), MOST_ROWS, exp.device)
+    if old is None or tensors(old) is None:
         message = "the old task's rows are not two tensors"
         raise CannotRepair(message)
     new = tensors(exp.train)
@@ -266,6 +275,6 @@ RULE = Rule(
     source="McCloskey and Cohen 1989; Kirkpatrick et al. 2017, arXiv:1612.00796",
     during=during,
     confirm=confirm,
-    passes=2 * MOST,
-    cost=lambda facts, finding: 2 * _asked_steps(facts, finding),
+    passes=MOST,
+    cost=_asked_steps,
 )

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from gipi.doctor.edits import stored
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Measure, Repair
-from gipi.doctor.hits import Hits, answers_of, at_most, counts_of, hits_of, joined, raised
+from gipi.doctor.hits import Hits, at_most, counts_of, hits_of, joined, raised
+from gipi.doctor.labels import answers_of, labels_of, tags_of
 from gipi.doctor.rule import Rule
 from gipi.doctor.sheet import classes_of
 from gipi.doctor.spared import PARTS, may_spare, price, spared
@@ -30,12 +31,17 @@ RATIO = 10.0
 RECALL = 0.8
 """Recall of the rare classes, as a share of that of the frequent ones, that is good enough: four
 fifths is where selection rates count as alike (EEOC 1978, Uniform guidelines, 29 CFR 1607.4)."""
+MISSED = 0.5
+"""The same where a row has many answers: edges of things, and tags that may be doubted, are missed
+by every net, but what is given up is missed more often than not."""
 BY_CHANCE = 0.025
 """Probability of so few hits in any rare class, were they recognised as the others are."""
 SEEN = 1.0
 """Only at its end has the net found what it can find."""
 LEARNED = 0.3
 """Recall of the frequent classes below which the net has learned too little to be asked."""
+STILL = 0.03
+"""Fall of the loss between the last two quarters of the steps, as a share of the first one."""
 LEAST_ROWS = 3
 STEPS = 60
 
@@ -48,19 +54,23 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if counts is None or _weighted(facts.exp):
         return
     ids, number = counts
-    ratio = float(number.max() / number.min())
-    if ratio < RATIO:
+    most, others = _beside(facts, ids, number)
+    rare = number * RATIO <= most
+    if not bool(rare.any()):
         return
-    rare = number * RATIO <= number.max()
-    said = recalls(facts, rare)
+    ratio = float((most / number)[rare].max())
+    said = recalls(facts, rare, others & ~rare)
     if said is None:
         yield from _untold(facts, trace, rare, ratio)
         return
     if said.others < LEARNED:
         return
+    if _many(facts) and trace.fall() > STILL * abs(trace.scale):
+        return  # what is frequent at places is learned first: the rest may be under way
     # The class that proves it comes first: it is the one that the message is about.
-    names = [str(int(ids[said.kind])),
-             *(str(int(i)) for c, i in enumerate(ids) if rare[c] and c != said.kind)]  # fmt: skip
+    kinds = [int(ids[said.kind]),
+             *(int(i) for c, i in enumerate(ids) if rare[c] and c != said.kind)]  # fmt: skip
+    names = [str(i // 2 if tags_of(facts) > 1 else i) for i in kinds]
     yield Finding(
         "class_imbalance",
         f"the largest class has {ratio:.3g} times the rows of the smallest; after {trace.step} "
@@ -70,11 +80,37 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
         "balanced accuracy or F1, not by accuracy",
         where=tuple(f"class {n}" for n in names[:6]),
         evidence={"counts": dict(zip(map(str, ids.tolist()), number.long().tolist(), strict=True)),
-                  "rare": names, "recall_rare": said.recall, "recall_others": said.others},
+                  "rare": names, "recall_rare": said.recall, "recall_others": said.others,
+                  "asked": _pair(facts, kinds[0])},
         phase="epoch",
         strength=ratio / RATIO,
         repairs=_repairs(facts),
     )  # fmt: skip
+
+
+def _beside(facts: Facts, ids: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the answers that each class is held against, and which may be the frequent ones.
+
+    A row has few of many tags: one is rare where others are not. A tag at places is rare where it
+    is seldom had.
+    """
+    tags, start = tags_of(facts), facts.start or facts
+    every, had = torch.ones_like(ids, dtype=torch.bool), ids % 2 == 1
+    if tags < 2:
+        return number.max().expand_as(number), every
+    most = torch.zeros_like(number)
+    if start.y is not None and start.y.ndim > 2:
+        without = torch.zeros(2 * tags, dtype=number.dtype)
+        without[ids] = number
+        most[had] = without[ids[had] - 1]
+        return most, every
+    most[had] = number[had].max() if bool(had.any()) else 0.0
+    return most, had
+
+
+def _pair(facts: Facts, kind: int) -> list[int]:
+    """Return the classes whose recalls must rise: a tag and its absence; none: all classes."""
+    return [kind - 1, kind] if tags_of(facts) > 1 else []
 
 
 def _repairs(facts: Facts) -> tuple[Repair, ...]:
@@ -91,6 +127,8 @@ def _untold(facts: Facts, trace: Trace, rare: Tensor, ratio: float) -> Iterator[
     """
     counts, seen = counts_of(facts), hits_of(facts, facts.exp)
     if trace.open or counts is None or not seen or not may_spare(facts, longer=True):
+        return
+    if _many(facts):
         return
     ids, number = counts
     of = {h.split: h for h in seen}
@@ -174,8 +212,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     if not _told(finding):
         return _of_spared(facts, finding)
     facts.passes += 2
-    own = hits_of(facts, facts.exp)
-    seen = raised(own, hits_of(facts, facts.exp, adjusted=True), facts)
+    own, kinds = hits_of(facts, facts.exp), tuple(finding.evidence.get("asked", ()))
+    seen = raised(own, hits_of(facts, facts.exp, adjusted=True), facts, kinds=kinds)
     if seen is not None:
         return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
     steps = max(20, min(STEPS, facts.exp.total_steps // 5))
@@ -184,7 +222,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     except CannotRepair:
         return finding.but(severity="hint", repairs=())
     plain = trial(facts, steps)
-    seen = raised(hits_of(facts, plain.exp), hits_of(facts, better.exp), facts)
+    seen = raised(hits_of(facts, plain.exp), hits_of(facts, better.exp), facts, kinds=kinds)
     if seen is None:  # too few rare rows to show what weights are worth
         return finding.but(severity="hint", repairs=())
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen})
@@ -205,31 +243,42 @@ class Told:
     others: float
 
 
-def recalls(facts: Facts, rare: Tensor) -> Told | None:
+def _many(facts: Facts) -> bool:
+    """Whether a row has more than one answer."""
+    y = (facts.start or facts).y
+    label = None if y is None else labels_of(facts, y[:1])
+    return label is not None and label.ndim > 1
+
+
+def recalls(facts: Facts, rare: Tensor, frequent: Tensor | None = None) -> Told | None:
     """Return the rare class that is clearly given up, in the first split that tells.
 
     That is where it is recognised less often than the others, beyond chance: the probability of so
     few hits counts times the number of classes and splits that are asked (Bonferroni).
 
-    rare  which of the training classes are
+    rare, frequent  which of the training classes are; None: all that are not rare
     """
+    frequent = ~rare if frequent is None else frequent
+    enough_hits = MISSED if _many(facts) else RECALL
     counts, asked = counts_of(facts), list[tuple[str, Tensor, Tensor, Tensor]]()
     for seen in hits_of(facts, facts.exp):
         assert counts is not None
         there = (seen.label[:, None] == counts[0][None]).double()
         rows, hits = there.sum(0), (there * seen.hit[:, None]).sum(0)
-        if bool((rare & (rows >= LEAST_ROWS)).any()) and bool((~rare & (rows >= LEAST_ROWS)).any()):
+        if bool((rare & (rows >= LEAST_ROWS)).any()) and bool(
+            (frequent & (rows >= LEAST_ROWS)).any()
+        ):
             asked.append((seen.split, rows, hits, rows >= LEAST_ROWS))
     tests = sum(int((rare & enough).sum()) for *_, enough in asked)
     for split, rows, hits, enough in asked:
-        known = ~rare & enough
+        known = frequent & enough
         others = float((hits / rows)[known].mean())
         # One more hit and one more miss: a share of 1 is never certain.
         usual = (others * float(rows[known].sum()) + 1) / (float(rows[known].sum()) + 2)
         chances = [
-            (at_most(int(hits[c]), int(rows[c]), usual), c)
+            (at_most(math.ceil(hits[c]), int(rows[c]), usual), c)
             for c in (rare & enough).nonzero().flatten().tolist()
-            if float(hits[c] / rows[c]) < RECALL * others
+            if float(hits[c] / rows[c]) < enough_hits * others
         ]
         if chances and min(chances)[0] * tests < BY_CHANCE:
             worst = min(chances)[1]
@@ -249,12 +298,12 @@ def _measure(facts: Facts) -> Measure | None:
     weight = number.sum() / (len(number) * number)
 
     def of(said: Any, y: Any) -> float:
-        label = classes_of(facts, y)
+        label = labels_of(facts, y)
         told = answers_of(said, y, facts, None)
         if label is None or told is None or told.shape != label.shape:
             return math.nan
-        there = (label.cpu()[:, None] == ids[None]).double()
-        return float(((there * weight).sum(1) * (told == label).cpu().double()).mean())
+        there = (label.cpu()[..., None] == ids).double()
+        return float(((there * weight).sum(-1) * (told == label).cpu().double()).mean())
 
     return Measure("rows recognised, every class weighing alike,", of)
 
@@ -272,7 +321,12 @@ def weigh(exp: Experiment) -> str:
     ids, number = counts
     weight = number.sum() / (len(number) * number)
     old = exp.judge or exp.loss
-    if facts.kind == "binary" and facts.loss.name in ("bce_logits", "bce"):
+    y = facts.batch[1]
+    two = facts.kind == "binary" or tags_of(facts) == 1
+    if not y.is_floating_point() and y.ndim > 1 and facts.outputs.shape[2:] != y.shape[1:]:
+        message = "the loss is told the classes in an order of its own"
+        raise CannotRepair(message)
+    if two and facts.loss.name in ("bce_logits", "bce"):
         exp.loss = WeightedBinary(facts.loss.name == "bce_logits", weight[0], weight[1])
     elif facts.loss.name in ("cross_entropy", "nll") and facts.loss.sign == 1:
         width = int(facts.outputs.shape[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from gipi.doctor.experiment import whole
@@ -88,6 +89,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
             "update_ratio": trace.ratio(),
             "first_lr": max(trace.rates),
             "low": low,
+            "usual": _usual(trace),
         },
         phase="steps",
         strength=parts[1] / (OPEN * scale),
@@ -106,6 +108,15 @@ def _forced(facts: Facts, trace: Trace, parts: list[float]) -> bool:
         and parts[1] > 0
         and trace.ratio() >= FORCED
     )
+
+
+def _usual(trace: Trace) -> float:
+    """Return the mean validation loss of the last half of the epochs; NaN for none.
+
+    Weights that are thrown about are good or bad at the end by luck: this is what to expect.
+    """
+    seen = [v for v in (row.get("val", math.nan) for row in trace.epochs) if math.isfinite(v)]
+    return fmean(seen[len(seen) // 2 :]) if seen else math.nan
 
 
 def _thrown(trace: Trace) -> bool:
@@ -174,7 +185,8 @@ def _low(facts: Facts, finding: Finding, steps: int) -> Finding | None:
     here, there, best = (
         loss_on(exp, *rows) for exp in (facts.exp, trial.twins[1.0], trial.twins[0.1])
     )
-    least = min(here, there)
+    least, usual = min(here, there), float(finding.evidence.get("usual", math.nan))
+    least = usual if math.isfinite(usual) else least
     if not least > 0 or not best <= (1 - LEFT) * least:
         return None
     return finding.but(

@@ -7,13 +7,16 @@ from dataclasses import replace
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from gipi.doctor.copies import duplicate
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.follows import loss_of_table
 from gipi.doctor.kept import share_kept, told_by_kept
+from gipi.doctor.leftover import leftover
 from gipi.doctor.middles import least_known
 from gipi.doctor.play import play
-from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached
+from gipi.doctor.reference import Bar, Code, bar, code, is_linear, reached, scores_classes
 from gipi.doctor.rule import Rule
 from gipi.doctor.wider import LOWER, MATTERS, TIMES, may_be_small, wider
 
@@ -38,6 +41,12 @@ FALLS = 2.0
 HAD = 0.5
 """Share of its last loss down to which a net that came there before is not too small: what it had
 learned it has lost again."""
+LITTLE_LEFT = 2 * MATTERS
+"""Share of a loss that means nothing is known below which next to nothing is left undone."""
+OF_ALL, OF_ITS_OWN = 0.1, 0.5
+"""Share of a loss that means nothing is known that is much; or, of numbers, of the loss at the end:
+there is none so low that half of it is nothing."""
+QUARTERS = 4
 MORE, CLOSED = 160, 1 / 3
 """Steps by which such a loop is gone on with, at most as many as it took; and the share of what is
 missing that they must bring where steps were all it lacked."""
@@ -63,11 +72,12 @@ def before(facts: Facts) -> Iterator[Finding]:
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Suspect where a simple learner tells new rows better than the net its own.
 
-    Where none does, ask of a net of few weights whether several of it do.
+    Where none does, or none is known for such answers, look in what the net leaves undone; and ask
+    of a net of few weights whether several of it do better.
     """
-    told = list(_beaten_by_simple(facts, trace))
-    yield from told
     first = facts.start or facts
+    told = list(_beaten_by_simple(facts, trace)) or list(_left_undone(facts, trace))
+    yield from told
     if told or facts.exp.declared.get("frozen") or first.kind == "reconstruct":
         return
     if facts.start is not None and may_be_small(facts, trace) and _more_to_tell(facts.exp, first):
@@ -90,6 +100,61 @@ def _more_to_tell(exp: Experiment, first: Facts) -> bool:
     """
     found = bar(first)
     return found is None or found.best - reached(exp, first) > max(EDGE, found.se)
+
+
+def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
+    """Yield the finding where a simple learner finds much in what a trained net leaves undone.
+
+    It must come lower on rows that it never saw than the net on either split: what a net learned by
+    heart it was able to learn.
+    """
+    exp, first = facts.exp, facts.start or facts
+    if trace.done < 1 or trace.open or trace.broken is not None or not trace.epochs:
+        return
+    if exp.transform is not None or exp.declared.get("frozen") or _repeats(first):
+        return
+    high = least_known(first)
+    ends = [trace.epochs[-1].get(k, math.nan) for k in ("train_eval", "val")]
+    if not all(map(math.isfinite, ends)) or 0 <= min(ends) < LITTLE_LEFT * high:
+        return
+    if _had_learned(trace) or share_kept(facts) > KEPT or not scores_classes(first):
+        return
+    found = leftover(facts)
+    if found is None:
+        return
+    # A loss that may be negative has no size of its own: what was learned of it has.
+    now, learned = min(found.train, found.val), max(0.0, found.blind - found.then)
+    great = OF_ALL * high
+    if first.kind == "numbers":
+        great = min(great, max(OF_ITS_OWN * abs(now), MATTERS * high))
+    if not found.gain > max(LOWER * min(abs(now), learned), great, SURE * found.se):
+        return
+    if QUARTERS * trace.fall() > found.gain:
+        return  # as many steps again, at the pace of the last ones, would bring as much
+    yield Finding(
+        "underfit",
+        f"the net ends at a loss of {found.train:.4g} on training rows and {found.val:.4g} on "
+        f"validation rows; with what a simple learner finds in what it leaves undone there it is "
+        f"{found.then:.4g} on validation rows, which that never saw",
+        "a wider or deeper net with activations between its layers, that sees all of the input and "
+        "passes on enough of it; a higher rate or a longer run",
+        evidence={"train": found.train, "val": found.val, "with_what_is_left": found.then,
+                  "se": found.se, "blind": found.blind},
+        confirmed=True,
+        phase="epoch",
+        strength=found.gain / (MATTERS * high + 1e-12),
+        repairs=(
+            Repair("train three times as long", _longer, mode="ask", edit="epochs x 3",
+                   setting="epochs"),
+        ),
+    )  # fmt: skip
+
+
+def _repeats(first: Facts) -> bool:
+    """Whether answers are inputs, or inputs without noise: a narrow code may be on purpose."""
+    X, y = first.batch
+    alike = isinstance(X, Tensor) and isinstance(y, Tensor) and X.shape == y.shape
+    return first.kind == "reconstruct" or (first.kind == "numbers" and alike)
 
 
 def _beaten_by_simple(facts: Facts, trace: Trace) -> Iterator[Finding]:
