@@ -37,6 +37,9 @@ MATTERS = 0.1
 OF_NOTHING = 0.05
 """Share of the loss of who knows nothing that a change must win: a share of what was learned is
 next to nothing where next to nothing was."""
+REST = 1 / 3
+"""Share of the best loss of the run: who leaves a third less lacks little of what was learned, and
+much of what was not."""
 MOST, SHARE = 1000, 0.4
 """Steps of the longer training: as many as the run took, up to so many or this share of them."""
 
@@ -104,7 +107,8 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     progress = max(own.nothing - other, FLOOR * own.nothing)
     better = math.isfinite(other) and own.best > other and proof.holds("better")
     begun = other < BEGUN * own.nothing
-    wins = own.best - other > max(asked.share * progress, OF_NOTHING * own.nothing)
+    share = min(asked.share * progress, REST * own.best)
+    wins = own.best - other > max(share, OF_NOTHING * own.nothing)
     if better and begun and wins:
         evidence = {"loss_at_the_end": own.end, "loss_changed_at_the_end": other, "steps": steps}
         lowest = f", {own.best:.3g} at its lowest" if own.best < own.end else ""

@@ -7,11 +7,10 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
+from gipi.doctor.own_weights import recurrences
 from gipi.doctor.probes import TAIL, Trial, after_steps, compared, end_of, horizon
 from gipi.doctor.reference import bar, code, reached
 from gipi.doctor.reinit import rectified, renew
@@ -85,15 +84,12 @@ def _over_time(facts: Facts) -> Iterator[Finding]:
     Gated nets forget by design: they are only suspected where their recurrent weights are next to
     nothing.
     """
-    cells = [m for m in facts.exp.model.modules() if isinstance(m, nn.RNNBase)]
-    if not cells:
+    matrices, plain = recurrences(facts)
+    if not matrices:
         return
-    plain = any(isinstance(m, nn.RNN) for m in cells)
     radius = max(
         float(p.detach().norm()) / p.shape[1] ** 0.5 * (p.shape[1] / p.shape[0]) ** 0.5
-        for m in cells
-        for n, p in m.named_parameters()
-        if "weight_hh" in n
+        for p in matrices
     )
     if not plain and radius > FORGETS:
         return
