@@ -50,8 +50,7 @@ def test_a_change_that_does_not_help_takes_the_hint_back() -> None:
     assert settled(start, twin, trace, [HINT, other]) == [other]
 
 
-def test_one_that_helps_too_little_leaves_things_as_they_are(monkeypatch) -> None:
-    monkeypatch.setattr(late, "REST", 2.0)
+def test_one_that_helps_too_little_leaves_things_as_they_are() -> None:
     start, twin, trace = ended(1e-6, share=2.0)
     assert settled(start, twin, trace, [HINT]) == [HINT]
 

@@ -101,7 +101,7 @@ def _multiplied(
 
 
 def recurrences(facts: Facts) -> tuple[list[Tensor], bool]:
-    """Return the matrices that hand a state on from place to place, and whether without a gate.
+    """Return the matrices that hand a state on, and whether one of them does without a gate.
 
     In a loop of the user's own it is the square ones that are called again and again; one alone has
     no gate beside it.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gipi.doctor.beside import besides, neutral
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.late import MOST, Question, leave_open
+from gipi.doctor.late import MOST, REST, Question, leave_open
 from gipi.doctor.own_weights import own_weights, usual
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
@@ -231,7 +231,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         # Only as many steps tell that from having trained for longer.
         loud = max(finding.evidence["gain"].values()) > HIGH
         if not seen.begun or (loud and facts.exp.total_steps <= MOST):
-            leave_open(facts, Question(finding, change))
+            leave_open(facts, Question(finding, change, rest=REST))
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gipi.doctor.contest import BEGUN, contest
 from gipi.doctor.deadlock import held_at_zero
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.late import Question, leave_open
+from gipi.doctor.late import REST, Question, leave_open
 from gipi.doctor.own_weights import along, own_weights, usual
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.seeded import seeded
@@ -115,7 +115,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     late = apart and (seen.plain.held < BEGUN * facts.yardstick or len(finding.where) < MANY)
     if not seen.wins() or late:
         if (apart or own_weights(facts).keys() & set(finding.where)) and not seen.lost:
-            leave_open(facts, Question(finding, repair.change))
+            leave_open(facts, Question(finding, repair.change, rest=REST))
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
+from gipi.doctor.late import Question, leave_open
 from gipi.doctor.own_weights import recurrences
 from gipi.doctor.probes import TAIL, Trial, after_steps, compared, end_of, horizon
 from gipi.doctor.reference import bar, code, reached
@@ -152,7 +153,18 @@ def slower(exp: Experiment) -> str:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little as it is, and with weights drawn anew: one learns, the other does not."""
+    """Train a little as it is, and with weights drawn anew: one learns, the other does not.
+
+    What stands at the first of many places takes most of a run to be learned, however it begins:
+    where a short training tells nothing the end of the run is asked.
+    """
+    told = _tried(facts, finding)
+    if told is None and "gradient_by_place" in finding.evidence:
+        leave_open(facts, Question(finding, renew))
+    return told
+
+
+def _tried(facts: Facts, finding: Finding) -> Finding | None:
     first = (facts.start or facts).exp
     nothing = know_nothing(facts)
     other = "renewed"
