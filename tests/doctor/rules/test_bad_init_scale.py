@@ -272,9 +272,9 @@ def test_biases_that_shut_a_gate_are_set_to_zero(leaf, value, many) -> None:
     """The update gate of a GRU that keeps what was there never takes anything in."""
     torch.manual_seed(0)
     net = Recurrent()
-    net.body = nn.GRU(2, 32, batch_first=True)
+    net.body = nn.GRU(2, 16, batch_first=True)
     with torch.no_grad():
-        getattr(net.body, leaf)[32:64] = value
+        getattr(net.body, leaf)[16:32] = value
     found = seen(experiment(net, waves(), lr=5e-3, epochs=6), RULE).findings
     assert [f.where for f in found] == [(f"body.{leaf}",)] * many
 
