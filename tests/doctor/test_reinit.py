@@ -123,3 +123,33 @@ def test_input_weights_of_recurrent_layers_are_scaled_only_where_inputs_are_loud
     # Glorot's weights as drawn; a standard deviation of 24 uniform numbers is off by a tenth
     assert sizes[1.0] == pytest.approx((6 / 11) ** 0.5, rel=0.15)
     assert sizes[100.0] == pytest.approx(1.0, rel=0.1)
+
+
+@pytest.mark.parametrize("how", ["@", "linear"])
+def test_own_matrices_are_scaled_by_what_passes_as_well(how) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            sizes = [(8, 32), (32, 32), (32, 4)]
+            self.W = nn.ParameterList(1e-3 * torch.randn(i, o) for i, o in sizes)
+            self.b = nn.ParameterList(torch.ones(o) for _, o in sizes)
+
+        def said(self, x):
+            found = []
+            for w, b in zip(self.W, self.b, strict=True):
+                x = x @ w if how == "@" else nn.functional.linear(x, w.T)
+                x = x + b
+                found.append(x)
+                x = torch.sigmoid(x)
+            return found
+
+        def forward(self, x):
+            return self.said(x)[-1]
+
+    exp = experiment(Own(), blobs())
+    assert renew(exp) == "3 layers drawn anew, scaled by what passes through them"
+    with torch.no_grad():
+        said = exp.model.said(exp.train[0][:256])
+    assert [round(float((x - x.mean(0)).std()), 2) for x in said] == [1.0, 1.0, 0.5]
+    assert max(float(x.mean(0).abs().max()) for x in said) < 0.2  # biases began at 1

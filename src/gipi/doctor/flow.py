@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import call
 from gipi.doctor.eye import units_of
+from gipi.doctor.own_weights import PRODUCTS, own_weights
 from gipi.doctor.probes import Trial, compared, horizon
 from gipi.doctor.reinit import renew
 from gipi.doctor.tape import WEIGHTED
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gipi.doctor.facts import Facts
+    from gipi.doctor.own_weights import Own
+    from gipi.doctor.tape import Op
     from gipi.doctor.trace import UnitLook
 
 
@@ -35,21 +38,26 @@ def flow(facts: Facts) -> list[tuple[str, float]]:
     zero or get no gradient at all are left out as well.
     """
     model = dict(facts.exp.model.named_modules())
-    grads = facts.gradients
+    grads, own = facts.gradients, own_weights(facts)
     found: dict[str, float] = {}
-    for op in facts.tape.of(WEIGHTED - {"embedding"}):
+    for op in facts.tape.of((WEIGHTED | PRODUCTS) - {"embedding"}):
         module = model.get(op.module)
         if module is None:
             continue
         for leaf, p in module.named_parameters(recurse=False):
             name = f"{op.module}.{leaf}" if op.module else leaf
             grad = grads.get(name)
-            if p.ndim < 2 or grad is None or name in found:
+            if p.ndim < 2 or grad is None or name in found or _elsewhere(op, own.get(name)):
                 continue
             size = float(p.detach().norm())
             if size > 0:
                 found[name] = float(grad.norm()) / size
     return [(n, v) for n, v in found.items() if math.isfinite(v)]
+
+
+def _elsewhere(op: Op, own: Own | None) -> bool:
+    """Whether an own matrix is none of those of a call: its module may make many."""
+    return own is not None and not any(op is o for o in own.calls)
 
 
 def places(facts: Facts) -> list[float]:

@@ -37,6 +37,9 @@ MATTERS = 0.1
 OF_NOTHING = 0.05
 """Share of the loss of who knows nothing that a change must win: a share of what was learned is
 next to nothing where next to nothing was."""
+REST = 1 / 3
+"""Share of the best loss of a run by which another one is better all the same, however much both
+have learned, where what was suspected is never natural."""
 MOST, SHARE = 1000, 0.4
 """Steps of the longer training: as many as the run took, up to so many or this share of them."""
 
@@ -47,6 +50,7 @@ class Question:
 
     share  of all progress that the run must lack at its end
     lacks  share of the loss of who knows nothing below which the run leaves nothing to be won
+    rest   share of the run's best loss that is enough as well
     late   whether nothing was tried before the run, so that only few passes may be spent now
     """
 
@@ -54,6 +58,7 @@ class Question:
     change: Callable[[Experiment], object]
     share: float = MATTERS
     lacks: float = LEARNED
+    rest: float = math.inf
     late: bool = False
 
 
@@ -104,7 +109,8 @@ def settled(start: Facts, trained: Experiment, trace: Trace, found: list[Finding
     progress = max(own.nothing - other, FLOOR * own.nothing)
     better = math.isfinite(other) and own.best > other and proof.holds("better")
     begun = other < BEGUN * own.nothing
-    wins = own.best - other > max(asked.share * progress, OF_NOTHING * own.nothing)
+    share = min(asked.share * progress, asked.rest * own.best)
+    wins = own.best - other > max(share, OF_NOTHING * own.nothing)
     if better and begun and wins:
         evidence = {"loss_at_the_end": own.end, "loss_changed_at_the_end": other, "steps": steps}
         lowest = f", {own.best:.3g} at its lowest" if own.best < own.end else ""

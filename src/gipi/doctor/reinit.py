@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from gipi.doctor.experiment import call, whole
 from gipi.doctor.finding import CannotRepair
+from gipi.doctor.own_draw import Scaled, drawn_anew, own_layers
 from gipi.doctor.seeded import seeded
 from gipi.doctor.spoken import counted
 
@@ -38,18 +40,20 @@ def renew(exp: Experiment) -> str:
     matrices are orthogonal with bias 0, the forget gate 1; input weights are only scaled where what
     comes in is so large that a tanh would be flat.
 
-    What is frozen or tied to an embedding stays. Raises `CannotRepair` where no layer is left.
+    Matrices that modules of the user's own multiply by are drawn so too. What is frozen or tied to
+    an embedding stays. Raises `CannotRepair` where no layer is left.
     Saxe et al. 2014, arXiv:1312.6120; Mishkin and Matas 2016 (LSUV), arXiv:1511.06422; Krähenbühl
     et al. 2016, arXiv:1511.06856 (biases by data). Differs: one pass, spread 0.5 for the head.
     """
     layers = _layers(exp.model)
     cells = [m for m in exp.model.modules() if isinstance(m, RECURRENT) and _free(m)]
     rows = whole(exp.train, ROWS, exp.device)
-    if rows is None or not (layers or cells):
+    own, head = own_layers(exp, rows[0]) if rows is not None else ([], "")
+    if rows is None or not (layers or cells or own):
         message = "no linear, convolution or recurrent layer can be drawn anew"
         raise CannotRepair(message)
     order = _order(exp, rows[0])
-    last = order[-1] if order else None
+    last = order[-1] if order and not head else None
     with seeded(exp), torch.no_grad():
         for cell in cells:
             _recurrent(cell)
@@ -60,13 +64,15 @@ def renew(exp: Experiment) -> str:
             _drawn(layer.weight)
             if layer.bias is not None and (layer is not last or not _numbers(rows[1])):
                 layer.bias.zero_()
-        _scaled(exp, layers, cells, last, rows[0])
+        drawn_anew(exp, own)
+        with Scaled(exp.model, own, head=head, spread=HEAD) if own else nullcontext():
+            _scaled(exp, layers, cells, last, rows[0])
     for param in exp.model.parameters():
         exp.optimizer.state.pop(param, None)
         if not bool(torch.isfinite(param).all()):
             message = "what passes through the net is not finite"
             raise CannotRepair(message)
-    many = len(layers) + len(cells)
+    many = len(layers) + len(cells) + len(own)
     through = "it" if many == 1 else "them"
     return f"{counted(many, 'layer')} drawn anew, scaled by what passes through {through}"
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.doctor.patients import blobs, cnn, experiment, findings, images, mlp, regression, seen
+from tests.doctor.patients import (
+    Recurrent,
+    blobs,
+    cnn,
+    experiment,
+    findings,
+    images,
+    mlp,
+    regression,
+    seen,
+    waves,
+)
 from tests.doctor.wired import Attention, cured, next_words, words_loss
 from torch import nn
 
@@ -70,6 +81,7 @@ def test_small_heads_images_tied_weights_and_far_targets_are_silent() -> None:
     assert findings(experiment(cnn(), images()), RULE) == []
     tied = Attention()
     tied.head.weight = tied.embed.weight
+    nn.init.normal_(tied.embed.weight, std=0.25)  # torch's own of 1 says a loss six times a guess's
     assert findings(experiment(tied, next_words(), loss=words_loss), RULE) == []
     far = mlp(out=1)
     nn.init.constant_(far[-1].bias, 200.0)
@@ -235,3 +247,48 @@ def test_own_layers_that_divide_what_they_said_are_silent() -> None:
     net = nn.Sequential(Divided(8, 64), nn.Tanh(), Divided(64, 1))
     far = [(X, y + 200) for X, y in regression()]
     assert list(before(Facts(experiment(net, far)))) == []
+
+
+def test_own_layers_drawn_far_too_small() -> None:
+    treatment = cured(experiment(own(1e-3), blobs(), epochs=6, lr=3e-3), RULE)
+    assert treatment.proof.gain > 0
+
+
+def test_tied_tables_of_torchs_own_spread_make_scores_far_too_large() -> None:
+    torch.manual_seed(0)
+    tied = Attention()
+    tied.head.weight = tied.embed.weight
+    diagnosis = seen(experiment(tied, next_words(), loss=words_loss, epochs=3), RULE)
+    assert ["embed.weight" in f.where for f in diagnosis.findings] == [True]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 0.5 * treatment.before["loss"]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "value", "many"), [("bias_ih_l0", 12.0, 1), ("bias_ih_l0", 1.0, 0)]
+)
+def test_biases_that_shut_a_gate_are_named_and_set_to_zero(leaf, value, many) -> None:
+    """The update gate of a GRU that keeps what was there never takes anything in."""
+    torch.manual_seed(0)
+    net = Recurrent()
+    net.body = nn.GRU(2, 16, batch_first=True)
+    with torch.no_grad():
+        getattr(net.body, leaf)[16:32] = value
+    found = list(before(Facts(experiment(net, waves(), lr=5e-3))))
+    assert [f.where for f in found] == [(f"body.{leaf}",)] * many
+    for f in found:
+        f.repair.change(exp := experiment(net, waves()))
+        assert not getattr(exp.model.body, leaf).any()
+
+
+def test_norms_that_shrink_are_set_to_one() -> None:
+    torch.manual_seed(0)
+    parts = [m for i in (8, 32, 32, 32)
+             for m in (nn.Linear(i, 32), nn.LayerNorm(32), nn.ReLU())]  # fmt: skip
+    net = nn.Sequential(*parts, nn.Linear(32, 4))
+    for m in net:
+        if isinstance(m, nn.LayerNorm):
+            nn.init.constant_(m.weight, 0.01)
+    treatment = cured(experiment(net, blobs(), lr=0.02, optimizer="sgd", epochs=6), RULE)
+    assert treatment.proof.gain > 0

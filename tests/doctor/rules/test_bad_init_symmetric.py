@@ -189,3 +189,29 @@ def test_zeros_that_hide_the_rows_are_named_where_the_whole_run_pays_for_it(
     exp = experiment(net, splits, lr=3e-3, epochs=20)
     found = seen(exp, RULE, train=True).findings
     assert [f.where for f in found] == [("0.weight", "2.weight")] * named
+
+
+@pytest.mark.parametrize("value", [0.05, None])
+def test_own_matrices_whose_units_are_equal(value) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            sizes = [(8, 32), (32, 32), (32, 4)]
+            self.W = nn.ParameterList(torch.randn(i, o) / i**0.5 for i, o in sizes)
+            for w in self.W:
+                nn.init.constant_(w, w[0, 0] if value is None else value)
+            if value is None:
+                for w in self.W:
+                    nn.init.normal_(w, std=len(w) ** -0.5)
+
+        def forward(self, x):
+            for w in self.W[:-1]:
+                x = torch.relu(x @ w)
+            return x @ self.W[-1]
+
+    exp = experiment(Own(), blobs(), epochs=6)
+    if value is None:
+        assert findings(exp, RULE) == []
+    else:
+        assert cured(exp, RULE).proof.gain > 0

@@ -72,3 +72,31 @@ def test_what_the_run_soon_made_up_for_is_taken_back(spikes, back, harmless) -> 
     (found,) = RULE.during(facts, trace)
     assert RULE.outgrown is not None
     assert RULE.outgrown(facts, trace, found) is harmless
+
+
+def test_a_sum_of_many_loud_branches_is_drawn_as_torch_does() -> None:
+    """Branches of spread 1 each are still too many for this rate."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.open, self.head = nn.Linear(8, 32), nn.Linear(32, 1)
+            self.body = nn.ModuleList(
+                nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)) for _ in range(14)
+            )
+            for b in self.body:
+                nn.init.normal_(b[2].weight, std=0.4)
+
+        def forward(self, x):
+            x = self.open(x)
+            for b in self.body:
+                x = x + b(x)
+            return self.head(x)
+
+    exp = experiment(Sum(), regression(), lr=0.01, optimizer="sgd", epochs=4)
+    diagnosis = seen(exp, RULE)
+    assert [f.code for f in diagnosis.findings] == ["exploding_gradient"]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.after["loss"] < 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
+from gipi.doctor.beside import besides, neutral
 from gipi.doctor.contest import contest
 from gipi.doctor.finding import Finding, Repair
-from gipi.doctor.late import MOST, Question, leave_open
+from gipi.doctor.late import MOST, REST, Question, leave_open
+from gipi.doctor.own_weights import own_weights, usual
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn, same_rows
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
-    from gipi.doctor.tape import Op
 
 LOW, HIGH = 0.05, 2.5
 """RMS of a weight times sqrt(inputs); 0.58 is torch's own, 1 Glorot's and orthogonal, 1.41 He's."""
@@ -43,9 +43,39 @@ SAME = 1e-3
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Suspect layers whose gain is far from 1 before the first step."""
+    low = NORMED if facts.tape.of(NORMS) else LOW
+    gains = _layers(facts, low)
+    own = {n: g for n, g in _own(facts, low).items() if n not in gains}
+    own = own or ({} if gains else _tables(facts))
+    beside = besides(facts, _ends(facts))
+    gains |= own | {n: g for n, g in beside.items() if n not in gains}
+    if not gains:
+        yield from _together(facts, low)
+        return
+    worst = max(gains, key=lambda n: abs(math.log(gains[n])))
+    names = tuple(gains)
+    does = "multiplies" if gains[worst] > 1 else "shrinks"
+    does = "adds" if beside.get(worst) and worst.rpartition(".")[2].startswith("bias") else does
+    to = "to what comes in about" if does == "adds" else "what comes in by about"
+    yield Finding(
+        "bad_init_scale",
+        f"{counted(len(names), 'layer', one='begins', more='begin')} with weights far from "
+        f"the usual size: '{worst}' {does} {to} "
+        f"{gains[worst]:.3g}; the loss before the first step is {facts.first_loss:.4g}",
+        "draw weights with a spread of about 1 / sqrt(inputs): "
+        + ("torch.randn(inputs, outputs) / inputs**0.5" if own else "layer.reset_parameters()"),
+        where=names,
+        evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss}
+        | ({"own": len(own) + len(beside)} if own or beside else {}),
+        strength=EXACT / 2,
+        repairs=(_sized(facts, own, beside, names),) if own or beside else _repairs(names),
+    )
+
+
+def _layers(facts: Facts, low: float) -> dict[str, float]:
+    """Return the gains of torch's layers that are far from 1."""
     tied = _shared(facts)
     equal = set(same_rows(facts))
-    low = NORMED if facts.tape.of(NORMS) else LOW
     called = facts.tape.of({"linear", "conv"})
     spread = {op.module: op.output for op in reversed(called)}
     if called and facts.first_loss > WORSE * facts.blind_loss > 0:
@@ -62,93 +92,78 @@ def before(facts: Facts) -> Iterator[Finding]:
             continue
         if gain > 0 and not low <= gain <= HIGH and not _keeps_size(spread.get(_module(name))):
             gains[name] = gain
-    own = {n: g for n, g in _own(facts).items() if n not in gains and n not in equal}
-    gains |= own
-    if not gains:
-        yield from _together(facts, low)
-        return
-    worst = max(gains, key=lambda n: abs(math.log(gains[n])))
-    names = tuple(gains)
-    yield Finding(
-        "bad_init_scale",
-        f"{counted(len(names), 'layer', one='begins', more='begin')} with weights far from "
-        f"the usual size: '{worst}' "
-        f"{'multiplies' if gains[worst] > 1 else 'shrinks'} what comes in by about "
-        f"{gains[worst]:.3g}; the loss before the first step is {facts.first_loss:.4g}",
-        "draw weights with a spread of about 1 / sqrt(inputs): "
-        + ("torch.randn(inputs, outputs) / inputs**0.5" if own else "layer.reset_parameters()"),
-        where=names,
-        evidence={"gain": {n: gains[n] for n in names[:32]}, "first_loss": facts.first_loss}
-        | ({"own": len(own)} if own else {}),
-        strength=EXACT / 2,
-        repairs=(_sized(own, names),) if own else _repairs(names),
-    )
-
-
-def _own(facts: Facts) -> dict[str, float]:
-    """Return the gains of large matrices that modules of the user's own multiply by.
-
-    Nobody knows what such a parameter is for: it is looked at only where the tape shows that inputs
-    are multiplied by it, and where the first outputs are far larger than what they should say.
-    """
-    if not facts.first_loss > WORSE * facts.blind_loss > 0 or not _shouts(facts):
-        return {}
-    held = {p.data_ptr(): n for n, p in facts.exp.model.named_parameters()
-            if p.ndim == 2 and p.requires_grad and _is_own(facts.owners.get(n))}  # fmt: skip
-    tied = _shared(facts)
-    gains: dict[str, float] = {}
-    for op in facts.tape.of({"matmul", "linear"}) if held else ():
-        for name, weight, inputs in _multiplied(op, held):
-            gain = float(weight.detach().float().square().mean().sqrt()) * math.sqrt(inputs)
-            p = facts.exp.model.get_parameter(name)
-            whole = p.numel() == weight.numel() and id(p) not in tied
-            if whole and gain > HIGH and not _keeps_size(op.output):
-                gains[name] = gain
     return gains
 
 
-def _multiplied(op: Op, held: Mapping[int, str]) -> Iterator[tuple[str, Tensor, int]]:
-    """Find the held matrices of a call, and how many inputs each of their units has."""
-    if len(op.args) < 2 or not all(isinstance(a, Tensor) for a in op.args[:2]):
-        return  # an einsum, whose letters say what is summed
-    for at, value in enumerate(op.args[:2]):
-        name = held.get(value.data_ptr())
-        if name is not None and value.ndim == 2:
-            first = at == 0 or op.kind == "linear"
-            yield name, value, value.shape[-1 if first else -2]
+def _own(facts: Facts, low: float) -> dict[str, float]:
+    """Return the gains of matrices that modules of the user's own multiply by.
+
+    Nobody knows what such a parameter is for: large ones are looked at only where the first outputs
+    are far larger than what they should say.
+    """
+    held = dict(facts.exp.model.named_parameters())
+    equal = set(same_rows(facts))
+    loud = _shouts(facts)
+    gains: dict[str, float] = {}
+    for name, own in own_weights(facts).items():
+        gain = own.gain(held[name])
+        wrong = gain > HIGH if loud else 0 < gain < low
+        if wrong and name not in equal and not any(_keeps_size(op.output) for op in own.calls):
+            gains[name] = gain
+    return gains
 
 
-def _is_own(owner: nn.Module | None) -> bool:
-    """Whether a module is none of torch's, which have their own rules of drawing."""
-    lists = (nn.ParameterList, nn.ParameterDict)
-    return isinstance(owner, lists) or not type(owner).__module__.startswith("torch.")
+def _tables(facts: Facts) -> dict[str, float]:
+    """Return the gains of embeddings where the first outputs are far too large.
+
+    Rows that are multiplied by rows, or by what a net says, are weights of as many inputs as they
+    have numbers: torch's own spread of 1 is far too large there.
+    """
+    if not _shouts(facts):
+        return {}
+    gains = {n: gain_of(p.detach(), facts.owners[n]) * p.shape[-1] ** 0.5
+             for n, p in facts.exp.model.named_parameters()
+             if p.requires_grad and isinstance(facts.owners.get(n), nn.Embedding)}  # fmt: skip
+    return {n: g for n, g in gains.items() if g > HIGH}
+
+
+def _ends(facts: Facts) -> set[str]:
+    """Return the modules that make the outputs: what they add is for the targets to say.
+
+    Not where the loss is far above that of a blind guess, which says that it is none of that.
+    """
+    if facts.first_loss > WORSE * facts.blind_loss > 0:
+        return set()
+    called = facts.tape.of({"linear", "conv", "matmul"})
+    return {called[-1].module} if called else set()
 
 
 def _shouts(facts: Facts) -> bool:
     """Whether the first outputs spread far more than the targets, or than scores of classes do."""
     said, y = facts.outputs, facts.batch[1]
+    if not facts.first_loss > WORSE * facts.blind_loss > 0:
+        return False
     if not isinstance(said, Tensor) or not isinstance(y, Tensor) or said.numel() < 2:
         return False
-    usual = float(y.double().std()) if y.is_floating_point() and y.numel() > 1 else 1.0
-    return float(said.detach().double().std()) > HIGH * max(usual, 1e-12)
+    usual_size = float(y.double().std()) if y.is_floating_point() and y.numel() > 1 else 1.0
+    return float(said.detach().double().std()) > HIGH * max(usual_size, 1e-12)
 
 
-def _sized(own: Mapping[str, float], names: tuple[str, ...]) -> Repair:
+def _sized(
+    facts: Facts, own: Mapping[str, float], beside: Mapping[str, float], names: tuple[str, ...]
+) -> Repair:
     """Return the repair that divides matrices by their gain, and draws torch's own layers anew."""
-    others = tuple(n for n in names if n not in own)
+    known, held = own_weights(facts), dict(facts.exp.model.named_parameters())
+    inputs = {n: known[n].inputs if n in known else held[n].shape[-1] for n in own}
+    others = tuple(n for n in names if n not in own and n not in beside)
 
     def change(exp: Experiment) -> str:
-        if others:
-            drawn(others)(exp)
-        held = dict(exp.model.named_parameters())
-        with torch.no_grad():
-            for name, gain in own.items():
-                held[name].div_(gain)
-        return f"the weights of {counted(len(names), 'layer')} have the usual size"
+        neutral(exp, beside)
+        return usual(inputs, others=(*others, *beside), layers=drawn(others))(exp)
 
-    return Repair("give the weights the usual size", change, setting="model.init",
-                  edit="nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5) for every matrix "
-                  "that inputs are multiplied by")  # fmt: skip
+    edit = ("nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5) for every matrix that inputs "
+            "are multiplied by" if own else "biases 0, weights of norms 1")  # fmt: skip
+    return Repair("give the weights the usual size", change, setting="model.init", edit=edit)
 
 
 def _repairs(names: tuple[str, ...]) -> tuple[Repair, Repair]:
@@ -209,14 +224,14 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         if seen.wins() or not seen.begun:  # a run may make up for it: its end decides
             leave_open(facts, Question(finding, change))
         return None
-    if "own" in finding.evidence and not seen.wins():
-        return None  # what such a matrix is for is not known: only winning shows it
-    if not seen.wins() and (seen.lost or not is_plain(facts, finding.evidence["gain"])):
+    # What a matrix of the user's own is for is not known: only winning shows that it is too large.
+    plain = "own" not in finding.evidence and is_plain(facts, finding.evidence["gain"])
+    if not seen.wins() and (seen.lost or not plain):
         # Large weights learn fast, and by heart: rows never seen pay for it at the end of the run.
         # Only as many steps tell that from having trained for longer.
         loud = max(finding.evidence["gain"].values()) > HIGH
         if not seen.begun or (loud and facts.exp.total_steps <= MOST):
-            leave_open(facts, Question(finding, change))
+            leave_open(facts, Question(finding, change, rest=REST))
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from gipi.doctor.contest import BEGUN, contest
 from gipi.doctor.deadlock import held_at_zero
 from gipi.doctor.finding import Change, Finding, Repair
-from gipi.doctor.late import Question, leave_open
+from gipi.doctor.late import REST, Question, leave_open
+from gipi.doctor.own_weights import along, own_weights, usual
 from gipi.doctor.rule import DYNAMICS, EXACT, Rule
 from gipi.doctor.seeded import seeded
 from gipi.doctor.spoken import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
@@ -30,17 +31,19 @@ what goes through them begins as one number. A single one may only begin late.""
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Look for layers whose rows are equal; sure where their gradients are equal too."""
-    layers = same_rows(facts)
+    gradients = [m.fresh for m in facts.moves]
+    held, own = dict(facts.exp.model.named_parameters()), own_weights(facts)
+    layers = [
+        n for n in same_rows(facts)
+        if n not in own or any((g := f.get(n)) is not None and bool(g.any()) for f in gradients)
+    ]  # own ones that nothing reaches are held by others  # fmt: skip
     if not layers:
         yield from _held(facts)
         return
-    held = dict(facts.exp.model.named_parameters())
     zero = [n for n in layers if not bool(held[n].any())]
-    gradients = [m.fresh for m in facts.moves]
     stuck = bool(gradients) and [
         n for n in layers
-        if all((g := f.get(n)) is None or rows_equal(g, _gates(facts, n))
-               for f in gradients)
+        if all((g := f.get(n)) is None or _alike(facts, n, g) for f in gradients)
     ]  # fmt: skip
     blank = len(zero) > 1 and len(zero) == len(_matrices(facts))
     hiding = _hiding(facts, zero)
@@ -50,6 +53,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield from _held(facts)
         return
     names = tuple(stuck or suspect)
+    known = {n: own[n].inputs for n in layers if n in own}
     values = sorted({round(float(held[n].detach().flatten()[0]), 4) for n in names})
     yield Finding(
         "bad_init_symmetric",
@@ -60,12 +64,13 @@ def before(facts: Facts) -> Iterator[Finding]:
         "draw weights at random: layer.reset_parameters(), or Glorot's or He's rule",
         where=names,
         evidence={"layers": len(names), "values": values[:8], "stuck": bool(stuck)},
-        confirmed=bool(stuck),
+        confirmed=bool(stuck) and not known,  # what own matrices are for is not known
         strength=EXACT,
         repairs=(
-            Repair("draw the weights at random", drawn((*layers, *_lone(facts))),
-                   proof="exact" if stuck else "better", setting="model.init",
-                   edit="for m in model.modules(): m.reset_parameters()"),
+            Repair("draw the weights at random", drawn((*layers, *_lone(facts)), own=known),
+                   proof="exact" if stuck and not known else "better", setting="model.init",
+                   edit="for m in model.modules(): m.reset_parameters()" if not known else
+                   "nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)"),
         ),
     )  # fmt: skip
 
@@ -96,8 +101,8 @@ def _held(facts: Facts) -> Iterator[Finding]:
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train a little with weights drawn at random; the finding stands where they win.
 
-    Where zeros hide the rows and gradients differ, units come apart in time: what they lack then is
-    seen at the end of the run.
+    Where gradients differ units come apart in time: what they lack then is seen at the end of the
+    run.
     """
     repair = finding.repair
     assert repair is not None
@@ -109,8 +114,8 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     apart = some and not any(finding.evidence["values"])  # by their gradients, in time
     late = apart and (seen.plain.held < BEGUN * facts.yardstick or len(finding.where) < MANY)
     if not seen.wins() or late:
-        if apart and not seen.lost:
-            leave_open(facts, Question(finding, repair.change))
+        if (apart or own_weights(facts).keys() & set(finding.where)) and not seen.lost:
+            leave_open(facts, Question(finding, repair.change, rest=REST))
         return None
     return finding.but(confirmed=True, evidence={**finding.evidence, **seen.figures})
 
@@ -131,7 +136,15 @@ def _hiding(facts: Facts, zero: Sequence[str]) -> list[str]:
 def same_rows(facts: Facts) -> list[str]:
     """Return the weight matrices of layers whose rows are all equal."""
     held = dict(facts.exp.model.named_parameters())
-    return [n for n in _matrices(facts) if rows_equal(held[n].detach(), _gates(facts, n))]
+    return [n for n in _matrices(facts) if _alike(facts, n, held[n].detach())]
+
+
+def _alike(facts: Facts, name: str, weight: Tensor) -> bool:
+    """Whether the units of a layer, or of a matrix of the user's own, have the same numbers."""
+    own = own_weights(facts).get(name)
+    if own is not None:
+        return rows_equal(along(weight, own.units))
+    return rows_equal(weight, _gates(facts, name))
 
 
 def _lone(facts: Facts) -> list[str]:
@@ -156,10 +169,11 @@ def _gates(facts: Facts, name: str) -> int:
 
 
 def _matrices(facts: Facts) -> list[str]:
+    own = own_weights(facts)
     return [
         n for n, p in facts.exp.model.named_parameters()
-        if p.ndim > 1 and p.requires_grad and p.shape[0] > 1
-        and isinstance(facts.owners.get(n), LAYERS)
+        if p.ndim > 1 and p.requires_grad and p.shape[own[n].units if n in own else 0] > 1
+        and (n in own or isinstance(facts.owners.get(n), LAYERS))
     ]  # fmt: skip
 
 
@@ -177,16 +191,18 @@ def _rows_equal(rows: Tensor) -> bool:
     return size == 0 or float(((rows - rows[0]).abs().amax(1) <= EQUAL * size).float().mean()) > 0.5
 
 
-def drawn(names: Sequence[str]) -> Change:
+def drawn(names: Sequence[str], *, own: Mapping[str, int] | None = None) -> Change:
     """Return the change that draws the layers of some weights anew, as torch does.
+
+    own  of them those that modules of the user's own hold: name -> inputs of a unit
 
     But the recurrent matrices of nets without gates are orthogonal: torch's own halve a state at
     every place, and its gradient (Saxe et al. 2014, arXiv:1312.6120; Le et al. 2015,
     arXiv:1504.00941).
     """
 
-    def change(exp: Experiment) -> str:
-        layers = {n.rpartition(".")[0] for n in names}
+    def layers_of_torch(exp: Experiment) -> str:
+        layers = {n.rpartition(".")[0] for n in names if n not in (own or ())}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(exp.seed)
             for name in sorted(layers):
@@ -199,7 +215,7 @@ def drawn(names: Sequence[str]) -> Change:
                             nn.init.orthogonal_(p)
         return f"the weights of {counted(len(layers), 'layer')} are drawn at random"
 
-    return change
+    return usual(own, others=names, layers=layers_of_torch) if own else layers_of_torch
 
 
 def apart(names: Sequence[str]) -> Change:

@@ -18,12 +18,14 @@ from gipi.doctor.probes import compared, horizon
 from gipi.doctor.rates import times_lr
 from gipi.doctor.reinit import renew
 from gipi.doctor.rule import Rule
+from gipi.doctor.rules.bad_init_symmetric import LAYERS, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
+    from gipi.doctor.probes import Trial
     from gipi.doctor.trace import Trace
 
 LARGE = 100.0
@@ -183,6 +185,11 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     try:
         if finding.phase == "before":
             trial, other = renewed(facts), "renewed"
+            if not _saved(trial, other):
+                steps, other = horizon(first), "drawn"
+                trial = trial.and_also(compared(first, {"drawn": as_torch_draws}, steps=steps))
+                facts.passes += steps
+                finding = finding.but(repairs=(DRAWN, *finding.repairs))
         else:
             repair = finding.repairs[0].change
             assert repair is not None
@@ -194,13 +201,34 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             facts.passes += 2 * steps
     except CannotRepair:
         return finding.but(severity="hint")
-    if trial.missed("own", other) > MISSED and trial.sure("own", other):
+    if _saved(trial, other):
         return finding.but(
             confirmed=True,
             evidence={**finding.evidence, "loss_as_is": trial.end("own"),
                       f"loss_{other}": trial.end(other)},
         )  # fmt: skip
     return None
+
+
+def _saved(trial: Trial, other: str) -> bool:
+    return trial.missed("own", other) > MISSED and trial.sure("own", other)
+
+
+def as_torch_draws(exp: Experiment) -> str:
+    """Draw the layers anew as torch does: branches are quiet then, and a sum of many of them too.
+
+    Raises `CannotRepair` where there is no layer.
+    """
+    layers = [n for n, m in exp.model.named_modules() if isinstance(m, LAYERS)
+              and all(p.requires_grad for p in m.parameters())]  # fmt: skip
+    if not layers:
+        message = "no layer can be drawn anew"
+        raise CannotRepair(message)
+    return drawn([f"{n}.weight" for n in layers])(exp)
+
+
+DRAWN = Repair("draw the weights as torch does", as_torch_draws,
+               edit="for m in model.modules(): m.reset_parameters()")  # fmt: skip
 
 
 def clipped_at(norm: float) -> Change:

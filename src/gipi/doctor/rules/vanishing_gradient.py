@@ -7,11 +7,11 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.flow import flow, know_nothing, places, renewed
+from gipi.doctor.late import Question, leave_open
+from gipi.doctor.own_weights import recurrences
 from gipi.doctor.probes import TAIL, Trial, after_steps, compared, end_of, horizon
 from gipi.doctor.reference import bar, code, reached
 from gipi.doctor.reinit import rectified, renew
@@ -85,15 +85,12 @@ def _over_time(facts: Facts) -> Iterator[Finding]:
     Gated nets forget by design: they are only suspected where their recurrent weights are next to
     nothing.
     """
-    cells = [m for m in facts.exp.model.modules() if isinstance(m, nn.RNNBase)]
-    if not cells:
+    matrices, plain = recurrences(facts)
+    if not matrices:
         return
-    plain = any(isinstance(m, nn.RNN) for m in cells)
     radius = max(
         float(p.detach().norm()) / p.shape[1] ** 0.5 * (p.shape[1] / p.shape[0]) ** 0.5
-        for m in cells
-        for n, p in m.named_parameters()
-        if "weight_hh" in n
+        for p in matrices
     )
     if not plain and radius > FORGETS:
         return
@@ -156,7 +153,18 @@ def slower(exp: Experiment) -> str:
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
-    """Train a little as it is, and with weights drawn anew: one learns, the other does not."""
+    """Train a little as it is, and with weights drawn anew: one learns, the other does not.
+
+    What stands at the first of many places takes most of a run to be learned, however it begins:
+    where a short training tells nothing the end of the run is asked.
+    """
+    told = _tried(facts, finding)
+    if told is None and "gradient_by_place" in finding.evidence:
+        leave_open(facts, Question(finding, renew))
+    return told
+
+
+def _tried(facts: Facts, finding: Finding) -> Finding | None:
     first = (facts.start or facts).exp
     nothing = know_nothing(facts)
     other = "renewed"
