@@ -31,7 +31,8 @@ def ordered(facts: Facts) -> str:
         return ""
     if facts.kind != "numbers" or not is_free(facts) or not float(y.std()) > 0:
         return ""
-    if said.numel() != len(said) and facts.loss_tape is not None and facts.loss_tape.of({"softmax"}):
+    tape = facts.loss_tape
+    if said.numel() != len(said) and tape is not None and tape.of({"softmax"}):
         return ""  # choices of a row, and what they cost
     push = ((y - y.mean()) / y.std()).to(said)
     drawn = torch.randn(said.shape, generator=torch.Generator().manual_seed(0)).to(said)
