@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from gipi.doctor.guard import count_from, counted_anew, counts_of
 from gipi.doctor.numpys import numpy_stands, put_numpy
+from gipi.doctor.rebound import rebound
 from gipi.doctor.seeded import seeded, unmoved
 
 if TYPE_CHECKING:
@@ -179,19 +180,22 @@ def untouched(exp: Experiment) -> Iterator[None]:
 def duplicate(exp: Experiment) -> Experiment:
     """Return a copy that shares nothing with `exp` but its data and functions.
 
-    A step or a loss that reaches the model by a closure instead of through the experiment goes on
-    reaching the old one; the default step does not.
+    A step, a loss or an evaluation that reaches the model by a closure, a global name or an
+    attribute instead of through the experiment reaches the copy (see `rebound`).
     """
     memo: dict[int, Any] = {}
     model = copy.deepcopy(exp.model, memo)
-    loss = copy.deepcopy(exp.loss, memo) if isinstance(exp.loss, nn.Module) else exp.loss
+    own = isinstance(exp.loss, nn.Module)
+    loss = copy.deepcopy(exp.loss, memo) if own else rebound(exp.loss, memo)
     optimizer = copy.deepcopy(exp.optimizer, memo)  # its parameters are found in the memo
     for key, value in vars(exp.optimizer).items():  # what an optimizer keeps beside its state
         if key not in vars(optimizer) and not callable(value) and not key.startswith("_optimizer_"):
             setattr(optimizer, key, copy.deepcopy(value, memo))
     scheduler = copy.deepcopy(exp.scheduler, memo)
     twin = replace(exp, model=model, loss=loss, optimizer=optimizer, scheduler=scheduler,
-                   declared=dict(exp.declared), step=counted_anew(exp.step))  # fmt: skip
+                   declared=dict(exp.declared),
+                   step=rebound(counted_anew(exp.step), memo),
+                   evaluate=rebound(exp.evaluate, memo))  # fmt: skip
     twin.judge = exp.judge
     return twin
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from gipi.doctor.finding import Finding, Repair
 from gipi.doctor.rule import Rule
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 SHRINK = 0.05
 """Share by which decay alone would shrink a scale over the run, from which it is mentioned."""
+LASTING, USUAL = 10.0, 1e-3
+"""Times as far as by one step that momentum carries its decay, at most; and the decay above which
+that is counted: up to it well-known recipes for pictures decay all they have."""
 STRONG, LITTLE = 0.1, 0.02
 """A decay from which a smaller share is mentioned too."""
 COUPLED = 0.01
@@ -30,14 +34,16 @@ DIVIDES = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RAdam, torch.optim.R
 def before(facts: Facts) -> Iterator[Finding]:
     """Yield a hint where scales of norms are decayed by more than next to nothing."""
     exp = facts.exp
-    norms = {id(p) for m in exp.model.modules() if _is_norm(m) for p in m.parameters(recurse=False)}
     names = {id(p): n for n, p in exp.model.named_parameters()}
+    norms = _scales(exp.model)
     hit: list[str] = []
     strongest = 0.0
     for group in exp.optimizer.param_groups:
         decay = float(group.get("weight_decay", 0.0) or 0.0)
         rate = max(float(group["lr"]), float(group.get("initial_lr", 0.0)))
-        shrink = 1 - math.exp(-min(50.0, rate * decay * exp.total_steps))
+        further = min(LASTING, 1 / max(1e-6, 1 - float(group.get("momentum", 0.0) or 0.0)))
+        further = further if decay > USUAL else 1.0
+        shrink = 1 - math.exp(-min(50.0, rate * decay * exp.total_steps * further))
         coupled = isinstance(exp.optimizer, DIVIDES) and not group.get("decoupled_weight_decay")
         strong = shrink >= SHRINK or (decay >= STRONG and shrink >= LITTLE)
         if not strong and not (coupled and decay >= COUPLED):
@@ -65,10 +71,20 @@ def before(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return "Norm" in type(module).__name__ and all(
-        p.ndim == 1 for p in module.parameters(recurse=False)
-    )
+def _scales(model: nn.Module) -> set[int]:
+    """Return the ids of what scales and shifts: of norms by name, and what begins as ones alone.
+
+    No other vector begins so: with a scale of a norm that somebody wrote, or calls as a function,
+    goes every vector of the same module that is as long.
+    """
+    found: set[int] = set()
+    for module in model.modules():
+        held = [p for p in module.parameters(recurse=False)
+                if not is_lazy(p) and p.ndim == 1 and p.numel() > 1]  # fmt: skip
+        ones = {len(p) for p in held if bool((p.detach() == 1).all())}
+        named = "Norm" in type(module).__name__
+        found |= {id(p) for p in held if named or len(p) in ones}
+    return found
 
 
 def split_groups(exp: Experiment) -> str:

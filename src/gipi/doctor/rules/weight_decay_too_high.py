@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gipi.doctor.begun import so_far
 from gipi.doctor.experiment import whole
-from gipi.doctor.finding import Change, Finding, Repair
+from gipi.doctor.finding import Change, Finding, Measure, Repair
 from gipi.doctor.probes import compared, horizon, loss_on
 from gipi.doctor.proof import compare
+from gipi.doctor.pulls import Pull, lighter, own_pull
 from gipi.doctor.rates import noted_rates, times_lr
 from gipi.doctor.rule import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gipi.doctor.experiment import Experiment
+    from gipi.doctor.experiment import Experiment, LossFunction
     from gipi.doctor.facts import Facts
     from gipi.doctor.trace import Trace
 
@@ -52,11 +54,18 @@ DECOUPLED = ("AdamW", "NAdamW", "SGDW", "Lion", "Muon", "Adafactor")
 def before(facts: Facts) -> Iterator[Finding]:
     """Suspect a decay that shrinks weights within the run, or outweighs the first gradient."""
     exp = facts.exp
-    wd = max((float(g.get("weight_decay") or 0.0) for g in exp.optimizer.param_groups), default=0.0)
+    wd, own = _given(exp), own_pull(facts)
+    rates = noted_rates(facts) or [exp.optimizer.param_groups[0]["lr"]]
+    far = exp.total_steps * sum(rates) / len(rates)
+    if own is not None and own.decay >= LEAST:
+        told = max(own.decay * far / SHRINKS, own.over / PULL)
+        if told >= 1:
+            yield from _finding(own.decay, own.decay * far, own.over, "before", told, own=own,
+                                loss=exp.loss)  # fmt: skip
+            return
     if wd < LEAST:
         return
-    rates = noted_rates(facts) or [exp.optimizer.param_groups[0]["lr"]]
-    shrinks = wd * exp.total_steps * sum(rates) / len(rates)
+    shrinks = wd * far
     pull = _pull(facts, wd)
     apart = is_decoupled(exp)
     if (shrinks < SHRINKS) if apart else (pull < PULL and shrinks < SHRINKS):
@@ -69,9 +78,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
     Or where it shrank them so and the loss stands still, low as it is.
     """
-    wd = max(
-        (float(g.get("weight_decay") or 0.0) for g in facts.exp.optimizer.param_groups), default=0.0
-    )
+    wd, own = _given(facts.exp), own_pull(facts.start or facts)
+    own = own if own is not None and own.decay > wd else None
+    wd = own.decay if own is not None else wd
     if wd < LEAST or len(trace.looks) < 2 or trace.done < FROM:
         return
     if (facts.start or facts).notes.get(BY_RATE):
@@ -90,8 +99,10 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if facts.notes.get(f"{FINE} {'high' if high else 'low'}") or not (high or _stands(trace)):
         return
     strength = 1 / max(median(kept), 1e-3)
-    for finding in _finding(wd, shrinks, math.nan, "steps", strength):
-        yield finding.but(evidence={**finding.evidence, "low": not high})
+    loss = (facts.start or facts).exp.loss
+    for finding in _finding(wd, shrinks, math.nan, "steps", strength, own=own, loss=loss):
+        if high or own is None:
+            yield finding.but(evidence={**finding.evidence, "low": not high})
 
 
 def _stands(trace: Trace) -> bool:
@@ -103,9 +114,24 @@ def _stands(trace: Trace) -> bool:
     return before - trace.mean_loss(trace.step - quarter, trace.step) < STANDS * abs(before)
 
 
+def _given(exp: Experiment) -> float:
+    """Return the highest decay that the optimizer was given."""
+    return max((float(g.get("weight_decay") or 0.0) for g in exp.optimizer.param_groups), default=0)
+
+
 def _finding(
-    wd: float, shrinks: float, pull: float, phase: str, strength: float
+    wd: float,
+    shrinks: float,
+    pull: float,
+    phase: str,
+    strength: float,
+    *,
+    own: Pull | None = None,
+    loss: LossFunction | None = None,
 ) -> Iterator[Finding]:
+    if own is not None:
+        yield _of_penalty(own, pull, phase, strength, loss)
+        return
     yield Finding(
         "weight_decay_too_high",
         f"weight decay is {wd:g}: over the run it takes {1 - math.exp(-shrinks):.0%} of every "
@@ -124,12 +150,47 @@ def _finding(
     )  # fmt: skip
 
 
+def _of_penalty(
+    own: Pull, pull: float, phase: str, strength: float, loss: LossFunction | None
+) -> Finding:
+    """Return the finding of a penalty that stands in the loss, or in the step.
+
+    Both sides of a repair are judged by the loss as it was before the run: what the penalty says of
+    those weights is the same for all.
+    """
+
+    def of(said: Any, y: Any) -> float:
+        assert loss is not None
+        return -float(loss(said, y))
+
+    measure = Measure("loss but for the penalty", of) if own.within == "loss" else None
+    powers = "absolute values" if own.degree == 1 else "squares"
+    return Finding(
+        "weight_decay_too_high",
+        f"the {own.within} brings a penalty of the weights' {powers}, as a weight decay of "
+        f"{own.decay:.2g} would"
+        + (f"; at first it pulls {pull:.2g} times as hard as the rest of the gradient"
+           if math.isfinite(pull) else ""),
+        "a hundredth of that penalty, or none; a weight decay of 0.01 or less in AdamW",
+        evidence={"weight_decay": own.decay, "pull": pull, "penalty": own.within},
+        phase="before" if phase == "before" else "steps",
+        strength=min(strength, 100.0),
+        repairs=tuple(
+            Repair(f"penalty / {1 / share:.0f}", lighter(own, share), measure=measure,
+                   edit=f"{share:g} * penalty")
+            for share in (0.01, 0.1)
+        ),
+    )  # fmt: skip
+
+
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
     """Train with the decay and with a hundredth of it: rows that were not trained on must gain.
 
     Where there are none, a low loss that less decay lowers is a hint.
     Weights shrink by rate times decay: where a lower rate gains more still, the rate is too high.
     """
+    if "penalty" in finding.evidence:
+        return _without_penalty(facts, finding)
     late, low = finding.phase == "steps", bool(finding.evidence.get("low"))
     exp, steps = _asked(facts, finding)
     rows = whole(exp.val if exp.val is not None else exp.train, 512, exp.device)
@@ -170,6 +231,25 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     # Training rows gain from less decay also by heart.
     severity = "hint" if low and exp.val is None else finding.severity
     return finding.but(severity=severity, confirmed=True, evidence=evidence)
+
+
+def _without_penalty(facts: Facts, finding: Finding) -> Finding | None:
+    """Train with the penalty and with a hundredth of it; what it says itself counts for neither."""
+    exp, steps = _asked(facts, finding)
+    first = (facts.start or facts).exp
+    given = whole(exp.train, 512, exp.device), whole(exp.val, 512, exp.device)
+    trial = compared(exp, {"own": None, "less": finding.repairs[0].change}, steps=steps)
+    facts.passes += 2 * steps + 4
+    ends = dict[str, float]()
+    for rows in (r for r in given if r is not None):
+        begin, own, less = (
+            loss_on(replace(one, loss=first.loss), *rows)
+            for one in (first, trial.twins["own"], trial.twins["less"])
+        )
+        if not own - less > MISSED * max(begin - less, 0.2 * abs(begin), 1e-12):
+            return None
+        ends = {"loss_as_is": own, "loss_less": less}
+    return finding.but(confirmed=True, evidence={**finding.evidence, **ends}) if ends else None
 
 
 def _asked(facts: Facts, finding: Finding) -> tuple[Experiment, int]:
