@@ -18,6 +18,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MANY = 256
+"""Items of a list or mapping beyond which it is data, and not searched."""
 COPIED = (nn.Module, Tensor, torch.optim.Optimizer)
 
 
@@ -57,6 +59,8 @@ class _Swap:
             func, args, named = new = tuple(map(self, parts))
             same = all(a is b for a, b in zip(new, parts, strict=True))
             return value if same else partial(func, *args, **named)
+        if type(value) in (list, tuple, dict) and len(value) > MANY:
+            return value
         if type(value) in (list, tuple):
             found = [self(v) for v in value]
             same = all(a is b for a, b in zip(found, value, strict=True))

@@ -43,3 +43,29 @@ def test_little_decay_nets_without_norms_and_two_groups_are_silent() -> None:
     groups.append({"params": flat, "weight_decay": 0.0})
     exp = decayed(model, torch.optim.AdamW, lr=0.01, decay=0.3, groups=groups)
     assert findings(exp, RULE) == []
+
+
+class Called(nn.Module):
+    """A norm that is called as a function, and one that somebody wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.scale, self.shift = nn.Parameter(torch.ones(16)), nn.Parameter(torch.zeros(16))
+
+    def forward(self, x):
+        x = nn.functional.layer_norm(self.a(x), (16,), self.scale, self.shift)
+        return self.b(torch.relu(x))
+
+
+def test_scales_of_ones_own_are_scales_and_momentum_carries_their_decay_on() -> None:
+    found = seen(decayed(Called(), torch.optim.AdamW, lr=0.01, decay=0.3), RULE).findings
+    assert [f.where for f in found] == [("scale", "shift")]
+
+    def heavy(momentum):
+        exp = decayed(normed(), torch.optim.SGD, lr=0.01, decay=0.01)
+        exp.optimizer.param_groups[0]["momentum"] = momentum
+        return findings(exp, RULE)
+
+    assert heavy(0.0) == []
+    assert heavy(0.9) == ["weight_decay_on_norm_bias"]

@@ -128,3 +128,25 @@ def test_losses_of_the_run_so_far_are_not_trained_for_again() -> None:
     facts.allowed = facts.passes + RULE.cost(facts, late)
     assert RULE.confirm(facts, late) is None  # a loss of nothing cannot be lowered
     assert facts.passes <= facts.allowed
+
+
+def with_penalty(size: float):
+    torch.manual_seed(0)
+    model = mlp()
+
+    def loss(said, y):
+        squares = sum(p.pow(2).sum() for p in model.parameters())
+        return nn.functional.cross_entropy(said, y) + size * squares
+
+    return experiment(model, blobs(), lr=0.01, loss=loss)
+
+
+def test_a_penalty_within_the_loss_is_named_and_lowered() -> None:
+    diagnosis = seen(with_penalty(0.5), RULE)
+    first = diagnosis.findings[0]
+    assert (first.code, first.severity) == ("weight_decay_too_high", "problem")
+    assert first.evidence["weight_decay"] == pytest.approx(1.0, rel=1e-3)
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert "the loss pulls weights to zero by 0." in treatment.changes[0]
+    assert seen(with_penalty(1e-3), RULE, train=True).findings == []

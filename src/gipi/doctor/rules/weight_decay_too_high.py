@@ -7,6 +7,8 @@ from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from gipi.doctor.begun import so_far
 from gipi.doctor.experiment import whole
 from gipi.doctor.finding import Change, Finding, Measure, Repair
@@ -161,7 +163,8 @@ def _of_penalty(
 
     def of(said: Any, y: Any) -> float:
         assert loss is not None
-        return -float(loss(said, y))
+        with torch.no_grad():
+            return -float(loss(said, y))
 
     measure = Measure("loss but for the penalty", of) if own.within == "loss" else None
     powers = "absolute values" if own.degree == 1 else "squares"
