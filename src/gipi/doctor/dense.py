@@ -32,18 +32,24 @@ def z_at_places(facts: Facts) -> float | None:
     None where targets are not given place by place.
     """
     data = origin(facts).train
-    if data is None or not isinstance(data[0], Tensor) or not isinstance(data[1], Tensor):
+    if data is None or not at_places(facts):
         return None
     X, y = cpu(data[0])[:ROWS], cpu(data[1])[:ROWS]
+    seen = _of_pictures(X) if X.ndim == 4 else _of_words(X)
+    return _z(*_some_places(seen, _columns(y if y.ndim == 4 else y[:, None])))
+
+
+def at_places(facts: Facts) -> bool:
+    """Whether targets are given place by place."""
+    data = origin(facts).train
+    if data is None or not isinstance(data[0], Tensor) or not isinstance(data[1], Tensor):
+        return False
+    X, y = data
     if len(X) < 2 or facts.kind == "reconstruct":
-        return None
-    if X.ndim == 4 and y.ndim in (3, 4) and y.shape[-2:] == X.shape[-2:]:
-        seen, target = _of_pictures(X), _columns(y if y.ndim == 4 else y[:, None])
-    elif is_tokens(X) and y.shape[:2] == X.shape[:2] and y.ndim == 2:
-        seen, target = _of_words(X), _columns(y[:, None])
-    else:
-        return None
-    return _z(*_some_places(seen, target))
+        return False
+    if X.ndim == 4:
+        return y.ndim in (3, 4) and y.shape[-2:] == X.shape[-2:]
+    return is_tokens(X) and y.ndim == 2 and y.shape == X.shape[:2]
 
 
 def _of_pictures(X: Tensor) -> Tensor:
@@ -52,13 +58,15 @@ def _of_pictures(X: Tensor) -> Tensor:
     around = F.unfold(X, SIDE, padding=SIDE // 2).transpose(1, 2)
     mean, std = around.mean((0, 1)), around.std((0, 1)).clamp_min(1e-9)
     around = ((around - mean) / std).clamp(-5, 5)
-    return torch.cat([around, around.square()], 2)
+    both: Tensor = torch.cat([around, around.square()], 2)
+    return both
 
 
 def _of_words(X: Tensor) -> Tensor:
     ids, counts = torch.unique(X, return_counts=True)
     often = ids[counts.argsort(descending=True)[:WORDS]]
-    return (X[:, :, None] == often).float()
+    there: Tensor = (X[:, :, None] == often).float()
+    return there
 
 
 def _columns(y: Tensor) -> Tensor:
@@ -68,7 +76,8 @@ def _columns(y: Tensor) -> Tensor:
         return torch.nan_to_num(flat[..., :MOST_CLASSES].float())
     ids, counts = torch.unique(flat[flat >= 0], return_counts=True)
     known = ids[counts.argsort(descending=True)[:MOST_CLASSES]]
-    return (flat[..., :1] == known).float()
+    which: Tensor = (flat[..., :1] == known).float()
+    return which
 
 
 def _some_places(seen: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

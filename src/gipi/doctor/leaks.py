@@ -19,6 +19,7 @@ from gipi.doctor.together import together
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
+    from gipi.doctor.shallow import Answer
     from gipi.doctor.sheet import Sheet
 
 SURE, EXACT = 0.99, 0.999
@@ -109,7 +110,7 @@ def _marked(x_nd: Tensor, train: Sheet, *, something: bool = False) -> Leak | No
     columns = sorted({m.column for m in found})
     if not columns or len(columns) > max(4, x_nd.shape[1] // 2):
         return None
-    rests = told_by_others(x_nd, columns, train.Y, each=True)
+    rests = each_by_others(x_nd, columns, train.Y)
     kept = []
     for mark in found:
         rest = rests[mark.label]
@@ -126,21 +127,27 @@ def _marked(x_nd: Tensor, train: Sheet, *, something: bool = False) -> Leak | No
     return Leak(named, how, best, rest, len(told) >= train.Y.shape[1] - 1)
 
 
-def told_by_others(
-    x_nd: Tensor, without: list[int], Y_nk: Tensor, *, each: bool = False
-) -> float | list[float]:
-    """Return the share of targets that all other columns explain, bent too; `each` of them."""
+def told_by_others(x_nd: Tensor, without: list[int], Y_nk: Tensor) -> float:
+    """Return the share of targets that all other columns explain, bent too."""
+    answer = _others(x_nd, without, Y_nk)
+    return 0.0 if answer is None else max(0.0, answer.score)
+
+
+def each_by_others(x_nd: Tensor, without: list[int], Y_nk: Tensor) -> list[float]:
+    """Return the same of each column of targets."""
+    answer = _others(x_nd, without, Y_nk)
+    if answer is None:
+        return [0.0] * Y_nk.shape[1]
+    off = (Y_nk - answer.told_nk).square().mean(0) / Y_nk.var(0, correction=0).clamp_min(1e-12)
+    return [max(0.0, 1 - float(v)) for v in off]
+
+
+def _others(x_nd: Tensor, without: list[int], Y_nk: Tensor) -> Answer | None:
     others = torch.ones(x_nd.shape[1], dtype=torch.bool)
     others[without] = False
     left = x_nd[:, others]
     left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
-    if not left.shape[1]:
-        return [0.0] * Y_nk.shape[1] if each else 0.0
-    answer = ask_ridge(ridge(bent(left)), Y_nk)[0]
-    if not each:
-        return max(0.0, answer.score)
-    off = (Y_nk - answer.told_nk).square().mean(0) / Y_nk.var(0, correction=0).clamp_min(1e-12)
-    return [max(0.0, 1 - float(v)) for v in off]
+    return ask_ridge(ridge(bent(left)), Y_nk)[0] if left.shape[1] else None
 
 
 def bent(x: Tensor, width: int = 120) -> Tensor:

@@ -24,7 +24,7 @@ from gipi.doctor.copies import peeking
 from gipi.doctor.experiment import outputs
 from gipi.doctor.places import around
 from gipi.doctor.shallow import explained, fitted, ridge
-from gipi.doctor.sheet import cpu, the_lens
+from gipi.doctor.sheet import cpu, sheet, take
 from gipi.doctor.trials import some
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 ROWS, PARTS, LEAST = 1000, 10, 20
 """Rows of a split, parts of them whose differences tell the noise, and rows at least."""
-PLACES, FITTED = 12_000, 3000
+PLACES, FITTED = 6000, 3000
 """Answers at places that are looked at, and answers that are fitted to, at most."""
 ANSWER = 64
 """Numbers of an answer, at most."""
-ROUNDS, LITTLE = 30, 4e-3
-"""Steps at most, and the share of its loss that one must bring."""
+ROUNDS, LITTLE, TWO = 30, 4e-3, 1
+"""Steps at most, the share of its loss that one must bring, and the number of the second."""
 LENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Of a step, in slopes: the best is taken of the last one and those beside it."""
 NEAR, TINY = 1e-3, 1e-6
@@ -87,18 +87,29 @@ def leftover(facts: Facts) -> Leftover | None:
 
 def _found(exp: Experiment, first: Facts) -> Leftover | None:
     told, ys, F = list[Tensor](), list[Tensor](), list[Tensor]()
-    k, look = 0, None
-    for data in (first.train, first.val):
-        X, y = some(data, ROWS) or (None, None)
-        k, places = _answer(X, y, first.outputs.shape)
-        if places > 1:
-            X, y = some((X, y), PLACES // places) or (None, None)
-        look = look or (around(X) if places > 1 else the_lens(first))
-        if look is None or not 0 < k <= ANSWER or len(y) < LEAST:
+    k, look, factors = 0, None, None
+    for split, data in (("train", first.train), ("val", first.val)):
+        part = some(data, ROWS)
+        if part is None:
             return None
-        told.append(outputs(exp, X))
-        ys.append(y)
-        F.append(look(X if places > 1 else cpu(X)).to(told[0].device).float())
+        k, places = _answer(*part, first.outputs.shape)
+        if not 0 < k <= ANSWER:
+            return None
+        if places > 1:
+            part = some(part, PLACES // places) or part
+            look = look or around(part[0])
+            seen = None if look is None else look(part[0])
+        else:  # factorised once for all that ask
+            page = sheet(first, split)
+            seen = None if page is None or data is None else page.F
+            if page is not None and data is not None:
+                part = take(cpu(data[0]), page.rows), data[1][page.rows.to(data[1].device)]
+                factors = factors or page.ridge
+        if seen is None or len(seen) < LEAST:
+            return None
+        told.append(outputs(exp, part[0]))
+        ys.append(part[1])
+        F.append(seen.to(told[0].device).float())
     form = _Form.of(told[0], k, first)
     if form is None or any(len(o) != len(y) for o, y in zip(told, ys, strict=True)):
         return None
@@ -114,7 +125,7 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
 
     n = len(F[0])
     chosen = torch.arange(min(n, FITTED), device=F[0].device) * n // min(n, FITTED)
-    r = ridge(F[0][chosen])
+    r = factors if factors is not None and len(chosen) == n else ridge(F[0][chosen])
     V_pr = (r.U_nr.T @ r.F_np / r.s2_r[:, None]).T
     U = [(M - r.mean_p) @ V_pr for M in F]
     with peeking(exp, seed=True):
@@ -123,8 +134,8 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
         if time.perf_counter() - began > SLOW_S:
             return None
         val, blind, parts = loss(raw[1], ys[1]), loss(torch.zeros_like(raw[1]), ys[1]), by_parts()
-        tried = LENGTHS
-        for _ in range(ROUNDS):
+        tried: tuple[float, ...] = LENGTHS
+        for done in range(ROUNDS):
             slope = _slope(lambda o: exp.loss(form.bound(o), ys[0]), raw[0])
             if slope is None:
                 break
@@ -142,6 +153,8 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             raw = [o + best * m for o, m in zip(raw, made, strict=True)]
             now, at = losses[best], LENGTHS.index(best)
             tried = LENGTHS[max(0, at - 1) : at + 2]
+            if done == TWO and not loss(raw[1], ys[1]) < val:
+                return None  # what training rows teach says nothing of others
         gains = [a - b for a, b in zip(parts, by_parts(), strict=True)]
     if not all(map(math.isfinite, (own, val, blind, *gains))):
         return None

@@ -99,8 +99,7 @@ def as_classes(facts: Facts, op: Op, levels: Levels) -> Change:
         new = new.to(op.output)
         if layer and last:
             assert isinstance(old, nn.Linear)
-            if old.bias is None:
-                new.bias = None
+            new.register_parameter("bias", None if old.bias is None else new.bias)
             replace_module(exp.model, op.module, by=new)
             where = place_of(op.module)
         else:

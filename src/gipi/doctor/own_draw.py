@@ -77,8 +77,9 @@ class Scaled(TorchFunctionMode):
         with torch.no_grad():
             if kind == "add":
                 added = next((self.biases.get(a.data_ptr()) for a in given[1:]), None)
-                fits = added is not None and self.said is not None and given[0] is self.said
-                if fits and given[1].ndim == 1 and len(added) == self.said.shape[-1]:
+                if added is None or self.said is None or given[0] is not self.said:
+                    return result
+                if given[1].ndim == 1 and len(added) == self.said.shape[-1]:
                     added.copy_(-self.said.reshape(-1, self.said.shape[-1]).mean(0))
                     return func(*args, **(kwargs or {}))
                 return result

@@ -70,7 +70,9 @@ def _of_loss(facts: Facts) -> Pull | None:
     by_id = {id(p): g for p, g in zip(trained, given, strict=True)}
     pulls = {n: g for n, p in params.items() if (g := by_id.get(id(p))) is not None}
     whole = facts.gradients
-    rest = {n: whole[n] - g for n, g in pulls.items() if whole.get(n) is not None}  # type: ignore[operator]
+    rest: dict[str, Tensor | None] = {
+        n: g - pulls[n] for n in pulls if (g := whole.get(n)) is not None
+    }
     return _told(exp, pulls, rest, "loss")
 
 

@@ -192,7 +192,8 @@ def _related(A_nd: Tensor, B_nk: Tensor) -> Tensor:
     """Return correlations, (k, d); 0 for what does not vary."""
     a, b = (t - t.mean(0) for t in (A_nd, B_nk))
     a, b = (t / t.norm(dim=0).clamp_min(1e-9) for t in (a, b))
-    return b.T @ a
+    told: Tensor = b.T @ a
+    return told
 
 
 def _matched(a: _Profile, b: _Profile) -> tuple[Tensor, Tensor]:

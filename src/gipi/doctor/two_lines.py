@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+STILL = 0.01
+"""Rise of the log-likelihood at a step below which it stands."""
 STEPS, STARTS = 50, (0.0, -1.0, 3.0, 10.0, 60.0)
 """Steps of the fit, and slopes that the other line may begin with."""
 LEAST = 80
@@ -110,7 +112,10 @@ def _fitted(
         one, two = (math.log1p(-p) + _normal(y - a1 - b1 * f, s1),
                     math.log(p) + _normal(y - a2 - b2 * f, s2))  # fmt: skip
         both = torch.logaddexp(one, two)
-        r, total = (two - both).exp(), float(both.sum())
+        before, total = total, float(both.sum())
+        r = (two - both).exp()
+        if total - before < STILL:
+            break
         p = min(max(float(r.mean()), 1e-3), 0.6)
         if start is None:
             w = (1 - r) / s1**2 + r / s2**2

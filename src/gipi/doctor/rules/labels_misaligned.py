@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gipi.doctor.dense import told_nothing
+from gipi.doctor.dense import at_places, told_nothing
 from gipi.doctor.edits import replaced, splits_of, stored
 from gipi.doctor.experiment import outputs
 from gipi.doctor.finding import Finding, Repair
@@ -81,9 +81,13 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if trace.done < LATE:
         return
     start = origin(facts)
-    if trace.done >= 1 and told_nothing(start, NET):
-        yield from _at_places(facts)
-        return
+    if trace.done >= 1 and at_places(start):
+        on_val = net_above_chance(facts, start.val) if start.val is not None else None
+        if on_val is not None and on_val > NET:
+            return
+        if told_nothing(start, NET):
+            yield from _at_places(facts, on_val)
+            return
     train = sheet(facts)
     if train is None or len(train.F) < LEAST or not silent(facts):
         return
@@ -157,13 +161,10 @@ def _otherwise(other: Renumbered, train: Sheet) -> Finding:
     )  # fmt: skip
 
 
-def _at_places(facts: Facts) -> Iterator[Finding]:
+def _at_places(facts: Facts, on_val: float | None) -> Iterator[Finding]:
     """Yield the hint where no place tells its target, nor does the net."""
     start = origin(facts)
-    if start.val is None or facts.rows < LEAST:
-        return
-    on_val = net_above_chance(facts, start.val)
-    if on_val is None or on_val > NET:
+    if on_val is None or facts.rows < LEAST:
         return
     z = start.notes["targets at places"]
     yield unlearnt(

@@ -159,15 +159,15 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
         single[j] = told_by_labels(x[:, j], train.Y.double())
     single[same] = 0.0
     low = marked | far | (X.ndim == 2 and train.label is None)
-    told = (single >= torch.where(low, FLAG, SURE)).nonzero().flatten().tolist()
-    leaks = [j for j in told if X.ndim != 3 or _is_late(X, j)]
+    telling = (single >= torch.where(low, FLAG, SURE)).nonzero().flatten().tolist()
+    leaks = [j for j in telling if X.ndim != 3 or _is_late(X, j)]
     most = max(1, x.shape[1] // 8)
     if not leaks or len(leaks) > MOST_LEAKS * most or _tales(x, leaks) > most:
         return None
     if not _is_read(facts, leaks):
         return None
     others = torch.ones(x.shape[1], dtype=torch.bool)
-    others[told + same] = False  # what stands at early places as well is no other
+    others[telling + same] = False  # what stands at early places as well is no other
     if not others.any():
         return None
     left = x[:, others]

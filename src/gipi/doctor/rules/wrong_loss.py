@@ -106,7 +106,7 @@ def _is_chance_of_truth(facts: Facts) -> bool:
     A divergence of probabilities from zeros and ones has the same values; it is told by its call.
     """
     y, tape = facts.batch[1], facts.loss_tape
-    called = tape is None or any(call.function == "kl_div" for call in tape.unnamed)
+    called = tape is None or bool(tape.of({"kl"}))
     sure = bool(((y == 0) | (y == 1)).all())
     return sure and not called and are_probabilities(facts, shared_out(y))
 
