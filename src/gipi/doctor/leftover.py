@@ -133,7 +133,9 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
         now = own = loss(raw[0], ys[0])
         if time.perf_counter() - began > SLOW_S:
             return None
-        val, blind, parts = loss(raw[1], ys[1]), loss(torch.zeros_like(raw[1]), ys[1]), by_parts()
+        val = loss(raw[1], ys[1])
+        blind = loss(torch.zeros_like(raw[1]), ys[1])
+        parts = by_parts()
         tried: tuple[float, ...] = LENGTHS
         for done in range(ROUNDS):
             slope = _slope(lambda o: exp.loss(form.bound(o), ys[0]), raw[0])

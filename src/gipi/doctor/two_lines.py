@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STILL = 0.01
 """Rise of the log-likelihood at a step below which it stands."""
+FIRST = 8
+"""Steps from each start, of which the best is gone on with (Biernacki and others 2003)."""
 STEPS, STARTS = 50, (0.0, -1.0, 3.0, 10.0, 60.0)
 """Steps of the fit, and slopes that the other line may begin with."""
 LEAST = 80
@@ -59,44 +65,46 @@ def two_lines(said_n: Tensor, given_n: Tensor) -> TwoLines | None:
     y ~ (1-p) N(a₁ + b₁ f, s₁²) + p N(a₂ + b₂ f, s₂²) by expectation and maximisation, beside the
     same with a₂ = a₁ and b₂ = b₁.
     """
-    f, y = (v.double().reshape(-1) for v in (said_n, given_n))
-    if len(f) < LEAST or float(f.std()) < 1e-9 or float(y.std()) < 1e-9:
+    f, y = (v.detach().cpu().double().reshape(-1).numpy() for v in (said_n, given_n))
+    if len(f) < LEAST or f.std() < 1e-9 or y.std() < 1e-9:
         return None
-    f, y = (f - f.median()) / f.std(), y - y.median()
+    f, y = (f - np.median(f)) / f.std(), y - np.median(y)
     y = y / (_mad(y / y.std()) * y.std())  # by what most do: few may be far away
     own = _fitted(f, y, start=None)
-    starts = [_fitted(f, y, start=c) for c in STARTS]
-    best = max(starts, key=lambda s: s[0])
+    first = max(STARTS, key=lambda c: _fitted(f, y, start=c, steps=FIRST)[0])
+    best = _fitted(f, y, start=first)
     if not math.isfinite(own[0]) or not math.isfinite(best[0]):
         return None
     gain = 2 * (best[0] - own[0])
     p, (_, b1, s1), (_, b2, s2), r = best[1:]
     core = r < 0.5
-    if not SHARE[0] <= p <= SHARE[1] or int((~core).sum()) < 8 or b1 <= 0 or s2 < 0.2 * s1:
+    rest = int((~core).sum())
+    if not SHARE[0] <= p <= SHARE[1] or rest < 8 or b1 <= 0 or s2 < 0.2 * s1:
         constant = SHARE[0] <= p <= SHARE[1] and s2 < 0.2 * s1
         if not constant or b1 <= 0:
             return None
-    spread = float(f[core].std())
+    spread = float(f[core].std()) if rest < len(f) else 0.0
     known = (b1 * spread) ** 2 / ((b1 * spread) ** 2 + s1**2)
     slope = b2 / b1
-    other = abs(b2) * float(f[~core].std()) if int((~core).sum()) > 2 else 0.0
+    other = abs(b2) * float(f[~core].std()) if rest > 2 else 0.0
     away = slope <= OTHER or (slope >= STEEP and s2 <= TIGHT * other)
     if known < KNOWN or not away or gain <= 0:
         return None
     return TwoLines(p, slope, gain, one=s2 < ONE * max(s1, 1e-9) and abs(slope) < 1)
 
 
+Array: TypeAlias = NDArray[np.float64]
 Line = tuple[float, float, float]
 
 
 def _fitted(
-    f: Tensor, y: Tensor, *, start: float | None
-) -> tuple[float, float, Line, Line, Tensor]:
+    f: Array, y: Array, *, start: float | None, steps: int = STEPS
+) -> tuple[float, float, Line, Line, Array]:
     """Return log-likelihood, share of the other line, both lines, and whose rows are: (n,).
 
     start  slope of the other line to begin with; None: it has the first line's
     """
-    a1, b1 = _line(f, y, torch.ones_like(f))
+    a1, b1 = _line(f, y, np.ones_like(f))
     for _ in range(4):  # a first line that does not heed what is far
         w = 1 / (1 + ((y - a1 - b1 * f) / _mad(y - a1 - b1 * f)) ** 2)
         a1, b1 = _line(f, y, w)
@@ -104,16 +112,16 @@ def _fitted(
     a2, b2, s2, p = a1, b1, 4 * s1, 0.15
     if start is not None:
         b2 = start * b1
-        far = (y - a1 - b1 * f).abs() > 2 * s1
-        a2 = float((y - b2 * f)[far].median()) if bool(far.any()) else a1
+        far = np.abs(y - a1 - b1 * f) > 2 * s1
+        a2 = float(np.median((y - b2 * f)[far])) if far.any() else a1
         s2 = max(_mad((y - a2 - b2 * f)[far]) if int(far.sum()) > 4 else 2 * s1, 0.3 * s1)
-    total, r = -math.inf, torch.zeros_like(f)
-    for _ in range(STEPS):
+    total, r = -math.inf, np.zeros_like(f)
+    for _ in range(steps):
         one, two = (math.log1p(-p) + _normal(y - a1 - b1 * f, s1),
                     math.log(p) + _normal(y - a2 - b2 * f, s2))  # fmt: skip
-        both = torch.logaddexp(one, two)
+        both = np.logaddexp(one, two)
         before, total = total, float(both.sum())
-        r = (two - both).exp()
+        r = np.exp(two - both)
         if total - before < STILL:
             break
         p = min(max(float(r.mean()), 1e-3), 0.6)
@@ -127,20 +135,22 @@ def _fitted(
     return total, p, (a1, b1, s1), (a2, b2, s2), r
 
 
-def _line(f: Tensor, y: Tensor, w: Tensor) -> tuple[float, float]:
-    total = w.sum().clamp_min(1e-9)
-    f0, y0 = (w * f).sum() / total, (w * y).sum() / total
-    slope = (w * (f - f0) * (y - y0)).sum() / (w * (f - f0).square()).sum().clamp_min(1e-9)
-    return float(y0 - slope * f0), float(slope)
+def _line(f: Array, y: Array, w: Array) -> tuple[float, float]:
+    total = max(float(w.sum()), 1e-9)
+    f0, y0 = float(w @ f) / total, float(w @ y) / total
+    from_mean = f - f0
+    slope = float(w @ (from_mean * (y - y0))) / max(float(w @ np.square(from_mean)), 1e-9)
+    return y0 - slope * f0, slope
 
 
-def _spread(off: Tensor, w: Tensor) -> float:
-    return max(float(((w * off.square()).sum() / w.sum().clamp_min(1e-9)).sqrt()), 1e-3)
+def _spread(off: Array, w: Array) -> float:
+    return max(math.sqrt(float(w @ np.square(off)) / max(float(w.sum()), 1e-9)), 1e-3)
 
 
-def _mad(off: Tensor) -> float:
-    return max(1.4826 * float((off - off.median()).abs().median()), 1e-3)
+def _mad(off: Array) -> float:
+    return max(1.4826 * float(np.median(np.abs(off - np.median(off)))), 1e-3)
 
 
-def _normal(off: Tensor, s: float) -> Tensor:
-    return -0.5 * (off / s).square() - math.log(s)
+def _normal(off: Array, s: float) -> Array:
+    found: Array = -0.5 * np.square(off / s) - math.log(s)
+    return found

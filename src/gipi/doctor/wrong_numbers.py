@@ -21,6 +21,8 @@ from gipi.doctor.two_lines import TwoLines, two_lines
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
 
+AWAY, SOME_AWAY = 2.5, 0.02
+"""Deviations, and share of rows that must be as far from what is said: of a normal one 1.2 %."""
 LEAST, FOLDS, ROUNDS = 250, 3, 4
 ENOUGH = 25.0
 """Twice the gain in log-likelihood from which on another line is asked about. Natural data in which
@@ -66,6 +68,9 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
     fold = torch.arange(len(y)) % FOLDS
     for k in range(FOLDS):
         said[fold == k] = _unheeding(F[fold != k], y[fold != k], F[fold == k], penalty)
+    off = y - said - (y - said).median()
+    if float((off.abs() > AWAY * 1.4826 * off.abs().median()).double().mean()) < SOME_AWAY:
+        return None
     here = two_lines(said, y)
     if here is None or here.gain < ENOUGH or FOLLOWS < here.slope < 1:
         return None

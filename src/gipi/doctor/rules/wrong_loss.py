@@ -44,6 +44,8 @@ MOSTLY = 0.5
 ORDERED, MISTAKEN = 0.05, 20
 """Share of ways to number classes that have those taken for each other as near: so few of names;
 and rows that are taken for others of which that may be asked."""
+ASKS_ALL = frozenset(("cross_entropy", "bce", "bce_logits", "mse", "mae", "huber"))
+"""Losses that ask all answers of all rows, where none is weighed or left out."""
 SURE = 3.0
 """Standard errors of that share, row by row: of few held rows as many are right by chance."""
 
@@ -162,6 +164,11 @@ def _not_asked(facts: Facts) -> Iterator[Finding]:
     """Find classes, or answers, that a loss does not ask for, whatever it is called."""
     y = facts.batch[1]
     if not isinstance(y, Tensor) or not y.ndim or parts_of(facts.outputs) is None:
+        return
+    own = facts.exp.loss
+    whole = getattr(own, "weight", None) is None and getattr(own, "ignore_index", -1) < 0
+    torchs = (getattr(own, "__module__", None) or "").startswith("torch.nn.")
+    if facts.loss.name in ASKS_ALL and torchs and whole:
         return
     if blind_to_classes(facts):
         yield _finding(
