@@ -77,7 +77,9 @@ def put_together(said: Any, parts: list[Tensor]) -> Any:
     return type(said)(parts) if type(said) in (tuple, list) else parts[0]
 
 
-def drawn(part: Tensor, rows: int, generator: torch.Generator, at: Tensor | None = None) -> Tensor:
+def drawn(
+    part: Tensor, rows: int, generator: torch.Generator, *, at: Tensor | None = None
+) -> Tensor:
     """Return random rows of the kind that outputs are: probabilities, their logarithms, numbers.
 
     at  the scores that they are made of; default: normal ones

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from gipi.doctor.units import RECTIFIERS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -29,12 +31,15 @@ def besides(facts: Facts, ends: Iterable[str]) -> dict[str, float]:
     ends  modules that make the outputs
     """
     found, last = {}, set(ends)
+    rectified = bool(facts.tape.of(RECTIFIERS))
     for name, p in facts.exp.model.named_parameters():
         owner, (module, _, leaf) = facts.owners.get(name), name.rpartition(".")
         if p.ndim != 1 or not p.requires_grad or not p.numel() or module in last:
             continue
         size = float(p.detach().float().square().mean().sqrt())
         biased = isinstance(owner, LAYERS) and leaf.startswith("bias") and size > ADDED
+        if biased and rectified and float(p.detach().mean()) < -ADDED:
+            continue  # what they bring about has a name: units that are dead
         scaled = isinstance(owner, NORMS) and leaf == "weight" and size > 0
         if biased or (scaled and not SCALED[0] <= size <= SCALED[1]):
             found[name] = size

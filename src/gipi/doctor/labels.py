@@ -96,7 +96,7 @@ def _told(start: Facts, y: Tensor) -> str:
 def _are_classes(start: Facts) -> bool:
     """Whether targets at places are few classes, and not the inputs of other places."""
     X, y = start.X, start.y
-    if y is None or int(y.max()) >= MOST:
+    if y is None or y.is_complex() or int(y.max()) >= MOST:
         return False
     if X is None or X.is_floating_point() or X.shape != y.shape or X.ndim < 2:
         return True

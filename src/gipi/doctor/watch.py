@@ -449,7 +449,7 @@ def _noted(tensors: Any) -> Tensor | float:
 def watch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: Any = None,
+    loss: Any,
     *,
     val: Any = None,
     declared: Mapping[str, Any] | None = None,

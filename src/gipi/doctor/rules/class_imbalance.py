@@ -59,7 +59,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     if not bool(rare.any()):
         return
     ratio = float((most / number)[rare].max())
-    said = recalls(facts, rare, others & ~rare)
+    said = recalls(facts, rare, frequent=others & ~rare)
     if said is None:
         yield from _untold(facts, trace, rare, ratio)
         return
@@ -250,7 +250,7 @@ def _many(facts: Facts) -> bool:
     return label is not None and label.ndim > 1
 
 
-def recalls(facts: Facts, rare: Tensor, frequent: Tensor | None = None) -> Told | None:
+def recalls(facts: Facts, rare: Tensor, *, frequent: Tensor | None = None) -> Told | None:
     """Return the rare class that is clearly given up, in the first split that tells.
 
     That is where it is recognised less often than the others, beyond chance: the probability of so
