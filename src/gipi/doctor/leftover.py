@@ -39,8 +39,8 @@ PLACES, FITTED = 6000, 3000
 """Answers at places that are looked at, and answers that are fitted to, at most."""
 ANSWER = 64
 """Numbers of an answer, at most."""
-ROUNDS, LITTLE, TWO = 30, 4e-3, 1
-"""Steps at most, the share of its loss that one must bring, and the number of the second."""
+ROUNDS, LITTLE = 30, 4e-3
+"""Steps at most, and the share of its loss that one must bring."""
 LENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Of a step, in slopes: the best is taken of the last one and those beside it."""
 NEAR, TINY = 1e-3, 1e-6
@@ -120,8 +120,8 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             found = float(exp.loss(form.bound(o), y))
         return found if math.isfinite(found) else math.inf
 
-    def by_parts() -> list[float]:
-        return [loss(raw[1][i::PARTS], ys[1][i::PARTS]) for i in range(PARTS)]
+    def by_parts(o: Tensor) -> list[float]:
+        return [loss(o[i::PARTS], ys[1][i::PARTS]) for i in range(PARTS)]
 
     n = len(F[0])
     chosen = torch.arange(min(n, FITTED), device=F[0].device) * n // min(n, FITTED)
@@ -135,7 +135,7 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             return None
         val = loss(raw[1], ys[1])
         blind = loss(torch.zeros_like(raw[1]), ys[1])
-        parts = by_parts()
+        begun = raw[1]
         tried: tuple[float, ...] = LENGTHS
         for done in range(ROUNDS):
             slope = _slope(lambda o: exp.loss(form.bound(o), ys[0]), raw[0])
@@ -155,9 +155,9 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             raw = [o + best * m for o, m in zip(raw, made, strict=True)]
             now, at = losses[best], LENGTHS.index(best)
             tried = LENGTHS[max(0, at - 1) : at + 2]
-            if done == TWO and not loss(raw[1], ys[1]) < val:
+            if not done and not loss(raw[1], ys[1]) < val:
                 return None  # what training rows teach says nothing of others
-        gains = [a - b for a, b in zip(parts, by_parts(), strict=True)]
+        gains = [a - b for a, b in zip(by_parts(begun), by_parts(raw[1]), strict=True)]
     if not all(map(math.isfinite, (own, val, blind, *gains))):
         return None
     return Leftover(own, val, blind, val - fmean(gains), stdev(gains) / math.sqrt(PARTS))

@@ -8,6 +8,7 @@ Shapes: n rows, p features.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,10 @@ from gipi.doctor.two_lines import TwoLines, two_lines
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
+    from gipi.doctor.trace import Trace
 
+BY_HEART = 0.7
+"""Loss of training rows, of that of validation rows, below which a net may know them by heart."""
 AWAY, SOME_AWAY = 2.5, 0.02
 """Deviations, and share of rows that must be as far from what is said: of a normal one 1.2 %."""
 LEAST, FOLDS, ROUNDS = 250, 3, 4
@@ -54,7 +58,7 @@ class WrongNumbers:
     rows: tuple[int, ...]
 
 
-def wrong_numbers(facts: Facts) -> WrongNumbers | None:
+def wrong_numbers(facts: Facts, trace: Trace) -> WrongNumbers | None:
     """Return the other line that some targets follow, as training rows say; or None."""
     train, val, start = sheet(facts), sheet(facts, "val"), origin(facts)
     if train is None or train.label is not None or facts.kind != "numbers":
@@ -62,14 +66,15 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
     if train.Y.shape[1] != 1 or len(train.F) < LEAST or facts.loss.name not in LOSSES:
         return None
     y = train.Y[:, 0].double()
+    if not _far_from_net(facts, trace, y, rows=train.rows):
+        return None
     penalty = linear_answer(facts).penalty or 1.0
     F = train.F.double()
     said = torch.zeros_like(y)
     fold = torch.arange(len(y)) % FOLDS
     for k in range(FOLDS):
         said[fold == k] = _unheeding(F[fold != k], y[fold != k], F[fold == k], penalty)
-    off = y - said - (y - said).median()
-    if float((off.abs() > AWAY * 1.4826 * off.abs().median()).double().mean()) < SOME_AWAY:
+    if not _some_far(y - said):
         return None
     here = two_lines(said, y)
     if here is None or here.gain < ENOUGH or FOLLOWS < here.slope < 1:
@@ -92,6 +97,21 @@ def wrong_numbers(facts: Facts) -> WrongNumbers | None:
         return None
     far = (y - said).abs().argsort(descending=True)[: round(here.share * len(y))]
     return WrongNumbers(here, both, tuple(train.rows[far][:50].tolist()))
+
+
+def _far_from_net(facts: Facts, trace: Trace, y: Tensor, *, rows: Tensor) -> bool:
+    """Whether some training rows are far from what the net says, or it may know them by heart."""
+    said, ends = _of_net(facts, origin(facts).train, rows), trace.epochs[-1]
+    if said is None or not ends.get("train_eval", 0.0) > BY_HEART * ends.get("val", math.inf):
+        return True
+    from_mean = said.double() - said.double().mean()
+    slope = float(from_mean @ y) / max(float(from_mean @ from_mean), 1e-12)
+    return _some_far(y - slope * from_mean)
+
+
+def _some_far(off: Tensor) -> bool:
+    off = (off - off.median()).abs()
+    return float((off > AWAY * 1.4826 * off.median()).double().mean()) >= SOME_AWAY
 
 
 def _are_counts(y: Tensor | None) -> bool:

@@ -144,7 +144,7 @@ def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
     """Yield the finding where some numbers follow another line than the others."""
-    found = wrong_numbers(facts) if trace.done >= 1 else None
+    found = wrong_numbers(facts, trace) if trace.done >= 1 else None
     if found is None:
         return
     line = found.line
