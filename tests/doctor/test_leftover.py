@@ -129,3 +129,17 @@ def test_noise_is_nothing_that_is_left() -> None:
     found = ended(mlp(out=1, hidden=2), data, nn.MSELoss())
     assert found is not None
     assert found.gain <= 3 * found.se
+
+
+def test_what_all_answers_lack_alike_is_no_want_of_width() -> None:
+    """A net that was shown classes in equal shares says too much of the rare one, by a constant."""
+    g = torch.Generator().manual_seed(0)
+    X = torch.randn(1200, 6, generator=g)
+    y = (X @ torch.tensor([1.0, -1, 0.5, 0, 0, 0]) + torch.randn(1200, generator=g) > 2.2).long()
+    drawn = torch.utils.data.WeightedRandomSampler((1 / y[:800].bincount())[y[:800]].tolist(), 800,
+                                                   generator=g)  # fmt: skip
+    rows = torch.utils.data.TensorDataset(X[:800], y[:800])
+    loader = torch.utils.data.DataLoader(rows, 32, sampler=drawn)
+    torch.manual_seed(0)
+    exp = experiment(nn.Linear(6, 2), (loader, (X[800:], y[800:])), epochs=12, lr=0.02)
+    assert seen(exp, RULE, train=True).findings == []

@@ -121,7 +121,7 @@ def _asked(facts: Facts, parts: list[Tensor], y: Tensor) -> Pulls | None:
         with hushed(), peeking(facts.exp, seed=True), torch.enable_grad():
             for spread, alike in TRIALS:
                 scores = _scores(parts, len(y), generator, alike=alike)
-                at = [drawn(p.detach(), len(y), generator, spread * s).requires_grad_()
+                at = [drawn(p.detach(), len(y), generator, at=spread * s).requires_grad_()
                       for p, s in zip(parts, scores, strict=True)]  # fmt: skip
                 loss = facts.exp.loss(put_together(facts.outputs, at), y)
                 slopes = torch.autograd.grad(loss.sum(), at, allow_unused=True)

@@ -39,8 +39,8 @@ PLACES, FITTED = 6000, 3000
 """Answers at places that are looked at, and answers that are fitted to, at most."""
 ANSWER = 64
 """Numbers of an answer, at most."""
-ROUNDS, LITTLE = 30, 4e-3
-"""Steps at most, and the share of its loss that one must bring."""
+SHIFTS, ROUNDS, LITTLE = 5, 30, 4e-3
+"""Steps at most, of what is common and of the rest, and the share of its loss one must bring."""
 LENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 """Of a step, in slopes: the best is taken of the last one and those beside it."""
 NEAR, TINY = 1e-3, 1e-6
@@ -135,10 +135,26 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             return None
         val = loss(raw[1], ys[1])
         blind = loss(torch.zeros_like(raw[1]), ys[1])
-        begun = raw[1]
+
+        def sloped() -> Tensor | None:
+            return _slope(lambda o: exp.loss(form.bound(o), ys[0]), raw[0])
+
+        for _ in range(SHIFTS):  # what all answers lack alike is a matter of shares, not of width
+            slope = sloped()
+            if slope is None:
+                return None
+            common = -n * form.rows(slope).float().mean(0)
+            made = [form.shaped(common.expand(len(M), -1), o) for M, o in zip(F, raw, strict=True)]
+            losses = {a: loss(raw[0] + a * made[0], ys[0]) for a in LENGTHS}
+            best = min(LENGTHS, key=losses.__getitem__)
+            if not now - losses[best] > LITTLE * abs(now):
+                break
+            raw = [o + best * m for o, m in zip(raw, made, strict=True)]
+            now = losses[best]
+        begun, shifted = raw[1], loss(raw[1], ys[1])
         tried: tuple[float, ...] = LENGTHS
         for done in range(ROUNDS):
-            slope = _slope(lambda o: exp.loss(form.bound(o), ys[0]), raw[0])
+            slope = sloped()
             if slope is None:
                 break
             wanted = -n * form.rows(slope)[chosen].float()
@@ -155,7 +171,7 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             raw = [o + best * m for o, m in zip(raw, made, strict=True)]
             now, at = losses[best], LENGTHS.index(best)
             tried = LENGTHS[max(0, at - 1) : at + 2]
-            if not done and not loss(raw[1], ys[1]) < val:
+            if not done and not loss(raw[1], ys[1]) < shifted:
                 return None  # what training rows teach says nothing of others
         gains = [a - b for a, b in zip(by_parts(begun), by_parts(raw[1]), strict=True)]
     if not all(map(math.isfinite, (own, val, blind, *gains))):

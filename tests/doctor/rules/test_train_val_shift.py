@@ -223,3 +223,13 @@ def test_signals_in_the_order_of_their_loudness_are_no_order_of_time() -> None:
     assert not by_a_clock(facts)
     drifting = X + torch.linspace(0, 4, 600)[:, None, None]
     assert by_a_clock(Facts(experiment(Recurrent(2, 1), halves(drifting, loud[:, None], 0.75))))
+
+
+def test_classes_of_an_old_task_are_no_new_ones() -> None:
+    """Validation asks for what must not be forgotten: training without it is another matter."""
+    (X, y), (V, v) = blobs(600, classes=4)
+    new = y >= 2
+    told = {"declared": {"old_task": (X[~new], y[~new])}}
+    splits = (X[new], y[new]), (V, v)
+    assert "train_val_shift" in findings(experiment(mlp(), splits), RULE)
+    assert findings(experiment(mlp(), splits, **told), RULE) == []

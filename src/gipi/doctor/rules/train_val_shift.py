@@ -11,7 +11,7 @@ from torch import Tensor
 from gipi.doctor.arranged import by_a_clock, in_time_order
 from gipi.doctor.drift import REFUTED, domain, domain_within, mismatch
 from gipi.doctor.edits import at_hand, replaced, stored
-from gipi.doctor.experiment import outputs
+from gipi.doctor.experiment import outputs, tensors
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.named import called
 from gipi.doctor.regain import regained
@@ -167,6 +167,10 @@ def _classes_apart(facts: Facts) -> tuple[str, tuple[str, ...], float] | None:
     if a is None or b is None:
         return None
     a, b = a[a >= 0], b[b >= 0]
+    old = tensors(facts.exp.declared.get("old_task"))  # what is judged is that it is not forgotten
+    was = classes_of(facts, cpu(old[1])) if old is not None else None
+    if was is not None and bool(torch.isin(b, torch.cat([a, was])).all()):
+        return None
     new = ~torch.isin(b, a)
     count = int(new.sum())
     # Classes that came once say how many were never met (Good 1953).
