@@ -136,25 +136,13 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
         val = loss(raw[1], ys[1])
         blind = loss(torch.zeros_like(raw[1]), ys[1])
 
-        def sloped() -> Tensor | None:
-            return _slope(lambda o: exp.loss(form.bound(o), ys[0]), raw[0])
+        def sloped(o: Tensor) -> Tensor | None:
+            return _slope(lambda said: exp.loss(form.bound(said), ys[0]), o)
 
-        for _ in range(SHIFTS):  # what all answers lack alike is a matter of shares, not of width
-            slope = sloped()
-            if slope is None:
-                return None
-            common = -n * form.rows(slope).float().mean(0)
-            made = [form.shaped(common.expand(len(M), -1), o) for M, o in zip(F, raw, strict=True)]
-            losses = {a: loss(raw[0] + a * made[0], ys[0]) for a in LENGTHS}
-            best = min(LENGTHS, key=losses.__getitem__)
-            if not now - losses[best] > LITTLE * abs(now):
-                break
-            raw = [o + best * m for o, m in zip(raw, made, strict=True)]
-            now = losses[best]
-        begun, shifted = raw[1], loss(raw[1], ys[1])
+        begun = raw
         tried: tuple[float, ...] = LENGTHS
         for done in range(ROUNDS):
-            slope = sloped()
+            slope = sloped(raw[0])
             if slope is None:
                 break
             wanted = -n * form.rows(slope)[chosen].float()
@@ -171,9 +159,24 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
             raw = [o + best * m for o, m in zip(raw, made, strict=True)]
             now, at = losses[best], LENGTHS.index(best)
             tried = LENGTHS[max(0, at - 1) : at + 2]
-            if not done and not loss(raw[1], ys[1]) < shifted:
+            if not done and not loss(raw[1], ys[1]) < val:
                 return None  # what training rows teach says nothing of others
-        gains = [a - b for a, b in zip(by_parts(begun), by_parts(raw[1]), strict=True)]
+        alike = begun
+        for _ in range(SHIFTS):  # what all answers lack alike is a matter of shares, not of width
+            slope = sloped(alike[0])
+            if slope is None:
+                break
+            common = -n * form.rows(slope).float().mean(0)
+            made = [form.shaped(common.expand(len(M), -1), o)
+                    for M, o in zip(F, alike, strict=True)]  # fmt: skip
+            losses = {a: loss(alike[0] + a * made[0], ys[0]) for a in LENGTHS}
+            best = min(LENGTHS, key=losses.__getitem__)
+            if not losses[best] < loss(alike[0], ys[0]):
+                break
+            alike = [o + best * m for o, m in zip(alike, made, strict=True)]
+        if loss(alike[1], ys[1]) < val:
+            begun = alike
+        gains = [a - b for a, b in zip(by_parts(begun[1]), by_parts(raw[1]), strict=True)]
     if not all(map(math.isfinite, (own, val, blind, *gains))):
         return None
     return Leftover(own, val, blind, val - fmean(gains), stdev(gains) / math.sqrt(PARTS))

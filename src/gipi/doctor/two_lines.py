@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STILL = 0.01
 """Rise of the log-likelihood at a step below which it stands."""
-FIRST = 8
+FIRST = 5
 """Steps from each start, of which the best is gone on with (Biernacki and others 2003)."""
 STEPS, STARTS = 50, (0.0, -1.0, 3.0, 10.0, 60.0)
 """Steps of the fit, and slopes that the other line may begin with."""

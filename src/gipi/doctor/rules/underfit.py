@@ -115,14 +115,15 @@ def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     high = least_known(first)
     ends = [trace.epochs[-1].get(k, math.nan) for k in ("train_eval", "val")]
-    if not all(map(math.isfinite, ends)) or 0 <= min(ends) < LITTLE_LEFT * high:
+    # What is never negative has no more to lose than it is.
+    least = OF_ALL if first.loss.name != "other" and first.kind != "numbers" else LITTLE_LEFT
+    if not all(map(math.isfinite, ends)) or 0 <= min(ends) < least * high:
         return
     if _had_learned(trace) or share_kept(facts) > KEPT or not scores_classes(first):
         return
     found = leftover(facts)
     if found is None:
         return
-    # A loss that may be negative has no size of its own: what was learned of it has.
     now, learned = min(found.train, found.val), max(0.0, found.blind - found.then)
     great = OF_ALL * high
     if first.kind == "numbers":
