@@ -200,11 +200,13 @@ class Watch:
         self._ear.open()
 
     def _deafen(self) -> None:
+        if self._left:  # heard later, and left first
+            self._left = [ear for ear in self._left if not ear.leave()]
         if self._ear is None:
             return
         self._ear.close()
-        if self._left or not self._ear.leave():
-            self._left = [ear for ear in (self._ear, *self._left) if not ear.leave()]
+        if not self._ear.leave():
+            self._left.insert(0, self._ear)
         heard = self.heard[self.step]
         heard.more = [h for h in heard.more if h.whole]
         if heard.whole and heard.target is not None:
