@@ -23,6 +23,8 @@ MEASURED, FEW = 0.5, 4
 needed: rows of one kind in all others are near by nature."""
 GAP = 5.0
 """Times farther that the next row is beyond a gap; distances that were measured have none."""
+FIRST = 100
+"""Rows whose nearest one is looked for first."""
 SHARE = 0.15, 0.98
 """Share of the rows whose nearest one is on the near side."""
 
@@ -57,10 +59,20 @@ def share_of_near(facts: Facts) -> float:
         return 0.0
     if facts.inputs == "table":  # of pictures a place that says nothing counts as little as it says
         x = (x - x.mean(0)) / x.std(0).clamp_min(1e-9)
-    nearest = ascending((x - x[train.near[:, 0]]).norm(dim=1)[None])[0]
+    some = torch.arange(min(len(x), FIRST)) * len(x) // min(len(x), FIRST)
+    far = torch.cdist(x[some], x)
+    far[torch.arange(len(some)), some] = torch.inf
+    if not _near_side(far.min(1).values, SHARE[0] / 2):  # before all are looked for
+        return 0.0
+    return _near_side((x - x[train.near[:, 0]]).norm(dim=1), SHARE[0])
+
+
+def _near_side(nearest: Tensor, least: float) -> float:
+    """Return the share of distances on the near side of a gap; or 0."""
+    nearest = ascending(nearest[None])[0]
     if float(nearest[0]) <= 0:
         return 0.0
-    low, high = (round(s * len(nearest)) for s in SHARE)
+    low, high = (round(s * len(nearest)) for s in (least, SHARE[1]))
     ratio = nearest[low + 1 : high] / nearest[low : high - 1]
     most = int(ratio.argmax())
     return (low + most + 1) / len(nearest) if float(ratio[most]) >= GAP else 0.0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gipi.doctor.telling import FLAG, WRONG, most_wrong
 
-FEW, NEARLY = 300, 0.8
+FEW, NEARLY = 128, 0.75
 """Rows that are asked first, and the part of what a mark explains that it must explain of them."""
 MOST = 4_000_000
 """Numbers that are compared, times classes."""

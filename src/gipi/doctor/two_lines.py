@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-STILL = 0.01
+STILL = 0.1
 """Rise of the log-likelihood at a step below which it stands."""
 FIRST = 5
 """Steps from each start, of which the best is gone on with (Biernacki and others 2003)."""

@@ -38,7 +38,9 @@ CUSTOMARY = frozenset(
     (0.0, -1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0,
      1e20, -1e20, 1e30, -1e30, 1e10, -1e10)
 )  # fmt: skip
-LENIENT = 0.9
+LENIENT, CLOSE = 0.9, 0.5
+"""Part of what is asked that all columns are looked at for; and gap, of the spread of the others,
+below which no further code is looked for."""
 STEPS = 60
 WINS = 0.03
 """The loss must fall by this share more where the value is filled."""
@@ -167,6 +169,7 @@ def _with_a_value_apart(flat: Tensor) -> list[int]:
             spread = torch.minimum(q3 - q1, (high - low) / 3)
             wide = (gap >= LENIENT * 0.5 * (high - low)) & (gap >= LENIENT * 0.6 * GAP * spread)
             apart[columns_[wide]] = True
+            open_[columns_[gap < CLOSE * spread]] = False  # the next value is one of the others
     return [int(j) for j in apart.nonzero().flatten()]
 
 
