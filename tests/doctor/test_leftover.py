@@ -91,7 +91,7 @@ def test_a_net_too_small_is_told_whatever_its_loss_and_answers(name) -> None:
     for net, told in ((small, ["underfit"]), (large, [])):
         torch.manual_seed(0)
         exp = experiment(net(), data(), loss=loss, lr=0.02, epochs=12, batch_size=16)
-        assert [f.code for f in seen(exp, RULE, train=True).problems] == told
+        assert [f.code for f in seen(exp, RULE, train=True).findings] == told
 
 
 def test_a_net_that_pools_the_place_away_is_told() -> None:

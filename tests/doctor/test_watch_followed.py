@@ -260,3 +260,65 @@ def test_a_diagnosis_in_the_middle_of_a_loop_leaves_it_as_it_was() -> None:
         assert [f for f in doctor.findings if f.severity == "problem"] == []
         assert torch.equal(drawn, torch.get_rng_state())
         assert all(torch.equal(v, weights[n]) for n, v in model.state_dict().items())
+
+
+def test_a_state_that_a_step_is_added_to_is_no_target() -> None:
+    torch.manual_seed(0)
+    S, U = 2 * torch.randn(512, 4), torch.randn(512, 2)
+    Y = S + torch.tanh(torch.cat([S, U], 1) @ (0.3 * torch.randn(6, 4)))
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    with gipi.watch(model, optimizer, nn.MSELoss()) as doctor:
+        for chosen in torch.arange(512).repeat(3).split(64):
+            optimizer.zero_grad()
+            said = model(torch.cat([S[chosen], U[chosen]], 1)) + S[chosen]
+            doctor.loss(said, Y[chosen]).backward()
+            optimizer.step()
+    assert doctor.findings == []
+    assert "this loss is not followed" in str(doctor)
+
+
+def test_weights_of_a_frozen_judge_are_no_target() -> None:
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16))
+    judge = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 1)).requires_grad_(False)
+    optimizer = torch.optim.Adam(made.parameters(), 1e-3)
+    loss = nn.BCEWithLogitsLoss()
+    with gipi.watch(made, optimizer, loss) as doctor:
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss(judge(made(torch.randn(64, 8))), torch.ones(64, 1)).backward()
+            optimizer.step()
+    assert doctor.findings == []
+
+
+def test_whatever_goes_backward_the_loop_goes_on() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with gipi.watch(model, optimizer, F.cross_entropy) as doctor:
+        edge = torch.autograd.graph.get_gradient_edge(F.cross_entropy(model(X), Y))
+        torch.autograd.backward([edge], [torch.tensor(1.0)])
+        optimizer.step()
+        F.cross_entropy(model(X), Y, reduction="none").backward(torch.ones(len(X)))
+        optimizer.step()
+    assert len(doctor.trace.losses) == 2
+
+
+def test_watches_that_are_left_as_they_were_entered_hear_no_more() -> None:
+    ways = torch.Tensor.backward, torch.autograd.backward
+    models = [net(), net()]
+    first, last = (gipi.watch(m, torch.optim.SGD(m.parameters(), 0.1), F.cross_entropy)
+                   for m in models)  # fmt: skip
+    first.__enter__()
+    last.__enter__()
+    first.__exit__(None, None, None)
+    F.cross_entropy(models[0](X), Y).backward()
+    last.__exit__(None, None, None)
+    F.cross_entropy(models[0](X), Y).backward()
+    assert (first.backwards, last.backwards) == (0, 1)
+    with gipi.watch(models[0], torch.optim.SGD(models[0].parameters(), 0.1), F.cross_entropy):
+        pass
+    model = net()
+    with gipi.watch(model, torch.optim.SGD(model.parameters(), 0.1), F.cross_entropy):
+        F.cross_entropy(model(X), Y).backward()
+    torch.Tensor.backward, torch.autograd.backward = ways  # type: ignore[method-assign]

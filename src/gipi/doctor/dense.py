@@ -35,8 +35,11 @@ def z_at_places(facts: Facts) -> float | None:
     if data is None or not at_places(facts):
         return None
     X, y = cpu(data[0])[:ROWS], cpu(data[1])[:ROWS]
-    seen = _of_pictures(X) if X.ndim == 4 else _of_words(X)
-    return _z(*_some_places(seen, _columns(y if y.ndim == 4 else y[:, None])))
+    target = _columns(y if y.ndim == 4 else y[:, None])
+    generator = torch.Generator().manual_seed(0)
+    some = torch.randperm(target.shape[1], generator=generator)[:PLACES]
+    seen = _of_pictures(X, some) if X.ndim == 4 else _of_words(X)[:, some]
+    return _z(seen, target[:, some])
 
 
 def at_places(facts: Facts) -> bool:
@@ -52,10 +55,10 @@ def at_places(facts: Facts) -> bool:
     return is_tokens(X) and y.ndim == 2 and y.shape == X.shape[:2]
 
 
-def _of_pictures(X: Tensor) -> Tensor:
-    """Return (n, places, p): what stands around every pixel."""
-    X = torch.nan_to_num(X.float())
-    around = F.unfold(X, SIDE, padding=SIDE // 2).transpose(1, 2)
+def _of_pictures(X: Tensor, some: Tensor) -> Tensor:
+    """Return (n, places, p): what stands around some of the pixels."""
+    parts = [F.unfold(part, SIDE, padding=SIDE // 2)[:, :, some] for part in X.float().split(16)]
+    around = torch.cat(parts).transpose(1, 2)
     mean, std = around.mean((0, 1)), around.std((0, 1)).clamp_min(1e-9)
     around = ((around - mean) / std).clamp(-5, 5)
     both: Tensor = torch.cat([around, around.square()], 2)
@@ -78,12 +81,6 @@ def _columns(y: Tensor) -> Tensor:
     known = ids[counts.argsort(descending=True)[:MOST_CLASSES]]
     which: Tensor = (flat[..., :1] == known).float()
     return which
-
-
-def _some_places(seen: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    some = torch.randperm(seen.shape[1], generator=generator)[:PLACES]
-    return seen[:, some], target[:, some]
 
 
 def _z(seen: Tensor, target: Tensor) -> float:

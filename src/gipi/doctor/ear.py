@@ -37,6 +37,8 @@ class Heard:
     """Where among the outputs the loss itself stands, of a model that makes it within."""
     compared: Compared | None = None
     """The loss of `torch.nn` that was called, if it was one."""
+    by: str = ""
+    """Name of the function that took outputs and target together."""
     target: Tensor | None = None
     loss: Tensor | float | None = None
     more: list[Heard] = field(default_factory=list)
@@ -140,7 +142,7 @@ class Ear(TorchFunctionMode):
         if judged or (not heard.inputs and not heard.named):
             heard.inputs, heard.named = _kept(args), _kept(kwargs)
             heard.target, heard.shape, heard.flat, heard.further = None, (), False, False
-            heard.part, heard.carried, heard.compared = (), None, None
+            heard.part, heard.carried, heard.compared, heard.by = (), None, None, ""
             self.said = False
             heard.rng, heard.training = torch.get_rng_state(), self.model.training
             self.made.clear()
@@ -190,9 +192,12 @@ class Ear(TorchFunctionMode):
         if passed is None:
             return result
         others = [a for a in given if id(a) not in self.made and id(a) not in self.weights]
-        self.heard.further |= any(a.requires_grad and a.is_leaf for a in others)
+        self.heard.further |= any(
+            a.is_leaf and (a.requires_grad or isinstance(a, nn.Parameter)) for a in others
+        )
         made = self.made[id(passed)]
         if self._take(passed, others):
+            self.heard.by = getattr(func, "__name__", "")
             if self.unknown:
                 self.heard.compared = compared(func, args, kwargs or {}, made)
         elif isinstance(result, Tensor):

@@ -22,6 +22,9 @@ PURE = 0.3
 """Share of the rows whose value then stands for targets of one kind."""
 OWN = 0.04
 """Share that the own target has in the mean of a row, on average, from which on it tells."""
+DIFFER, EVENLY = 0.5, 1.001
+"""Scatter of the means, of what it is by chance, that they must have at least; and ratio of the
+widest gap of two values to the narrowest that is none."""
 WITHIN = 0.05
 """Share of the variance that equal values of the column must leave: else they are told outright."""
 
@@ -51,6 +54,11 @@ def _is_encoded(x_n: Tensor, y_n: Tensor, total: float, *, two: bool) -> bool:
     if within < WITHIN * total:
         return False
     weight = count.double()
+    if float((weight * mean.square()).sum()) < DIFFER * within * (groups - 1):
+        return False  # means that differ by less than chance: rows were balanced on purpose
+    gaps = value.diff()
+    if bool((count == count[0]).all()) and float(gaps.max()) < EVENLY * float(gaps.min()):
+        return False  # levels of a plan: as many rows each, evenly apart
     v = value - (weight * value).sum() / n
     slope = float((weight * v * mean).sum() / (weight * v * v).sum().clamp_min(1e-30))
     off = float((weight * (mean - slope * v).square()).sum())

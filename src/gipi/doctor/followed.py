@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import LossFunction
 
 
+MIXES = frozenset((
+    "add", "add_", "__add__", "__radd__", "__iadd__", "mul", "mul_", "__mul__", "__rmul__",
+    "__imul__", "div", "true_divide", "__truediv__", "where", "masked_fill", "linear", "matmul",
+    "__matmul__",
+))  # fmt: skip
+"""Functions that make something of outputs and another tensor, and compare nothing."""
 EQUAL = 1e-3
 """Difference of two values of one loss, as a share, that rounding may make."""
 
@@ -98,6 +104,8 @@ def followed(start: Experiment, heard: list[Heard]) -> list[Heard]:
     values = [_value(start, replace(own[0], target=form(target))) for form in forms]
     known = math.nan if own[0].loss is None else float(own[0].loss)
     exact = [v is not None and math.isclose(v, known, rel_tol=EQUAL) for v in values]
+    if not any(exact) and own[0].by in MIXES:
+        return []  # what was added to outputs is no target: a state that a step is added to
     fit = exact if any(exact) else [v is not None for v in values]
     if not any(fit):
         return []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gipi.doctor.shallow import Answer
     from gipi.doctor.sheet import Sheet
 
-SURE, EXACT = 0.99, 0.999
+SURE = 0.99
 REST = 0.9
 SOMETHING = 0.05
 """What all others must explain where a rule may have made the data: then nothing else tells."""
@@ -81,7 +81,7 @@ def _parts(facts: Facts, x_nd: Tensor, train: Sheet) -> Leak | None:
         return None
     how = f"together explain {found.share:.2%} of the target, none of them more than "
     how += f"{found.alone:.0%} alone, all others {rest:.0%}"
-    return Leak(found.columns, how, found.share, rest, found.share >= EXACT)
+    return Leak(found.columns, how, found.share, rest, sure=False)  # a law may be exact as well
 
 
 def _encoded(facts: Facts, X: Tensor) -> Leak | None:

@@ -96,7 +96,7 @@ def _found(exp: Experiment, first: Facts) -> Leftover | None:
         if not 0 < k <= ANSWER:
             return None
         if places > 1:
-            part = some(part, PLACES // places) or part
+            part = some(part, max(LEAST, PLACES // places)) or part
             look = look or around(part[0])
             seen = None if look is None else look(part[0])
         else:  # factorised once for all that ask

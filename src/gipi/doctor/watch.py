@@ -114,8 +114,9 @@ class Watch:
         self._loss_now: Tensor | float | None = None
         self._before: dict[str, Tensor] = {}
         self._grads: dict[str, Tensor | None] = {}
-        self._ways = torch.Tensor.backward, torch.autograd.backward
-        self._within = False
+        self._ways: tuple[Any, Any] = torch.Tensor.backward, torch.autograd.backward
+        self._put: tuple[Any, Any] = self._ways
+        self._within, self._over = False, False
         self._start: Experiment | None = None
         self._look_began = 0.0
         self._end: dict[str, Tensor] = {}
@@ -135,13 +136,20 @@ class Watch:
             self.optimizer.register_step_pre_hook(self._called_to_step),
             self.optimizer.register_step_post_hook(self._stepped),
         ]
-        torch.Tensor.backward, torch.autograd.backward = map(self._heard_way, self._ways)  # type: ignore[method-assign]
+        self._over = False
+        self._ways = torch.Tensor.backward, torch.autograd.backward
+        self._put = tuple(map(self._heard_way, self._ways))
+        torch.Tensor.backward, torch.autograd.backward = self._put  # type: ignore[method-assign]
         self._listen()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._deafen()
-        torch.Tensor.backward, torch.autograd.backward = self._ways  # type: ignore[method-assign]
+        self._over = True  # what another watch put over it forwards from now on
+        if torch.Tensor.backward is self._put[0]:
+            torch.Tensor.backward = self._ways[0]  # type: ignore[method-assign]
+        if torch.autograd.backward is self._put[1]:
+            torch.autograd.backward = self._ways[1]
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -156,7 +164,7 @@ class Watch:
         """Return a way backward that is noted; within another it is none of the loop's own."""
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
-            if self._within:
+            if self._within or self._over:
                 original(tensors, *args, **kwargs)
                 return
             self._about_to_go_back(tensors)
@@ -443,9 +451,11 @@ class Watch:
 
 def _noted(tensors: Any) -> Tensor | float:
     """Return a loss to be read later; a number at once where nothing has to be waited for."""
+    if isinstance(tensors, Tensor) and tensors.numel() == 1:
+        return tensors.item() if tensors.is_cpu else tensors.detach()
     parts = [tensors] if isinstance(tensors, Tensor) else [*tensors]
-    loss = parts[0] if len(parts) == 1 else torch.stack([p.detach().sum() for p in parts]).sum()
-    return loss.item() if loss.is_cpu and loss.numel() == 1 else loss.detach()
+    known = [p.detach().sum() for p in parts if isinstance(p, Tensor)]
+    return torch.stack(known).sum() if known and len(known) == len(parts) else math.nan
 
 
 def watch(

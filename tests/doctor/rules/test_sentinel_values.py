@@ -181,3 +181,14 @@ def test_asking_again_keeps_to_what_can_be_afforded() -> None:
     (finding,) = RULE.before(facts)
     confirm(facts, finding)
     assert 2 * STEPS + 8 < facts.passes <= 400
+
+
+def test_the_border_of_pictures_is_no_code() -> None:
+    train, val = images()
+
+    def framed(data: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        X = 6 + 0.3 * data[0].clone()
+        X[:, :, 0], X[:, :, -1], X[..., 0], X[..., -1] = 0.0, 0.0, 0.0, 0.0
+        return X, data[1]
+
+    assert findings(experiment(cnn(), (framed(train), framed(val))), RULE) == []

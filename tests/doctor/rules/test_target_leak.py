@@ -224,7 +224,7 @@ def beside(width: int, exact: bool = True):
 def test_columns_that_make_the_target_together_are_named_and_columns_beside_them_are_not() -> None:
     X, t, part, left = beside(0)
     found = seen(experiment(mlp(10, 1), halves(torch.cat([X, part, left], 1), t)), RULE).findings
-    assert [(f.severity, set(f.where)) for f in found] == [("problem", {"column 8", "column 9"})]
+    assert [(f.severity, set(f.where)) for f in found] == [("hint", {"column 8", "column 9"})]
     price = halves(torch.cat([X, part.exp(), left.exp()], 1), t.exp())
     found = seen(experiment(mlp(10, 1), price), RULE).findings
     assert [set(f.where) for f in found] == [{"column 8", "column 9"}]
@@ -359,3 +359,19 @@ def test_numbers_are_known_as_given_whatever_was_left_out_and_standardised(rows,
     measured = torch.randint(int(rows / kept), (rows,), generator=g).double()[:, None]
     label = (measured[:, 0] > measured.median()).long()
     assert numbered(measured, F.one_hot(label).double(), label).tolist() == [0.0]
+
+
+def test_a_column_of_balanced_groups_knows_no_means() -> None:
+    """Subjects who did every condition as often; shops whose numbers lack the mean of the shop."""
+    g = torch.Generator().manual_seed(0)
+    s = torch.arange(40).repeat_interleave(20).float()
+    y = torch.tensor([0, 1]).repeat_interleave(10).repeat(40)
+    X = torch.cat([s[:, None] / 20 - 1, torch.randn(800, 6, generator=g)], 1)
+    X[:, 1:4] += 0.7 * y[:, None]
+    mixed = torch.randperm(800, generator=g)
+    X, y = X[mixed], y[mixed]
+    assert findings(experiment(mlp(7, 2), ((X[:600], y[:600]), (X[600:], y[600:]))), RULE) == []
+    t = X[:, 1] + 0.5 * torch.randn(800, generator=g)
+    mean = torch.zeros(40).index_add_(0, s[mixed].long(), t) / 20
+    t = (t - mean[s[mixed].long()])[:, None]
+    assert findings(experiment(mlp(7, 1), ((X[:600], t[:600]), (X[600:], t[600:]))), RULE) == []

@@ -79,6 +79,9 @@ def before(facts: Facts) -> Iterator[Finding]:
         found = sentinels(flat)
         if X.ndim == 3:
             found = _not_padding(_places(facts, X), flat, found)
+        if X.ndim == 4:  # a border or a mask: an unknown pixel has known ones on both sides
+            lines = _places(facts, X).flatten(0, 1)
+            found = [s for s in found if _inside(s.within(lines[..., s.column]))]
         found = [s for s in found if _arrives(facts, X, s)]
         if found:
             yield _of_inputs(called(facts.exp, flat.shape[1]), found)

@@ -141,6 +141,7 @@ def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
         "passes on enough of it; a higher rate or a longer run",
         evidence={"train": found.train, "val": found.val, "with_what_is_left": found.then,
                   "se": found.se, "blind": found.blind},
+        severity="hint",  # steps or a rate may be all that it lacks
         confirmed=True,
         phase="epoch",
         strength=found.gain / (MATTERS * high + 1e-12),

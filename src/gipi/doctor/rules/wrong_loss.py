@@ -160,6 +160,16 @@ def _given_within(facts: Facts) -> Iterator[Finding]:
         return
 
 
+def _share_out(facts: Facts, y: Tensor) -> bool:
+    """Whether outputs are shares of one, or their logarithms."""
+    wide, said = shared_out(y), facts.outputs
+    if wide is not None and isinstance(said, Tensor) and said.ndim > wide[0]:
+        logs = float(said.logsumexp(wide[0]).abs().max()) < 1e-3
+        if logs:
+            return True
+    return are_probabilities(facts, wide)
+
+
 def _not_asked(facts: Facts) -> Iterator[Finding]:
     """Find classes, or answers, that a loss does not ask for, whatever it is called."""
     y = facts.batch[1]
@@ -186,7 +196,7 @@ def _not_asked(facts: Facts) -> Iterator[Finding]:
         return
     none = unasked(facts, pulls)
     if none is not None:
-        yield _finding(
+        found = _finding(
             f"the loss asks nothing at the rows of class {none[0]:g}, {none[1]:.0%} of all, "
             "whatever the net says of them: they are never learned",
             "targets -1 and 1 for losses of margins, 0 and 1 for cross-entropy; outputs before "
@@ -195,9 +205,14 @@ def _not_asked(facts: Facts) -> Iterator[Finding]:
             mode="advise",
             edit="loss = nn.CrossEntropyLoss(), or 2 * y - 1 for a loss of margins",
         )
+        weight = getattr(own, "weight", None)
+        meant = getattr(own, "ignore_index", None) == none[0] or (
+            isinstance(weight, Tensor) and weight.ndim == 1 and float(weight[int(none[0])]) == 0
+        )
+        yield found.but(severity="hint") if meant else found  # whoever writes that may mean pads
         return
     value = ignored(pulls)
-    if value is not None and not are_probabilities(facts, shared_out(y)):  # one more is others less
+    if value is not None and not _share_out(facts, y):  # one more is others less
         yield _finding(
             f"the loss asks nothing of the answers whose target is {value:g}, whatever the net "
             "says: it learns to say the other of everything",
