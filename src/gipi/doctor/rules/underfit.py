@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ACCURACY, EXPLAINED = 0.15, 0.2
 """How much better a simple learner must be, on rows that it never saw, than the net on its own."""
-SURE = 3.0
+SURE, ENDS = 3.0, ("train_eval", "val")
 EDGE = 0.02
 """By how much a simple learner must be better than a small net for width to be what it lacks."""
 KEPT = 0.5
@@ -113,8 +113,7 @@ def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
         return
     if exp.transform is not None or exp.declared.get("frozen") or _repeats(first):
         return
-    high = least_known(first)
-    ends = [trace.epochs[-1].get(k, math.nan) for k in ("train_eval", "val")]
+    high, ends = least_known(first), [trace.epochs[-1].get(k, math.nan) for k in ENDS]
     # What is never negative has no more to lose than it is.
     least = OF_ALL if first.loss.name != "other" and first.kind != "numbers" else LITTLE_LEFT
     if not all(map(math.isfinite, ends)) or 0 <= min(ends) < least * high:
@@ -141,7 +140,7 @@ def _left_undone(facts: Facts, trace: Trace) -> Iterator[Finding]:
         "passes on enough of it; a higher rate or a longer run",
         evidence={"train": found.train, "val": found.val, "with_what_is_left": found.then,
                   "se": found.se, "blind": found.blind},
-        severity="hint",  # steps or a rate may be all that it lacks
+        severity="hint",
         confirmed=True,
         phase="epoch",
         strength=found.gain / (MATTERS * high + 1e-12),
