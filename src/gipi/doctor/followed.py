@@ -122,14 +122,16 @@ def _column(target: Tensor) -> Tensor:
     return target.unsqueeze(1) if target.ndim == 1 else target
 
 
-def why_not(start: Experiment, heard: list[Heard], steps: int, backwards: int) -> str:
+def why_not(
+    start: Experiment, heard: list[Heard], steps: int, backwards: int, *, called: bool
+) -> str:
     """Return why nothing can be said of a loop of which so much was heard."""
     if any(map(is_lazy, start.model.parameters())):
         return "some layers had no weights yet: call the model once before the watch begins"
     if any(h.whole for h in heard):
         return "this loss is not followed: what the loop compared, the given one cannot"
     if steps or backwards:
-        way = "" if heard else "; a model is heard where it is called, not by model.forward(...)"
+        way = "" if called else "; a model is heard where it is called, not by model.forward(...)"
         return (f"of {steps} steps none was seen whole: what the model was given, and what a loss "
                 f"compared its outputs with{way}")  # fmt: skip
     return "no step was seen"

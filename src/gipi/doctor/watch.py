@@ -109,7 +109,7 @@ class Watch:
         self.names = {id(p): n for n, p in model.named_parameters()}
         self._ear: Ear | None = None
         self._left: list[Ear] = []
-        self.called: list[Heard] = []
+        self.called = False
         self._handles: list[Any] = []
         self._loss_now: Tensor | float | None = None
         self._before: dict[str, Tensor] = {}
@@ -220,16 +220,14 @@ class Watch:
         if heard.whole and heard.target is not None:
             self.rows += len(heard.target)
         else:
-            self.called += [heard][: heard.called and not self.called]
+            self.called |= heard.called
             del self.heard[self.step]
             self._light &= self._ear.loss is None  # what is heard so is not enough here
         self._ear = None
 
     def _called_to_step(self, _: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         """Note the step before it is taken: where it asks for the loss, once it has been told."""
-        wrapped = None
-        if len(args) > 1 or kwargs:
-            wrapped = with_closure(args, kwargs, self._about_to_step)
+        wrapped = with_closure(args, kwargs, self._about_to_step)
         if wrapped is None:
             self._about_to_step()
         return wrapped
@@ -376,7 +374,8 @@ class Watch:
             )
         start, taken = as_heard(self._start, [*self.heard.values()])
         if not taken:
-            why = why_not(start, [*self.heard.values(), *self.called], self.step, self.backwards)
+            heard, called = [*self.heard.values()], self.called
+            why = why_not(start, heard, self.step, self.backwards, called=called)
             return Diagnosis(self._start, [], why_not=why, unseen=why)
         exp = experiment_of(start, taken, self.val, self.declared)
         exp.train = once(exp.train)
