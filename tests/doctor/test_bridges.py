@@ -51,8 +51,8 @@ def bert(**more: Any) -> nn.Module:
 
 def test_the_trainer_is_watched(tmp_path: Path) -> None:
     seen = trained(bert(), tmp_path)
-    assert seen.watch.step == 12
-    assert all(h.whole for h in seen.watch.heard.values())
+    assert seen.watch.record.step == 12
+    assert all(h.whole for h in seen.watch.record.heard.values())
     assert [f for f in seen.findings if f.severity == "problem"] == []
 
 
@@ -133,7 +133,7 @@ def test_what_a_run_of_lightning_does_wrong_is_named(
         max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[seen],
     ).fit(model, loader)  # fmt: skip
-    assert seen.watch.step == 3 * len(loader)
+    assert seen.watch.record.step == 3 * len(loader)
     assert "nothing was judged" not in str(seen.watch)
     assert [f.code for f in seen.findings if f.severity == "problem"][:1] == (
         [code] if code else []
@@ -156,5 +156,5 @@ def test_lightning_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
         nn.functional.mse_loss(module["net"](x), y).backward()
         optimizer.step()
     seen.on_train_end(None, module)
-    assert seen.watch.step == 5
+    assert seen.watch.record.step == 5
     assert [f for f in seen.findings if f.severity == "problem"] == []

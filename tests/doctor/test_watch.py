@@ -53,8 +53,8 @@ def test_a_healthy_loop_computes_the_same_and_nothing_is_found(loss: Callable) -
     assert torch.Tensor.backward is backward
     for a, b in zip(alone.parameters(), watched.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert doctor.step == 40
-    assert all(h.whole for h in doctor.heard.values())
+    assert doctor.record.step == 40
+    assert all(h.whole for h in doctor.record.heard.values())
 
 
 def test_a_softmax_before_cross_entropy_is_named() -> None:
@@ -81,9 +81,9 @@ def test_what_the_loss_compares_is_heard_whatever_the_loss_is() -> None:
             optimizer.zero_grad()
             loss(model(X[i : i + 32]), y[i : i + 32].float()).backward()
             optimizer.step()
-    assert torch.equal(doctor.heard[0].target, y[:32].float())
-    assert torch.equal(doctor.heard[0].inputs[0], X[:32])
-    assert len(doctor.losses) == 10
+    assert torch.equal(doctor.record.heard[0].target, y[:32].float())
+    assert torch.equal(doctor.record.heard[0].inputs[0], X[:32])
+    assert len(doctor.record.losses) == 10
 
 
 def test_an_error_in_the_loop_passes_and_everything_is_undone() -> None:

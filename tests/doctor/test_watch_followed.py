@@ -47,7 +47,7 @@ def own(said: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("loss", [F.cross_entropy, nn.CrossEntropyLoss(), own])
 def test_a_loss_of_all_places_in_one_is_followed(loss: Any) -> None:
     doctor = text(1e9, loss=loss)
-    assert doctor.heard[0].target.shape == (8, 6)
+    assert doctor.record.heard[0].target.shape == (8, 6)
     assert doctor.findings[0].code in ("nan_inf", "lr_too_high")
     assert doctor.findings[0].severity == "problem"
     healthy = text(1.0, loss=loss)
@@ -68,12 +68,12 @@ def test_steps_between_looks_are_heard_whatever_way_the_loss_is_asked(way: str) 
             (F.cross_entropy if way == "function" else criterion)(said, y).backward()
             optimizer.step()
     missed = {"module": set(), "function": {8}, "view": {8}}[way]  # once, then torch is heard
-    assert {8, 16, 24, 32, 40, 48, 56} - set(doctor.heard) == missed
-    for step, heard in doctor.heard.items():
+    assert {8, 16, 24, 32, 40, 48, 56} - set(doctor.record.heard) == missed
+    for step, heard in doctor.record.heard.items():
         assert torch.equal(heard.inputs[0], X[8 * step : 8 * step + 8])
         assert torch.equal(heard.target, Y[8 * step : 8 * step + 8])
-    assert all(isinstance(loss, float) for loss in doctor.losses)
-    assert len(doctor.between) >= 7
+    assert all(isinstance(loss, float) for loss in doctor.record.losses)
+    assert len(doctor.record.between) >= 7
 
 
 def test_what_was_not_seen_is_not_called_sound() -> None:
@@ -150,8 +150,8 @@ def test_nothing_of_a_graph_is_held() -> None:
             optimizer.zero_grad()
             F.cross_entropy(model(X[chosen]), Y[chosen]).backward()
             optimizer.step()
-    held = [v for h in doctor.heard.values() for v in (*h.inputs, *vars(h).values())]
-    assert len(doctor.heard) > 3
+    held = [v for h in doctor.record.heard.values() for v in (*h.inputs, *vars(h).values())]
+    assert len(doctor.record.heard) > 3
     assert not any(isinstance(v, Tensor) and v.grad_fn is not None for v in held)
 
 
@@ -301,7 +301,7 @@ def test_whatever_goes_backward_the_loop_goes_on() -> None:
         optimizer.step()
         F.cross_entropy(model(X), Y, reduction="none").backward(torch.ones(len(X)))
         optimizer.step()
-    assert len(doctor.trace.losses) == 2
+    assert len(doctor.record.trace.losses) == 2
 
 
 def test_watches_that_are_left_as_they_were_entered_hear_no_more() -> None:
@@ -315,5 +315,5 @@ def test_watches_that_are_left_as_they_were_entered_hear_no_more() -> None:
     F.cross_entropy(models[0](X), Y).backward()
     last.__exit__(None, None, None)
     F.cross_entropy(models[0](X), Y).backward()
-    assert (first.backwards, last.backwards) == (0, 1)
+    assert (first.record.backwards, last.record.backwards) == (0, 1)
     torch.Tensor.backward, torch.autograd.backward = ways  # type: ignore[method-assign]

@@ -219,8 +219,8 @@ def test_rows_that_are_judged_between_steps_are_not_taken_for_training_rows() ->
             optimizer.zero_grad()
             F.cross_entropy(model(X[chosen]), Y[chosen]).backward()
             optimizer.step()
-    assert all(len(h.target) == 30 for h in doctor.heard.values() if h.target is not None)
-    assert torch.equal(doctor.heard[0].inputs[0], X[:30])
+    assert all(len(h.target) == 30 for h in doctor.record.heard.values() if h.target is not None)
+    assert torch.equal(doctor.record.heard[0].inputs[0], X[:30])
 
 
 def test_where_no_step_follows_nothing_goes_on_listening() -> None:

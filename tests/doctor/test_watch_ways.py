@@ -153,7 +153,7 @@ def test_a_closure_is_called_as_often_as_its_optimizer_asks_and_its_loss_returne
         if watched:
             with gipi.watch(net, optimizer, F.cross_entropy) as doctor:
                 loop()
-            assert doctor.step == 3
+            assert doctor.record.step == 3
             assert [f for f in doctor.findings if f.severity == "problem"] == []
         else:
             loop()
