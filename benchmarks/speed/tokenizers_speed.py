@@ -29,7 +29,7 @@ from pathlib import Path
 from time import process_time as now
 from typing import TYPE_CHECKING, Any
 
-from stats import RESULTS, Results, machine, versions
+from stats import RESULTS, Results, versions
 from tokenizers import Tokenizer as Core
 from tokenizers import models, trainers
 
@@ -128,9 +128,12 @@ def measure(results: Results, work: str, *, size: int, rounds: int, again: bool)
 def table() -> list[str]:
     """Return Markdown lines: MB/s of ours and of the plain package, newest rows."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
+    processors: dict[tuple[str, str], str] = {}
     for path in sorted(RESULTS.glob("*-tokenizers.json")):
-        for row in json.loads(path.read_text())["rows"]:
+        body = json.loads(path.read_text())
+        for row in body["rows"]:
             rows[row["work"], row["variant"]] = row
+            processors[row["work"], row["variant"]] = body["machine"]["processor"]
     lines = ["| MB/s: gipi (plain package) | " + " | ".join(WORKS) + " |",
              "|---|" + "--:|" * len(WORKS)]  # fmt: skip
     for what in ("train", "encode"):
@@ -141,7 +144,7 @@ def table() -> list[str]:
                 both = ours and theirs
                 cells.append(f"{ours['mb_per_s']:.1f} ({theirs['mb_per_s']:.1f})" if both else "-")
             lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", f"One thread of {machine()['processor']}."]
+    return [*lines, "", f"One thread of {', '.join(sorted({*processors.values()}))}."]
 
 
 def main() -> None:
