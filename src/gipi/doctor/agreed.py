@@ -27,7 +27,7 @@ LEAST = 0.02
 """Probability below which neither is taken at its word."""
 FLAT, FLATTEST = 0.6, 0.5
 """Errors among the quarter, and the eighth, of the rows that both are surest of, as shares of all
-errors, from which on they do not vanish: of classes that meet at most 0.53 and 0.25 were seen."""
+errors, from which on they do not vanish: of classes that meet they do."""
 KNOWS = 0.7
 """Errors, of what guessing costs, up to which both know enough to be asked: where they know little
 more than guessing, nothing that they are sure of is."""

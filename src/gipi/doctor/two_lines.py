@@ -34,7 +34,7 @@ OTHER = 0.6
 """Slope, of that of the first line, up to which the other is another one."""
 STEEP, TIGHT = 2.2, 0.7
 """From which on it is, where it is followed as nearly: deviation about it over its own spread.
-Scatter in proportion reaches 2.1, and more where it is wide: such a line is only asked about."""
+Scatter in proportion comes near, and beyond where it is wide: such a line is only asked about."""
 ONE = 0.1
 """Deviation about the other line, of that about the first, below which it is one number."""
 

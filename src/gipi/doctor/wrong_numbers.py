@@ -30,12 +30,12 @@ AWAY, SOME_AWAY = 2.5, 0.03
 LEAST, FOLDS, ROUNDS = 250, 3, 4
 ENOUGH = 25.0
 """Twice the gain in log-likelihood from which on another line is asked about. Natural data in which
-a learner errs reach 19."""
+a learner errs stay below."""
 SOME = 4.0
 """The same of validation rows, which are fewer; what they would have, were they like the training
 rows, must be `ENOUGH` where they have none."""
 FOLLOWS = 0.45
-"""Slope up to which answers do not follow: that of natural data in which a learner errs is 0.5."""
+"""Slope up to which answers do not follow: natural data in which a learner errs lie above."""
 TURNED = -0.2
 KINDS = 50
 """Different whole numbers up to which targets are counts: they scatter the more, the more they are,
