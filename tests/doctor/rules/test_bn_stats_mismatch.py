@@ -114,6 +114,22 @@ def test_statistics_that_lag_are_asked_about_at_the_end_of_the_run(momentum, fou
     assert all(f.phase == "epoch" for f in diagnosis.findings)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_what_remembers_the_last_batch_alone_is_asked_again_when_the_net_knows_more(seed) -> None:
+    def found(momentum):
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Linear(20, 48), nn.BatchNorm1d(48, momentum=momentum), nn.ReLU(),
+            nn.Linear(48, 48), nn.BatchNorm1d(48, momentum=momentum), nn.ReLU(), nn.Linear(48, 8),
+        )  # fmt: skip
+        data = blobs(2340, 8, 20, apart=0.6, seed=seed)
+        exp = experiment(net, data, lr=1e-3, batch_size=16, epochs=4)
+        return [(f.code, f.severity, f.phase) for f in seen(exp, RULE, train=True).findings]
+
+    assert found(0.99) == [("bn_stats_mismatch", "problem", "epoch")]
+    assert found(0.1) == []
+
+
 def test_what_was_in_doubt_costs_little_to_ask_and_is_not_said_unasked() -> None:
     def exp():
         return experiment(deep(5e-3), blobs(apart=1.2), lr=0.01, epochs=20)

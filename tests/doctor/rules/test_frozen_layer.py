@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
-from tests.doctor.patients import blobs, experiment, findings, mlp
+from tests.doctor.patients import blobs, experiment, findings, mlp, seen
 from tests.doctor.rules.test_params_not_in_optimizer import learned, rings
 from tests.doctor.wired import cured, named
 from torch import nn
@@ -104,4 +105,51 @@ def test_an_embedding_as_it_was_drawn_is_freed_with_the_layers_behind_it() -> No
     assert where("words", "hidden") == [{"words.weight", *layer}]
     learned_elsewhere = 0.4 * torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
     assert where("words", "hidden", table=learned_elsewhere) == [layer]
-    assert where("words") == []
+    assert where("words") == [{"words.weight"}]
+    assert where("words", table=learned_elsewhere) == []
+
+
+class Bag(nn.Module):
+    def __init__(self, wide: int) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(60, wide, padding_idx=0), nn.Linear(wide, 4)
+
+    def forward(self, x):
+        return self.head(self.words(x).mean(1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_random_embedding_alone_is_named_where_learning_it_tells_more(seed) -> None:
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(4, (700,), generator=g)
+    about = torch.rand(700, 12, generator=g) < 0.4  # 15 words a topic, others are of any
+    own = 15 * y[:, None] + torch.randint(15, (700, 12), generator=g)
+    X = torch.where(about, own, torch.randint(60, (700, 12), generator=g))
+    data = (X[:500], y[:500]), (X[500:], y[500:])
+
+    def found(wide, *names):
+        torch.manual_seed(seed)
+        exp = experiment(frozen(Bag(wide), *names), data, lr=5e-3, epochs=20)
+        return [(f.severity, f.where) for f in seen(exp, RULE).findings]
+
+    assert found(8, "words") == [("problem", ("words.weight",))]
+    assert found(8) == []
+
+
+def test_random_vectors_of_places_may_stay() -> None:
+    class Placed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.places = nn.Embedding(30, 16), nn.Embedding(6, 16)
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x):
+            places = self.places(torch.arange(6).expand_as(x))
+            return self.head((self.words(x) * places).mean(1))
+
+    words = torch.randint(0, 30, (600, 6), generator=torch.Generator().manual_seed(0))
+    rows = (words[:400], words[:400, 2] % 3), (words[400:], words[400:, 2] % 3)
+    torch.manual_seed(0)
+    assert findings(experiment(frozen(Placed(), "places"), rows, epochs=20), RULE) == []
+    torch.manual_seed(0)
+    assert findings(experiment(frozen(Placed(), "words"), rows, epochs=20), RULE) != []

@@ -133,8 +133,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
             facts.passes += steps + 2 * LUCK + RENEWED + 2
             # Nothing else of training depends on running statistics: one trial gives the weights.
             twin = after_steps(exp, steps)[1]
-            other = loss_on(renewed_statistics(twin), *rows)
-            return _by_luck(finding, _last_batches(twin, rows), other, begin)
+            found = _by_luck(finding, twin, rows, begin)
+            if found is None:  # a net that knows little yet loses little
+                facts.notes[LAGS] = finding
+            return found
         try:
             trial = compared(exp, {"own": None, "usual": usual}, steps=steps)
         except CannotRepair:
@@ -143,6 +145,9 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
         own, other = (loss_on(trial.twins[n], *rows) for n in ("own", "usual"))
     else:
         begin = float(finding.evidence["first_loss"])
+        if _was_in_doubt(finding) and finding.evidence["momentum"] > FAST:
+            facts.passes += 2 * LUCK + RENEWED + 2
+            return _by_luck(finding, exp, rows, begin)
         own, other = loss_on(exp, *rows), loss_on(renewed_statistics(exp), *rows)
         facts.passes += RENEWED + 2
     if not math.isfinite(other):
@@ -170,17 +175,21 @@ def _was_in_doubt(finding: Finding) -> bool:
 
 def cost(_: Facts, finding: Finding) -> int:
     """Return the passes of `confirm`: weights that are there are only judged twice."""
-    before = 120 + 2 * LUCK + RENEWED
-    return before if finding.phase == "before" else 2 * (RENEWED + 2)
+    luck = 2 * LUCK + RENEWED
+    if finding.phase == "before":
+        return 120 + luck
+    return luck if finding.evidence["momentum"] > FAST else 2 * (RENEWED + 2)
 
 
-def _by_luck(finding: Finding, own: list[float], other: float, begin: float) -> Finding | None:
+def _by_luck(
+    finding: Finding, exp: Experiment, rows: tuple[Any, Any], begin: float
+) -> Finding | None:
     """Return the finding where the last batch, whichever it is, costs much of the progress.
 
-    own    losses of one net, each with the statistics of another batch
-    other  its loss with those of many batches: usual momentum lags behind in a short trial
+    Held against statistics of many batches: usual momentum lags behind in a short trial.
     """
-    losses = torch.tensor(own, dtype=torch.float64)
+    losses = torch.tensor(_last_batches(exp, rows), dtype=torch.float64)
+    other = loss_on(renewed_statistics(exp), *rows)
     if len(losses) < LEAST_LUCK or not math.isfinite(other) or not bool(losses.isfinite().all()):
         return None
     mean, se = float(losses.mean()), float(losses.std()) / math.sqrt(len(losses))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gipi.doctor.contest import contest
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices, tables_as_drawn
 from gipi.doctor.reach import matter
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
     from gipi.doctor.facts import Facts
 
+AHEAD = 0.95
+"""Loss of held rows, of that without, up to which random vectors of words are worth learning: a
+short trial shows little of what they cost in the end."""
+
 
 def before(facts: Facts) -> Iterator[Finding]:
     """Suspect layers whose weights do not ask for gradients, were not declared and do not move."""
@@ -29,14 +34,37 @@ def before(facts: Facts) -> Iterator[Finding]:
     if not any(p.requires_grad for p in held.values()):
         yield _finding(facts, frozen, "every weight of the model").but(confirmed=True)
         return
-    layers = matrices(facts, [n for n in frozen if facts.still(n)])
+    still = [n for n in frozen if facts.still(n)]
+    layers, tables = matrices(facts, still), tables_as_drawn(facts, still)
     if layers and matter(facts, layers):
-        # An embedding alone may be meant to stay; one that nothing was learned into, beside layers
-        # that were not meant to, was frozen with them.
-        tables = tables_as_drawn(facts, [n for n in frozen if facts.still(n)])
+        # An embedding that nothing was learned into, beside layers that were not meant to stay, was
+        # frozen with them; alone it may be meant to, and is asked what it costs.
         beside = {n.rpartition(".")[0] for n in (*layers, *tables)}
         yield _finding(facts, [n for n in frozen if n.rpartition(".")[0] in beside],
                        f"{len(layers)} of the model's weight matrices")  # fmt: skip
+    elif (tables := [n for n in tables if _reads_rows(facts, n)]) and matter(facts, tables):
+        yield _finding(facts, tables, f"{counted(len(tables), 'embedding')} of the model")
+
+
+def confirm(facts: Facts, finding: Finding) -> Finding | None:
+    """Ask what matrices know; of an embedding alone, whether learning it helps."""
+    if matrices(facts, finding.where):
+        return judged_still(facts, finding)
+    found = contest(facts, unfreeze(finding.where))
+    if found is None or not found.wins(AHEAD):
+        return None
+    return finding.but(confirmed=True, evidence={**finding.evidence, **found.figures})
+
+
+def _reads_rows(facts: Facts, name: str) -> bool:
+    """Whether an embedding looks up what differs between rows, and no places that all have."""
+    weight = dict(facts.exp.model.named_parameters())[name]
+    for op in facts.tape.of({"embedding"}):
+        ids = next((t for t in op.inputs if not t.is_floating_point()), None)
+        read = any(t.data_ptr() == weight.data_ptr() for t in op.inputs if t.shape == weight.shape)
+        if read and ids is not None and ids.ndim and len(ids) == len(facts.batch[1]):
+            return bool((ids != ids[:1]).any())
+    return False
 
 
 def _finding(facts: Facts, names: Sequence[str], what: str) -> Finding:
@@ -89,7 +117,7 @@ RULE = Rule(
     do="unfreeze them, or say that they are meant to stay",
     source="Yosinski et al. 2014, arXiv:1411.1792 (what frozen features are worth)",
     before=before,
-    confirm=judged_still,
+    confirm=confirm,
     passes=PASSES,
     causes=(*DYNAMICS, "params_not_in_optimizer"),
 )
