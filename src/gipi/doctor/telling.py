@@ -11,6 +11,9 @@ from gipi.metrics.shares import wilson
 FLAG = 0.95
 """Explained share from which on a column marks classes by few values, some of which may be wrong,
 or by stretches of values that lie far apart."""
+STRETCH = 0.8
+"""Share of a column's variance that lies between two such stretches: one whose class means lie four
+deviations apart, as told ones do, has it."""
 WRONG, QUANTILE = 0.01, 1.645
 """Share of wrong marks up to which such a column is a leak and no good test, and the quantile of
 the normal distribution by which it must be sure: 95 %, of one side."""
@@ -127,15 +130,17 @@ def _are_given(ascending_n: Tensor) -> bool:
     )
 
 
-def parts(x_nd: Tensor, label_n: Tensor, single_d: Tensor) -> Tensor:
-    """Whether each class has a stretch of a column to itself, but for so few rows: (d,).
+def parts(x_nd: Tensor, Y_nk: Tensor, label_n: Tensor, single_d: Tensor) -> Tensor:
+    """Return what columns tell of which each class has a stretch to itself, but for few rows: (d,).
 
-    Such a column marks classes, with a spread of its own within them, that says nothing.
+    Such a column marks classes, with a spread of its own within them, that says nothing: it is read
+    as the class whose mean is the nearest. 0 for all others.
     """
-    parts = torch.zeros(x_nd.shape[1], dtype=torch.bool)
-    for j in (single_d >= FLAG).nonzero().flatten().tolist():
-        parts[j] = error(x_nd[:, j], label_n) <= WRONG
-    return parts
+    told = torch.zeros(x_nd.shape[1], dtype=torch.float64)
+    for j in (single_d >= STRETCH).nonzero().flatten().tolist():
+        if error(x_nd[:, j], label_n) <= WRONG:
+            told[j] = told_by_labels(_nearest(x_nd[:, j], label_n), Y_nk)
+    return told
 
 
 def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
@@ -148,10 +153,14 @@ def most_wrong(mark_n: Tensor, label_n: Tensor) -> float:
 
 def error(x_n: Tensor, label_n: Tensor) -> float:
     """Return `most_wrong` of a column read as the class whose mean is the nearest."""
+    return most_wrong(_nearest(x_n, label_n), label_n)
+
+
+def _nearest(x_n: Tensor, label_n: Tensor) -> Tensor:
+    """Return the number of the class whose mean is the nearest."""
     label = torch.unique(label_n, return_inverse=True)[1]
-    count = torch.bincount(label).double()
-    mean = torch.bincount(label, weights=x_n.double()) / count
-    return most_wrong((x_n[:, None] - mean).abs().argmin(1), label)
+    mean = torch.bincount(label, weights=x_n.double()) / torch.bincount(label).double()
+    return (x_n[:, None] - mean).abs().argmin(1)
 
 
 def marks(x_nd: Tensor, classes: int) -> Tensor:

@@ -70,7 +70,7 @@ def test_an_amount_that_only_one_class_has_is_found_however_it_is_spread(where) 
     assert (first.where, first.severity) == (("column 3",), "problem")
 
 
-@pytest.mark.parametrize(("gap", "found"), [(9.6, ["column 3"]), (3.5, [])])
+@pytest.mark.parametrize(("gap", "found"), [(9.6, ["column 3"]), (3.5, ["column 3"]), (1.5, [])])
 def test_a_column_of_two_stretches_is_found_and_one_that_parts_well_is_not(gap, found) -> None:
     def stretched(data):
         X, y = data[0].clone(), data[1]

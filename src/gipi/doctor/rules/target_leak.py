@@ -44,6 +44,9 @@ TIMES, TIMES_FLAG = 5.0, 10.0
 NEXT = 0.85
 REST, COPY = 0.9, 0.999
 """What all others may explain together, unless the column is a copy of the class."""
+EASY = 0.75
+"""The same where each class has a stretch of the column to itself: of an easy task one column may
+part the classes, and others nearly so."""
 MOST = 5000
 SHOWN = 8
 MOST_LEAKS = 4
@@ -78,7 +81,7 @@ def before(facts: Facts) -> Iterator[Finding]:
             f"{', '.join(where)} seems to number the rows of a file that was sorted by class: it "
             f"alone tells {found.best:.1%} of the classes, all others together explain "
             f"{found.rest:.1%}"))  # fmt: skip
-    if same or found is None or found.best >= SURE:
+    if same or found is None or found.wrong is None:
         yield told
         return
     sure = found.wrong <= WRONG and not found.spread
@@ -121,7 +124,8 @@ def _leaking(found: Leak, where: list[str]) -> Finding:
 class _Told:
     """Columns that tell the target, and what the next one and all others explain of it.
 
-    wrong   of columns that mark classes: the most rows that they mark wrongly, as a share
+    wrong   of columns that mark classes: the most rows that they mark wrongly, as a share; None of
+            copies of the target
     spread  whether they do by stretches of values alone, as what is measured also does where a task
             is easy: a scale that tells coins apart is no leak
     numbers whether they are numbers of rows, in the order of the classes
@@ -131,7 +135,7 @@ class _Told:
     best: float
     following: float
     rest: float
-    wrong: float = 0.0
+    wrong: float | None = None
     spread: bool = False
     numbers: bool = False
 
@@ -148,17 +152,18 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
     x = torch.nan_to_num(cpu(X)[train.rows].double()).flatten(1)
     single = told_by_one(x, train.Y.double(), train.label)
     marked = marks(x, train.Y.shape[1]) if train.label is not None else torch.zeros_like(single) > 0
-    read, far, counted = x, torch.zeros_like(marked), torch.zeros_like(single)
+    read, counted, far = x, torch.zeros_like(single), torch.zeros_like(single)
     if train.label is not None and X.ndim == 2:
         read, single = filled(x, train.Y.double(), single, train.label)
-        far = parts(read, train.label, single)
+        far = parts(read, train.Y.double(), train.label, single)
         if not facts.exp.declared.get("time_ordered"):
             counted = numbered(x, train.Y.double(), train.label)
             single = torch.maximum(single, counted)
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
-    single[same] = 0.0
-    low = marked | far | (X.ndim == 2 and train.label is None)
+    single[same] = far[same] = 0.0
+    exact, single = single, torch.maximum(single, far)
+    low = marked | (far > 0) | (X.ndim == 2 and train.label is None)
     telling = (single >= torch.where(low, FLAG, SURE)).nonzero().flatten().tolist()
     leaks = [j for j in telling if X.ndim != 3 or _is_late(X, j)]
     most = max(1, x.shape[1] // 8)
@@ -173,20 +178,22 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
     left = x[:, others]
     left = (left - left.mean(0)) / left.std(0).clamp_min(1e-12)
     best, following = float(single[leaks].max()), float(single[others].max())
+    copy = float(exact[leaks].max())
     rest = max(0.0, ask_ridge(ridge(bent(left)), train.Y)[0].score)
-    copied = train.label is not None and best >= COPY
-    times = TIMES if best >= SURE else TIMES_FLAG
-    if best < SURE and train.label is None:
-        return _Told(leaks, best, following, rest, spread=True) if (
+    copied = train.label is not None and copy >= COPY
+    times = TIMES if copy >= SURE else TIMES_FLAG
+    if copy < SURE and train.label is None:
+        return _Told(leaks, best, following, rest, wrong=0.0, spread=True) if (
             following <= NEXT and SOMETHING < rest <= REST and 1 - rest >= times * (1 - best)
         ) else None  # fmt: skip
-    if following > NEXT or (rest > REST and not copied) or (1 - rest) < times * (1 - best):
+    most_rest = EASY if copy < SURE and bool((far[leaks] > 0).all()) else REST
+    if following > NEXT or (rest > most_rest and not copied) or (1 - rest) < times * (1 - best):
         return None
     told = _Told(leaks, best, following, rest, numbers=bool((counted[leaks] >= SURE).all()))
-    if best >= SURE or train.label is None:
+    if copy >= SURE or train.label is None:
         return told
     wrong = (
-        error(read[:, j], train.label) if far[j] else most_wrong(x[:, j], train.label)
+        error(read[:, j], train.label) if far[j] > 0 else most_wrong(x[:, j], train.label)
         for j in leaks
     )
     spread = not bool(marks(read[:, leaks], train.Y.shape[1]).any())
