@@ -41,3 +41,14 @@ def test_what_a_run_made_a_problem_is_no_hint_any_more() -> None:
     (found,) = ranked([guess, late("target_unscaled", 1.0)], RULES)
     assert found.severity == "problem"
     assert codes(guess) == ["target_unscaled"]
+
+
+def test_what_a_problem_brings_about_is_a_hint_but_comes_before_other_hints() -> None:
+    cause = Finding("lr_too_high", "", "", confirmed=True, phase="steps")
+    other = Finding("weight_decay_on_norm_bias", "", "", severity="hint", confirmed=True)
+    found = ranked([late("dead_relu", 1.0), other, cause], RULES)
+    said = [(f.code, f.severity) for f in found]
+    assert said == [
+        ("lr_too_high", "problem"), ("dead_relu", "hint"), ("weight_decay_on_norm_bias", "hint"),
+    ]  # fmt: skip
+    assert [f.severity for f in ranked([late("dead_relu", 1.0)], RULES)] == ["problem"]

@@ -45,6 +45,7 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
     problems before hints, confirmed before suspected, what says why before `SYMPTOM`, earlier
     phases before later ones, and the stronger before the weaker. What was a problem before the
     first step is not told again as one of a later phase, nor as a hint what a run made a problem.
+    A child is a hint, however sure it is: it may be gone with its root, and is asked again then.
     """
     given = list(findings)
     first = {f.code for f in given if f.phase == "before" and f.severity == "problem"}
@@ -62,7 +63,7 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
         """Whether it is a hint at what another finding, a hint perhaps, would bring about."""
         return f.severity == "hint" and any(f.code in below.get(c, ()) for c in told - {f.code})
 
-    return sorted(
+    in_order = sorted(
         named,
         key=lambda f: (
             f.severity != "problem",
@@ -74,6 +75,7 @@ def ranked(findings: Iterable[Finding], rules: Iterable[Rule]) -> list[Finding]:
             -f.strength,
         ),
     )
+    return [f.but(severity="hint") if f.parents else f for f in in_order]
 
 
 def roots(findings: Sequence[Finding]) -> list[Finding]:

@@ -66,7 +66,7 @@ class Finding:
     """One thing that is wrong, or looks as if it were.
 
     code       the name in the catalogue
-    severity   "problem": it hurts, or will; "hint": worth a look
+    severity   "problem": it hurts, or will; "hint": worth a look, or brought about by a problem
     message    what was found, with its numbers, for people
     advice     what to do
     where      names of modules, parameters, columns
