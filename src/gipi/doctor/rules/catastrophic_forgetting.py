@@ -277,4 +277,5 @@ RULE = Rule(
     confirm=confirm,
     passes=MOST,
     cost=_asked_steps,
+    causes=("underfit",),
 )

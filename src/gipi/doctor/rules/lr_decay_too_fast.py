@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from gipi.doctor.probes import Trial
     from gipi.doctor.trace import Trace
 
-AREA = 0.2
-"""Mean rate over the highest one: half of it is a cosine, a hundredth is hardly a run."""
+AREA = 0.25
+"""Mean rate over the highest one: of a cosine it is a half."""
 GONE = 0.02
 """Share of the highest rate below which steps do next to nothing."""
 BACK = 0.2
