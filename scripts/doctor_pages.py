@@ -55,7 +55,7 @@ def page(rule: Rule, told: Mapping[str, Any]) -> str:
     finding = told["finding"]
     picture = f"../pictures/{PICTURES.name}/{rule.code}.svg"
     left, right = told["panels"]
-    kind = f"`{rule.code}` · {finding['severity']} · looked for {rule.when}"
+    kind = f"`{rule.code}` · {_severity(finding)} · looked for {rule.when}"
     says = f"{finding['severity']}: {rule.code}: {finding['message']}\ndo: {finding['advice']}"
     parts = [
         f"# {sentence(rule.title, end='')}\n",
@@ -226,6 +226,11 @@ def linked(codes: Sequence[str]) -> str:
 # ------------------------------------------------------------------------ the index
 
 
+def _severity(finding: Mapping[str, Any]) -> str:
+    """Return what a finding is by itself: beside its cause a problem is called a hint."""
+    return "problem" if finding["parents"] else str(finding["severity"])
+
+
 def problems() -> str:
     """Return the table of all problems for docs/doctor.md."""
     told = json.loads(FOUND.read_text(encoding="utf-8"))
@@ -235,7 +240,7 @@ def problems() -> str:
         first = next(iter(finding["repairs"]), None)
         repair = "-" if first is None else f"{first['name']} (`{_mode(first)}`)"
         rows.append(
-            [f"[{r.code}](doctor/{r.code}.md)", r.title, r.seen, finding["severity"], repair]
+            [f"[{r.code}](doctor/{r.code}.md)", r.title, r.seen, _severity(finding), repair]
         )
     return table(["code", "what it is", "seen", "severity", "first repair"], rows)
 

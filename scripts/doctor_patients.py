@@ -147,7 +147,7 @@ def treated(diagnosis: Diagnosis, finding: Finding) -> tuple[Experiment | None, 
     mended = set() if treatment is None else {*treatment.cured, *treatment.partly}
     if treatment is not None and {finding.code, *finding.parents} & mended:
         return fresh[id(treatment.experiment)], treatment.changes
-    for repair in finding.repairs if finding.severity == "hint" else ():
+    for repair in finding.repairs if finding.severity == "hint" and not finding.parents else ():
         twin = duplicate(diagnosis.experiment)
         try:
             if repair.change is not None:
