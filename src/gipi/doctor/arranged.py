@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gipi.doctor.drift import LEAST
 from gipi.doctor.edits import first_rows
-from gipi.doctor.sheet import cpu, origin, the_lens
+from gipi.doctor.sheet import cpu, noted, origin, the_lens
 from gipi.doctor.turns import angles
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ def by_a_clock(facts: Facts) -> bool:
 
 def _kept(facts: Facts) -> tuple[str, bool]:
     """Return what `divided_by_value` returns, and whether rows are sorted by a clock instead."""
-    facts = origin(facts)
-    if "kept in order" not in facts.notes:
-        facts.notes["kept in order"] = _order(facts)
-    found: tuple[str, bool] = facts.notes["kept in order"]
-    return found
+    return noted(facts, "kept in order", _order)
 
 
 def _order(facts: Facts) -> tuple[str, bool]:

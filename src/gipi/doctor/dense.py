@@ -8,14 +8,14 @@ Shapes: n rows, p features of a place, k columns of targets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gipi.doctor.shallow import ask_ridge, ridge
-from gipi.doctor.sheet import MOST_CLASSES, cpu, is_tokens, origin
+from gipi.doctor.sheet import MOST_CLASSES, cpu, is_tokens, noted, origin
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
@@ -95,9 +95,5 @@ def _z(seen: Tensor, target: Tensor) -> float:
 
 def told_nothing(facts: Facts, least: float) -> bool:
     """Whether targets are given place by place and no place tells its own."""
-    key = "targets at places"
-    notes: dict[str, Any] = origin(facts).notes
-    if key not in notes:
-        notes[key] = z_at_places(facts)
-    z = notes[key]
+    z = noted(facts, "targets at places", z_at_places)
     return z is not None and z < least

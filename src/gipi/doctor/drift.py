@@ -12,7 +12,7 @@ from gipi.doctor.experiment import rows_of
 from gipi.doctor.order import quantiles
 from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import ask_ridge, auc, ridge, told
-from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, origin, take, the_lens
+from gipi.doctor.sheet import classes_of, columns, cpu, is_tokens, noted, origin, take, the_lens
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
@@ -57,11 +57,7 @@ class Stats:
 
 def stats(facts: Facts) -> Stats | None:
     """Return the statistics of columns in both splits; None for what has no columns in common."""
-    facts = origin(facts)
-    if "statistics of columns" not in facts.notes:
-        facts.notes["statistics of columns"] = _stats(facts)
-    found: Stats | None = facts.notes["statistics of columns"]
-    return found
+    return noted(facts, "statistics of columns", _stats)
 
 
 def _stats(facts: Facts) -> Stats | None:
@@ -132,11 +128,7 @@ def is_repeatable(facts: Facts, X: Tensor) -> bool:
 
 def mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
     """Return what differs in the preparation, the columns where, and by how much; or None."""
-    facts = origin(facts)
-    if "mismatch" not in facts.notes:
-        facts.notes["mismatch"] = _mismatch(facts)
-    found: tuple[str, list[int], float] | None = facts.notes["mismatch"]
-    return found
+    return noted(facts, "mismatch", _mismatch)
 
 
 def _mismatch(facts: Facts) -> tuple[str, list[int], float] | None:
@@ -218,11 +210,7 @@ def domain(facts: Facts) -> tuple[float, bool] | None:
     The area under its curve, 0.5 for not at all, and whether that is beyond chance (asked where it
     is not far below); the same number of rows of each split.
     """
-    facts = origin(facts)
-    if "domain" not in facts.notes:
-        facts.notes["domain"] = _domain(facts)
-    found: tuple[float, bool] | None = facts.notes["domain"]
-    return found
+    return noted(facts, "domain", _domain)
 
 
 def _domain(facts: Facts) -> tuple[float, bool] | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gipi.doctor.drift import LEAST, TURNS, stats, told_apart
 from gipi.doctor.shallow import predict
-from gipi.doctor.sheet import channels_first, cpu, linear_answer, origin, sheet
+from gipi.doctor.sheet import channels_first, cpu, linear_answer, noted, sheet
 from gipi.doctor.told import told_of_val
 
 if TYPE_CHECKING:
@@ -56,11 +56,7 @@ class Change:
 
 def regained(facts: Facts) -> Change | None:
     """Return the change of validation inputs that gives back what they tell; None for none."""
-    facts = origin(facts)
-    if "regained" not in facts.notes:
-        facts.notes["regained"] = _regained(facts)
-    found: Change | None = facts.notes["regained"]
-    return found
+    return noted(facts, "regained", _regained)
 
 
 def _regained(facts: Facts) -> Change | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gipi.doctor.facts import Facts
+
+Noted = TypeVar("Noted")
 
 MOST_ROWS = 1200
 WIDTH = 256
@@ -95,14 +97,20 @@ def origin(facts: Facts) -> Facts:
     return facts.start or facts
 
 
+def noted(facts: Facts, key: str, ask: Callable[[Facts], Noted]) -> Noted:
+    """Return what is asked of the facts before the first step, written down when it was asked once.
+
+    A key belongs to one question.
+    """
+    first = origin(facts)
+    if key not in first.notes:
+        first.notes[key] = ask(first)
+    return cast("Noted", first.notes[key])
+
+
 def sheet(facts: Facts, split: str = "train") -> Sheet | None:
     """Return up to `MOST_ROWS` rows of a split as a sheet; None for what has no rows or targets."""
-    facts = origin(facts)
-    key = f"sheet of {split}"
-    if key not in facts.notes:
-        facts.notes[key] = _sheet(facts, split)
-    found: Sheet | None = facts.notes[key]
-    return found
+    return noted(facts, f"sheet of {split}", lambda first: _sheet(first, split))
 
 
 def _sheet(facts: Facts, split: str) -> Sheet | None:
@@ -159,14 +167,12 @@ def near_answer(facts: Facts, split: str = "train") -> Answer:
 
 
 def _once(facts: Facts, split: str, which: str, ask: Callable[[Sheet], Answer]) -> Answer:
-    start = origin(facts)
-    key = f"{which} answer in {split}"
-    if key not in start.notes:
-        found = sheet(facts, split)
+    def of_sheet(first: Facts) -> Answer:
+        found = sheet(first, split)
         assert found is not None
-        start.notes[key] = ask(found)
-    kept: Answer = start.notes[key]
-    return kept
+        return ask(found)
+
+    return noted(facts, f"{which} answer in {split}", of_sheet)
 
 
 def label_answer(facts: Facts, split: str = "train") -> Answer | None:
@@ -204,19 +210,18 @@ def silent(facts: Facts, split: str = "train") -> bool:
 
 def the_lens(facts: Facts) -> Lens | None:
     """Return the lens that is made from the training rows."""
-    facts = origin(facts)
-    if "lens" not in facts.notes:
-        facts.notes["lens"] = None
-        if facts.train is not None:
-            X = cpu(facts.train[0])
-            n = rows_of(X)
-            picked = None
-            if n >= 2:
-                picked = take(X, torch.arange(min(n, MOST_ROWS)) * n // min(n, MOST_ROWS))
-            if picked is not None:
-                facts.notes["lens"] = _ground(picked, facts.exp.declared)
-    found: Lens | None = facts.notes["lens"]
-    return found
+    return noted(facts, "lens", _lens)
+
+
+def _lens(facts: Facts) -> Lens | None:
+    if facts.train is None:
+        return None
+    X = cpu(facts.train[0])
+    n = rows_of(X)
+    if n < 2:
+        return None
+    picked = take(X, torch.arange(min(n, MOST_ROWS)) * n // min(n, MOST_ROWS))
+    return None if picked is None else _ground(picked, facts.exp.declared)
 
 
 def _ground(X: Any, declared: Mapping[str, Any]) -> Lens | None:

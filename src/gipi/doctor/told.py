@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gipi.doctor.shallow import predict, told_by_near
-from gipi.doctor.sheet import label_answer, linear_answer, origin, sheet
+from gipi.doctor.sheet import label_answer, linear_answer, noted, sheet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,15 +15,14 @@ if TYPE_CHECKING:
 
 def told_of_val(facts: Facts) -> Tensor:
     """Return what ridge regression on the training rows says of the validation rows; asked once."""
-    notes = origin(facts).notes
-    if "told of val" not in notes:
-        train, val = sheet(facts), sheet(facts, "val")
-        assert train is not None
-        assert val is not None
-        best = linear_answer(facts).penalty
-        notes["told of val"] = predict(train.ridge, train.Y, val.F, penalty=best)
-    found: Tensor = notes["told of val"]
-    return found
+    return noted(facts, "told of val", _of_val)
+
+
+def _of_val(facts: Facts) -> Tensor:
+    train, val = sheet(facts), sheet(facts, "val")
+    assert train is not None
+    assert val is not None
+    return predict(train.ridge, train.Y, val.F, penalty=linear_answer(facts).penalty)
 
 
 def told_of_train(facts: Facts) -> list[Tensor]:
