@@ -144,11 +144,17 @@ def test_two_rows_of_fifty_may_be_lost_by_chance() -> None:
     assert judged(4, one_hot, 0.5) == ["problem"]
 
 
-def severities(low: float, high: float, *, apart: float = 0.0, kept: bool = False) -> list[str]:
-    """Return what is said of four classes whose loss turned at `low` and ends at `high`."""
+def severities(
+    low: float, high: float, *, apart: float = 0.0, kept: bool = False, lost: float = 0.0
+) -> list[str]:
+    """Return what is said of four classes whose loss turned at `low` and ends at `high`.
+
+    lost  share of right rows that is lost on the way
+    """
     trace = Trace(60, 10, losses=[0.1] * 60, start={"val": 1.4})
     trace.epochs = [
-        {"epoch": i, "step": 10 * i, "val": loss, "train_eval": 0.8 - 0.1 * i, "val_right": 0.6,
+        {"epoch": i, "step": 10 * i, "val": loss, "train_eval": 0.8 - 0.1 * i,
+         "val_right": 0.6 - (lost if i > 3 else 0.0),
          "val_parts": [loss - apart, loss + apart] * 5}
         for i, loss in enumerate([1.3, 1.2, low, high - 0.1, high, high], 1)
     ]  # fmt: skip
@@ -168,6 +174,13 @@ def test_answers_so_sure_that_nothing_said_were_better_are_a_problem() -> None:
 
 def test_whoever_keeps_the_best_weights_need_not_be_told_to() -> None:
     assert severities(1.0, 1.25, kept=True) == severities(1.0, 1.5, kept=True) == []
+
+
+def test_a_rise_from_a_high_floor_counts_where_right_rows_are_lost_with_it() -> None:
+    assert severities(1.1, 1.25, lost=0.1) == ["problem"]  # a tenth of the loss, a third of the gain
+    assert severities(1.1, 1.25, lost=0.01) == []
+    assert severities(1.1, 1.25, lost=0.1, kept=True) == []
+    assert severities(0.6, 0.75, lost=0.1) == []  # a fifth of the loss, an eighth of the gain
 
 
 def one_of(y: torch.Tensor) -> torch.Tensor:

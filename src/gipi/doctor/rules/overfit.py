@@ -31,6 +31,9 @@ OF_SCALE = 0.05
 OF_FALL = 0.16
 """The rise over the fall before it, half where rows are known by heart: a loss that may be negative
 has no scale of its own."""
+OF_GAIN = 0.25
+"""Share of the fall before it that a rise must take back where rows that were right are lost with
+it: a loss that ends near the chance of its targets, as that of a language, hardly doubles."""
 CHECKS = 3
 SURE = 2.0
 """Standard errors of the rise, by parts of the validation rows."""
@@ -68,9 +71,17 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     edge = LEARNED if by_heart else RISE
     fell = abs(trace.start.get("val", trace.scale) - best["val"])
     of_fall = OF_FALL / 2 if by_heart else OF_FALL
-    if rise < max(edge * low, OF_SCALE * scale, of_fall * fell):
+    lost = (
+        best.get("val_right", math.nan)
+        - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
+    )
+    fewer = lost > RIGHT and round(lost * _judged_rows(facts)) >= LEAST
+    least = edge * low
+    if fewer and not facts.exp.keep_best:
+        least = min(least, OF_GAIN * fell)
+    if rise < max(least, OF_SCALE * scale, of_fall * fell):
         return
-    if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + edge / 2 * low:
+    if min(r["val"] for r in after[-CHECKS:]) <= best["val"] + least / 2:
         return
     sure, z = _sure(best, after[-CHECKS:]), 0.0
     if not sure:
@@ -83,14 +94,9 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
     # Whoever keeps the best weights does what would be advised already.
     lowest = low if facts.exp.keep_best else min(low, gained)
     great = rise > GREAT * lowest and rise > 2 * OF_SCALE * scale
-    lost = (
-        best.get("val_right", math.nan)
-        - sum(r.get("val_right", math.nan) for r in after[-CHECKS:]) / CHECKS
-    )
     # Where rows have a class, surer answers that are as often right are worth a word, no more:
     # unless they are so sure that it would be better to say nothing.
-    known = _are_classes(facts) and math.isfinite(lost)
-    sick = lost > RIGHT and round(lost * _judged_rows(facts)) >= LEAST if known else True
+    sick = fewer if _are_classes(facts) and math.isfinite(lost) else True
     above = gained > 0 and not facts.exp.keep_best
     sick = sick or (above and _surely_above(blind, after[-CHECKS:]))
     if not sick and (not great or not sure):
@@ -109,7 +115,7 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
                   **({} if sure else {"standard_errors": z})},
         confirmed=sure,
         phase="epoch",
-        strength=rise / (edge * low + 1e-12),
+        strength=rise / (least + 1e-12),
         repairs=(
             Repair(f"keep the weights of epoch {epoch}", _keep(best["epoch"]),
                    edit=f"epochs={epoch}, or keep a copy of the best weights", setting="epochs"),
