@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from tests.doctor.patients import blobs, experiment, seen
+from tests.doctor.patients import blobs, experiment, regression, seen
 from torch import nn
 
 from gipi.doctor.rules.dropout_too_high import RULE
@@ -60,6 +60,21 @@ def test_of_a_long_run_what_a_short_training_shows_in_part_is_a_hint() -> None:
     found = seen(experiment(dropping(0.85), blobs(), lr=3e-3, epochs=20), RULE).findings
     assert [(f.code, f.severity) for f in found] == [("dropout_too_high", "hint")]
     assert found[0].evidence["loss_as_is"] > found[0].evidence["loss_usual"]
+
+
+def test_of_a_high_rate_that_a_short_training_does_not_show_the_end_is_asked() -> None:
+    def found(p):
+        torch.manual_seed(1)
+        net = nn.Sequential(
+            nn.Linear(8, 64), nn.SiLU(), nn.Dropout(p), nn.Linear(64, 64), nn.SiLU(),
+            nn.Dropout(p), nn.Linear(64, 1),
+        )  # fmt: skip
+        exp = experiment(net, regression(1200, seed=1), lr=3e-3, epochs=20)
+        return [(f.severity, "loss_at_the_end" in f.evidence) for f in
+                seen(exp, RULE, train=True).findings]  # fmt: skip
+
+    assert found(0.7) == [("problem", True)]
+    assert found(0.3) == []
 
 
 def test_inputs_that_are_dropped_are_kept_whole_where_that_is_better() -> None:

@@ -28,7 +28,8 @@ LEFT = 0.12
 USUAL = 0.2
 MISSED, SOME = 0.3, 0.05
 """Share of the progress that must be missing; of a run that is longer than the trial a smaller one
-is worth a hint: what comes late, a short training shows in part."""
+is worth a hint: what comes late, a short training shows in part, and of a high rate it is asked at
+the end whatever was shown."""
 DROPS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
          nn.FeatureAlphaDropout)  # fmt: skip
 
@@ -79,11 +80,10 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     missed = (own - other) / max(begin - other, 0.2 * abs(begin))
     evidence = {**finding.evidence, "loss_before": begin, "loss_as_is": own, "loss_usual": other}
     if missed < MISSED:
-        in_part = missed >= SOME and exp.total_steps > 2 * steps
-        if not in_part:
-            return None
-        leave_open(facts, Question(finding.but(evidence=evidence), usual, share=MISSED))
-        return finding.but(severity="hint", evidence=evidence)
+        in_part, longer = missed >= SOME, exp.total_steps > 2 * steps
+        if longer and (in_part or max(finding.evidence["rates"].values()) > HIGH):
+            leave_open(facts, Question(finding.but(evidence=evidence), usual))
+        return finding.but(severity="hint", evidence=evidence) if longer and in_part else None
     return finding.but(confirmed=True, evidence=evidence)
 
 
