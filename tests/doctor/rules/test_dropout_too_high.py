@@ -67,13 +67,13 @@ def test_of_a_high_rate_that_a_short_training_does_not_show_the_end_is_asked() -
         torch.manual_seed(1)
         net = nn.Sequential(
             nn.Linear(8, 64), nn.SiLU(), nn.Dropout(p), nn.Linear(64, 64), nn.SiLU(),
-            nn.Dropout(p), nn.Linear(64, 1),
+            nn.Linear(64, 1),
         )  # fmt: skip
         exp = experiment(net, regression(1200, seed=1), lr=3e-3, epochs=20)
         return [(f.severity, "loss_at_the_end" in f.evidence) for f in
                 seen(exp, RULE, train=True).findings]  # fmt: skip
 
-    assert found(0.7) == [("problem", True)]
+    assert found(0.75) == [("problem", True)]
     assert found(0.3) == []
 
 

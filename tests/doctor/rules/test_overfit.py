@@ -177,9 +177,7 @@ def test_whoever_keeps_the_best_weights_need_not_be_told_to() -> None:
 
 
 def test_a_rise_from_a_high_floor_counts_where_right_rows_are_lost_with_it() -> None:
-    assert severities(1.1, 1.25, lost=0.1) == [
-        "problem"
-    ]  # a tenth of the loss, a third of the gain
+    assert severities(1.1, 1.25, lost=0.1) == ["problem"]  # a third of the gain
     assert severities(1.1, 1.25, lost=0.01) == []
     assert severities(1.1, 1.25, lost=0.1, kept=True) == []
     assert severities(0.6, 0.75, lost=0.1) == []  # a fifth of the loss, an eighth of the gain
