@@ -50,7 +50,8 @@ REST, NEAR = 0.5, 0.75
 """Share of the wrong answers that is left, at most, where a net goes on without what confused it;
 and down to which it is worth twice the steps."""
 QUARTERS = 2
-"""Quarters of a run within which it makes up by itself, at its last pace, for what it misses."""
+"""Quarters of a run: one that makes up for what it misses within them, at its pace, only lacks
+time."""
 IN_DOUBT, COSTLY = "a transform in doubt", "a transform that costs a shallow learner much"
 SHOWN = "a transform that was shown to harm before the run"
 CONFUSED = "told_in_worst_class"
@@ -240,8 +241,8 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     learns = costly and not goes_on < FLAT
     if confused:  # its last steps may have sharpened what it tells, and not what it confuses
         won = float(finding.evidence["val"]) - ends[0]
-        soon = finding.evidence["falls"] * first * QUARTERS > ends[0] - ends[1]
-        learns = soon or not won < FLAT * abs(first)
+        pace = max(won, float(finding.evidence["falls"]) * abs(first))
+        learns = not pace * QUARTERS <= ends[0] - ends[1]
     severity = "hint" if learns or facts.val is None else finding.severity
     if confused:
         step = _worst_step(facts, steps, again, with_it.exp)
