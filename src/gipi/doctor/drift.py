@@ -35,6 +35,8 @@ ALIKE, UNLIKE = 0.8, 0.5
 NEARER, BEYOND = 3.0, 2.0
 """Times as near a turned mean image must be where even the other one is alike, as channels of one
 picture are; and sampling variances that lie between the means as they are."""
+DRAWS = 7
+"""Times that a transform must make the same again of the same rows to be none that draws."""
 LOW = 0.6
 """Area under the curve below which nobody asks whether it is chance."""
 
@@ -122,8 +124,14 @@ def is_repeatable(facts: Facts, X: Tensor) -> bool:
     if transform is None:
         return False
     with seeded(facts.exp), torch.no_grad():
-        one, two = transform(X[:16].clone()), transform(X[:16].clone())
-    return isinstance(one, Tensor) and one.shape == two.shape and bool(torch.equal(one, two))
+        first = transform(X[:16].clone())
+        if not isinstance(first, Tensor):
+            return False
+        # One that draws once a batch, whether to mirror it say, is often the same twice in a row.
+        return all(
+            again.shape == first.shape and bool(torch.equal(again, first))
+            for again in (transform(X[:16].clone()) for _ in range(DRAWS))
+        )
 
 
 def mismatch(facts: Facts) -> tuple[str, list[int], float] | None:

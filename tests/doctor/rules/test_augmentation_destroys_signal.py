@@ -134,7 +134,7 @@ def test_digits_that_stand_on_their_head_are_worth_a_word(transform, said) -> No
     assert [f.severity for f in found] == said
 
 
-def test_what_a_net_that_learns_no_more_misses_is_a_problem() -> None:
+def test_sides_that_are_mirrored_away_are_a_problem_however_short_the_run() -> None:
     g = torch.Generator().manual_seed(0)
     y = torch.randint(4, (900,), generator=g)
     bright = torch.zeros(8, 8)
@@ -150,7 +150,7 @@ def test_what_a_net_that_learns_no_more_misses_is_a_problem() -> None:
         exp = experiment(cnn(out=4), split, transform=mirrored, lr=3e-3, epochs=epochs)
         return [(f.severity, f.confirmed, f.phase) for f in seen(exp, RULE, train=True).findings]
 
-    assert run(epochs=2) == [("hint", True, "epoch")]
+    assert run(epochs=2) == [("problem", True, "epoch")]
     assert run(epochs=12) == [("problem", True, "epoch")]
 
 
@@ -185,3 +185,78 @@ def test_a_run_that_ends_far_below_a_simple_learner_is_worth_the_question(monkey
     start.passes = start.exp.total_steps  # all was spent before
     monkeypatch.setattr(augmentation_destroys_signal, "_beaten", lambda _: True)
     assert RULE.cost(Facts(start.exp, start=start), found) > 0
+
+
+def glyphs(rows=1200):
+    """Return a hook, the same upside down, and a ring, anywhere on noise."""
+    g = torch.Generator().manual_seed(0)
+    hook = torch.tensor([[1.0, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]])
+    ring = torch.ones(5, 4)
+    ring[1:4, 1:3] = 0
+    marks = torch.stack([hook, hook.flip(0, 1), ring])
+    y = torch.randint(3, (rows,), generator=g)
+    X = 0.3 * torch.randn(rows, 1, 12, 12, generator=g)
+    for i, (a, b) in enumerate(torch.randint(8, (rows, 2), generator=g).tolist()):
+        X[i, 0, a : a + 5, b : b + 4] += 2 * marks[y[i]]
+    return halves(X, y, 0.75)
+
+
+def upside_down(x: Tensor) -> Tensor:
+    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(2, 3), x)
+
+
+def of_glyphs(transform, *, epochs=10, lr=5e-3):
+    torch.manual_seed(0)
+    return experiment(cnn(out=3), glyphs(), transform=transform, lr=lr, epochs=epochs)
+
+
+def test_what_no_simple_learner_can_judge_is_named_where_the_net_confuses_two_classes() -> None:
+    diagnosis = seen(of_glyphs(upside_down), RULE, train=True)
+    (found,) = diagnosis.findings
+    assert (found.severity, found.confirmed, found.phase) == ("problem", True, "epoch")
+    assert found.evidence["told_in_worst_class"] < 0.6
+    assert [r.name for r in found.repairs] == ["train without the transform"]
+    treatment = diagnosis.repair()
+    assert treatment is not None
+    assert treatment.experiment.transform is None
+
+
+def test_of_a_chain_the_step_is_named_that_confuses_the_net() -> None:
+    exp = of_glyphs(Chain([grain, upside_down, moved]))
+    (found,) = seen(exp, RULE, train=True).findings
+    assert found.repairs[0].edit == "take upside_down out of the transform"
+    exp = of_glyphs(Chain([grain, upside_down, moved]))
+    assert found.repairs[0].change is not None
+    assert found.repairs[0].change(exp) == "took step 2 (upside_down) out of the transform"
+    assert exp.transform.transforms == [grain, moved]
+
+
+def noisy_half(exp):
+    X, y = exp.train
+    wrong = torch.rand(len(y), generator=torch.Generator().manual_seed(1)) < 0.5
+    exp.train = X, torch.where(wrong, y.roll(7), y)
+    exp.val = exp.val[0], exp.val[1].roll(1)
+    return exp
+
+
+@pytest.mark.parametrize("transform", [moved, grain, lambda x: (0.7 + torch.rand(1)) * x])
+def test_what_changes_nothing_that_matters_is_left_alone_however_the_run_ends(transform) -> None:
+    assert findings(of_glyphs(transform), RULE, train=True) == []
+    assert findings(of_glyphs(transform, epochs=2), RULE, train=True) == []  # had no time
+    assert findings(of_glyphs(transform, lr=1e-5), RULE, train=True) == []  # learned nothing
+    assert findings(noisy_half(of_glyphs(transform)), RULE, train=True) == []  # nobody could
+
+
+def test_mirrored_rings_are_left_alone() -> None:
+    (X, y), (V, v) = glyphs()
+    splits = (X, (y == 2).long()), (V, (v == 2).long())
+    torch.manual_seed(0)
+    exp = experiment(cnn(out=2), splits, transform=upside_down, lr=5e-3, epochs=10)
+    assert findings(exp, RULE, train=True) == []
+
+
+def test_the_question_is_dropped_where_it_would_cost_too_much() -> None:
+    found = Finding("augmentation_destroys_signal", "", "", evidence={"told_in_worst_class": 0.4})
+    assert RULE.weak is not None
+    assert RULE.weak(found)
+    assert not RULE.weak(replace(found, evidence={}))

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gipi.doctor.drift import as_trained
+from gipi.doctor.chains import Chain, name_of, steps_of, without_step
+from gipi.doctor.confused import told
+from gipi.doctor.drift import as_trained, is_repeatable
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.proof import compare
@@ -19,7 +21,7 @@ from gipi.doctor.schedules import cosine
 from gipi.doctor.seeded import seeded
 from gipi.doctor.shallow import predict, ridge
 from gipi.doctor.sheet import Sheet, origin, sheet
-from gipi.doctor.trials import trial
+from gipi.doctor.trials import Outcome, trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +46,15 @@ HARM = 0.3
 """Share of the progress without the transform below which nothing is left of it."""
 MISSED = 0.1
 """Share of all progress that validation must gain where a run goes on without its transform."""
+REST, NEAR = 0.5, 0.75
+"""Share of the wrong answers that is left, at most, where a net goes on without what confused it;
+and down to which it is worth twice the steps."""
+QUARTERS = 2
+"""Quarters of a run: one that makes up for what it misses within them, at its pace, only lacks
+time."""
 IN_DOUBT, COSTLY = "a transform in doubt", "a transform that costs a shallow learner much"
+SHOWN = "a transform that was shown to harm before the run"
+CONFUSED = "told_in_worst_class"
 
 
 def before(facts: Facts) -> Iterator[Finding]:
@@ -72,38 +82,75 @@ def before(facts: Facts) -> Iterator[Finding]:
         what = (
             f"an input and what the transform makes of it are hardly alike (correlation {like:.2f})"
         )
-    found = Finding(
-        "augmentation_destroys_signal",
-        what,
-        "weaken the transform, or take its steps out one by one",
-        where=("transform",),
-        evidence=numbers,
-        strength=KEPT * plain[0] / max(plain[1], 0.01) if plain is not None and plain[0] > SIGNAL
-        else 1.0,
-        repairs=(
-            Repair("take the harmful step out", without_worst,
-                   edit="take out the step of the transform that destroys most"),
-            Repair("train without the transform", without, edit="transform=None"),
-        ),
-    )  # fmt: skip
+    found = _finding(what, numbers)
+    if plain is not None and plain[0] > SIGNAL:
+        found = replace(found, strength=KEPT * plain[0] / max(plain[1], 0.01))
     if costly:  # a net may learn what a linear learner does not: its end will tell
         facts.notes[COSTLY] = replace(found, evidence={**numbers, "costly": True})
         return
     yield found
 
 
+def _finding(what: str, numbers: dict[str, float]) -> Finding:
+    return Finding(
+        "augmentation_destroys_signal",
+        what,
+        "weaken the transform, or take its steps out one by one",
+        where=("transform",),
+        evidence=numbers,
+        repairs=(
+            Repair("take the harmful step out", without_worst,
+                   edit="take out the step of the transform that destroys most"),
+            Repair("train without the transform", without, edit="transform=None"),
+        ),
+    )  # fmt: skip
+
+
 def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Suspect once more, at the end of the run, a transform that was in doubt before it."""
+    """Suspect, at the end of the run, a transform that was in doubt before it.
+
+    Or that no shallow learner can judge, in a run that ends with a class taken for another one.
+    """
     first = origin(facts)
-    doubt: Finding | None = first.notes.get(IN_DOUBT)
-    if doubt is None and trace.done >= 1 and COSTLY in first.notes and _beaten(facts):
-        doubt = first.notes[COSTLY]
-    if doubt is None or trace.done < 1 or trace.broken is not None:
+    if facts.exp.transform is None or trace.done < 1 or trace.broken is not None:
         return
     high = min(abs(trace.scale), first.yardstick or math.inf)
-    told = {"first_loss": trace.scale, "highest_rate": max(trace.rates),
-            "falls": trace.fall() / max(high, 1e-12)}  # fmt: skip
-    yield replace(doubt, phase="epoch", evidence={**doubt.evidence, **told})
+    numbers = {"first_loss": trace.scale, "highest_rate": max(trace.rates),
+               "falls": trace.fall() / max(high, 1e-12)}  # fmt: skip
+    if trace.epochs:
+        numbers["val"] = trace.epochs[-1].get("val", math.nan)
+    for doubt in _doubts(facts):
+        yield replace(doubt, phase="epoch", evidence={**doubt.evidence, **numbers})
+
+
+def _doubts(facts: Facts) -> Iterator[Finding]:
+    notes = origin(facts).notes
+    if IN_DOUBT in notes:
+        yield notes[IN_DOUBT]
+        return
+    confusing = _confusing(facts) if SHOWN not in notes else None
+    if confusing is not None:
+        yield confusing
+    if COSTLY in notes and _beaten(facts):
+        yield notes[COSTLY]
+
+
+def _confusing(facts: Facts) -> Finding | None:
+    """Return the suspicion where a net that was trained on drawn rows confuses rows as they are.
+
+    No simple learner need tell them: things may stand at random places.
+    """
+    exp, first = facts.exp, origin(facts)
+    now = told(exp, exp.val, kind=first.kind) if exp.val is not None else None
+    if now is None or not now.confused or first.X is None:
+        return None
+    if is_repeatable(first, first.X):  # it prepares rows: those of validation may be prepared
+        return None
+    what = f"the net explains {now.all:.0%} of new rows as they are"
+    if first.kind != "numbers":
+        what = f"the net tells {now.all:.0%} of new rows as they are, {now.worst:.0%} in one class"
+    found = _finding(what, {CONFUSED: now.worst, "told": now.all})
+    return replace(found, repairs=found.repairs[1:])  # a shallow learner cannot tell its steps
 
 
 def _beaten(facts: Facts) -> bool:
@@ -139,6 +186,7 @@ def confirm(facts: Facts, finding: Finding) -> Finding | None:
     end = with_it.val if split == "val" else with_it.train
     numbers = {"gain_with": gain if math.isfinite(gain) else None, "gain_without": gain_plain}
     if gain_plain > 0.05 * abs(plain.first) and gain < HARM * gain_plain:
+        facts.notes[SHOWN] = True
         return finding.but(confirmed=True, evidence={**finding.evidence, **numbers, "loss": end})
     facts.notes[IN_DOUBT] = finding.but(evidence={**finding.evidence, **numbers})
     return None
@@ -150,7 +198,7 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     Without validation rows it is a hint: any net does better on the very rows that it trains on.
     At its end a run's own schedule is used up: both begin once more at its highest rate.
     """
-    steps = _further(facts)
+    steps, confused = _further(facts), CONFUSED in finding.evidence
     top = float(finding.evidence["highest_rate"])
 
     def again(twin: Experiment) -> None:
@@ -163,8 +211,17 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
         without(twin)
         again(twin)
 
-    with_it = trial(facts, steps, change=again)
     plain = trial(facts, steps, change=again_without)
+    left = _left(facts, facts.exp, plain.exp) if confused else 0.0
+    if REST < left <= NEAR and facts.passes + 4 * steps <= _worth(facts):
+        steps *= 2
+        plain = trial(facts, steps, change=again_without)
+        left = _left(facts, facts.exp, plain.exp)
+    if left > REST:
+        return None
+    with_it = trial(facts, steps, change=again)
+    if confused and _left(facts, with_it.exp, plain.exp) > REST:
+        return None
     split = "val" if facts.val is not None else "train"
     ends = [getattr(outcome, split) for outcome in (with_it, plain)]
     first = float(finding.evidence["first_loss"])
@@ -172,7 +229,9 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
         return None
     missed = (ends[0] - ends[1]) / (first - ends[1])
     costly = bool(finding.evidence.get("costly"))
-    if missed < (MUCH if costly else MISSED) or not compare(with_it.exp, plain.exp).holds("better"):
+    # One class that is taken for another one of many is a small share of a loss.
+    least = 0.0 if confused else MUCH if costly else MISSED
+    if missed <= least or not compare(with_it.exp, plain.exp).holds("better"):
         return None
     numbers = {"loss_going_on": ends[0], "loss_going_on_without": ends[1], "missed": missed}
     # What an augmentation costs may be worth it, in a longer run: not where nothing is learned any
@@ -180,8 +239,59 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     # A rate that falls to 0 ends any learning: what goes on at the highest rate tells.
     goes_on = max(finding.evidence["falls"], with_it.gain(split) / max(abs(first), 1e-12))
     learns = costly and not goes_on < FLAT
+    if confused:  # its last steps may have sharpened what it tells, and not what it confuses
+        won = float(finding.evidence["val"]) - ends[0]
+        pace = max(won, float(finding.evidence["falls"]) * abs(first))
+        learns = not pace * QUARTERS <= ends[0] - ends[1]
     severity = "hint" if learns or facts.val is None else finding.severity
+    if confused:
+        step = _worst_step(facts, steps, again, with_it.exp)
+        finding = replace(finding, repairs=(*step, *finding.repairs))
     return finding.but(severity=severity, confirmed=True, evidence={**finding.evidence, **numbers})
+
+
+def _left(facts: Facts, old: Experiment, plain: Experiment) -> float:
+    """Return the share of a net's wrong answers that another one gives; infinite where it tells.
+
+    Of validation rows. A net tells where it does not confuse them.
+    """
+    kind = origin(facts).kind
+    before, after = (told(exp, facts.exp.val, kind=kind) for exp in (old, plain))
+    if before is None or after is None or not before.confused:
+        return math.inf
+    return (1 - after.all) / max(1 - before.all, 1e-12)
+
+
+def _worth(facts: Facts) -> float:
+    """Return the passes that a question may cost once much speaks for the suspicion: a run more."""
+    return facts.allowed + facts.exp.total_steps
+
+
+def _worst_step(
+    facts: Facts, steps: int, again: Callable[[Experiment], None], old: Experiment
+) -> list[Repair]:
+    """Return the repair that takes out the step of a chain without which a net goes on best.
+
+    None where the others still confuse it, or where there are too many to ask.
+    """
+    chain = steps_of(facts.exp.transform) or []
+    if len(chain) < 2 or facts.passes + len(chain) * steps > _worth(facts):
+        return []
+
+    def going_on(number: int) -> Outcome:
+        def change(twin: Experiment) -> None:
+            without_step(number)(twin)
+            again(twin)
+
+        return trial(facts, steps, change=change)
+
+    ends = [going_on(number) for number in range(len(chain))]
+    losses = [end.val if math.isfinite(end.val) else math.inf for end in ends]
+    best = losses.index(min(losses))
+    if _left(facts, old, ends[best].exp) > NEAR:
+        return []
+    edit = f"take {name_of(chain[best])} out of the transform"
+    return [Repair("take the harmful step out", without_step(best), edit=edit)]
 
 
 def _further(facts: Facts) -> int:
@@ -220,7 +330,7 @@ def without(exp: Experiment) -> str:
 
 def without_worst(exp: Experiment) -> str:
     """Take that step of a chain out without which a shallow learner finds most."""
-    steps = _steps(exp.transform)
+    steps = steps_of(exp.transform)
     if steps is None or len(steps) < 2:
         message = "the transform is not a chain of steps"
         raise CannotRepair(message)
@@ -238,29 +348,7 @@ def without_worst(exp: Experiment) -> str:
     if not math.isfinite(best):
         message = "a shallow learner cannot judge the steps"
         raise CannotRepair(message)
-    exp.transform = Chain([s for i, s in enumerate(steps) if i != number])
-    name = getattr(steps[number], "__name__", type(steps[number]).__name__)
-    return f"took step {number + 1} ({name}) out of the transform"
-
-
-class Chain:
-    """Functions over a batch, one after the other."""
-
-    def __init__(self, steps: list[Callable[[Any], Any]]) -> None:
-        self.transforms = steps
-
-    def __call__(self, xb: Any) -> Any:
-        """Return what the steps make of a batch."""
-        for step in self.transforms:
-            xb = step(xb)
-        return xb
-
-
-def _steps(transform: Any) -> list[Any] | None:
-    if isinstance(transform, nn.Sequential):
-        return list(transform)
-    found = getattr(transform, "transforms", None)
-    return list(found) if isinstance(found, (list, tuple)) else None
+    return without_step(number)(exp)
 
 
 def _made(exp: Experiment, transform: Any, given: Tensor) -> Tensor | None:
@@ -300,6 +388,7 @@ RULE = Rule(
     confirm=confirm,
     passes=PASSES,
     cost=cost,
+    weak=lambda finding: CONFUSED in finding.evidence,
     causes=("underfit", "plateau", "train_val_shift", "preprocessing_mismatch", "lr_too_low",
             "oscillating_loss", "bn_stats_mismatch"),
 )  # fmt: skip
