@@ -3,8 +3,9 @@
 What a learner says of rows of two classes tells their labels the better, the surer it is: where two
 classes meet, its surest answers for either are right. Where some of class a were given class b, the
 surest answers for a are as often wrong as any other for a, and those for b are right. Learners know
-no row by heart, so training rows, which are many, speak as well; what they see may be little, so a
-net must tell the labels of such rows of validation no better.
+no row by heart, so training rows, which are many, speak as well. What they see may be little: of
+two learners the one that explains the labels better is asked, and a net must tell the labels of
+such rows of validation no better.
 
 Shapes: n rows, k classes of the sheets.
 """
@@ -51,11 +52,13 @@ class OneWay:
 
     share   of the first class that carries the second
     gain    twice the log-likelihood that it gains over none
+    fit     log-likelihood
     border  what is said below which a row is of the first
     """
 
     share: float
     gain: float
+    fit: float
     border: float
 
 
@@ -77,7 +80,7 @@ def one_way(said_n: Tensor, second_n: Tensor) -> OneWay:
         best.append((float(total.max()), int(total.argmax()) % len(borders)))
     i = max(range(len(best)), key=lambda i: best[i][0])
     border = float(borders[best[i][1]] * std + mean)
-    return OneWay(shares[i], 2 * (best[i][0] - best[0][0]), border)
+    return OneWay(shares[i], 2 * (best[i][0] - best[0][0]), best[i][0], border)
 
 
 def passed_off(facts: Facts, said: tuple[Tensor, Tensor]) -> tuple[list[OneSided], Tensor] | None:
@@ -95,40 +98,40 @@ def passed_off(facts: Facts, said: tuple[Tensor, Tensor]) -> tuple[list[OneSided
     if number < 3 or any(not len(c) for c in kinds):
         return None
     told = [linear_answer(facts).told_nk, told_by_near(train.near, train.Y)]
-    asked = [_suspected(t, given) for t in told]
+    pairs = sorted({pair for t in told for pair in _suspected(t, given)})
     classes = torch.cat(kinds)
     net, given_val = said[0][val.rows][:, classes].double(), val.Y.argmax(1)
-    if not _else_well(net.argmax(1), given_val, [p for pairs in asked for p in pairs]):
+    if not _else_well(net.argmax(1), given_val, pairs):
         return None
-    found: dict[tuple[int, int], tuple[float, OneSided, Tensor]] = {}
+    found: list[tuple[float, OneSided, Tensor]] = []
     likely: list[tuple[int, int]] = []
-    sure = SURE + 2 * math.log(len(told) * number * (number - 1))
-    for which, pairs in enumerate(asked):
-        for a, b in pairs:
-            two, s = (given == a) | (given == b), told[which][:, b] - told[which][:, a]
-            fit = one_way(s[two], given[two] == b)
-            if fit.gain >= SURE and fit.share >= ASKED:
-                likely.append((a, b))
-            if fit.gain < sure or not SHARES[0] <= fit.share <= SHARES[1]:
-                continue
-            new = _near_of_val(train, val) if which else told_of_val(facts)
-            like = new[:, b] - new[:, a] < fit.border
-            one, other, apart = (int((m & (given_val == c)).sum())
-                                 for m, c in ((like, a), (like, b), (~like, b)))  # fmt: skip
-            if min(one, other, apart) < FEW or other < AS_MANY * fit.share * (one + other):
-                continue
-            seen = like & ((given_val == a) | (given_val == b))
-            area = auc((net[:, a] / (net[:, a] + net[:, b]))[seen], (given_val == a)[seen])
-            chance = math.sqrt((one + other + 1) / (12 * one * other))
-            if area > min(TOLD, 0.5 + BY_CHANCE * chance):
-                continue
-            if fit.gain > found.get((a, b), (0.0,))[0]:
-                pair = OneSided(int(classes[a]), int(classes[b]), fit.share, area, apart)
-                rows = ((given == b) & (s < fit.border)).nonzero().flatten()
-                found[a, b] = fit.gain, pair, train.rows[rows[s[rows].argsort()]]
+    sure = SURE + 2 * math.log(number * (number - 1))
+    for a, b in pairs:
+        two = (given == a) | (given == b)
+        fits = [one_way((t[:, b] - t[:, a])[two], given[two] == b) for t in told]
+        which = max(range(len(told)), key=lambda i: fits[i].fit)
+        fit, s = fits[which], told[which][:, b] - told[which][:, a]
+        if fit.gain >= SURE and fit.share >= ASKED:
+            likely.append((a, b))
+        if fit.gain < sure or not SHARES[0] <= fit.share <= SHARES[1]:
+            continue
+        new = _near_of_val(train, val) if which else told_of_val(facts)
+        like = new[:, b] - new[:, a] < fit.border
+        one, other, apart = (int((m & (given_val == c)).sum())
+                             for m, c in ((like, a), (like, b), (~like, b)))  # fmt: skip
+        if min(one, other, apart) < FEW or other < AS_MANY * fit.share * (one + other):
+            continue
+        seen = like & ((given_val == a) | (given_val == b))
+        area = auc((net[:, a] / (net[:, a] + net[:, b]))[seen], (given_val == a)[seen])
+        chance = math.sqrt((one + other + 1) / (12 * one * other))
+        if area > min(TOLD, 0.5 + BY_CHANCE * chance):
+            continue
+        pair = OneSided(int(classes[a]), int(classes[b]), fit.share, area, apart)
+        rows = ((given == b) & (s < fit.border)).nonzero().flatten()
+        found.append((fit.gain, pair, train.rows[rows[s[rows].argsort()]]))
     if not found or not _else_well(net.argmax(1), given_val, likely):
         return None
-    best = sorted(found.values(), key=lambda f: -f[0])
+    best = sorted(found, key=lambda f: -f[0])
     return [f[1] for f in best], torch.cat([f[2] for f in best])
 
 
