@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SURE = 9.0
 """Twice the gain in log-likelihood that is above it by chance in one of a thousand; that much must
-be left when the number of looks is accounted for (Bonferroni, 2 log of their number)."""
+be left of all pairs together when each has paid for the number of looks (2 log of it)."""
 FEW = 8
 """Rows of validation of either label, and of the class that is told apart, that are compared."""
 BY_CHANCE = 2.0
@@ -105,7 +105,7 @@ def passed_off(facts: Facts, said: tuple[Tensor, Tensor]) -> tuple[list[OneSided
         return None
     found: list[tuple[float, OneSided, Tensor]] = []
     likely: list[tuple[int, int]] = []
-    sure = SURE + 2 * math.log(number * (number - 1))
+    price = 2 * math.log(number * (number - 1))
     for a, b in pairs:
         two = (given == a) | (given == b)
         fits = [one_way((t[:, b] - t[:, a])[two], given[two] == b) for t in told]
@@ -113,7 +113,7 @@ def passed_off(facts: Facts, said: tuple[Tensor, Tensor]) -> tuple[list[OneSided
         fit, s = fits[which], told[which][:, b] - told[which][:, a]
         if fit.gain >= SURE and fit.share >= ASKED:
             likely.append((a, b))
-        if fit.gain < sure or not SHARES[0] <= fit.share <= SHARES[1]:
+        if fit.gain <= price or not SHARES[0] <= fit.share <= SHARES[1]:
             continue
         new = _near_of_val(train, val) if which else told_of_val(facts)
         like = new[:, b] - new[:, a] < fit.border
@@ -129,7 +129,8 @@ def passed_off(facts: Facts, said: tuple[Tensor, Tensor]) -> tuple[list[OneSided
         pair = OneSided(int(classes[a]), int(classes[b]), fit.share, area, apart)
         rows = ((given == b) & (s < fit.border)).nonzero().flatten()
         found.append((fit.gain, pair, train.rows[rows[s[rows].argsort()]]))
-    if not found or not _else_well(net.argmax(1), given_val, likely):
+    sure = sum(gain - price for gain, _, _ in found) >= SURE
+    if not sure or not _else_well(net.argmax(1), given_val, likely):
         return None
     best = sorted(found, key=lambda f: -f[0])
     return [f[1] for f in best], torch.cat([f[2] for f in best])
