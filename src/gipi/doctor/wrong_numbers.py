@@ -37,6 +37,9 @@ rows, must be `ENOUGH` where they have none."""
 FOLLOWS = 0.45
 """Slope up to which answers do not follow: natural data in which a learner errs lie above."""
 TURNED = -0.2
+BENT, BY_CHANCE = 1 / 3, 3.0
+"""Correlation of what far rows are off with what their neighbours are, and its standard score, from
+which on the learner errs there: neighbours of a wrong number are right."""
 KINDS = 50
 """Different whole numbers up to which targets are counts: they scatter the more, the more they are,
 and are often nothing."""
@@ -85,6 +88,9 @@ def wrong_numbers(facts: Facts, trace: Trace) -> WrongNumbers | None:
         return None
     if (here.one or here.slope > 1) and _are_counts(start.y):
         return None
+    far = (y - said).abs().argsort(descending=True)[: round(here.share * len(y))]
+    if here.slope < 1 and not here.one and _bent(y - said, far, train.near):
+        return None
     by_line = by_net = None
     expected = 0.0
     if val is not None:
@@ -99,7 +105,6 @@ def wrong_numbers(facts: Facts, trace: Trace) -> WrongNumbers | None:
     both = asked is not None and asked.alike(here) and asked.gain >= SOME
     if not both and (by_line is not None or by_net is not None or expected < ENOUGH):
         return None
-    far = (y - said).abs().argsort(descending=True)[: round(here.share * len(y))]
     return WrongNumbers(here, both, tuple(train.rows[far][:50].tolist()))
 
 
@@ -116,6 +121,16 @@ def _far_from_net(facts: Facts, trace: Trace, y: Tensor, *, rows: Tensor) -> boo
 def _some_far(off: Tensor) -> bool:
     off = (off - off.median()).abs()
     return float((off > AWAY * 1.4826 * off.median()).double().mean()) >= SOME_AWAY
+
+
+def _bent(off: Tensor, far: Tensor, near_nk: Tensor) -> bool:
+    """Whether far rows are off as their neighbours are: then what is learned bends too little.
+
+    The median of the neighbours does not heed the few among them that are wrong themselves.
+    """
+    both = torch.stack([off[far], off[near_nk[far]].median(1).values])
+    r = float(torch.corrcoef(both)[0, 1])
+    return r > max(BENT, BY_CHANCE / math.sqrt(len(far)))
 
 
 def _are_counts(y: Tensor | None) -> bool:

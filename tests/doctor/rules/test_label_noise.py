@@ -17,6 +17,7 @@ from tests.doctor.patients import (
 from torch import nn
 
 from gipi.doctor.facts import Facts
+from gipi.doctor.passed_off import one_way
 from gipi.doctor.rules.label_noise import RULE, _even, leave_out, smooth, wrong_of_two
 from gipi.doctor.sheet import linear_answer, sheet
 
@@ -175,6 +176,57 @@ def test_classes_that_meet_and_classes_that_are_the_same_are_no_labels_of_one_ki
             assert findings(experiment(mlp(), splits, epochs=6), RULE, train=True) == []
 
 
+def pairs_given(data, pairs, share: float, seed: int = 0):
+    """Return rows of which some of the first class of each pair were given the second."""
+    hit = torch.rand(len(data[1]), generator=torch.Generator().manual_seed(seed)) < share
+    y = data[1].clone()
+    for one, other in pairs:
+        y[hit & (data[1] == one)] = other
+    return data[0], y
+
+
+@pytest.mark.parametrize("pairs", [((1, 0),), ((1, 0), (2, 3))])
+@pytest.mark.parametrize(("width", "epochs"), [(48, 6), (200, 30)])  # the latter by heart
+def test_pairs_of_classes_are_hinted_at_where_no_net_says_so_by_itself(
+    pairs, width, epochs
+) -> None:
+    train, val = blobs(1500, 5, 10, apart=1.3, seed=2)
+    for share, found in ((0.42, ["hint"]), (0.0, [])):
+        torch.manual_seed(0)
+        splits = (pairs_given(train, pairs, share), pairs_given(val, pairs, share, 1))
+        exp = experiment(mlp(10, 5, width), splits, epochs=epochs, lr=3e-3)
+        told = seen(exp, RULE, train=True).findings
+        assert [f.severity for f in told] == found
+        if told:
+            classes = [f"class {c}" for pair in pairs for c in pair]
+            assert sorted(told[0].where) == sorted(classes)
+            ones = torch.tensor([one for one, _ in pairs])
+            assert bool(torch.isin(train[1][list(told[0].rows)], ones).double().mean() > 0.9)
+
+
+def test_what_explains_labels_of_two_classes_is_a_share_only_where_one_was_given() -> None:
+    g = torch.Generator().manual_seed(0)
+    score = 2 * torch.randn(4000, generator=g)
+    second = torch.rand(4000, generator=g) < (2 * score).sigmoid()
+    assert one_way(score, second).share <= 0.1
+    given = second | (torch.rand(4000, generator=g) < 0.35)
+    fit = one_way(score, given)
+    assert abs(fit.share - 0.35) < 0.08
+    assert fit.gain > 20
+    assert abs(fit.border) < 0.6
+
+
+def test_a_net_that_tells_what_learners_do_not_keeps_them_from_asking() -> None:
+    for near, found in ((1.2, False), (0.0, True)):  # a kind of class 0 beside class 1, or in it
+        X, y = (torch.cat(p) for p in zip(*blobs(1500, 5, 8), strict=True))
+        aside = torch.randn(8, generator=torch.Generator().manual_seed(2))
+        X[y == 4] += X[y == 1].mean(0) - X[y == 4].mean(0) + near * aside / aside.norm()
+        splits = halves(X, torch.where(y == 4, 0, y), 0.78)
+        torch.manual_seed(0)
+        exp = experiment(mlp(8, 4, 48), splits, epochs=6)
+        assert bool(findings(exp, RULE, train=True)) == found
+
+
 def rising(rows: int = 1500):
     """Return numbers that rise with a table, nearly along a line."""
     g = torch.Generator().manual_seed(0)
@@ -226,6 +278,20 @@ def test_numbers_that_scatter_widely_follow_the_same_line(kind) -> None:
 
     exp = experiment(mlp(6, 1), tuple(map(scattered, rising())), epochs=8)
     assert findings(exp, RULE, train=True) == []
+
+
+def test_numbers_that_a_learner_bends_too_little_for_are_left_alone() -> None:
+    g = torch.Generator().manual_seed(19)
+    X, w = torch.randn(1500, 7, generator=g), torch.randn(7, generator=g)
+    y = (1.3 * X[:, 0]).sin() + 0.6 * X[:, 1] * X[:, 2] + 0.5 * X @ w / w.norm()
+    y = y + 0.4 * X[:, 3].abs()
+    y = (y - y.mean()) / y.std() + 0.3 * torch.randn(1500, generator=g)
+    splits = halves(torch.cat([X, torch.randn(1500, 1, generator=g)], 1), y[:, None], 0.8)
+    for share, found in ((0.0, []), (0.2, [RULE.code])):
+        torch.manual_seed(0)
+        noisy = tuple(changed(d, share, lambda v: v.roll(7, 0), i) for i, d in enumerate(splits))
+        exp = experiment(mlp(8, 1, 48), noisy, epochs=6, lr=2e-3)
+        assert findings(exp, RULE, train=True) == found
 
 
 def test_much_that_is_wrong_is_asked_about_and_classes_that_meet_are_not() -> None:

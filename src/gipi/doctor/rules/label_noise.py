@@ -16,7 +16,8 @@ from gipi.doctor.experiment import outputs
 from gipi.doctor.facts import Facts
 from gipi.doctor.finding import CannotRepair, Finding, Repair
 from gipi.doctor.mistaken import FLOOR, Wrong, wrong_of_two
-from gipi.doctor.one_sided import LIKE, one_sided, probabilities
+from gipi.doctor.one_sided import LIKE, OneSided, one_sided, probabilities
+from gipi.doctor.passed_off import passed_off
 from gipi.doctor.patches import patches, standard
 from gipi.doctor.rule import Rule
 from gipi.doctor.shallow import ask_ridge, ridge
@@ -115,31 +116,43 @@ def during(facts: Facts, trace: Trace) -> Iterator[Finding]:
 
 
 def _of_one_kind(facts: Facts, trace: Trace) -> Iterator[Finding]:
-    """Yield the hint at one class that passes for another: nobody can say whether by its labels."""
+    """Yield the hint at classes that pass for others: nobody can say whether by their labels."""
+    found = _one_kind(facts) if trace.done >= 1 else None
+    if found is None:
+        return
+    pairs, rows = found
+    first = pairs[0]
+    more = "".join(f", and {p.share:.0%} of class {p.like} class {p.given}" for p in pairs[1:])
+    yield Finding(
+        "label_noise",
+        f"{first.share:.0%} of the rows that look like class {first.like} carry class "
+        f"{first.given}{more}, whatever they look like, while {first.apart} validation rows of "
+        f"class {first.given} look otherwise and other classes are told well: some of one class "
+        "may have been given the label of the other",
+        "look at the rows listed: they carry "
+        + " or ".join(f"class {p.given} and look like class {p.like}" for p in pairs)
+        + "; if their labels are right, these inputs do not tell the two apart",
+        severity="hint",
+        where=tuple(f"class {c}" for p in pairs for c in (p.like, p.given)),
+        rows=tuple(rows[:50].tolist()),
+        evidence={"share": first.share, "told_apart": first.told, "apart": first.apart},
+        phase="epoch",
+        strength=first.share / FLOOR,
+    )
+
+
+def _one_kind(facts: Facts) -> tuple[list[OneSided], Tensor] | None:
+    """Return the pairs of classes as the net says by itself, or learners with it; and rows."""
     start = origin(facts)
-    val = probabilities(facts, start.val) if trace.done >= 1 else None
+    val = probabilities(facts, start.val)
     found = one_sided(*val) if val is not None else None
     train = probabilities(facts, start.train) if found is not None else None
     if found is None or train is None:
-        return
+        return passed_off(facts, val) if val is not None else None
     p, label = train
     like = p[:, found.like]
     rows = ((label == found.given) & (like > LIKE)).nonzero().flatten()
-    yield Finding(
-        "label_noise",
-        f"{found.share:.0%} of the validation rows that look like class {found.like} carry class "
-        f"{found.given}, whatever they look like, while {found.apart} rows of class {found.given} "
-        "look otherwise and the other classes are told well: some of one class may have been given "
-        "the label of the other",
-        f"look at the rows listed: they carry class {found.given} and look like class "
-        f"{found.like}; if their labels are right, these inputs do not tell the two apart",
-        severity="hint",
-        where=(f"class {found.like}", f"class {found.given}"),
-        rows=tuple(rows[like[rows].argsort(descending=True)][:50].tolist()),
-        evidence={"share": found.share, "told_apart": found.told, "apart": found.apart},
-        phase="epoch",
-        strength=found.share / FLOOR,
-    )
+    return [found], rows[like[rows].argsort(descending=True)]
 
 
 def _of_numbers(facts: Facts, trace: Trace) -> Iterator[Finding]:
