@@ -7,6 +7,7 @@ import torch
 from tests.doctor.patients import blobs, experiment, halves, mlp, problems, regression, seen
 from torch import nn
 
+from gipi.doctor.finding import Finding
 from gipi.doctor.rules.lr_too_low import RULE
 from gipi.doctor.trace import LayerLook, Look, Trace
 
@@ -97,3 +98,15 @@ def test_the_way_of_added_squares_grows_with_the_root_of_the_steps(
     exp = experiment(mlp(), blobs(apart=1.0), lr=lr, epochs=60)
     exp.optimizer = torch.optim.Adagrad(exp.model.parameters(), lr)
     assert problems(exp, RULE, train=True) == found
+
+
+def test_a_run_that_comes_as_far_as_a_higher_rate_did_was_not_too_slow() -> None:
+    found = Finding(
+        "lr_too_low", "", "", confirmed=True, phase="steps", step=12,
+        evidence={"first_loss": 0.7, "loss_at": {"lr x 8": 0.12, "lr x 25": 0.04}},
+    )  # fmt: skip
+    assert RULE.outgrown is not None
+    for end, gone in ((0.1, True), (0.25, True), (0.35, False), (0.69, False)):
+        trace = Trace(120, 10, losses=[0.7] * 60 + [end] * 60)
+        assert RULE.outgrown(None, trace, found) is gone
+    assert RULE.outgrown(None, trace, found.but(evidence={"first_loss": 0.7})) is False

@@ -49,7 +49,7 @@ MISSED = 0.1
 REST, NEAR = 0.5, 0.75
 """Share of the wrong answers that is left, at most, where a net goes on without what confused it;
 and down to which it is worth twice the steps."""
-QUARTERS = 2
+QUARTERS = 3
 """Quarters of a run: one that makes up for what it misses within them, at its pace, only lacks
 time."""
 IN_DOUBT, COSTLY = "a transform in doubt", "a transform that costs a shallow learner much"
@@ -237,12 +237,16 @@ def _from_here(facts: Facts, finding: Finding) -> Finding | None:
     # What an augmentation costs may be worth it, in a longer run: not where nothing is learned any
     # more, though a simple learner tells new rows far better than the net its own.
     # A rate that falls to 0 ends any learning: what goes on at the highest rate tells.
-    goes_on = max(finding.evidence["falls"], with_it.gain(split) / max(abs(first), 1e-12))
-    learns = costly and not goes_on < FLAT
-    if confused:  # its last steps may have sharpened what it tells, and not what it confuses
-        won = float(finding.evidence["val"]) - ends[0]
-        pace = max(won, float(finding.evidence["falls"]) * abs(first))
-        learns = not pace * QUARTERS <= ends[0] - ends[1]
+    falls = float(finding.evidence["falls"])
+    if costly:
+        learns = max(falls, with_it.gain(split) / max(abs(first), 1e-12)) >= FLAT
+    else:
+        pace = falls * abs(first)
+        if confused:  # its last steps may have sharpened what it tells, and not what it confuses
+            pace = max(pace, float(finding.evidence["val"]) - ends[0])
+        learns = pace * QUARTERS > ends[0] - ends[1]
+    if confused and learns:
+        return None
     severity = "hint" if learns or facts.val is None else finding.severity
     if confused:
         step = _worst_step(facts, steps, again, with_it.exp)

@@ -187,5 +187,5 @@ RULE = Rule(
     "mode trains without its dropout, and with the statistics of batch norm as they were",
     source="Srivastava et al. 2014, JMLR 15; Ioffe and Szegedy 2015, arXiv:1502.03167",
     before=before,
-    causes=("bn_stats_mismatch",),
+    causes=("bn_stats_mismatch", "dropout_too_high"),
 )

@@ -196,6 +196,15 @@ def _factors(facts: Facts, finding: Finding, steps: int) -> tuple[float, list[fl
     return whole_run, [t / ratio for t in TARGETS if t / ratio > 1.5 * whole_run]
 
 
+def outgrown(_: Facts, trace: Trace, finding: Finding) -> bool:
+    """Whether the run went on to where it misses little of what a higher rate had reached."""
+    ends, first = finding.evidence.get("loss_at"), float(finding.evidence["first_loss"])
+    if not ends or not math.isfinite(trace.recent):
+        return False
+    best = min(ends.values())
+    return trace.recent - best < MISSED * (first - best)
+
+
 RULE = Rule(
     code="lr_too_low",
     title="the learning rate is too low",
@@ -209,4 +218,5 @@ RULE = Rule(
     passes=(1 + len(TARGETS)) * LEAST,
     cost=cost,
     causes=("underfit", "plateau"),
+    outgrown=outgrown,
 )
