@@ -272,6 +272,6 @@ RULE = Rule(
     passes=PASSES,
     cost=cost,
     causes=("nan_inf", "dead_relu", "oscillating_loss", "exploding_gradient", "plateau",
-            "saturated_activation", "underfit"),
+            "saturated_activation", "underfit", "weight_decay_too_high"),
     outgrown=outgrown,
 )  # fmt: skip

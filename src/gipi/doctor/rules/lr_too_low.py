@@ -201,7 +201,7 @@ def outgrown(_: Facts, trace: Trace, finding: Finding) -> bool:
     ends, first = finding.evidence.get("loss_at"), float(finding.evidence["first_loss"])
     if not ends or not math.isfinite(trace.recent):
         return False
-    best = min(ends.values())
+    best = float(min(ends.values()))
     return trace.recent - best < MISSED * (first - best)
 
 
