@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gipi.doctor.causes import ranked
 from gipi.doctor.finding import Finding
 from gipi.doctor.rules import RULES
@@ -52,3 +54,19 @@ def test_what_a_problem_brings_about_is_a_hint_but_comes_before_other_hints() ->
         ("lr_too_high", "problem"), ("dead_relu", "hint"), ("weight_decay_on_norm_bias", "hint"),
     ]  # fmt: skip
     assert [f.severity for f in ranked([late("dead_relu", 1.0)], RULES)] == ["problem"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "brought"),
+    [("catastrophic_forgetting", "underfit"), ("eval_in_train_mode", "dropout_too_high"),
+     ("lr_too_high", "weight_decay_too_high"), ("tokenizer_mismatch", "train_val_shift")],
+)  # fmt: skip
+def test_what_brings_what_about_is_written_down(cause: str, brought: str) -> None:
+    first, then = ranked([late(brought, 9.0), late(cause, 1.0)], RULES)
+    assert (first.code, first.severity, first.parents) == (cause, "problem", ())
+    assert (then.code, then.severity, then.parents) == (brought, "hint", (cause,))
+
+
+def test_rows_that_repeat_explain_no_shift_of_values() -> None:
+    shift, repeated = late("train_val_shift", 1.0), late("duplicate_rows", 2.0)
+    assert [f.severity for f in ranked([shift, repeated], RULES)] == ["problem", "problem"]

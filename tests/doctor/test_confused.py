@@ -44,3 +44,24 @@ def test_other_answers_and_classes_of_few_rows_are_left_alone() -> None:
     assert told(exp, exp.val, kind="classes") is None
     assert told(exp, exp.val, kind="tokens") is None
     assert told(exp, None, kind="classes") is None
+
+
+def test_one_edge_holds_for_all_rows_of_yes_and_no() -> None:
+    """Log-odds of yes that all lie between 0 and 1 are no probabilities."""
+    said = torch.cat([torch.linspace(-2, -1, 20), torch.linspace(0.1, 0.4, 20)])[:, None]
+    y = torch.arange(2).repeat_interleave(20).float()[:, None]
+    exp = says(said, y, loss=nn.BCEWithLogitsLoss())
+    found = told(exp, exp.val, kind="binary")
+    assert found is not None
+    assert (found.all, found.worst, found.rows) == (1.0, 1.0, 20)
+
+
+def test_a_class_that_is_taken_for_several_is_not_confused_with_one() -> None:
+    y = torch.arange(4).repeat_interleave(20)
+    for others, confused in (([1] * 20, True), ([1, 2, 3, 1] * 5, False)):
+        said = y.clone()
+        said[:20] = torch.tensor(others)
+        exp = says(nn.functional.one_hot(said, 4).float(), y)
+        found = told(exp, exp.val, kind="classes")
+        assert found is not None
+        assert (found.worst, found.confused) == (0.0, confused)

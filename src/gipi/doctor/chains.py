@@ -26,7 +26,12 @@ class Chain:
 
 
 def steps_of(transform: Any) -> list[Any] | None:
-    """Return the steps of a chain as torch or torchvision make one; None for any other function."""
+    """Return the steps of a chain as torch or torchvision make one; None for any other function.
+
+    Not of what chooses among them, as `RandomChoice`, `RandomApply` and `RandomOrder` do.
+    """
+    if any(part.__name__.startswith("Random") for part in type(transform).__mro__):
+        return None
     if isinstance(transform, nn.Sequential):
         return list(transform)
     found = getattr(transform, "transforms", None)

@@ -1,7 +1,8 @@
 """What a net confuses: how it tells the class that it tells worst, beside all of them.
 
 Where rows of two equally frequent classes look alike to a net, the shares of both that it tells add
-up to one: of one of them it tells no more than half, however well it tells the others.
+up to one: of one of them it tells no more than half, however well it tells the others, and takes
+nearly all others for that other class. A class that is merely not learned yet is taken for several.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.experiment import outputs, whole
-from gipi.doctor.judge import right
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
@@ -23,6 +23,8 @@ ROWS = 1000
 LEAST = 10
 """Rows of a class, at least, of which a share is told from chance."""
 HALF, NOTHING = 0.5, 1e-30
+ONE = 0.85
+"""Share of its wrong answers that name one and the same class, where it is taken for that one."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,21 @@ class Told:
     """Shares of right answers; of numbers, the explained share of the variance, both times.
 
     worst  in the class told worst; rows: as many has it
+    one    share of the wrong answers there that name one and the same class
     """
 
     all: float
     worst: float
     rows: int
+    one: float = 1.0
 
     @property
     def confused(self) -> bool:
-        """Whether no more than half of that class is told, but for chance: two standard errors."""
-        return self.worst <= HALF + 2 * math.sqrt(HALF * (1 - HALF) / self.rows)
+        """Whether no more than half of a class is told, but for chance, and taken for one other.
+
+        Of half of n rows two standard errors are 1 / √n.
+        """
+        return self.worst <= HALF + 1 / math.sqrt(self.rows) and self.one >= ONE
 
 
 def told(exp: Experiment, data: Any, *, kind: str) -> Told | None:
@@ -54,18 +61,40 @@ def told(exp: Experiment, data: Any, *, kind: str) -> Told | None:
     said, y = outputs(exp, rows[0]), rows[1]
     if not isinstance(said, Tensor) or len(said) != len(y) or not bool(said.isfinite().all()):
         return None
-    asked = y.reshape(len(y), -1)
     if kind == "numbers":
-        if said.numel() != y.numel():
-            return None
-        asked = asked.double()
-        left = (asked - said.reshape(len(y), -1).double()).square().sum()
-        spread = (asked - asked.mean(0)).square().sum().clamp_min(NOTHING)
-        explained = float(1 - left / spread)
-        return Told(explained, explained, len(y))
-    if asked.shape[1] != 1:
+        return _numbers(said, y)
+    answers, label = _answers(said, y), y.flatten()
+    if answers is None:
         return None
-    label = asked[:, 0]
-    of_class = [label == c for c in torch.unique(label[label >= 0])]
-    shares = [(right(said[c], y[c]), int(c.sum())) for c in of_class if int(c.sum()) >= LEAST]
-    return Told(right(said, y), *min(shares)) if len(shares) > 1 else None
+    shares = [
+        (float((answers[own] == c).double().mean()), int(own.sum()), int(c))
+        for c in torch.unique(label[label >= 0]) if int((own := label == c).sum()) >= LEAST
+    ]  # fmt: skip
+    if len(shares) < 2:
+        return None
+    worst, count, c = min(shares)
+    wrong = answers[(label == c) & (answers != c)]
+    one = float((wrong == wrong.mode().values).double().mean()) if len(wrong) else 1.0
+    known = label >= 0
+    return Told(float((answers == label)[known].double().mean()), worst, count, one)
+
+
+def _numbers(said: Tensor, y: Tensor) -> Told | None:
+    if said.numel() != y.numel():
+        return None
+    asked = y.reshape(len(y), -1).double()
+    left = (asked - said.reshape(len(y), -1).double()).square().sum()
+    explained = float(1 - left / (asked - asked.mean(0)).square().sum().clamp_min(NOTHING))
+    return Told(explained, explained, len(y))
+
+
+def _answers(said: Tensor, y: Tensor) -> Tensor | None:
+    """Return the class that is said of every row; None for several answers a row."""
+    if y.numel() != len(y):
+        return None
+    if not y.is_floating_point():
+        return said.argmax(1) if said.ndim == 2 and y.ndim == 1 else None
+    if said.shape != y.shape or not bool(((y == 0) | (y == 1)).all()):
+        return None
+    edge = 0.5 if bool(((said >= 0) & (said <= 1)).all()) else 0.0
+    return (said > edge).flatten().long()

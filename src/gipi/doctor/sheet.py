@@ -214,6 +214,7 @@ def the_lens(facts: Facts) -> Lens | None:
 
 
 def _lens(facts: Facts) -> Lens | None:
+    facts.notes["lens"] = None  # one that cannot be made is not tried again
     if facts.train is None:
         return None
     X = cpu(facts.train[0])

@@ -11,9 +11,6 @@ from gipi.metrics.shares import wilson
 FLAG = 0.95
 """Explained share from which on a column marks classes by few values, some of which may be wrong,
 or by stretches of values that lie far apart."""
-STRETCH = 0.8
-"""Share of a column's variance that lies between two such stretches: one whose class means lie four
-deviations apart, as told ones do, has it."""
 WRONG, QUANTILE = 0.01, 1.645
 """Share of wrong marks up to which such a column is a leak and no good test, and the quantile of
 the normal distribution by which it must be sure: 95 %, of one side."""
@@ -137,7 +134,7 @@ def parts(x_nd: Tensor, Y_nk: Tensor, label_n: Tensor, single_d: Tensor) -> Tens
     as the class whose mean is the nearest. 0 for all others.
     """
     told = torch.zeros(x_nd.shape[1], dtype=torch.float64)
-    for j in (single_d >= STRETCH).nonzero().flatten().tolist():
+    for j in (single_d > 0).nonzero().flatten().tolist():
         if error(x_nd[:, j], label_n) <= WRONG:
             told[j] = told_by_labels(_nearest(x_nd[:, j], label_n), Y_nk)
     return told

@@ -54,6 +54,15 @@ def test_a_schedule_that_is_too_fast_by_epochs_too_is_to_be_stretched() -> None:
     assert found.advice.startswith("stretch the schedule over the whole run")
 
 
+@pytest.mark.parametrize(("factor", "found"), [(1 / 6, True), (1 / 3, False)])
+def test_few_epochs_that_each_take_most_of_the_rate_are_asked_about(factor, found) -> None:
+    """Six epochs with a sixth of the rate before: its mean is a fifth of the highest."""
+    torch.manual_seed(0)
+    exp = experiment(mlp(), blobs(), lr=3e-3, epochs=6)
+    exp.scheduler = lr_scheduler.ExponentialLR(exp.optimizer, factor)
+    assert bool(list(RULE.before(Facts(exp)))) is found
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -106,7 +106,7 @@ def test_a_run_that_comes_as_far_as_a_higher_rate_did_was_not_too_slow() -> None
         evidence={"first_loss": 0.7, "loss_at": {"lr x 8": 0.12, "lr x 25": 0.04}},
     )  # fmt: skip
     assert RULE.outgrown is not None
-    for end, gone in ((0.1, True), (0.25, True), (0.35, False), (0.69, False)):
+    for end, gone in ((0.1, True), (0.15, True), (0.2, False), (0.69, False)):
         trace = Trace(120, 10, losses=[0.7] * 60 + [end] * 60)
         assert RULE.outgrown(None, trace, found) is gone
     assert RULE.outgrown(None, trace, found.but(evidence={"first_loss": 0.7})) is False

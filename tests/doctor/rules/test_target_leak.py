@@ -84,6 +84,28 @@ def test_a_column_of_two_stretches_is_found_and_one_that_parts_well_is_not(gap, 
     assert all(f.severity == "hint" and "the target itself" not in f.message for f in said)
 
 
+@pytest.mark.parametrize(
+    ("rare", "gap", "other", "found"),
+    [
+        (0.5, 6.0, 1.0, True),
+        (0.08, 6.0, 1.0, True),
+        (0.08, 3.0, 1.0, False),
+        (0.5, 7.0, 4.0, False),
+    ],
+)  # fmt: skip
+def test_stretches_of_rare_classes_are_found_and_those_of_easy_tasks_are_not(
+    rare, gap, other, found
+) -> None:
+    g = torch.Generator().manual_seed(0)
+    y = (torch.rand(1500, generator=g) < rare).long()
+    X = torch.randn(1500, 6, generator=g)
+    X[:, 0] += other * y
+    X[:, 3] += gap * y
+    X = (X - X.mean(0)) / X.std(0)
+    said = RULE.before(Facts(experiment(mlp(6, 2), halves(X, y))))
+    assert [(f.severity, f.where) for f in said] == [("hint", ("column 3",))] * found
+
+
 def sure(rows: int, wrong: float, draws: int = 30) -> int:
     """Return in how many draws a mark that is wrong so often is called a problem."""
     count = 0

@@ -175,10 +175,11 @@ def _was_in_doubt(finding: Finding) -> bool:
 
 def cost(_: Facts, finding: Finding) -> int:
     """Return the passes of `confirm`: weights that are there are only judged twice."""
-    luck = 2 * LUCK + RENEWED
+    luck = 2 * LUCK + RENEWED + 2
     if finding.phase == "before":
         return 120 + luck
-    return luck if finding.evidence["momentum"] > FAST else 2 * (RENEWED + 2)
+    fast = _was_in_doubt(finding) and finding.evidence["momentum"] > FAST
+    return luck if fast else 2 * (RENEWED + 2)
 
 
 def _by_luck(
@@ -286,7 +287,7 @@ RULE = Rule(
     before=before,
     during=during,
     confirm=confirm,
-    passes=120 + 2 * LUCK + RENEWED,
+    passes=120 + 2 * LUCK + RENEWED + 2,
     cost=cost,
     weak=_was_in_doubt,
     causes=("underfit",),

@@ -142,5 +142,4 @@ RULE = Rule(
     do="keep one of each, or give it a weight; divide rows after that",
     source="Barz and Denzler 2020, Do we train on test data?, arXiv:1902.00423",
     before=before,
-    causes=("train_val_shift",),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gipi.doctor.contest import contest
+from gipi.doctor.contest import contest, length
 from gipi.doctor.finding import Change, Finding, Repair
 from gipi.doctor.knowledge import PASSES, judged_still, matrices, tables_as_drawn
 from gipi.doctor.reach import matter
@@ -43,7 +43,7 @@ def before(facts: Facts) -> Iterator[Finding]:
         yield _finding(facts, [n for n in frozen if n.rpartition(".")[0] in beside],
                        f"{len(layers)} of the model's weight matrices")  # fmt: skip
     elif (tables := [n for n in tables if _reads_rows(facts, n)]) and matter(facts, tables):
-        yield _finding(facts, tables, f"{counted(len(tables), 'embedding')} of the model")
+        yield _finding(facts, tables, f"the vectors of {counted(len(tables), 'embedding')}")
 
 
 def confirm(facts: Facts, finding: Finding) -> Finding | None:
@@ -108,6 +108,11 @@ def join(exp: Experiment, names: Sequence[str]) -> None:
     exp.optimizer.param_groups[0]["params"].extend(fresh)
 
 
+def cost(facts: Facts, finding: Finding) -> int:
+    """Return the passes of `confirm`: both sides of a contest where embeddings are asked about."""
+    return PASSES if matrices(facts, finding.where) else 2 * length(facts.exp)
+
+
 RULE = Rule(
     code="frozen_layer",
     title="a layer does not learn",
@@ -119,5 +124,6 @@ RULE = Rule(
     before=before,
     confirm=confirm,
     passes=PASSES,
+    cost=cost,
     causes=(*DYNAMICS, "params_not_in_optimizer"),
 )

@@ -46,6 +46,8 @@ MISSED = 0.4
 TRIED, TRIES = "trials of higher rates", 2
 FURTHER = 10
 """Where nobody knows how long a run is to go on: so many times as long must hardly help."""
+MADE_UP = MISSED / 2
+"""The share at the end of a run that shows that what was missed was only a matter of time."""
 CLEARER = 0.05
 """Share of rows that a higher rate must get right beyond the others, where rows have classes."""
 
@@ -202,7 +204,7 @@ def outgrown(_: Facts, trace: Trace, finding: Finding) -> bool:
     if not ends or not math.isfinite(trace.recent):
         return False
     best = float(min(ends.values()))
-    return trace.recent - best < MISSED * (first - best)
+    return trace.recent - best < MADE_UP * (first - best)
 
 
 RULE = Rule(

@@ -161,7 +161,7 @@ def _told(facts: Facts, X: Tensor, coded: tuple[int, ...], same: list[int]) -> _
             single = torch.maximum(single, counted)
     for j in coded:
         single[j] = told_by_labels(x[:, j], train.Y.double())
-    single[same] = far[same] = 0.0
+    single[same] = 0.0
     exact, single = single, torch.maximum(single, far)
     low = marked | (far > 0) | (X.ndim == 2 and train.label is None)
     telling = (single >= torch.where(low, FLAG, SURE)).nonzero().flatten().tolist()
