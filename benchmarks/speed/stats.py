@@ -75,13 +75,16 @@ class Results:
     """The rows of one kind of measurement, one JSON file a day; a row is written at once.
 
     A row is known by (commit, work, variant); with `again` False, known rows are not measured twice.
+    A row that was measured on another machine than the first one of its file says on which.
     """
 
     def __init__(self, kind: str) -> None:
         self.path = RESULTS / f"{datetime.date.today().isoformat()}-{kind}.json"  # noqa: DTZ011
         self.rows: list[dict[str, Any]] = []
+        self.machine = machine()
         if self.path.exists():
-            self.rows = json.loads(self.path.read_text())["rows"]
+            body = json.loads(self.path.read_text())
+            self.rows, self.machine = body["rows"], body["machine"]
 
     def has(self, work: str, variant: str) -> bool:
         """Whether this commit's row is there already."""
@@ -93,9 +96,11 @@ class Results:
         row = {"commit": commit(), "work": work, "variant": variant,
                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                "load": os.getloadavg(), **values}  # fmt: skip
+        if (here := machine()) != self.machine:
+            row["machine"] = here
         key = (row["commit"], work, variant)
         self.rows = [r for r in self.rows if (r["commit"], r["work"], r["variant"]) != key]
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        body = {"machine": machine(), "rows": self.rows}
+        body = {"machine": self.machine, "rows": self.rows}
         self.path.write_text(json.dumps(body, indent=1) + "\n")

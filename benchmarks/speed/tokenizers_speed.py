@@ -133,7 +133,8 @@ def table() -> list[str]:
         body = json.loads(path.read_text())
         for row in body["rows"]:
             rows[row["work"], row["variant"]] = row
-            processors[row["work"], row["variant"]] = body["machine"]["processor"]
+            where = row.get("machine", body["machine"])
+            processors[row["work"], row["variant"]] = where["processor"]
     lines = ["| MB/s: gipi (plain package) | " + " | ".join(WORKS) + " |",
              "|---|" + "--:|" * len(WORKS)]  # fmt: skip
     for what in ("train", "encode"):
