@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.commands import FIXED
 
+import gipi
 from gipi.api import doctoring
 from gipi.cli import main
 from gipi.core.rundir import resolve_run
@@ -114,3 +116,33 @@ def test_after_a_refused_run_the_doctor_speaks_of_that_one(run, capsys):
     capsys.readouterr()
     assert main(["doctor", "runs/last"]) == 0
     assert "refused before" not in capsys.readouterr().out
+
+
+def test_of_a_run_on_objects_it_says_how_they_are_diagnosed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIPI_CACHE", str(tmp_path / "cache"))
+    g = np.random.default_rng(0)
+    data = g.normal(size=(80, 4)).astype("float32"), g.integers(0, 2, 80)
+    gipi.train(data, steps=2, quiet=True, out="own", settings={"doctor": "off"})
+    assert main(["doctor", "own"]) == 2
+    said = capsys.readouterr().err
+    assert "started with its own data" in said
+    assert "gipi.diagnose(gipi.Experiment(model" in said
+    assert "gipi.resume" not in said
+
+
+def test_a_forecast_by_default_is_left_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIPI_CACHE", str(tmp_path / "cache"))
+    g, t = np.random.default_rng(0), np.arange(600)
+    sold = 10 + 3 * np.sin(2 * np.pi * t / 24) + g.normal(0, 0.3, 600)
+    hours = np.datetime64("2024-01-01T00:00") + t.astype("timedelta64[h]")
+    rows = "\n".join(f"{h},{s:.3f}" for h, s in zip(hours, sold, strict=True)).replace("T", " ")
+    (tmp_path / "sales.csv").write_text(f"time,sales\n{rows}\n")
+    asked = ["--task", "forecast", "--set", "horizon=12", "--epochs", "2", "--out", "run", *FIXED]
+    assert main(["train", "sales.csv", *asked]) == 0
+    assert main(["doctor", "run", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "doctor:" not in said.out + said.err
+    assert "could not look" not in said.out + said.err
+    assert json.loads(said.out.splitlines()[-1])["findings"] == []

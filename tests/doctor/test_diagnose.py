@@ -58,7 +58,7 @@ def test_a_healthy_run_is_left_alone_and_as_it_was() -> None:
     assert [p.grad for p in exp.model.parameters()] == grads
     assert torch.equal(torch.get_rng_state(), rng)
     assert diagnosis.repair() is None
-    assert diagnosis.why_not == ("nothing is wrong that needs a repair")
+    assert diagnosis.why_not == ("nothing was found that needs a repair")
 
 
 def test_a_rate_a_hundred_times_too_high_is_named_repaired_and_undone() -> None:

@@ -74,7 +74,7 @@ def examine(where: str | Path, *, own: Own | None = None) -> Examined:
     folder = rundir.resolve_run(where)
     own = own or Own()
     given, about = read_start(folder)
-    check_own(own, about)
+    check_own(own, about, do=OF_OBJECTS)
     prepared = prepare([given], own, again=True, tokenizer=read_tokenizer(folder))
     check_same(prepared, about)
     device = pick_device(prepared.config.device)
@@ -102,6 +102,7 @@ def _recorded(folder: Path, known: set[str]) -> list[dict[str, Any]]:
     return [f for f in old if isinstance(f, dict) and f.get("code") and f["code"] not in known]
 
 
+OF_OBJECTS = "in Python: gipi.diagnose(gipi.Experiment(model, train=..., loss=..., optimizer=...))"
 _NOT_REHEARSED = (
     f"its first {REHEARSAL_STEPS} steps were not trained again, that would take longer than "
     f"{COST_SHARE:.0%} of the run: a learning rate that is too high, or a gradient that vanishes "

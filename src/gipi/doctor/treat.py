@@ -163,7 +163,7 @@ def _treated(
 
 def _why_not(diagnosis: Diagnosed) -> str:
     if not diagnosis.problems:
-        return "nothing is wrong that needs a repair"
+        return "nothing was found that needs a repair"
     said = []
     for f in diagnosis.problems:
         edit = next((r.edit for r in f.repairs if r.edit), f.advice)

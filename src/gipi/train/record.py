@@ -101,14 +101,17 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     return Tokenizer.from_file(place) if place.is_dir() else None
 
 
-def check_own(own: Own, about: Mapping[str, Any]) -> None:
-    """Raise `RequestError` when an object that the run was started with was not given again."""
+def check_own(own: Own, about: Mapping[str, Any], *, do: str = "") -> None:
+    """Raise `RequestError` when an object that the run was started with was not given again.
+
+    do  what to do, where going on with the run is not what was asked
+    """
     missing = [name for name in about.get("own", ()) if getattr(own, name) is None]
     if missing:
         raise RequestError(
             f"the run was started with its own {' and '.join(missing)}",
             "the same objects again",
-            f"gipi.resume(run, {', '.join(f'{m}=...' for m in missing)})",
+            do or f"gipi.resume(run, {', '.join(f'{m}=...' for m in missing)})",
         )
 
 

@@ -10,6 +10,7 @@ from tests.doctor.patients import (
     cnn,
     experiment,
     findings,
+    halves,
     images,
     mlp,
     regression,
@@ -150,6 +151,39 @@ def test_layers_each_a_little_small_are_named_together(gain, past, many) -> None
         assert evidence["loss_changed_at_the_end"] < evidence["loss_at_the_end"]
     quick = experiment(Deep(), regression(), lr=3e-3, epochs=20)
     assert seen(quick, RULE, train=True).findings == []
+
+
+class Weighted(nn.Module):
+    """A linear layer of the user's own."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight)
+
+
+@pytest.mark.parametrize("layer", [Weighted, nn.Linear])
+def test_maps_that_begin_as_a_mean_of_the_past_are_left_alone(layer) -> None:
+    """A series apart in its trend and the rest, each with a map that begins at 1/L."""
+
+    class Apart(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trend, self.rest = layer(96, 24), layer(96, 24)
+            for m in (self.trend, self.rest):
+                nn.init.constant_(m.weight, 1 / 96)
+
+        def forward(self, x):
+            trend = nn.functional.avg_pool1d(x[:, None], 25, 1, 12, count_include_pad=False)[:, 0]
+            return self.rest(x - trend) + self.trend(trend)
+
+    t = torch.arange(1000.0)
+    series = (t * 6.28 / 24).sin() + 0.1 * torch.randn(1000, generator=torch.manual_seed(0))
+    rows = series.unfold(0, 120, 1)
+    exp = experiment(Apart(), halves(rows[:, :96], rows[:, 96:]), lr=1e-3, epochs=3)
+    assert seen(exp, RULE, train=True).findings == []
 
 
 def test_large_weights_that_learn_fast_and_by_heart_are_left_to_the_end() -> None:

@@ -180,15 +180,19 @@ def _together(facts: Facts, low: float) -> Iterator[Finding]:
     """Suspect layers each of which is a little small, and behind which next to nothing is left.
 
     Sizes are multiplied on the way: what a layer of `LOW` does, six of 0.3 do as well. They are
-    held against torch's own draw, with which a deep net begins quiet too.
+    held against torch's own draw, with which a deep net begins quiet too. Rows that are all equal
+    may begin as a mean of what comes in, and nobody knows how a module of the user's own is drawn.
     """
     model = facts.exp.model
     called = {op.module: op for op in facts.tape.of({"linear", "conv"}) if len(op.output) > 1}
-    gains = {}
+    gains, equal = {}, set(same_rows(facts))
     for module in called:
-        weight = getattr(model.get_submodule(module), "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.requires_grad and weight.ndim > 1:
-            gains[f"{module}.weight"] = gain_of(weight.detach(), model.get_submodule(module))
+        layer, name = model.get_submodule(module), f"{module}.weight"
+        weight = getattr(layer, "weight", None)
+        if not isinstance(layer, LAYERS) or not isinstance(weight, nn.Parameter):
+            continue
+        if weight.requires_grad and name not in equal:
+            gains[name] = gain_of(weight.detach(), layer)
     total = math.prod(g / USUAL for g in gains.values())
     if low != LOW or len(gains) < 2 or not 0 < total < LOW / USUAL:
         return
