@@ -134,12 +134,12 @@ def test_of_a_run_on_objects_it_says_how_they_are_diagnosed(tmp_path, monkeypatc
 def test_a_forecast_by_default_is_left_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIPI_CACHE", str(tmp_path / "cache"))
-    g, t = np.random.default_rng(0), np.arange(600)
-    sold = 10 + 3 * np.sin(2 * np.pi * t / 24) + g.normal(0, 0.3, 600)
+    g, t = np.random.default_rng(0), np.arange(1200)
+    sold = 10 + 3 * np.sin(2 * np.pi * t / 24) + 0.002 * t + g.normal(0, 0.3, 1200)
     hours = np.datetime64("2024-01-01T00:00") + t.astype("timedelta64[h]")
     rows = "\n".join(f"{h},{s:.3f}" for h, s in zip(hours, sold, strict=True)).replace("T", " ")
     (tmp_path / "sales.csv").write_text(f"time,sales\n{rows}\n")
-    asked = ["--task", "forecast", "--set", "horizon=12", "--epochs", "2", "--out", "run", *FIXED]
+    asked = ["--task", "forecast", "--set", "horizon=24", "--epochs", "2", "--out", "run", *FIXED]
     assert main(["train", "sales.csv", *asked]) == 0
     assert main(["doctor", "run", "--json"]) == 0
     said = capsys.readouterr()
