@@ -44,3 +44,8 @@ def test_a_mean_that_a_few_rows_make_wild_is_judged_by_samples() -> None:
     assert proof.gain < BETTER_SE * proof.se
     assert proof.low > 0
     assert proof.holds("better")
+
+
+def test_from_what_is_no_number_nothing_is_subtracted() -> None:
+    assert str(Proof(math.nan, -0.062, math.nan, math.nan)) == "nan -> -0.062"
+    assert str(Proof(0.5, 0.75, 0.25, 0.1)) == "0.5 -> 0.75 (+0.25, standard error 0.1)"

@@ -52,6 +52,8 @@ class Proof:
 
     def __str__(self) -> str:
         """Both scores with their difference; how the parts gained, where that is another figure."""
+        if not math.isfinite(self.before):  # nothing can be subtracted from it
+            return f"{self.before:.4g} -> {self.after:.4g}"
         less = self.after - self.before
         parts = ""
         if not math.isclose(self.gain, less, rel_tol=ALIKE, abs_tol=ALIKE * self.se):
