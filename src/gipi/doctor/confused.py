@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.experiment import outputs, whole
+from gipi.doctor.judge import answers
 
 if TYPE_CHECKING:
     from gipi.doctor.experiment import Experiment
@@ -63,20 +64,21 @@ def told(exp: Experiment, data: Any, *, kind: str) -> Told | None:
         return None
     if kind == "numbers":
         return _numbers(said, y)
-    answers, label = _answers(said, y), y.flatten()
-    if answers is None:
+    told_n = answers(said, y) if y.numel() == len(y) else None  # one answer a row
+    if told_n is None:
         return None
+    told_n, label = told_n.flatten().long(), y.flatten()
     shares = [
-        (float((answers[own] == c).double().mean()), int(own.sum()), int(c))
+        (float((told_n[own] == c).double().mean()), int(own.sum()), int(c))
         for c in torch.unique(label[label >= 0]) if int((own := label == c).sum()) >= LEAST
     ]  # fmt: skip
     if len(shares) < 2:
         return None
     worst, count, c = min(shares)
-    wrong = answers[(label == c) & (answers != c)]
+    wrong = told_n[(label == c) & (told_n != c)]
     one = float((wrong == wrong.mode().values).double().mean()) if len(wrong) else 1.0
     known = label >= 0
-    return Told(float((answers == label)[known].double().mean()), worst, count, one)
+    return Told(float((told_n == label)[known].double().mean()), worst, count, one)
 
 
 def _numbers(said: Tensor, y: Tensor) -> Told | None:
@@ -86,15 +88,3 @@ def _numbers(said: Tensor, y: Tensor) -> Told | None:
     left = (asked - said.reshape(len(y), -1).double()).square().sum()
     explained = float(1 - left / (asked - asked.mean(0)).square().sum().clamp_min(NOTHING))
     return Told(explained, explained, len(y))
-
-
-def _answers(said: Tensor, y: Tensor) -> Tensor | None:
-    """Return the class that is said of every row; None for several answers a row."""
-    if y.numel() != len(y):
-        return None
-    if not y.is_floating_point():
-        return said.argmax(1) if said.ndim == 2 and y.ndim == 1 else None
-    if said.shape != y.shape or not bool(((y == 0) | (y == 1)).all()):
-        return None
-    edge = 0.5 if bool(((said >= 0) & (said <= 1)).all()) else 0.0
-    return (said > edge).flatten().long()

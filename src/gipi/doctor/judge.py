@@ -65,18 +65,25 @@ class Judge:
 
 def right(said: Any, y: Any) -> float:
     """Return the share of right classes, or NaN where outputs and targets are no classes."""
+    told = answers(said, y)
+    return math.nan if told is None else float((told == y)[y >= 0].float().mean())
+
+
+def answers(said: Any, y: Any) -> Tensor | None:
+    """Return the class that is said for every target, 0 or 1 for yes-or-no answers.
+
+    None where outputs and targets are no classes. One edge holds for all rows that are given.
+    """
     if not isinstance(said, Tensor) or not isinstance(y, Tensor) or not y.numel():
-        return math.nan
+        return None
     if y.is_floating_point():
         if said.shape != y.shape or not bool(((y == 0) | (y == 1)).all()):
-            return math.nan
+            return None
         edge = 0.5 if bool(((said >= 0) & (said <= 1)).all()) else 0.0
-        return float(((said > edge) == (y > 0.5)).float().mean())
+        return said > edge
     if said.ndim != y.ndim + 1:
-        return math.nan
-    known = y >= 0
-    which = -1 if said.ndim == 2 or said.shape[:-1] == y.shape else 1
-    return float((said.argmax(which) == y)[known].float().mean())
+        return None
+    return said.argmax(-1 if said.ndim == 2 or said.shape[:-1] == y.shape else 1)
 
 
 class Parts(Sequence[float]):

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor
 
 from gipi.doctor.one_sided import SHARES, TOLD, WRONG, OneSided
-from gipi.doctor.shallow import NEIGHBOURS, auc, told_by_near
+from gipi.doctor.shallow import auc, neighbours, told_by_near
 from gipi.doctor.sheet import linear_answer, sheet
 from gipi.doctor.told import told_of_val
 
 if TYPE_CHECKING:
     from gipi.doctor.facts import Facts
-    from gipi.doctor.sheet import Sheet
 
 SURE = 9.0
 """Twice the gain in log-likelihood that is above it by chance in one of a thousand; that much must
@@ -122,7 +121,9 @@ def passed_off(facts: Facts, said: tuple[Tensor, Tensor]) -> tuple[list[OneSided
             likely.append((a, b))
         if fit.gain <= price or not SHARES[0] <= fit.share <= SHARES[1]:
             continue
-        new = _near_of_val(train, val) if which else told_of_val(facts)
+        new = told_of_val(facts)
+        if which:
+            new = told_by_near(neighbours(train.straight, of=val.straight), train.Y)
         like = new[:, b] - new[:, a] < fit.border
         one, other, apart = (int((m & (given_val == c)).sum())
                              for m, c in ((like, a), (like, b), (~like, b)))  # fmt: skip
@@ -156,12 +157,6 @@ def _suspected(told_nk: Tensor, given_n: Tensor) -> list[tuple[int, int]]:
         if float((given_n[two][surest] == b).double().mean()) >= ASKED:
             found.append((a, b))
     return found
-
-
-def _near_of_val(train: Sheet, val: Sheet) -> Tensor:
-    far = torch.cdist(val.straight.float(), train.straight.float())
-    k = min(NEIGHBOURS, len(train.F))
-    return told_by_near(far.topk(k, largest=False).indices, train.Y)
 
 
 def _else_well(told_n: Tensor, given_n: Tensor, pairs: list[tuple[int, int]]) -> bool:

@@ -198,9 +198,14 @@ def predict(r: Ridge, Y_nk: Tensor, F_mp: Tensor, *, penalty: float | None = Non
     return fit.mean_k + (F_mp.float() - r.mean_p) @ (r.F_np.T @ (r.U_nr @ inner))
 
 
-def neighbours(F_np: Tensor, k: int = NEIGHBOURS) -> Tensor:
-    """Return the numbers of every row's nearest other rows: (n, k)."""
+def neighbours(F_np: Tensor, k: int = NEIGHBOURS, *, of: Tensor | None = None) -> Tensor:
+    """Return the numbers of the k rows that are nearest to each: (n, k).
+
+    of  the rows whose neighbours are looked for, (m, p); None: every row's own others
+    """
     F = F_np.float()
+    if of is not None:
+        return torch.cdist(of.float(), F).topk(min(k, len(F)), largest=False).indices
     far = torch.cdist(F, F)
     far.fill_diagonal_(torch.inf)
     return far.topk(min(k, len(F) - 1), largest=False).indices
